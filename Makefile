@@ -1,0 +1,33 @@
+# make demo: set up and answer the question in small. make test: set up, lint, all tests.
+PYTHON ?= python3
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.PHONY: setup demo test ui bench
+.DELETE_ON_ERROR:
+
+setup: $(VENV)/ready
+
+# the pip lines of conda.yaml, so that no pin is written twice
+$(VENV)/ready: conda.yaml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "Python 3.11 is needed (conda.yaml), $(PYTHON) is another: make setup PYTHON=python3.11" >&2; exit 2; }
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	sed -n '/^ *- pip: *$$/,$$ { s/^ *- *//; s/^"\(.*\)"$$/\1/; /==/p; }' $< > $(VENV)/requirements.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r $(VENV)/requirements.txt
+	touch $@
+
+demo: setup
+	mlflow run . --env-manager local
+
+test: setup
+	ruff check .
+	ruff format --check .
+	python -m pytest
+
+ui: setup
+	mlflow ui --no-serve-artifacts --host 127.0.0.1 --port 5000
+
+bench: setup
+	python -m bench.parity

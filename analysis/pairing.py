@@ -1,0 +1,412 @@
+"""Runs -> paired samples: each method's runs beside the reference's runs of the same seed.
+
+Follows design.md ("Seeds, splits, pairs"). Nothing is left out silently: every student run is in a
+comparison or in `left_out` with its reason. Runs of other kinds (teacher, trial, launch, ...) are not
+looked at.
+"""
+
+import math
+import re
+from collections import defaultdict
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from analysis import AnalysisError, unknown
+from analysis.hypothesis import rounded
+
+__all__ = ["AnalysisError", "Comparison", "Paired", "pair"]
+
+# equal in a pair; then the setting: what finetune has too, and what is the method's own
+PROTOCOL = ("split_seed", "max_train_examples", "max_length", "selection", "precision", "epochs")
+SHARED = ("lr", "batch_size", "weight_decay", "warmup_ratio")
+OWN = ("alpha", "tau", "a", "phase1_epochs", "teacher_model")
+TEST, DEV = "best/test/score", "best/dev/score"
+METHODS = ("finetune", "ls", "tfreg", "selfkd", "kd", "akd")  # order of rows; others follow by name
+LOWER_IS_BETTER = {"nll", "ece", "brier", "loss", "seconds", "mb"}
+LEFT_OUT = ["run_id", "task", "model", "init", "method", "seed", "reason"]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One method and setting against the reference; the tuples have one entry per pair, in order of seed.
+
+    differences: method - reference, with the sign turned where lower is better (`negated`), so that higher is
+    always better. family: what is tested together, "" or e.g. "epochs=5" where one (task, model, init) holds
+    several.
+    """
+
+    task: str
+    model: str
+    init: str
+    family: str
+    method: str
+    setting: str
+    reference: str
+    metric: str
+    negated: bool
+    seeds: tuple
+    scores: tuple[float, ...]
+    reference_scores: tuple[float, ...]
+    differences: tuple[float, ...]
+    run_ids: tuple[str, ...]
+    reference_run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Paired:
+    """What `pair` found: comparisons, the unused runs with their reasons, the usable runs with scores."""
+
+    reference: str
+    comparisons: tuple[Comparison, ...]
+    left_out: pd.DataFrame
+    runs: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class _Run:
+    row: int
+    run_id: str
+    status: str
+    start: float
+    task: str
+    model: str
+    init: str
+    method: str
+    seed: object
+    protocol: tuple
+    shared: tuple
+    own: tuple
+    data: object
+    fingerprint: object
+    metric: str = ""
+    score: float = math.nan
+
+    @property
+    def cell(self):
+        return self.task, self.model, self.init
+
+    @property
+    def setting(self):
+        return self.shared, self.own
+
+
+def pair(runs: pd.DataFrame, reference: str = "finetune", metric: str | None = None) -> Paired:
+    """Pair the finished students of `runs` (as `mlflow.search_runs` returns them) with the reference's.
+
+    A pair has equal task, model, init, seed, data digest and PROTOCOL, compared by value; what neither side
+    has is equal. A method is compared with the reference runs of its own SHARED setting where there are such,
+    else with the only setting that there is. Of runs that agree in all of this and in their own setting the
+    newest is taken where their fingerprints agree, else none. `metric` defaults, per task, to the test score
+    where every usable run has it, else the dev score. A missing `status` means finished; without
+    `tags.labelreg.kind` no run is a student. Raises AnalysisError for a metric that no student logged, and
+    for a reference without runs unless it is finetune. Source: design.md, statistics.md.
+    """
+    left: list[tuple[_Run, str]] = []
+    students = _students(runs)
+    methods = sorted({run.method for run in students})
+    if students and reference not in (*methods, "finetune"):
+        raise unknown("reference", reference, methods)
+    metrics = _metrics(runs, students)
+    if students and metric is not None and metric not in metrics:
+        raise unknown("metric", metric, sorted(metrics))
+    usable = _scored(_finished(students, left), metrics, metric, left)
+    usable = _newest(usable, left)
+    comparisons = _compare(_matched(usable, reference, left), reference)
+    left.sort(key=lambda item: item[0].row)
+    rows = [(run.run_id, *run.cell, run.method, run.seed, reason) for run, reason in left]
+    return Paired(reference, comparisons, pd.DataFrame(rows, columns=LEFT_OUT), _table(usable))
+
+
+# Reading the frame
+
+
+def _students(runs: pd.DataFrame) -> list[_Run]:
+    def column(name):
+        return runs[name].tolist() if name in runs else [None] * len(runs)
+
+    task, model, init, method = (column(f"params.{name}") for name in ("task", "model", "init", "method"))
+    names = ("seed", "precision_used", *PROTOCOL, *SHARED, *OWN)
+    params = {name: column(f"params.{name}") for name in names}
+    kind, run_id, status = column("tags.labelreg.kind"), column("run_id"), column("status")
+    data, fingerprint = column("tags.labelreg.data"), column("tags.labelreg.fingerprint")
+    start = pd.to_datetime(pd.Series(column("start_time"), dtype=object), utc=True, errors="coerce")
+
+    def student(row):
+        values = {name: _value(params[name][row]) for name in names}
+        if values["precision_used"] is not None:  # what `auto` came to
+            values["precision"] = values["precision_used"]
+        return _Run(
+            row=row,
+            run_id=_text(run_id[row]),
+            status=_text(status[row]),
+            start=-math.inf if pd.isna(start[row]) else start[row].timestamp(),
+            task=_text(task[row]),
+            model=_text(model[row]),
+            init=_text(init[row]),
+            method=_text(method[row]),
+            seed=values["seed"],
+            protocol=tuple(values[name] for name in PROTOCOL),
+            shared=tuple(values[name] for name in SHARED),
+            # finetune has no setting of its own, whatever was passed to its command
+            own=tuple(values[name] if _text(method[row]) != "finetune" else None for name in OWN),
+            data=_text(data[row]) or None,
+            fingerprint=_text(fingerprint[row]) or None,
+        )
+
+    return [student(row) for row in range(len(runs)) if _text(kind[row]) == "student"]
+
+
+def _value(raw):
+    """A parameter by value: "2e-05" is 2e-5, "1.0" is 1; None where it is missing."""
+    text = _text(raw)
+    if text in ("", "None"):
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(number) if number.is_integer() else number if number == number else None
+
+
+def _text(raw) -> str:
+    return "" if pd.isna(raw) else str(raw).strip()
+
+
+def _metrics(runs: pd.DataFrame, students: list[_Run]) -> dict[str, list[float]]:
+    """Metrics that some student logged, as lists over the rows of `runs`."""
+    rows = [run.row for run in students]
+    columns = [name for name in runs.columns if str(name).startswith("metrics.")]
+    numbers = {name: pd.to_numeric(runs[name], errors="coerce") for name in columns}
+    return {
+        name.removeprefix("metrics."): values.tolist()
+        for name, values in numbers.items()
+        if values.iloc[rows].notna().any()
+    }
+
+
+# Which runs count
+
+
+def _finished(students: list[_Run], left: list) -> list[_Run]:
+    usable = []
+    for run in students:
+        missing = [name for name in ("task", "method", "seed") if getattr(run, name) in ("", None)]
+        if run.status not in ("", "FINISHED"):
+            left.append((run, run.status.lower()))
+        elif missing:
+            left.append((run, f"no parameter {', '.join(missing)}"))
+        else:
+            usable.append(run)
+    return usable
+
+
+def _scored(usable: list[_Run], metrics: dict, metric: str | None, left: list) -> list[_Run]:
+    def score(run, name):
+        return metrics[name][run.row] if name in metrics else math.nan
+
+    def chosen(task):
+        scored = [(score(run, TEST), score(run, DEV)) for run in usable if run.task == task]
+        tests = [test for test, dev in scored if math.isfinite(test) or math.isfinite(dev)]
+        return TEST if tests and all(map(math.isfinite, tests)) else DEV
+
+    names = {task: metric or chosen(task) for task in {run.task for run in usable}}
+    kept = []
+    for run in usable:
+        name = names[run.task]
+        if math.isfinite(score(run, name)):
+            kept.append(replace(run, metric=name, score=score(run, name)))
+        else:
+            left.append((run, f"no such metric: {name} is missing or no finite number"))
+    return kept
+
+
+def _newest(usable: list[_Run], left: list) -> list[_Run]:
+    same = defaultdict(list)
+    for run in usable:
+        same[run.cell, run.method, run.seed, run.protocol, run.setting, run.data].append(run)
+    kept = []
+    for group in same.values():
+        group.sort(key=lambda run: -run.start)
+        prints = {run.fingerprint for run in group}
+        if len(group) == 1 or (len(prints) == 1 and None not in prints):
+            kept.append(group[0])
+            reason = f"duplicate: {group[0].run_id} has the same fingerprint and is newer"
+            left.extend((run, reason) for run in group[1:])
+        else:
+            ids = ", ".join(run.run_id for run in group)
+            reason = f"conflict: {ids} agree in setting and seed, not in fingerprint"
+            left.extend((run, reason) for run in group)
+    return sorted(kept, key=lambda run: run.row)
+
+
+def _matched(usable: list[_Run], reference: str, left: list) -> list[tuple[_Run, _Run]]:
+    """Pairs (run, reference run)."""
+    references = [run for run in usable if run.method == reference]
+    partners = defaultdict(lambda: defaultdict(dict))
+    for run in references:
+        partners[run.cell, run.protocol][run.setting][run.seed, run.data] = run
+    pairs = []
+    for run in usable:
+        if run.method == reference:
+            continue
+        settings = partners.get((run.cell, run.protocol), {})
+        settings = {s: found for s, found in settings.items() if s[0] == run.shared} or settings
+        partner = next(iter(settings.values())).get((run.seed, run.data)) if len(settings) == 1 else None
+        if partner:
+            pairs.append((run, partner))
+        elif len(settings) > 1:
+            left.append((run, _refusal(list(settings), reference)))
+        else:
+            left.append((run, _why_alone(run, references, reference)))
+    used = {partner.row for _, partner in pairs}
+    alone = "no partner: no run of another method pairs with it"
+    left.extend((run, alone) for run in references if run.row not in used)
+    return pairs
+
+
+def _refusal(settings: list[tuple], reference: str) -> str:
+    flat = [shared + own for shared, own in settings]
+    shown = " | ".join(_describe(SHARED + OWN, values, flat) for values in flat)
+    return f"refused: {reference} has several settings ({shown}), none is this run's own: narrow with where"
+
+
+def _why_alone(run: _Run, references: list[_Run], reference: str) -> str:
+    near = [other for other in references if other.cell == run.cell]
+    if not near:
+        return f"no partner: no usable {reference} run of this task, model and init"
+    near = [other for other in near if other.seed == run.seed]
+    if not near:
+        return f"no partner: no usable {reference} run with seed {run.seed}"
+
+    def differences(names, mine, theirs):
+        values = zip(names, mine, theirs, strict=True)
+        return [f"{name} {_show(a)}, {reference} {_show(b)}" for name, a, b in values if a != b]
+
+    def protocol(other):
+        names = (*PROTOCOL, "data digest")
+        return differences(names, (*run.protocol, run.data), (*other.protocol, other.data))
+
+    closest = min(near, key=lambda other: len(protocol(other)))
+    if protocol(closest):
+        return f"no partner: other {'; '.join(protocol(closest))}"
+    setting = "; ".join(differences(SHARED, run.shared, closest.shared))
+    return f"no partner: with seed {run.seed} {reference} has only another setting ({setting})"
+
+
+# Comparisons and their names
+
+
+def _compare(pairs: list[tuple[_Run, _Run]], reference: str) -> tuple[Comparison, ...]:
+    seeds = defaultdict(list)
+    for run, _ in pairs:
+        seeds[run.cell, run.protocol, run.method, run.setting].append(run.seed)
+    # digests may differ between seeds (fewrel); two of one seed are two data sets, and two families
+    split = {key[:2] for key, found in seeds.items() if len(set(found)) < len(found)}
+    groups = defaultdict(list)
+    for run, partner in pairs:
+        data = run.data if (run.cell, run.protocol) in split else None
+        groups[run.cell, (*run.protocol, data), run.method, run.setting].append((run, partner))
+
+    protocols, settings = defaultdict(list), defaultdict(list)
+    for cell, protocol, method, setting in groups:
+        protocols[cell].append(protocol)
+        settings[cell, protocol, method].append(setting)
+
+    def rank(key):
+        cell, protocol, method, (shared, own) = key
+        return cell, _order(protocol), _method_rank(method), _order(shared + own)
+
+    comparisons = []
+    for key in sorted(groups, key=rank):
+        cell, protocol, method, setting = key
+        found = sorted(groups[key], key=lambda pair: _order([pair[0].seed]))
+        family = _describe((*PROTOCOL, "data"), protocol, protocols[cell], "=")
+        told = _setting(setting, found[0][1].shared, settings[cell, protocol, method], reference)
+        comparisons.append(_comparison(found, family, "; ".join(filter(None, [family, told])), reference))
+    return tuple(comparisons)
+
+
+def _comparison(found: list[tuple[_Run, _Run]], family: str, setting: str, reference: str) -> Comparison:
+    runs, partners = zip(*found, strict=True)
+    negated = lower_is_better(runs[0].metric)
+    differences = rounded([run.score - partner.score for run, partner in found])
+    return Comparison(
+        *runs[0].cell,
+        family=family,
+        method=runs[0].method,
+        setting=setting,
+        reference=reference,
+        metric=runs[0].metric,
+        negated=negated,
+        seeds=tuple(run.seed for run in runs),
+        scores=tuple(run.score for run in runs),
+        reference_scores=tuple(run.score for run in partners),
+        differences=tuple((-differences + 0.0 if negated else differences).tolist()),
+        run_ids=tuple(run.run_id for run in runs),
+        reference_run_ids=tuple(run.run_id for run in partners),
+    )
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a smaller value of this metric is the better one (NLL, ECE, Brier, a loss, a cost)."""
+    return bool(LOWER_IS_BETTER.intersection(re.split(r"[/_]", metric)))
+
+
+def _setting(setting: tuple, reference_shared: tuple, siblings: list[tuple], reference: str) -> str:
+    """As in "batch_size 8, finetune 32"; where the method has a second setting, what tells them apart too."""
+    shared, own = setting
+    parts = []
+    for i, name in enumerate(SHARED):
+        if shared[i] != reference_shared[i]:
+            parts.append(f"{name} {_show(shared[i])}, {reference} {_show(reference_shared[i])}")
+        elif any(other[0][i] != shared[i] for other in siblings):
+            parts.append(f"{name} {_show(shared[i])}")
+    if len(siblings) > 1:
+        parts += [f"{name} {_show(value)}" for name, value in zip(OWN, own, strict=True) if value is not None]
+    return "; ".join(parts)
+
+
+def _table(usable: list[_Run]) -> pd.DataFrame:
+    """Usable runs with scores; `setting` names what differs among the runs of one method in one cell."""
+    names = (*PROTOCOL, *SHARED, *OWN, "data")
+    settings, seeds = defaultdict(list), defaultdict(list)
+    for run in usable:
+        settings[run.cell, run.method].append((*run.protocol, *run.shared, *run.own))
+        seeds[run.cell, run.method].append((run.seed, run.protocol, run.setting))
+    rows = []
+    for run in usable:
+        key = (run.cell, run.method)
+        told = _describe(names, (*run.protocol, *run.shared, *run.own), settings[key])
+        if run.data and len(set(seeds[key])) < len(seeds[key]):
+            told = ", ".join(filter(None, [told, f"data {_show(run.data)}"]))
+        rows.append((run.run_id, *run.cell, run.method, told, run.seed, run.metric, run.score))
+    columns = ["run_id", "task", "model", "init", "method", "setting", "seed", "metric", "score"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _describe(names, values: tuple, among: list[tuple], sign: str = " ") -> str:
+    """The values that are not the same in all of `among`, by name."""
+    told = [
+        f"{name}{sign}{_show(value)}"
+        for i, (name, value) in enumerate(zip(names, values, strict=False))
+        if len({other[i] for other in among}) > 1 and not (name == "data" and value is None)
+    ]
+    return ", ".join(told)
+
+
+def _show(value) -> str:
+    text = "none" if value is None else str(value)
+    return text[:8] if re.fullmatch("[0-9a-f]{32}", text) else text
+
+
+def _order(values) -> list:
+    return [(value is None, isinstance(value, str), 0 if value is None else value) for value in values]
+
+
+def _method_rank(method: str) -> tuple:
+    return METHODS.index(method) if method in METHODS else len(METHODS), method

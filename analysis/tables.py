@@ -1,0 +1,162 @@
+"""Tables and sentences for people: scores, comparisons with their verdicts, as text and Markdown."""
+
+import math
+from collections import defaultdict
+
+import numpy as np
+import pandas as pd
+
+from analysis.hypothesis import Verdict, verdicts
+from analysis.pairing import METHODS, Comparison, Paired, lower_is_better
+
+COLUMNS = [
+    *("task", "model", "init", "method", "setting", "reference", "metric", "n"),
+    *("mean_method", "mean_reference", "mean_difference", "std_difference"),
+    *("estimate", "low", "high", "level", "p_value", "p_holm", "min_p_value", "rank_biserial"),
+    *("p_equivalence", "p_equivalence_holm", "margin", "verdict", "negligible", "decidable", "seeds_needed"),
+]
+EXTRA = ["n_nonzero", "family", "reason"]
+TESTED = (
+    "Tested is the symmetry of the paired differences about 0, over seeds, for one test set and one setting "
+    "(exact Wilcoxon signed-rank test, Holm within the family)."
+)
+
+
+def compare(paired: Paired, margin: float = 0.5, level: float = 0.05, zeros: str = "wilcox") -> pd.DataFrame:
+    """One row per comparison with the columns of significance.csv (COLUMNS); see `judge`."""
+    return judge(paired, margin, level, zeros)[COLUMNS]
+
+
+def judge(paired: Paired, margin: float = 0.5, level: float = 0.05, zeros: str = "wilcox") -> pd.DataFrame:
+    """One row per comparison: COLUMNS, and EXTRA with the family of Holm's correction and the reason.
+
+    Differences, estimate, interval and margin are in units of the metric (points); `level` is the interval's.
+    std_difference of one seed is missing; seeds_needed is the total for the undecided, else missing;
+    min_p_value is that of the non-zero differences. Raises AnalysisError for a margin, level or zeros that is
+    not allowed.
+    """
+    families = defaultdict(list)
+    for c in paired.comparisons:
+        families[c.task, c.model, c.init, c.metric, c.family].append(c)
+    rows = []
+    for members in families.values():
+        found = verdicts({i: c.differences for i, c in enumerate(members)}, margin, level, zeros)
+        family = tuple(_label(c) for c in members)
+        rows += [_row(c, found[i], margin, family) for i, c in enumerate(members)]
+    if not rows:
+        verdicts({}, margin, level, zeros)  # a mistake is one, with nothing to compare too
+    frame = pd.DataFrame(rows, columns=COLUMNS + EXTRA)
+    return frame.astype({"std_difference": float, "seeds_needed": "Int64"})
+
+
+def _label(c: Comparison) -> str:
+    setting = c.setting.removeprefix(c.family).removeprefix("; ")  # all members share the family's name
+    return f"{c.method} [{setting}]" if setting else c.method
+
+
+def _row(c: Comparison, verdict: Verdict, margin: float, family: tuple[str, ...]) -> tuple:
+    d, test = np.array(c.differences), verdict.test
+    values = {
+        **{name: getattr(c, name) for name in COLUMNS[:7]},
+        "mean_method": float(np.mean(c.scores)),
+        "mean_reference": float(np.mean(c.reference_scores)),
+        "mean_difference": float(np.round(d.mean(), 9)) + 0.0,
+        "std_difference": float(np.round(d.std(ddof=1), 9)) if len(d) > 1 else None,
+        **{name: getattr(test, name) for name in ("n", "n_nonzero", "estimate", "low", "high", "level")},
+        **{name: getattr(test, name) for name in ("p_value", "min_p_value", "rank_biserial")},
+        **{name: getattr(verdict, name) for name in ("p_holm", "p_equivalence", "p_equivalence_holm")},
+        **{name: getattr(verdict, name) for name in ("negligible", "decidable", "seeds_needed", "reason")},
+        "margin": margin,
+        "verdict": verdict.word,
+        "family": family,
+    }
+    return tuple(values[name] for name in COLUMNS + EXTRA)
+
+
+def scores(paired: Paired) -> pd.DataFrame:
+    """Mean, standard deviation (ddof 1; missing for one run) and number of usable runs, paired or not.
+
+    One row per task, model, init and method (finetune, ls, tfreg, selfkd, kd, akd, then others), and per
+    `setting` where a method has several.
+    """
+    keys = ["task", "model", "init", "method", "setting", "metric"]
+    if paired.runs.empty:
+        return pd.DataFrame(columns=[*keys, "mean", "std", "n"])
+    grouped = paired.runs.groupby(keys, sort=False)["score"]
+    table = grouped.agg(mean="mean", std="std", n="count").reset_index()
+    rank = {method: i for i, method in enumerate(METHODS)}
+    table["rank"] = table["method"].map(rank).fillna(len(METHODS))
+    order = ["task", "model", "init", "rank", "method", "setting"]
+    return table.sort_values(order, kind="stable").drop(columns="rank").reset_index(drop=True)
+
+
+def verdict_lines(judged: pd.DataFrame) -> list[str]:
+    """One plain sentence per comparison of `judge`: the verdict, its figures, its reason."""
+    return [_line(row) for row in judged.to_dict("records")]
+
+
+def _line(row: dict) -> str:
+    where = ", ".join(filter(None, [row["task"], row["model"], row["init"], row["metric"]]))
+    name = f"{row['method']} [{row['setting']}]" if row["setting"] else row["method"]
+    word = f"{row['verdict']} (negligible)" if row["negligible"] else row["verdict"]
+    n, spread = row["n"], row["std_difference"]
+    seeds = "1 seed" if n == 1 else f"{n} seeds"
+    sd = "" if spread is None or math.isnan(spread) else f" (sd {spread:.2f})"
+    turned = ", lower is better and the sign is turned," if lower_is_better(row["metric"]) else ""
+    zeros = n - row["n_nonzero"]
+    given = f"{seeds} with {zeros} zero difference{'s' if zeros > 1 else ''}" if zeros else seeds
+    if row["p_value"] == row["min_p_value"]:
+        floor = f" (the smallest that {given} can give)"
+    else:
+        floor = f" (smallest that {given} can give: {p_text(row['min_p_value'])})"
+    holm = f"over {', '.join(row['family'])}" if len(row["family"]) > 1 else "(alone in its family)"
+    mean, p, p_holm = row["mean_difference"], p_text(row["p_value"]), p_text(row["p_holm"])
+    return (
+        f"{name} vs {row['reference']} ({where}): {word}; mean difference {mean:+.2f}{sd}{turned} "
+        f"over n = {seeds}, p = {p}{floor}, Holm p = {p_holm} {holm}; {row['reason']}"
+    )
+
+
+def p_text(p: float) -> str:
+    """A p-value for people: 0.31, 0.0078, 1.9e-06."""
+    return f"{p:.2f}" if p >= 0.1 else f"{p:.4f}" if p >= 0.0001 else f"{p:.1e}"
+
+
+def to_text(frame: pd.DataFrame) -> str:
+    """The frame as aligned plain text: words to the left, numbers to the right, a missing value as "-"."""
+    header, rows, numeric = _cells(frame)
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+
+    def line(cells):
+        columns = zip(cells, widths, numeric, strict=True)
+        return "  ".join(c.rjust(w) if right else c.ljust(w) for c, w, right in columns).rstrip()
+
+    return "\n".join(line(cells) for cells in [header, ["-" * w for w in widths], *rows])
+
+
+def to_markdown(frame: pd.DataFrame) -> str:
+    """The frame as a Markdown table, cells as in `to_text`."""
+    header, rows, numeric = _cells(frame)
+    rule = ["---:" if right else "---" for right in numeric]
+    escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in [header, rule, *rows]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
+
+
+def _cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]], list[bool]]:
+    numeric = [pd.api.types.is_numeric_dtype(t) and not pd.api.types.is_bool_dtype(t) for t in frame.dtypes]
+    columns = [[_cell(str(name), value) for value in frame[name]] for name in frame.columns]
+    return [str(name) for name in frame.columns], [list(row) for row in zip(*columns, strict=True)], numeric
+
+
+def _cell(name: str, value) -> str:
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, value))
+    if pd.isna(value):
+        return "-"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        if name.startswith("p_") or name == "min_p_value":
+            return p_text(value)
+        return f"{value:.3f}" if name == "level" else f"{value:.2f}"
+    return str(value)

@@ -1,0 +1,1 @@
+"""One thin module per MLproject entry point: parse, call, log."""

@@ -1,0 +1,47 @@
+"""What all entry points share: arguments in, one line and an exit status out."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from labelreg.errors import DivergedError, UserError
+from labelreg.parameters import Value, parse, with_defaults
+
+USER_ERROR, RUN_FAILED, INTERRUPTED = 2, 3, 130
+
+
+def command(entry_point: str, main: Callable[[dict[str, Value]], int | None], description: str) -> None:
+    """Parse the command line, run `main` on its parameters, and leave with the status that design.md names.
+
+    0; 2 a user's mistake (one line); 3 a run failed; 4 a study with failed runs; 130 interrupted.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        given = with_defaults(entry_point, parse(entry_point, sys.argv[1:], description))
+        if given.get("threads"):
+            os.environ["OMP_NUM_THREADS"] = str(given["threads"])  # before torch starts
+        status = main(given) or 0
+    except (UserError, DivergedError) as error:
+        status = _fail(str(error), USER_ERROR if isinstance(error, UserError) else RUN_FAILED)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr, flush=True)
+        status = INTERRUPTED
+    sys.stdout.flush()
+    sys.exit(status)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    for each in (signal.SIGINT, signal.SIGTERM):  # MLflow sends a second signal while runs are being closed
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _fail(line: str, status: int) -> int:
+    print(f"error: {line}", file=sys.stderr, flush=True)
+    if "MLFLOW_RUN_ID" in os.environ:
+        from labelreg import tracking  # 2 s, needed only where `mlflow run` opened a run
+
+        tracking.note_failure(line)
+    return status

@@ -1,0 +1,291 @@
+"""One training run, teacher or student: prepare, find the teacher, train, log. Used by every entry point."""
+
+import os
+import platform
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from labelreg import corpus, metrics, models, recipes, teacher, tracking, training
+from labelreg.errors import UserError
+from labelreg.methods import METHODS
+from labelreg.parameters import Value
+
+DEFAULT_TEACHER_SEED = 42  # one teacher for all seeds of a task, as in tables 1-4 and 7
+VERSIONS = ("torch", "transformers", "mlflow")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be done: its resolved settings and where it belongs."""
+
+    settings: dict[str, Value]
+    given: dict[str, Value]  # what the user gave, for the runs that this one needs first
+    kind: str = "student"
+    parent: str | None = None
+    study: str | None = None
+    experiment: str | None = None
+    reuse: bool = False  # take a finished run with the same fingerprint instead
+    quiet: bool = False
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished run, and what a reader wants to see of it."""
+
+    run_id: str
+    score: float
+    split: str
+    reused: bool = False
+
+
+def settings_of(given: Mapping[str, Value], role: str = "student") -> dict[str, Value]:
+    """The settings of one run: `given`, the recipe, and what this machine makes of `auto`."""
+    settings = recipes.resolve(dict(given), role)
+    settings["precision_used"] = training.resolve_precision(str(settings["precision"]))
+    settings["threads"] = settings.get("threads") or os.cpu_count()
+    settings["device"] = training.device().type
+    if METHODS[str(settings["method"])].needs == "teacher" and not settings.get("teacher_model"):
+        if settings.get("teacher_run_id"):
+            settings["teacher_model"] = None
+        else:
+            settings["teacher_model"] = models.teacher_of(str(settings["model"]), str(settings["task"]))
+    return settings
+
+
+def ignored(given: Mapping[str, Value]) -> list[str]:
+    """One line for each given parameter that the run's method does not read."""
+    method = METHODS[str(given["method"])]
+    own = set(method.parameters) | ({"teacher_run_id"} if method.needs else set())
+    own |= {"teacher_model"} if method.needs == "teacher" else set()
+    names = ("alpha", "tau", "a", "phase1_epochs", "teacher_model", "teacher_run_id")
+    return [
+        f"{name} is ignored: method {given['method']} has none" for name in names if name in given and name not in own
+    ]
+
+
+def run(job: Job) -> Done:
+    """Do one run and log it by the contract.
+
+    Raises:
+        UserError: data, model or teacher are not what the settings ask for.
+        DivergedError: the loss is no longer finite.
+    """
+    settings, where = job.settings, models.roots(job.settings)
+    training.set_threads(int(settings["threads"]))
+    data = corpus.prepare(settings, where)
+    needs = METHODS[str(settings["method"])].needs
+    teaching = _find_source(job, data) if needs else None
+    if job.reuse and (teaching or not needs):
+        found = tracking.find(_with_tag(tracking.FINGERPRINT, _identity(settings, data, where, teaching)))
+        if found:
+            return _done(found[0], reused=True)
+    name = " ".join(str(settings[key]) for key in ("task", "model", "init", "method")) + f" seed={settings['seed']}"
+    with tracking.open_run(job.kind, name, job.parent, job.study, job.experiment) as opened:
+        teaching = teaching or (_make_source(job, data, opened) if needs else None)
+        identity = _identity(settings, data, where, teaching)
+        _log_start(opened, settings, data, identity, teaching)
+        logits = _logits(teaching, data, where) if teaching else None
+        outcome = _train(job, opened, data, where, logits, identity)
+        if teaching:
+            opened.metrics(
+                {"cost/teacher_seconds": teaching.data.metrics.get("cost/train_seconds", 0.0)}, outcome.epoch
+            )
+    return _done(tracking.get(opened.run_id))
+
+
+def _identity(settings: dict[str, Value], data: corpus.PreparedTask, where: models.Roots, teaching) -> str:
+    weights = models.weights_digest(str(settings["model"]), str(settings["init"]), where)
+    return training.fingerprint(settings, data, weights, teaching and teaching.data.tags[tracking.FINGERPRINT])
+
+
+def _train(job: Job, opened: tracking.Run, data: corpus.PreparedTask, where: models.Roots, logits, identity: str):
+    """The epochs of one run, logged as they end, and its results."""
+    settings = job.settings
+    model = models.load(str(settings["model"]), data.classes, str(settings["init"]), int(settings["seed"]), where)
+    seconds, tokens = 0.0, 0
+    for report in training.train(model, data, settings, logits):
+        seconds, tokens = seconds + report.train_seconds, tokens + report.tokens
+        dev = {f"dev/{name}": value for name, value in report.dev.items()}
+        opened.metrics({"train/loss": report.train_loss, **dev}, report.epoch)
+        if not job.quiet:
+            print(
+                f"epoch {report.epoch}/{settings['epochs']}: loss {report.train_loss:.4f}, "
+                f"dev score {report.dev['score']:.2f} ({report.train_seconds:.1f} s)",
+                flush=True,
+            )
+    keeps_logits = job.kind == "teacher" or settings["method"] == "finetune"
+    splits = [split for split in data.splits if split != "train" or keeps_logits]
+    outcome = training.conclude(model, data, report, settings, splits)
+    ends = {"best/epoch": outcome.best_epoch}
+    for which, by_split in (("best", outcome.best), ("last", outcome.last)):
+        ends |= {f"{which}/{split}/score": values["score"] for split, values in by_split.items()}
+    selected = outcome.best if settings["selection"] == "best" else outcome.last
+    ends |= {f"test/{name}": value for name, value in selected.get("test", {}).items() if name != "score"}
+    ends |= {
+        "cost/train_seconds": seconds,
+        "cost/tokens_per_second": tokens / seconds,
+        "cost/padding_share": report.padding_share,
+        "cost/peak_memory_mb": training.peak_memory_mb(),
+    }
+    opened.metrics(ends, report.epoch)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if keeps_logits:
+            teacher.save(folder / "logits", outcome.logits, data, identity)
+        _write_predictions(folder, outcome.logits, data)
+        if job.kind == "teacher" or settings.get("save_model") == "true":
+            model.save_pretrained(folder / "model")
+            models.tokenizer(models.checkpoint(str(settings["model"]), where)).save_pretrained(folder / "model")
+        opened.folder(folder)
+    return report
+
+
+def _find_source(job: Job, data: corpus.PreparedTask):
+    """The run whose logits the student learns from, or None when it has to be trained first.
+
+    Raises:
+        UserError: `teacher_run_id` is no finished run with logits of this task.
+    """
+    wanted = job.settings.get("teacher_run_id")
+    if wanted:
+        found = tracking.get(str(wanted))
+        if found.info.status != "FINISHED" or tracking.FINGERPRINT not in found.data.tags:
+            raise UserError(f"teacher_run_id={wanted}: not a finished training run of labelreg ({found.info.status})")
+        _logits(found, data, models.roots(job.settings))
+        return found
+    needed = _source_job(job)
+    where = models.roots(needed.settings)
+    if needed.kind == "student":
+        exact = _identity(needed.settings, data, where, None)
+        return next(iter(tracking.find(_with_tag(tracking.FINGERPRINT, exact))), None)
+    runs = tracking.find(f"{_with_tag(tracking.DATA, data.digest)} and {_with_tag(tracking.KIND, 'teacher')}")
+    names = (
+        "task",
+        "model",
+        "init",
+        "seed",
+        "lr",
+        "batch_size",
+        "epochs",
+        "weight_decay",
+        "warmup_ratio",
+        "max_length",
+        "selection",
+    )
+    fits = [
+        run
+        for run in runs
+        if all(tracking.same(run.data.params.get(name, ""), tracking.plain(needed.settings[name])) for name in names)
+    ]
+    return next(iter(fits), None)  # the oldest: a later one does not change what a study has begun
+
+
+def _source_job(job: Job) -> Job:
+    """The run that a student needs first: its teacher, or (Self-KD) its own fine-tuned twin."""
+    settings, given = job.settings, dict(job.given)
+    for name in ("alpha", "tau", "a", "phase1_epochs", "teacher_run_id", "teacher_model"):
+        given.pop(name, None)
+    if METHODS[str(settings["method"])].needs == "finetune":
+        twin = settings_of(given | {"method": "finetune"})
+        return Job(twin, given, "student", study=job.study, experiment=job.experiment, quiet=job.quiet)
+    for name in (
+        "lr",
+        "batch_size",
+        "epochs",
+        "weight_decay",
+        "warmup_ratio",
+    ):  # the student's own; the recipe has the teacher's
+        given.pop(name, None)
+    given |= {
+        "method": "finetune",
+        "model": settings["teacher_model"],
+        "init": "pretrained",
+        "task": settings["task"],
+        "seed": settings["seed"] if str(settings["task"]).startswith("fewrel") else DEFAULT_TEACHER_SEED,
+        "threads": settings["threads"],
+    }
+    return Job(
+        settings_of(given, "teacher"), given, "teacher", study=job.study, experiment=job.experiment, quiet=job.quiet
+    )
+
+
+def source(job: Job) -> Done:
+    """The run that a student learns from, found or trained now (under the job's parent)."""
+    data = corpus.prepare(job.settings, models.roots(job.settings))
+    found = _find_source(job, data)
+    return _done(found, reused=True) if found else run(replace(_source_job(job), parent=job.parent))
+
+
+def _make_source(job: Job, data: corpus.PreparedTask, student: tracking.Run):
+    needed = replace(_source_job(job), parent=student.run_id)
+    what = "fine-tuned twin" if needed.kind == "student" else "teacher"
+    print(
+        f"no {what} for {data.task} yet (model {needed.settings['model']}, seed {needed.settings['seed']}, the recipe's "
+        "settings): training it first",
+        flush=True,
+    )
+    done = run(needed)
+    if not job.quiet:
+        print(f"{what}: {done.split} score {done.score:.2f} (run {done.run_id}); now the student", flush=True)
+    return tracking.get(done.run_id)
+
+
+def _logits(teaching, data: corpus.PreparedTask, where: models.Roots) -> torch.Tensor:
+    """The source's logits on the training set: a verified copy in the cache, else the artifact."""
+    run_id = teaching.info.run_id
+    whose = f"run {run_id} ({teaching.data.params.get('model')}, {teaching.data.params.get('task')})"
+    folder = where.cache / "logits" / run_id
+    path = folder / "logits" / "train.safetensors"
+    if not path.is_file():
+        path = tracking.download(run_id, "logits/train.safetensors", folder)
+    return teacher.load(path, data, "train", whose)
+
+
+def _log_start(run: tracking.Run, settings: dict[str, Value], data, fingerprint: str, teaching) -> None:
+    names = (
+        "task model init method seed split_seed lr batch_size epochs phase1_epochs alpha tau a max_length max_train_examples "
+        "weight_decay warmup_ratio precision precision_used threads device selection teacher_model recipe train_file dev_file "
+        "test_file text_column text_pair_column label_column"
+    ).split()
+    values = {name: settings.get(name) for name in names}
+    if teaching:
+        values |= {"teacher_run_id": teaching.info.run_id, "teacher_model": teaching.data.params.get("model")}
+    run.params(values)
+    run.data(str(settings["task"]), data.digest, str(settings.get("train_file") or settings["task"]))
+    versions = {f"labelreg.version.{name}": version(name) for name in VERSIONS}
+    run.tags({tracking.FINGERPRINT: fingerprint, "labelreg.python": platform.python_version()} | versions)
+
+
+def _write_predictions(folder: Path, logits: Mapping[str, torch.Tensor], data: corpus.PreparedTask) -> None:
+    """`predictions/<split>.parquet`, and the GLUE server's files for its test sets."""
+    (folder / "predictions").mkdir()
+    for split, values in logits.items():
+        if split == "train":
+            continue
+        tokens, probabilities = data.splits[split], metrics.softmax(values.numpy())
+        table = pd.DataFrame({"idx": tokens.idx.numpy(), "label": tokens.labels.numpy()})
+        for index, name in enumerate(data.classes):
+            table[f"p_{name}"] = probabilities[:, index]
+        table.to_parquet(folder / "predictions" / f"{split}.parquet", index=False)
+        if split in data.glue:
+            (folder / "submission").mkdir(exist_ok=True)
+            predicted = [data.classes[index] for index in probabilities.argmax(axis=1)]
+            server = pd.DataFrame({"index": tokens.idx.numpy(), "prediction": predicted})
+            server.to_csv(folder / "submission" / f"{data.glue[split]}.tsv", sep="\t", index=False)
+
+
+def _with_tag(name: str, value: str) -> str:
+    return f"tags.`{name}` = '{value}'"
+
+
+def _done(found, reused: bool = False) -> Done:
+    scores = found.data.metrics
+    which = found.data.params.get("selection", "best")
+    split = "test" if f"{which}/test/score" in scores else "dev"
+    return Done(found.info.run_id, scores[f"{which}/{split}/score"], split, reused)

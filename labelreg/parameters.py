@@ -1,0 +1,222 @@
+"""Every parameter of every entry point: type, range, meaning; and how a command line becomes values.
+
+MLflow checks no types (`-P seed=abc` reaches the command), so all checking is here, before anything
+is downloaded or written. A default of None is decided by the recipe, the task or the machine.
+"""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from labelreg.errors import UserError, unknown
+from labelreg.methods import METHODS
+
+Value = str | int | float | bool | list | None
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter. `low`/`high` bound a number; `open_low`/`open_high` exclude the bound itself."""
+
+    kind: str  # text, integer, number, flag, file, list
+    help: str
+    default: Value = None
+    choices: tuple[str, ...] = ()
+    low: float | None = None
+    high: float | None = None
+    open_low: bool = False
+    open_high: bool = False
+
+    def allowed(self) -> str:
+        """The allowed values in words."""
+        words = {"integer": "an integer", "number": "a number", "flag": "true or false"}.get(self.kind, "text")
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if self.low is not None and self.high is not None:
+            ends = "(["[not self.open_low] + f"{self.low:g}, {self.high:g}" + ")]"[not self.open_high]
+            return f"{words} in {ends}"
+        if self.low is not None:
+            return f"{words} {'above' if self.open_low else 'of at least'} {self.low:g}"
+        return words
+
+
+def integer(help: str, default: int | None = None, low: float | None = 1) -> Parameter:
+    return Parameter("integer", help, default, low=low)
+
+
+def text(help: str, default: str | None = None, choices: Iterable[str] = ()) -> Parameter:
+    return Parameter("text", help, default, choices=tuple(choices))
+
+
+INITS = ("pretrained", "random")
+SELECTIONS = ("best", "last")
+PRECISIONS = ("auto", "bf16", "fp32")
+
+PARAMETERS: dict[str, Parameter] = {
+    # what is compared
+    "task": text("registered task, hub data set id, or a name for your own file", None),
+    "model": text("student: a registered name, a hub id or a local folder"),
+    "init": text("where the student starts", "pretrained", INITS),
+    "method": text("label regularisation method", "finetune", METHODS),
+    "seed": integer("fixes head initialisation, order of examples and dropout", 42, low=0),
+    # settings: decided by the recipe
+    "recipe": text("settings (train_*, prepare) or study (main): a shipped name or a YAML file"),
+    "lr": Parameter("number", "peak learning rate of AdamW", low=0, open_low=True),
+    "batch_size": integer("examples per step"),
+    "epochs": integer("epochs in all; akd divides them into two phases"),
+    "phase1_epochs": integer("akd: epochs of phase I, default round(2/3 epochs)"),
+    "alpha": Parameter("number", "weight of the smoothing distribution r(x)", low=0, high=1),
+    "tau": Parameter("number", "temperature; akd: the maximum temperature", low=0, open_low=True),
+    "a": Parameter(
+        "number", "tfreg: probability of the true class in r(x)", low=0, high=1, open_low=True, open_high=True
+    ),
+    "weight_decay": Parameter("number", "AdamW weight decay (matrices only)", low=0),
+    "warmup_ratio": Parameter("number", "share of the steps in which lr rises from 0", low=0, high=1),
+    "max_length": integer("tokens an example is cut to", low=4),
+    "max_train_examples": integer("train on this many, a stratified sample fixed by split_seed"),
+    "selection": text("the epoch whose weights are kept: best dev score, or the last", "best", SELECTIONS),
+    "split_seed": integer("splits own files and embedded data, once for all seeds", 42, low=0),
+    # the teacher
+    "teacher_model": text("kd, akd: the model to learn from (default: the student's own teacher)"),
+    "teacher_run_id": text("kd, akd, selfkd: take the logits of this run"),
+    # the machine
+    "precision": text("auto: bf16 autocast where the machine computes in bf16, else fp32", "auto", PRECISIONS),
+    "threads": integer("compute threads (default: all cores; 1 per worker in studies)"),
+    "save_model": text(
+        "store the student's weights (auto: when it runs on its own)", "auto", ("auto", "true", "false")
+    ),
+    # the data
+    "data_root": text("folder laid out like the hub, for data sets (or LABELREG_DATA_ROOT)"),
+    "model_root": text("folder laid out like the hub, for checkpoints (or LABELREG_MODEL_ROOT)"),
+    "cache_root": text("prepared data and copies of logits (or LABELREG_CACHE_ROOT)"),
+    "train_file": text("your own data: CSV, TSV, JSONL or Parquet"),
+    "dev_file": text("your own dev set (default: split from train_file)"),
+    "test_file": text("your own test set (default: split from train_file when dev_file is missing too)"),
+    "text_column": text("column of the text"),
+    "text_pair_column": text("column of the second text, for pairs"),
+    "label_column": text("column of the label"),
+    # studies
+    "settings": text("the study's settings: a shipped name or a YAML file (default: the recipe's own)"),
+    "tasks": Parameter("list", "tasks of the study, comma-separated"),
+    "models": Parameter("list", "models of the study, comma-separated"),
+    "inits": Parameter("list", "initialisations of the study, comma-separated"),
+    "methods": Parameter("list", "methods of the study, comma-separated"),
+    "seeds": Parameter("list", "seeds of the study, comma-separated"),
+    "jobs": integer("worker processes (default: one per core)"),
+    # analysis
+    "experiment": text("experiment name or id (default: MLflow's current one)"),
+    "metric": text("metric to compare (default per task: best/test/score, else best/dev/score)"),
+    "reference": text("the method all others are compared with", "finetune", METHODS),
+    "margin": Parameter("number", "differences below this many points do not matter", 0.5, low=0, open_low=True),
+    "level": Parameter("number", "significance level", 0.05, low=0, high=0.5, open_low=True),
+    "zeros": text("Wilcoxon's zero differences", "wilcox", ("wilcox", "pratt")),
+    "where": text("MLflow filter that narrows the runs, e.g. params.task = 'sst5'"),
+    "output_dir": text("also write the files into this folder"),
+    "scores": text("CSV of the GLUE server's answers: run_id or task,model,init,method,seed; and score"),
+}
+
+_DATA = "data_root model_root cache_root train_file dev_file test_file text_column text_pair_column label_column"
+_SETTINGS = (
+    "split_seed recipe lr batch_size epochs phase1_epochs alpha tau a max_length max_train_examples weight_decay "
+    "warmup_ratio precision threads selection teacher_model"
+)
+_RUN = f"task model init method seed {_SETTINGS} teacher_run_id {_DATA}"
+ENTRY_POINTS: dict[str, tuple[str, ...]] = {
+    "prepare": tuple(_RUN.split()),
+    "train_teacher": tuple(_RUN.split()),
+    "train_student": tuple(f"{_RUN} save_model".split()),
+    "main": tuple(f"{_SETTINGS} {_DATA} settings tasks models inits methods seeds jobs margin level".split()),
+    "significance": ("experiment", "where", "metric", "reference", "margin", "level", "zeros", "output_dir"),
+    "submission": ("experiment", "where", "scores", "output_dir"),
+}
+FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def convert(name: str, value: object) -> Value:
+    """One value, from a command line (text) or a recipe (YAML), checked.
+
+    Raises:
+        UserError: wrong type or out of range; the line says what is allowed.
+    """
+    spec = PARAMETERS[name]
+    mistake = UserError(f"{name}={value}: allowed is {spec.allowed()}")
+    if spec.kind == "list":
+        items = value if isinstance(value, list) else [item.strip() for item in str(value).split(",")]
+        return [convert(_SINGULAR[name], item) for item in items if item != ""]
+    try:
+        result = {"integer": _integer, "number": float, "flag": lambda v: FLAGS[str(v).lower()]}.get(spec.kind, str)(
+            value
+        )
+    except (ValueError, KeyError, TypeError):
+        raise mistake from None
+    if spec.choices and result not in spec.choices:
+        raise unknown(name, str(result), spec.choices)
+    if spec.kind in ("integer", "number"):
+        below = spec.low is not None and (result <= spec.low if spec.open_low else result < spec.low)
+        above = spec.high is not None and (result >= spec.high if spec.open_high else result > spec.high)
+        if below or above or result != result or result in (float("inf"), float("-inf")):
+            raise mistake
+    return result
+
+
+_SINGULAR = {"tasks": "task", "models": "model", "inits": "init", "methods": "method", "seeds": "seed"}
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, float) and value != int(value):
+        raise ValueError
+    return int(value)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str):
+        raise UserError(message)
+
+
+def parse(entry_point: str, arguments: Sequence[str], description: str = "") -> dict[str, Value]:
+    """The parameters given on a command line, converted; those not given (or empty) are absent.
+
+    Raises:
+        UserError: an unknown parameter (with the nearest name), or a value that is not allowed.
+    """
+    names = ENTRY_POINTS[entry_point]
+    parser = _Parser(
+        prog=f"python -m entrypoints.{entry_point}",
+        description=description,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    for name in names:
+        spec = PARAMETERS[name]
+        default = "" if spec.default is None else f" [{spec.default}]"
+        choices = f" ({', '.join(spec.choices)})" if spec.choices else ""
+        parser.add_argument(
+            f"--{name}", metavar=spec.kind.upper(), help=f"{spec.help}{choices}{default}".replace("%", "%%")
+        )
+    known, rest = parser.parse_known_args(arguments)
+    if rest:
+        raise unknown("parameter", rest[0].lstrip("-").split("=")[0], names)
+    return {name: convert(name, value) for name, value in vars(known).items() if value != ""}
+
+
+def with_defaults(entry_point: str, given: dict[str, Value]) -> dict[str, Value]:
+    """`given` with the fixed defaults of the table above; what a recipe decides stays absent."""
+    names = ENTRY_POINTS[entry_point]
+    defaults = {name: PARAMETERS[name].default for name in names if PARAMETERS[name].default is not None}
+    return defaults | given
+
+
+def folder(value: str | None, variable: str, environment: dict[str, str]) -> Path | None:
+    """A root folder from a parameter or an environment variable; it must exist.
+
+    Raises:
+        UserError: it does not exist.
+    """
+    name = value or environment.get(variable)
+    if not name:
+        return None
+    path = Path(name).expanduser().resolve()
+    if not path.is_dir():
+        raise UserError(f"{variable.removeprefix('LABELREG_').lower()}={name}: no such folder")
+    return path

@@ -1,0 +1,113 @@
+"""Recipes are data: settings (hyper-parameters by rule) and studies (grids that name a settings file).
+
+A settings file is a list of rules, read from top to bottom; a later rule wins, and a parameter given
+by the user wins over all. `when` narrows a rule by task, model, init, method and role (teacher or
+student); `extends` names a settings file whose rules come first.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from labelreg.errors import UserError, unknown
+from labelreg.methods import METHODS
+from labelreg.parameters import PARAMETERS, Value, convert
+
+HERE = Path(__file__).parent
+CONDITIONS = ("task", "model", "init", "method", "role")
+SETTABLE = (
+    "task model lr batch_size epochs phase1_epochs alpha tau a weight_decay warmup_ratio max_length max_train_examples"
+).split()
+LISTS = ("tasks", "models", "inits", "methods", "seeds")
+DEFAULT = "default"  # the settings file used without `recipe`
+PHASE1_SHARE = 2 / 3  # table 11: 20 of 30 epochs
+
+
+def read(name: str, kind: str) -> dict[str, Any]:
+    """A recipe by its shipped name or by path; `kind` is settings or study.
+
+    Raises:
+        UserError: no such recipe, no YAML mapping, or a recipe of the other kind.
+    """
+    folder = HERE / ("studies" if kind == "study" else "settings")
+    shipped = {path.stem: path for path in folder.glob("*.yaml")}
+    path = shipped.get(name, Path(name))
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        raise unknown(f"recipe ({kind})", name, shipped)
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"recipe {name}: not YAML ({' '.join(str(error).split())})") from None
+    found = recipe.get("kind") if isinstance(recipe, dict) else None
+    if found != kind:
+        raise UserError(f"recipe {name}: kind is {found!r}, here it must be {kind!r}")
+    keys = ("kind", "settings", *LISTS, "max_train_examples") if kind == "study" else ("kind", "extends", "rules")
+    for key in recipe:
+        if key not in keys:
+            raise unknown(f"key in recipe {name}", str(key), keys)
+    return recipe
+
+
+def rules(name: str, seen: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """The rules of a settings file, those of the file that it extends first; checked."""
+    if name in seen:
+        raise UserError(f"recipe {name}: extends itself ({' -> '.join((*seen, name))})")
+    recipe = read(name, "settings")
+    before = rules(recipe["extends"], (*seen, name)) if "extends" in recipe else []
+    own = recipe.get("rules") or []
+    for rule in own:
+        if not isinstance(rule, dict) or not isinstance(rule.get("set"), dict) or set(rule) - {"set", "when"}:
+            raise UserError(f"recipe {name}: a rule has a mapping 'set' and perhaps a mapping 'when', not {rule!r}")
+        for key in rule.get("when") or {}:
+            if key not in CONDITIONS:
+                raise unknown(f"condition in recipe {name}", str(key), CONDITIONS)
+        for key in rule["set"]:
+            if key not in SETTABLE:
+                raise unknown(f"parameter in recipe {name}", str(key), SETTABLE)
+    return before + own
+
+
+def resolve(given: dict[str, Value], role: str = "student") -> dict[str, Value]:
+    """`given` completed by its recipe: the settings of one run.
+
+    A method's parameter that the run's method does not read is left out of the result.
+
+    Raises:
+        UserError: a recipe that does not decide what the run needs.
+    """
+    name = given.get("recipe", DEFAULT)
+    run = dict(given)
+    known = rules(name)
+    for rule in known:  # task and model first: later rules depend on them
+        if not rule.get("when"):
+            run = {key: convert(key, value) for key, value in rule["set"].items() if key in ("task", "model")} | run
+    if "train_file" in given and "task" not in given:
+        run["task"] = Path(given["train_file"]).stem
+    method = METHODS[run["method"]]
+    settings: dict[str, Value] = {}
+    facts = {key: run.get(key) for key in ("task", "model", "init", "method")} | {"role": role}
+    for rule in known:
+        conditions = (rule.get("when") or {}).items()
+        if all(facts[key] in (value if isinstance(value, list) else [value]) for key, value in conditions):
+            settings |= {key: convert(key, value) for key, value in rule["set"].items()}
+    run = settings | run
+    for key in ("alpha", "tau", "a", "phase1_epochs"):
+        if key not in method.parameters:
+            run.pop(key, None)
+        elif run.get(key) is None and key != "phase1_epochs":
+            raise UserError(f"recipe {name} has no {key} for method {run['method']}: give {key}=...")
+    for key in ("task", "model", "lr", "batch_size", "epochs", "max_length", "weight_decay", "warmup_ratio"):
+        if run.get(key) is None:
+            raise UserError(f"recipe {name} has no {key}: give {key}=... ({PARAMETERS[key].help})")
+    if "phase1_epochs" in method.parameters:
+        run.setdefault("phase1_epochs", max(1, round(PHASE1_SHARE * run["epochs"])))
+        if not 1 <= run["phase1_epochs"] < run["epochs"]:
+            raise UserError(
+                f"phase1_epochs={run['phase1_epochs']} of epochs={run['epochs']}: both phases of akd need an epoch"
+            )
+    if not method.needs:
+        run.pop("teacher_run_id", None)
+    if method.needs != "teacher":
+        run.pop("teacher_model", None)
+    return run

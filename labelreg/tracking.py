@@ -1,0 +1,251 @@
+"""The only file that talks to MLflow: opening runs, writing the contract's names, reading runs back."""
+
+import json
+import logging
+import os
+import shlex
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import requests
+
+from labelreg.errors import DivergedError, UserError, unknown
+from labelreg.parameters import Value
+
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+import mlflow
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # "creating initial tables" is no news
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KIND, FINGERPRINT, STUDY, DATA = "labelreg.kind", "labelreg.fingerprint", "labelreg.study", "labelreg.data"
+NOTE = "mlflow.note.content"
+ANSWER_SECONDS = 10  # a tracking server that does not answer within this time is not there
+
+
+@dataclass(frozen=True)
+class Run:
+    """An open run. Every write goes through here, by name of the contract."""
+
+    run_id: str
+
+    def params(self, values: Mapping[str, Value]) -> None:
+        """Log what the run does not hold yet; what `mlflow run` logged (shell-quoted) is compared by value."""
+        held = _client().get_run(self.run_id).data.params
+        missing = {name: plain(value) for name, value in values.items() if value is not None and name not in held}
+        for name in set(values) & set(held):
+            if values[name] is not None and not same(held[name], plain(values[name])):
+                raise UserError(
+                    f"{name}={unquoted(held[name])}: the run uses {plain(values[name])}; give that, or leave it out"
+                )
+        _client().log_batch(self.run_id, params=[Param(name, value) for name, value in missing.items()])
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        _client().log_batch(self.run_id, tags=[RunTag(name, value) for name, value in values.items()])
+
+    def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
+        """Log finite numbers; an unbounded or missing value is not logged."""
+        now = int(time.time() * 1000)
+        finite = {
+            name: float(value) for name, value in values.items() if value is not None and abs(value) < float("inf")
+        }
+        _client().log_batch(self.run_id, metrics=[Metric(name, value, now, step) for name, value in finite.items()])
+
+    def folder(self, local: Path, path: str | None = None) -> None:
+        """Store a folder's files as artifacts."""
+        _client().log_artifacts(self.run_id, str(local), path)
+
+    def data(self, name: str, digest: str, source: str) -> None:
+        """Name the data set in MLflow's own way, with labelreg's digest of all examples."""
+        dataset = Dataset(name, digest, "labelreg", json.dumps({"source": source}))
+        _client().log_inputs(self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+        self.tags({DATA: digest})
+
+    def note(self, line: str) -> None:
+        self.tags({NOTE: line})
+
+
+def connect() -> None:
+    """Check that the tracking store can be used, before anything is prepared.
+
+    Raises:
+        UserError: a server that does not answer within seconds, or a store that does not open.
+    """
+    uri = mlflow.get_tracking_uri()
+    if uri.startswith("http"):
+        try:
+            requests.get(f"{uri.rstrip('/')}/health", timeout=ANSWER_SECONDS).raise_for_status()
+        except requests.RequestException as error:
+            raise UserError(
+                f"MLFLOW_TRACKING_URI={uri}: the tracking server does not answer ({type(error).__name__})"
+            ) from None
+    try:
+        experiment = _client().get_experiment(current_experiment())
+    except MlflowException as error:
+        raise UserError(f"tracking store {uri}: {' '.join(str(error).split())[:200]}") from None
+    if experiment.artifact_location.startswith("mlflow-artifacts:") and not uri.startswith("http"):
+        raise UserError(
+            f"experiment {experiment.name} was made by an MLflow server and keeps its artifacts there: "
+            "set MLFLOW_TRACKING_URI to the server's address, or name another experiment (MLFLOW_EXPERIMENT_NAME)"
+        )
+
+
+def current_experiment() -> str:
+    """The id of MLflow's current experiment: that of the run that `mlflow run` opened, else Default."""
+    if "MLFLOW_RUN_ID" in os.environ:
+        return _client().get_run(os.environ["MLFLOW_RUN_ID"]).info.experiment_id
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if name:
+        found = _client().get_experiment_by_name(name)
+        return found.experiment_id if found else _client().create_experiment(name)
+    return os.environ.get("MLFLOW_EXPERIMENT_ID", "0")
+
+
+def experiment_id(name: str | None) -> str:
+    """An experiment by name or id; None is the current one.
+
+    Raises:
+        UserError: it does not exist (with the nearest name).
+    """
+    if name is None:
+        return current_experiment()
+    known = {e.name: e.experiment_id for e in mlflow.search_experiments()}
+    if name in known.values():
+        return name
+    if name not in known:
+        raise unknown("experiment", name, known)
+    return known[name]
+
+
+@contextmanager
+def open_run(
+    kind: str, name: str, parent: str | None = None, study: str | None = None, experiment: str | None = None
+) -> Iterator[Run]:
+    """A run that ends FINISHED, FAILED (with the reason as its note) or, interrupted, KILLED.
+
+    The first run that a command opens is the one that `mlflow run` opened, where there is one.
+    """
+    if parent is None and "MLFLOW_RUN_ID" in os.environ:
+        active = mlflow.start_run(run_name=name)
+    else:
+        active = mlflow.start_run(
+            experiment_id=experiment or current_experiment(),
+            run_name=name,
+            parent_run_id=parent,
+            nested=parent is not None,
+        )
+    run = Run(active.info.run_id)
+    try:
+        run.tags({KIND: kind} | ({STUDY: study} if study else {}))
+        yield run
+    except BaseException as error:
+        interrupted = isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
+        if not interrupted:
+            run.note(str(error) if isinstance(error, UserError | DivergedError) else f"{type(error).__name__}: {error}")
+        mlflow.end_run("KILLED" if interrupted else "FAILED")
+        raise
+    mlflow.end_run("FINISHED")
+
+
+def note_failure(line: str) -> None:
+    """Put the reason on the run that `mlflow run` opened, when a command ends before it opened a run."""
+    run_id = os.environ.get("MLFLOW_RUN_ID")
+    if run_id:
+        try:
+            Run(run_id).note(line)
+        except (MlflowException, requests.RequestException):
+            return  # the store is what failed; the line is on the terminal
+
+
+def ignore_further_signals() -> None:
+    """After the first Ctrl-C or SIGTERM: MLflow sends a second signal while runs are being closed."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def find(where: str) -> list["mlflow.entities.Run"]:
+    """Finished runs of the store that match a filter, oldest first."""
+    experiments = [experiment.experiment_id for experiment in mlflow.search_experiments()]
+    query = f"attributes.status = 'FINISHED' and {where}"
+    return mlflow.search_runs(
+        experiments, filter_string=query, order_by=["attributes.start_time ASC"], output_format="list"
+    )
+
+
+def get(run_id: str) -> "mlflow.entities.Run":
+    """A run by id.
+
+    Raises:
+        UserError: there is no such run in this store.
+    """
+    try:
+        return _client().get_run(run_id)
+    except MlflowException:
+        raise UserError(f"run {run_id}: not in the tracking store {mlflow.get_tracking_uri()}") from None
+
+
+def download(run_id: str, path: str, target: Path) -> Path:
+    """An artifact of a run as a local file.
+
+    Raises:
+        UserError: the run has no such artifact.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    try:
+        return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path, dst_path=str(target)))
+    except (MlflowException, OSError):
+        raise UserError(f"run {run_id} has no artifact {path}") from None
+
+
+def frame(experiment: str, where: str | None = None) -> "pd.DataFrame":
+    """The runs of an experiment as mlflow.search_runs gives them, parameters unquoted.
+
+    Raises:
+        UserError: a filter that MLflow does not understand.
+    """
+    try:
+        runs = mlflow.search_runs([experiment], filter_string=where or "")
+    except MlflowException as error:
+        raise UserError(f"where={where}: {' '.join(str(error).split())[:200]}") from None
+    for column in runs.columns:
+        if column.startswith("params."):
+            runs[column] = [unquoted(value) if isinstance(value, str) else value for value in runs[column]]
+    return runs
+
+
+def plain(value: Value) -> str:
+    """A value as a parameter's text."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def unquoted(text: str) -> str:
+    """The value behind the shell-quoted text that `mlflow run` logs."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return text
+    return words[0] if len(words) == 1 else text if words else ""
+
+
+def same(held: str, value: str) -> bool:
+    """Whether two texts of a parameter mean one value: '2e-5' and '2e-05' do."""
+    held = unquoted(held)
+    try:
+        return held == value or float(held) == float(value)
+    except ValueError:
+        return held.lower() == value.lower()
+
+
+def _client() -> "mlflow.MlflowClient":
+    return mlflow.MlflowClient()

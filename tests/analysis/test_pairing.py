@@ -1,0 +1,344 @@
+"""Pairing on hand-made frames with hostile runs: each run is in a comparison or left out with its reason."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import AnalysisError
+from analysis.pairing import LEFT_OUT, lower_is_better, pair
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+PARAMS = {
+    "task": "rotten_tomatoes",
+    "model": "minilm-3l",
+    "init": "pretrained",
+    "split_seed": "42",
+    "max_length": "128",
+    "selection": "best",
+    "precision": "auto",
+    "precision_used": "fp32",
+    "epochs": "3",
+    "lr": "2e-05",
+    "batch_size": "32",
+}
+START = pd.Timestamp("2024-05-01", tz="UTC")
+
+
+def run(
+    method,
+    seed,
+    score=70.0,
+    *,
+    id=None,
+    status="FINISHED",
+    kind="student",
+    data="d1",
+    print=None,
+    at=0,
+    **more,
+):
+    """One row of `mlflow.search_runs`; `more` are parameters (None: missing) and `dev`, the dev score."""
+    name = id or f"{method}-{seed}"
+    dev = more.pop("dev", score - 1)
+    params = {**PARAMS, "method": method, "seed": str(seed), **more}
+    return {
+        "run_id": name,
+        "status": status,
+        "start_time": START + pd.Timedelta(minutes=at),
+        **{f"params.{key}": value for key, value in params.items()},
+        "metrics.best/test/score": score,
+        "metrics.best/dev/score": dev,
+        "tags.labelreg.kind": kind,
+        "tags.labelreg.data": data,
+        "tags.labelreg.fingerprint": print or f"{method}-{seed}-{sorted(more.items())}",
+    }
+
+
+def frame(*rows):
+    return pd.DataFrame(list(rows))
+
+
+def reasons(paired):
+    return dict(zip(paired.left_out["run_id"], paired.left_out["reason"], strict=True))
+
+
+GOOD = [run("finetune", s, 70 + s) for s in range(3)] + [run("ls", s, 71 + 2 * s, alpha="0.1") for s in range(3)]
+
+
+def test_plain_pairs():
+    paired = pair(frame(*GOOD[::-1]))
+    (found,) = paired.comparisons
+    assert (found.task, found.model, found.init) == ("rotten_tomatoes", "minilm-3l", "pretrained")
+    assert (found.method, found.reference, found.setting, found.family) == ("ls", "finetune", "", "")
+    assert (found.metric, found.negated) == ("best/test/score", False)
+    assert found.seeds == (0, 1, 2)  # 0 is a seed
+    assert found.scores == (71, 73, 75) and found.reference_scores == (70, 71, 72)
+    assert found.differences == (1, 2, 3)
+    assert found.run_ids == ("ls-0", "ls-1", "ls-2")
+    assert found.reference_run_ids == ("finetune-0", "finetune-1", "finetune-2")
+    assert paired.left_out.empty and list(paired.left_out.columns) == LEFT_OUT
+    assert len(paired.runs) == 6
+
+
+@pytest.mark.parametrize(
+    "hostile, reason",
+    [
+        (run("ls", 7, id="x"), "no partner: no usable finetune run with seed 7"),
+        (run("finetune", 7, id="x"), "no partner: no run of another method pairs with it"),
+        (run("ls", 2, id="x", status="FAILED"), "failed"),
+        (run("ls", 2, id="x", status="RUNNING"), "running"),
+        (run("ls", 2, id="x", status="KILLED"), "killed"),
+        (run("ls", 2, np.nan, id="x"), "no such metric: best/dev/score is missing or no finite number"),
+        (run("ls", 2, np.inf, id="x"), "no such metric: best/dev/score is missing or no finite number"),
+        (run("kd", 2, id="x", data="d2"), "no partner: other data digest d2, finetune d1"),
+        (run("kd", 2, id="x", data=None), "no partner: other data digest none, finetune d1"),
+        (run("kd", 2, id="x", epochs="5"), "no partner: other epochs 5, finetune 3"),
+        (run("kd", 2, id="x", selection="last"), "no partner: other selection last, finetune best"),
+        (run("kd", 2, id="x", precision_used="bf16"), "no partner: other precision bf16, finetune fp32"),
+        (run("kd", 2, id="x", split_seed="1"), "no partner: other split_seed 1, finetune 42"),
+        (run("kd", 2, id="x", max_length=None), "no partner: other max_length none, finetune 128"),
+        (
+            run("kd", 2, id="x", epochs="5", max_train_examples="1000"),
+            "no partner: other max_train_examples 1000, finetune none; epochs 5, finetune 3",
+        ),
+        (
+            run("kd", 2, id="x", task="sst5"),
+            "no partner: no usable finetune run of this task, model and init",
+        ),
+        (
+            run("kd", 2, id="x", init="random"),
+            "no partner: no usable finetune run of this task, model and init",
+        ),
+        (
+            run("kd", 2, id="x", model="minilm"),
+            "no partner: no usable finetune run of this task, model and init",
+        ),
+        (run("kd", "", id="x"), "no parameter seed"),
+        (
+            run("ls", 2, id="x", alpha="0.1", print="ls-2-[('alpha', '0.1')]", at=-1),
+            "duplicate: ls-2 has the same",
+        ),
+        (run("kd", "2.5", id="x"), "no partner: no usable finetune run with seed 2.5"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_hostile_run_is_left_out_with_its_reason(hostile, reason):
+    if not np.isfinite(hostile["metrics.best/test/score"]):
+        hostile["metrics.best/dev/score"] = np.nan
+        reason = reason.replace("best/dev/score", "best/test/score")
+    paired = pair(frame(hostile, *GOOD))
+    assert list(reasons(paired)) == ["x"] and reasons(paired)["x"].startswith(reason)
+    assert [c.seeds for c in paired.comparisons] == [(0, 1, 2)]
+    assert paired.comparisons[0].differences == (1, 2, 3)
+
+
+@pytest.mark.parametrize("kind", ["launch", "teacher", "trial", "summary", "study", None])
+def test_other_kinds_are_not_looked_at(kind):
+    paired = pair(frame(*GOOD, run("ls", 2, 99, id="x", kind=kind, alpha="0.1"), run("kd", 0, kind=kind)))
+    assert paired.left_out.empty and paired.comparisons == pair(frame(*GOOD)).comparisons
+
+
+def test_the_newest_of_one_fingerprint():
+    again = [run("ls", 1, 80, id="new", alpha="0.10", print="ls-1-[('alpha', '0.1')]", at=5)]
+    paired = pair(frame(*GOOD, *again))
+    assert paired.comparisons[0].run_ids == ("ls-0", "new", "ls-2")
+    assert reasons(paired) == {"ls-1": "duplicate: new has the same fingerprint and is newer"}
+
+
+def test_conflicting_duplicates_are_both_left_out():
+    paired = pair(frame(*GOOD, run("ls", 1, 80, id="other", alpha="0.1", print="another", at=5)))
+    assert paired.comparisons[0].seeds == (0, 2)
+    told = reasons(paired)
+    assert set(told) == {"ls-1", "other", "finetune-1"}
+    assert "conflict" in told["ls-1"] and "ls-1" in told["other"] and "other" in told["ls-1"]
+    assert told["finetune-1"] == "no partner: no run of another method pairs with it"
+
+
+def test_a_failed_duplicate_hides_nothing():
+    paired = pair(frame(*GOOD, run("ls", 1, np.nan, id="new", alpha="0.1", at=9), run("ls", 0, status="FAILED")))
+    assert paired.comparisons[0].seeds == (0, 1, 2)
+    assert len(paired.left_out) == 2
+
+
+def test_parameters_are_compared_by_value():
+    odd = [run("ls", f"{s}.0", 71, alpha="0.1", lr="0.00002", batch_size="32.0", epochs=3.0) for s in range(3)]
+    no_tag = [{**row, "tags.labelreg.data": None, "params.max_train_examples": "None"} for row in [*GOOD[:3], *odd]]
+    paired = pair(frame(*no_tag))
+    assert paired.left_out.empty
+    assert paired.comparisons[0].seeds == (0, 1, 2) and paired.comparisons[0].setting == ""
+
+
+def test_what_auto_came_to_counts():
+    asked = [{**row, "params.precision": "fp32" if "ls" in row["run_id"] else "auto"} for row in GOOD]
+    assert pair(frame(*asked)).left_out.empty
+    without = frame(*asked).drop(columns="params.precision_used")
+    assert "other precision fp32, finetune auto" in reasons(pair(without))["ls-0"]
+
+
+def test_a_setting_that_differs_is_printed_and_pairs():
+    rows = [run("kd", s, 75, batch_size="8", lr="1e-5", alpha="0.5", tau="2") for s in range(3)]
+    found = pair(frame(*GOOD, *rows)).comparisons
+    assert [c.method for c in found] == ["ls", "kd"]
+    assert found[1].setting == "lr 1e-05, finetune 2e-05; batch_size 8, finetune 32"
+
+
+def test_two_settings_of_a_method_are_two_comparisons():
+    rows = [run("ls", s, 75, alpha="0.2") for s in range(3)]
+    found = pair(frame(*GOOD, *rows)).comparisons
+    assert [c.setting for c in found] == ["alpha 0.1", "alpha 0.2"]
+    assert [c.differences for c in found] == [(1, 2, 3), (5, 4, 3)]
+
+
+def test_a_method_meets_finetune_of_its_own_setting():
+    other = [
+        run(m, s, score, lr="5e-5", id=f"{m}-5e-5-{s}") for m, score in (("finetune", 60), ("ls", 61)) for s in (0, 1)
+    ]
+    paired = pair(frame(*GOOD, *other, run("ls", 2, lr="5e-5", id="alone")))
+    assert [c.differences for c in paired.comparisons] == [(1, 2, 3), (1, 1)]
+    assert [c.setting for c in paired.comparisons] == ["lr 2e-05; alpha 0.1", "lr 5e-05"]
+    assert reasons(paired) == {
+        "alone": "no partner: with seed 2 finetune has only another setting (lr 5e-05, finetune 2e-05)"
+    }
+
+
+def test_several_finetune_settings_and_none_of_its_own_is_refused_by_name():
+    other = [run("finetune", s, 60, lr="5e-5", id=f"other-{s}") for s in range(3)]
+    paired = pair(frame(*GOOD, *other, *[run("kd", s, lr="1e-3") for s in range(3)]))
+    assert [c.method for c in paired.comparisons] == ["ls"]
+    settings = "lr 2e-05 | lr 5e-05"
+    reason = f"refused: finetune has several settings ({settings}), none is this run's own: narrow with where"
+    assert [reasons(paired)[f"kd-{s}"] for s in range(3)] == [reason] * 3
+
+
+def test_epochs_3_and_5_are_two_families():
+    longer = [{**row, "run_id": row["run_id"] + "-5", "params.epochs": "5"} for row in GOOD]
+    paired = pair(frame(*GOOD, *longer))
+    assert [c.family for c in paired.comparisons] == ["epochs=3", "epochs=5"]
+    assert [c.setting for c in paired.comparisons] == ["epochs=3", "epochs=5"]
+    assert paired.left_out.empty
+    assert set(paired.runs["setting"]) == {"epochs 3", "epochs 5"}
+
+
+def test_digests_agree_within_a_pair_not_across_seeds():
+    fewrel = [{**row, "tags.labelreg.data": f"seed {row['params.seed']}"} for row in GOOD]
+    assert pair(frame(*fewrel)).comparisons == pair(frame(*GOOD)).comparisons
+
+
+def test_two_data_sets_of_one_seed_are_two_families():
+    changed = [{**row, "run_id": row["run_id"] + "-b", "tags.labelreg.data": "d2"} for row in GOOD]
+    paired = pair(frame(*GOOD, *changed))
+    assert [c.setting for c in paired.comparisons] == ["data=d1", "data=d2"]
+    assert [c.seeds for c in paired.comparisons] == [(0, 1, 2)] * 2
+    assert set(paired.runs["setting"]) == {"data d1", "data d2"}
+
+
+def test_finetune_has_no_setting_of_its_own():
+    stray = [{**row, "params.alpha": row.get("params.alpha", "0.3")} for row in GOOD[:1]] + GOOD[1:]
+    assert pair(frame(*stray)).comparisons == pair(frame(*GOOD)).comparisons
+
+
+def test_the_default_metric_is_test_where_every_run_of_the_task_has_it():
+    rte = [run(m, s, np.nan if s else 60.0, dev=50.0 + s, task="rte") for m in ("finetune", "ls") for s in (0, 1)]
+    paired = pair(
+        frame(*GOOD, *rte, run("kd", 0, np.nan, dev=np.nan, id="none"), run("kd", 1, np.nan, status="FAILED"))
+    )
+    assert [(c.task, c.metric) for c in paired.comparisons] == [
+        ("rotten_tomatoes", "best/test/score"),
+        ("rte", "best/dev/score"),
+    ]
+    assert paired.comparisons[1].scores == (50, 51)
+    assert reasons(paired)["none"].startswith("no such metric")
+
+
+def test_lower_is_better_is_turned_round():
+    rows = frame(*GOOD)
+    rows["metrics.dev/nll"] = [0.5, 0.5, 0.5, 0.4, 0.5, 0.7]
+    (found,) = pair(rows, metric="dev/nll").comparisons
+    assert found.negated and found.scores == (0.4, 0.5, 0.7)
+    assert found.differences == (0.1, 0.0, -0.2) and "-0.0" not in map(str, found.differences)
+    names = [
+        "dev/nll",
+        "best/test/ece",
+        "dev/brier",
+        "train/loss",
+        "cost/train_seconds",
+        "cost/peak_memory_mb",
+    ]
+    assert all(map(lower_is_better, names))
+    assert not any(map(lower_is_better, ["best/test/score", "dev/accuracy", "cost/tokens_per_second"]))
+
+
+def test_a_metric_that_nobody_logged_is_a_mistake():
+    message = "metric 'best/test/scor' is unknown; nearest: best/test/score; there are: best/dev/score, "
+    message += "best/test/score"
+    with pytest.raises(AnalysisError) as error:
+        pair(frame(*GOOD), metric="best/test/scor")
+    assert str(error.value) == message
+    elsewhere = run("x", 0, kind="teacher")
+    elsewhere["metrics.dev/f1"] = 3.0
+    with pytest.raises(AnalysisError, match="'dev/f1' is unknown"):
+        pair(frame(*GOOD, elsewhere), metric="dev/f1")
+
+
+def test_any_pair_on_request():
+    paired = pair(frame(*GOOD, *[run("kd", s, 80) for s in range(3)]), reference="ls")
+    assert [(c.method, c.reference, c.differences) for c in paired.comparisons] == [
+        ("finetune", "ls", (-1, -2, -3)),
+        ("kd", "ls", (9, 7, 5)),
+    ]
+    with pytest.raises(AnalysisError, match="reference 'fintune' is unknown; nearest: finetune"):
+        pair(frame(*GOOD), reference="fintune")
+
+
+def test_nothing_to_compare_is_an_answer():
+    for rows in (pd.DataFrame(), frame(*GOOD).head(0), frame(*GOOD).drop(columns="tags.labelreg.kind")):
+        paired = pair(rows, metric="anything")
+        assert paired.comparisons == () and paired.left_out.empty and paired.runs.empty
+    assert set(reasons(pair(frame(*GOOD[3:]))).values()) == {
+        "no partner: no usable finetune run of this task, model and init"
+    }
+    assert len(pair(frame(*GOOD[:3])).left_out) == 3
+    failed = frame(*[{**row, "status": "FAILED"} for row in GOOD])
+    assert set(reasons(pair(failed)).values()) == {"failed"}
+
+
+def test_a_bare_table_pairs():
+    """The columns that a user's CSV has."""
+    rows = [
+        {
+            "params.method": m,
+            "params.seed": s,
+            "params.task": "t",
+            "metrics.best/test/score": 1.0 * s + (m == "a"),
+        }
+        for m in ("finetune", "a")
+        for s in range(4)
+    ]
+    (found,) = pair(frame(*rows).assign(**{"tags.labelreg.kind": "student"})).comparisons
+    assert found.differences == (1, 1, 1, 1) and found.setting == "" and found.seeds == (0, 1, 2, 3)
+
+
+def test_every_student_is_somewhere():
+    rng = np.random.default_rng(0)
+    rows = [
+        run(
+            str(rng.choice(["finetune", "ls", "kd"])),
+            int(rng.integers(5)),
+            float(rng.choice([70.0, 71.5, np.nan])),
+            id=f"run-{i}",
+            status=str(rng.choice(["FINISHED", "FINISHED", "FAILED"])),
+            data=str(rng.choice(["d1", "d1", "d2"])),
+            print=str(rng.choice(["one", "two"])),
+            at=int(rng.integers(9)),
+            epochs=str(rng.choice(["3", "3", "5"])),
+            lr=str(rng.choice(["2e-5", "2e-5", "1e-5"])),
+        )
+        for i in range(300)
+    ]
+    paired = pair(frame(*rows))
+    used = [i for c in paired.comparisons for i in (*c.run_ids, *c.reference_run_ids)]
+    assert set(used) | set(paired.left_out["run_id"]) == {row["run_id"] for row in rows}
+    assert not set(used) & set(paired.left_out["run_id"])
+    assert paired.left_out["run_id"].is_unique and all(paired.left_out["reason"])
+    assert all(len(set(c.seeds)) == len(c.seeds) for c in paired.comparisons)
