@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable
 
+from analysis import AnalysisError
 from labelreg.errors import DivergedError, UserError
 from labelreg.parameters import Value, parse, with_defaults
 
@@ -23,8 +24,10 @@ def command(entry_point: str, main: Callable[[dict[str, Value]], int | None], de
         if given.get("threads"):
             os.environ["OMP_NUM_THREADS"] = str(given["threads"])  # before torch starts
         status = main(given) or 0
-    except (UserError, DivergedError) as error:
-        status = _fail(str(error), USER_ERROR if isinstance(error, UserError) else RUN_FAILED)
+    except (UserError, AnalysisError) as error:
+        status = _fail(str(error), USER_ERROR)
+    except DivergedError as error:
+        status = _fail(str(error), RUN_FAILED)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         status = INTERRUPTED

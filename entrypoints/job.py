@@ -109,7 +109,7 @@ def _train(job: Job, opened: tracking.Run, data: corpus.PreparedTask, where: mod
     settings = job.settings
     model = models.load(str(settings["model"]), data.classes, str(settings["init"]), int(settings["seed"]), where)
     seconds, tokens = 0.0, 0
-    for report in training.train(model, data, settings, logits):
+    for report in training.train(model, data, settings, logits, progress=not job.quiet):
         seconds, tokens = seconds + report.train_seconds, tokens + report.tokens
         dev = {f"dev/{name}": value for name, value in report.dev.items()}
         opened.metrics({"train/loss": report.train_loss, **dev}, report.epoch)
@@ -226,8 +226,8 @@ def _make_source(job: Job, data: corpus.PreparedTask, student: tracking.Run):
     needed = replace(_source_job(job), parent=student.run_id)
     what = "fine-tuned twin" if needed.kind == "student" else "teacher"
     print(
-        f"no {what} for {data.task} yet (model {needed.settings['model']}, seed {needed.settings['seed']}, the recipe's "
-        "settings): training it first",
+        f"no {what} for {data.task} yet (model {needed.settings['model']}, seed {needed.settings['seed']}, "
+        "the recipe's settings): training it first",
         flush=True,
     )
     done = run(needed)
@@ -237,21 +237,28 @@ def _make_source(job: Job, data: corpus.PreparedTask, student: tracking.Run):
 
 
 def _logits(teaching, data: corpus.PreparedTask, where: models.Roots) -> torch.Tensor:
-    """The source's logits on the training set: a verified copy in the cache, else the artifact."""
+    """The logits of a run on the training set: a verified copy in the cache, else the artifact."""
     run_id = teaching.info.run_id
     whose = f"run {run_id} ({teaching.data.params.get('model')}, {teaching.data.params.get('task')})"
-    folder = where.cache / "logits" / run_id
-    path = folder / "logits" / "train.safetensors"
-    if not path.is_file():
-        path = tracking.download(run_id, "logits/train.safetensors", folder)
-    return teacher.load(path, data, "train", whose)
+    copy = where.cache / "logits" / run_id / "train.safetensors"
+    if copy.is_file():
+        try:
+            return teacher.load(copy, data, "train", whose)
+        except UserError:
+            copy.unlink(missing_ok=True)  # a damaged copy; the artifact decides
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=copy.parent) as folder:  # several workers may want it at once
+        path = tracking.download(run_id, "logits/train.safetensors", Path(folder))
+        logits = teacher.load(path, data, "train", whose)
+        os.replace(path, copy)
+    return logits
 
 
 def _log_start(run: tracking.Run, settings: dict[str, Value], data, fingerprint: str, teaching) -> None:
     names = (
-        "task model init method seed split_seed lr batch_size epochs phase1_epochs alpha tau a max_length max_train_examples "
-        "weight_decay warmup_ratio precision precision_used threads device selection teacher_model recipe train_file dev_file "
-        "test_file text_column text_pair_column label_column"
+        "task model init method seed split_seed lr batch_size epochs phase1_epochs alpha tau a max_length "
+        "max_train_examples weight_decay warmup_ratio precision precision_used threads device selection "
+        "teacher_model recipe train_file dev_file test_file text_column text_pair_column label_column"
     ).split()
     values = {name: settings.get(name) for name in names}
     if teaching:

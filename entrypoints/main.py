@@ -13,6 +13,7 @@ DEFAULT_STUDY = "smoke"
 
 def main(given: dict[str, Value]) -> int:
     """Run the study that the recipe names and print scores and verdicts; 4 when runs failed."""
+    from entrypoints import significance
     from labelreg import models, recipes, study, tracking
 
     name = given.pop("recipe", DEFAULT_STUDY)
@@ -32,17 +33,21 @@ def main(given: dict[str, Value]) -> int:
     tracking.connect()
     with tracking.open_run("study", f"study {name}", study=str(name)) as run:
         run.params({"recipe": str(name)} | {key: values for key, values in grid.items()})
-        failed = _execute(steps, run, str(name), int(given.get("jobs") or os.cpu_count() or 1))
-        _answer(run, given)
+        run_ids, failed = _execute(steps, run, str(name), int(given.get("jobs") or os.cpu_count() or 1))
+        runs = tracking.frame(tracking.current_experiment())
+        mine = runs[runs["run_id"].isin(run_ids)]
+        significance.report(mine, run, margin=given["margin"], level=given["level"])
     print("open the runs with `make ui`, or: mlflow ui --no-serve-artifacts (http://127.0.0.1:5000)", flush=True)
     return STUDY_FAILED if failed else 0
 
 
-def _execute(steps, run, name: str, jobs: int) -> int:
+def _execute(steps, run, name: str, jobs: int) -> tuple[list[str], int]:
+    """Run the plan, a line per event; the ids of its finished runs, and how many did not finish."""
     from labelreg import study, tracking
 
     print(f"study {name}: {len(steps)} runs, {jobs} at a time", flush=True)
     job = partial(work, parent=run.run_id, study=name, experiment=tracking.current_experiment())
+    run_ids: list[str] = []
     count = {"done": 0, "failed": 0, "skipped": 0}
     for event in study.execute(steps, job, jobs, {"OMP_NUM_THREADS": str(steps[0].given["threads"])}):
         if event.state == "running":
@@ -50,6 +55,7 @@ def _execute(steps, run, name: str, jobs: int) -> int:
         count[event.state] += 1
         ended = f"[{sum(count.values())}/{len(steps)}] {event.step.name}: {event.state}"
         if event.state == "done":
+            run_ids.append(event.result.run_id)
             reused = " (reused)" if event.result.reused else f" ({event.seconds:.0f} s)"
             print(f"{ended}, {event.result.split} score {event.result.score:.2f}{reused}", flush=True)
         else:
@@ -57,7 +63,7 @@ def _execute(steps, run, name: str, jobs: int) -> int:
         run.metrics(
             {"study/done": count["done"], "study/failed": count["failed"] + count["skipped"]}, step=sum(count.values())
         )
-    return count["failed"] + count["skipped"]
+    return run_ids, count["failed"] + count["skipped"]
 
 
 def work(step, parent: str, study: str, experiment: str):
@@ -67,15 +73,6 @@ def work(step, parent: str, study: str, experiment: str):
     settings = job.settings_of(step.given)
     student = job.Job(settings, step.given, "student", parent, study, experiment, reuse=True, quiet=True)
     return job.source(student) if step.kind == "teacher" else job.run(student)
-
-
-def _answer(run, given: dict[str, Value]) -> None:
-    """Scores and verdicts over the experiment's runs of this study."""
-    from entrypoints import significance
-    from labelreg import tracking
-
-    runs = tracking.frame(tracking.current_experiment())
-    significance.report(runs, run, margin=given["margin"], level=given["level"])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ class Tokens:
         """Tokens of each example [examples]."""
         return self.offsets.diff()
 
-    @property
+    @cached_property
     def paired(self) -> bool:
         """Whether any example has a second text that the tokenizer marks."""
         return bool(self.types.any())

@@ -58,8 +58,8 @@ def load(path: Path, data: PreparedTask, split: str, whose: str) -> Tensor:
         )
     if tuple(logits.shape) != (examples, len(data.classes)):
         raise UserError(
-            f"logits of {whose} ({split}): shape {tuple(logits.shape)}; here it must be ({examples}, {len(data.classes)}) "
-            "(max_train_examples, split_seed or the data differ)"
+            f"logits of {whose} ({split}): shape {tuple(logits.shape)}; here it must be "
+            f"({examples}, {len(data.classes)}) (max_train_examples, split_seed or the data differ)"
         )
     if about.get("examples") != data.splits[split].fingerprint:
         raise UserError(

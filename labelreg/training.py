@@ -91,7 +91,11 @@ def to_device(split: Tokens, where: torch.device) -> Tokens:
 
 
 def train(
-    model: torch.nn.Module, data: PreparedTask, settings: Mapping[str, Value], teacher: Tensor | None = None
+    model: torch.nn.Module,
+    data: PreparedTask,
+    settings: Mapping[str, Value],
+    teacher: Tensor | None = None,
+    progress: bool = False,
 ) -> Iterator[EpochReport]:
     """Train `model` in place; the loss is methods.loss_of(method).
 
@@ -100,6 +104,7 @@ def train(
         settings: method, seed, lr, batch_size, epochs, weight_decay, warmup_ratio, precision, and the
             method's own parameters.
         teacher: logits on the training set, in its order [examples, classes]; None without a teacher.
+        progress: a bar of the epoch's batches, on a terminal.
 
     Raises:
         DivergedError: the loss of an epoch is not finite.
@@ -124,7 +129,9 @@ def train(
             started = time.perf_counter()
             total = torch.zeros((), device=where)
             model.train()
-            for batch in tqdm(batches, desc=f"epoch {epoch}/{settings['epochs']}", leave=False, disable=None):
+            for batch in tqdm(
+                batches, desc=f"epoch {epoch}/{settings['epochs']}", leave=False, disable=None if progress else True
+            ):
                 batch, width = batch.to(where, non_blocking=True), int(lengths[batch].max())
                 with _autocast(where, settings):
                     logits = model(**batching.inputs(split, batch, width)).logits
@@ -233,8 +240,8 @@ def _optimizer(model: torch.nn.Module, settings: Mapping[str, Value], steps: int
 
 
 DECIDES = (  # every parameter that decides a result; paths, executors and names of runs do not
-    "task model init method seed split_seed lr batch_size epochs phase1_epochs alpha tau a max_length max_train_examples "
-    "weight_decay warmup_ratio precision_used threads selection device"
+    "task model init method seed split_seed lr batch_size epochs phase1_epochs alpha tau a max_length "
+    "max_train_examples weight_decay warmup_ratio precision_used threads selection device"
 ).split()
 
 

@@ -1,0 +1,134 @@
+"""Parity: does labelreg's loop train as well as the transformers Trainer, with equal hyper-parameters and data?
+
+On the first 1,000 training sentences of sst5 and rte, five seeds each, minilm-3l, finetune. Both start from
+the same weights, head included, and use AdamW, linear decay, no warm-up, gradients clipped at 1 and batches
+grouped by length; order and dropout are each one's own. `python -m bench.parity`; needs LABELREG_DATA_ROOT
+or the hub.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
+
+from labelreg import corpus, models, parameters, recipes, training
+from labelreg.tasks import TASKS
+
+SETTINGS = {"model": "minilm-3l", "lr": 2e-4, "batch_size": 32, "epochs": 2, "max_length": 128}
+EXAMPLES = 1000
+
+
+def own_files(task: str, folder: Path) -> dict[str, str]:
+    """The first 1,000 training sentences and the dev set of a task, as files."""
+    import datasets
+
+    entry, files = TASKS[task], {}
+    source = datasets.load_dataset(
+        str(models.hub_folder(entry.source, models.roots({}).data, "dataset", None)), entry.config
+    )
+    for split, rows in (("train", EXAMPLES), ("dev", None)):
+        frame = source[entry.splits[split]].to_pandas().head(rows) if rows else source[entry.splits[split]].to_pandas()
+        columns = {entry.text: "text", entry.label: "label"} | (
+            {entry.text_pair: "text_pair"} if entry.text_pair else {}
+        )
+        path = folder / f"{task}-{split}.parquet"
+        frame[list(columns)].rename(columns=columns).to_parquet(path)
+        files[f"{split}_file"] = str(path)
+    return files | ({"text_pair_column": "text_pair"} if entry.text_pair else {})
+
+
+def settings_for(task: str, files: dict[str, str], seed: int) -> dict:
+    given = SETTINGS | files | {"task": task, "seed": seed, "method": "finetune"}
+    settings = recipes.resolve(parameters.with_defaults("train_student", given))
+    return settings | {"precision_used": training.resolve_precision("auto")}
+
+
+def labelreg_score(data: corpus.PreparedTask, settings: dict) -> float:
+    model = models.load(SETTINGS["model"], data.classes, "pretrained", settings["seed"], models.roots(settings))
+    return [report.dev["score"] for report in training.train(model, data, settings)][-1]
+
+
+def trainer_score(data: corpus.PreparedTask, settings: dict, folder: Path) -> float:
+    start = folder / "start"  # the same weights and head, read back by plain transformers
+    models.load(
+        SETTINGS["model"], data.classes, "pretrained", settings["seed"], models.roots(settings)
+    ).save_pretrained(start)
+    model = AutoModelForSequenceClassification.from_pretrained(start)
+    arguments = TrainingArguments(
+        output_dir=str(folder / "trainer"), seed=settings["seed"], learning_rate=settings["lr"],
+        per_device_train_batch_size=settings["batch_size"], num_train_epochs=settings["epochs"], max_grad_norm=1.0,
+        weight_decay=0.0, lr_scheduler_type="linear", train_sampling_strategy="group_by_length", save_strategy="no",
+        report_to=[], disable_tqdm=True, logging_strategy="no", per_device_eval_batch_size=128,
+        bf16=settings["precision_used"] == "bf16",
+    )  # fmt: skip
+    train, dev = rows(data.splits["train"]), rows(data.splits["dev"])
+    trainer = Trainer(model=model, args=arguments, train_dataset=train, data_collator=lambda batch: padded(batch, data))
+    trainer.train()
+    logits = torch.as_tensor(trainer.predict(dev).predictions)
+    return training.score(logits, data.splits["dev"], data.metric)["score"]
+
+
+def rows(split: corpus.Tokens) -> list[dict]:
+    """Examples as the Trainer takes them."""
+    ends = split.offsets.tolist()
+    return [
+        {"input_ids": split.ids[a:b].tolist(), "token_type_ids": split.types[a:b].tolist(), "labels": int(label)}
+        for a, b, label in zip(ends, ends[1:], split.labels, strict=False)
+    ]
+
+
+def padded(batch: list[dict], data: corpus.PreparedTask) -> dict[str, torch.Tensor]:
+    """Dynamic padding to the longest of the batch."""
+    width, pad = max(len(row["input_ids"]) for row in batch), data.splits["train"].pad_id
+    fill = {"input_ids": pad, "token_type_ids": 0}
+    tensors = {
+        key: torch.tensor([row[key] + [to] * (width - len(row[key])) for row in batch]) for key, to in fill.items()
+    }
+    mask = [[1] * len(row["input_ids"]) + [0] * (width - len(row["input_ids"])) for row in batch]
+    return tensors | {"attention_mask": torch.tensor(mask), "labels": torch.tensor([row["labels"] for row in batch])}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tasks", default="sst5,rte")
+    parser.add_argument("--seeds", default="42,549,1237,230,805")
+    parser.add_argument("--out", help="write the figures as JSON")
+    given = parser.parse_args()
+    results = []
+    print(f"{os.cpu_count()} cores, torch {torch.__version__}, {SETTINGS}", flush=True)
+    for task in given.tasks.split(","):
+        scores: dict[str, list[float]] = {"labelreg": [], "Trainer": []}
+        seconds = {"labelreg": 0.0, "Trainer": 0.0}
+        with tempfile.TemporaryDirectory() as name:
+            files = own_files(task, Path(name))
+            for seed in map(int, given.seeds.split(",")):
+                settings = settings_for(task, files, seed)
+                data = corpus.prepare(settings, models.roots(settings))
+                for who in scores:
+                    began = time.perf_counter()
+                    arguments = (data, settings) if who == "labelreg" else (data, settings, Path(name))
+                    scores[who].append((labelreg_score if who == "labelreg" else trainer_score)(*arguments))
+                    seconds[who] += time.perf_counter() - began
+        means = {who: statistics.mean(values) for who, values in scores.items()}
+        deviations = {who: statistics.stdev(values) for who, values in scores.items()}
+        gap = abs(means["labelreg"] - means["Trainer"])
+        for who, values in scores.items():
+            shown = " ".join(f"{value:.2f}" for value in values)
+            print(
+                f"{task} {who:9} {means[who]:6.2f} sd {deviations[who]:.2f} ({shown}) in {seconds[who]:.0f} s",
+                flush=True,
+            )
+        print(f"{task} means differ by {gap:.2f}, the smaller deviation is {min(deviations.values()):.2f}", flush=True)
+        results.append({"task": task, "scores": scores, "gap": gap, "deviations": deviations, "seconds": seconds})
+    if given.out:
+        Path(given.out).write_text(json.dumps(results, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
