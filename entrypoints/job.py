@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from labelreg import corpus, metrics, models, recipes, teacher, tracking, training
+from labelreg import checkpoint, corpus, metrics, models, recipes, teacher, tracking, training
 from labelreg.errors import UserError
 from labelreg.methods import METHODS
 from labelreg.parameters import Value
@@ -79,44 +79,60 @@ def run(job: Job) -> Done:
     settings, where = job.settings, models.roots(job.settings)
     training.set_threads(int(settings["threads"]))
     data = corpus.prepare(settings, where)
+    settings["compile_used"] = _compile(settings, data)
     needs = METHODS[str(settings["method"])].needs
     teaching = _find_source(job, data) if needs else None
-    if job.reuse and (teaching or not needs):
-        found = tracking.find(_with_tag(tracking.FINGERPRINT, _identity(settings, data, where, teaching)))
+    identity = _identity(job, data, teaching)
+    if job.reuse:
+        same = f"{_with_tag(tracking.FINGERPRINT, identity)} and {_with_tag(tracking.KIND, job.kind)}"
+        found = tracking.find(same)
         if found:
             return _done(found[0], reused=True)
     name = " ".join(str(settings[key]) for key in ("task", "model", "init", "method")) + f" seed={settings['seed']}"
-    with tracking.open_run(job.kind, name, job.parent, job.study, job.experiment) as opened:
-        teaching = teaching or (_make_source(job, data, opened) if needs else None)
-        identity = _identity(settings, data, where, teaching)
-        _log_start(opened, settings, data, identity, teaching)
-        logits = _logits(teaching, data, where) if teaching else None
-        outcome = _train(job, opened, data, where, logits, identity)
-        if teaching:
-            opened.metrics(
-                {"cost/teacher_seconds": teaching.data.metrics.get("cost/train_seconds", 0.0)}, outcome.epoch
-            )
+    with checkpoint.claim(where.cache / "checkpoints" / identity) as claim:
+        before = tracking.unfinished(claim.run_id) if settings.get("resume") == "auto" else None
+        with tracking.open_run(job.kind, name, job.parent, job.study, job.experiment, before) as opened:
+            claim.start(opened.run_id, anew=before is None)
+            if before:
+                print(f"going on with the interrupted run {before}", flush=True)
+            teaching = teaching or (_make_source(job, data, opened) if needs else None)
+            _log_start(opened, settings, data, identity, teaching)
+            logits = _logits(teaching, data, where) if teaching else None
+            report = _train(job, opened, data, where, logits, identity, claim.folder)
+            if teaching:
+                seconds = teaching.data.metrics.get("cost/train_seconds", 0.0)
+                opened.metrics({"cost/teacher_seconds": seconds}, report.epoch)
+        claim.forget()
     return _done(tracking.get(opened.run_id))
 
 
-def _identity(settings: dict[str, Value], data: corpus.PreparedTask, where: models.Roots, teaching) -> str:
+def _compile(settings: dict[str, Value], data: corpus.PreparedTask) -> str:
+    steps = -(-len(data.splits["train"]) // int(settings["batch_size"])) * int(settings["epochs"])
+    return training.resolve_compile(str(settings["compile"]), steps)
+
+
+def _identity(job: Job, data: corpus.PreparedTask, teaching=None) -> str:
+    """The run's fingerprint; that of a source yet to be trained follows from its settings."""
+    settings, where = job.settings, models.roots(job.settings)
+    settings["compile_used"] = _compile(settings, data)
+    taught_by = teaching and teaching.data.tags[tracking.FINGERPRINT]
+    if not taught_by and METHODS[str(settings["method"])].needs:
+        taught_by = _identity(_source_job(job), data)
     weights = models.weights_digest(str(settings["model"]), str(settings["init"]), where)
-    return training.fingerprint(settings, data, weights, teaching and teaching.data.tags[tracking.FINGERPRINT])
+    return training.fingerprint(settings, data, weights, taught_by)
 
 
-def _train(job: Job, opened: tracking.Run, data: corpus.PreparedTask, where: models.Roots, logits, identity: str):
+def _train(job: Job, opened: tracking.Run, data: corpus.PreparedTask, where: models.Roots, logits, identity: str, keep):
     """The epochs of one run, logged as they end, and its results."""
     settings = job.settings
     model = models.load(str(settings["model"]), data.classes, str(settings["init"]), int(settings["seed"]), where)
-    seconds, tokens = 0.0, 0
-    for report in training.train(model, data, settings, logits, progress=not job.quiet):
-        seconds, tokens = seconds + report.train_seconds, tokens + report.tokens
+    for report in training.train(model, data, settings, logits, keep, progress=not job.quiet):
         dev = {f"dev/{name}": value for name, value in report.dev.items()}
         opened.metrics({"train/loss": report.train_loss, **dev}, report.epoch)
         if not job.quiet:
             print(
                 f"epoch {report.epoch}/{settings['epochs']}: loss {report.train_loss:.4f}, "
-                f"dev score {report.dev['score']:.2f} ({report.train_seconds:.1f} s)",
+                f"dev score {report.dev['score']:.2f} ({report.epoch_seconds:.1f} s)",
                 flush=True,
             )
     keeps_logits = job.kind == "teacher" or settings["method"] == "finetune"
@@ -125,11 +141,9 @@ def _train(job: Job, opened: tracking.Run, data: corpus.PreparedTask, where: mod
     ends = {"best/epoch": outcome.best_epoch}
     for which, by_split in (("best", outcome.best), ("last", outcome.last)):
         ends |= {f"{which}/{split}/score": values["score"] for split, values in by_split.items()}
-    selected = outcome.best if settings["selection"] == "best" else outcome.last
-    ends |= {f"test/{name}": value for name, value in selected.get("test", {}).items() if name != "score"}
     ends |= {
-        "cost/train_seconds": seconds,
-        "cost/tokens_per_second": tokens / seconds,
+        "cost/train_seconds": report.train_seconds,
+        "cost/tokens_per_second": report.tokens / report.train_seconds,
         "cost/padding_share": report.padding_share,
         "cost/peak_memory_mb": training.peak_memory_mb(),
     }
@@ -160,10 +174,9 @@ def _find_source(job: Job, data: corpus.PreparedTask):
         _logits(found, data, models.roots(job.settings))
         return found
     needed = _source_job(job)
-    where = models.roots(needed.settings)
     if needed.kind == "student":
-        exact = _identity(needed.settings, data, where, None)
-        return next(iter(tracking.find(_with_tag(tracking.FINGERPRINT, exact))), None)
+        exact = _with_tag(tracking.FINGERPRINT, _identity(needed, data))
+        return next(iter(tracking.find(f"{exact} and {_with_tag(tracking.KIND, 'student')}")), None)
     runs = tracking.find(f"{_with_tag(tracking.DATA, data.digest)} and {_with_tag(tracking.KIND, 'teacher')}")
     names = (
         "task",
@@ -257,8 +270,8 @@ def _logits(teaching, data: corpus.PreparedTask, where: models.Roots) -> torch.T
 def _log_start(run: tracking.Run, settings: dict[str, Value], data, fingerprint: str, teaching) -> None:
     names = (
         "task model init method seed split_seed lr batch_size epochs phase1_epochs alpha tau a max_length "
-        "max_train_examples weight_decay warmup_ratio precision precision_used threads device selection "
-        "teacher_model recipe train_file dev_file test_file text_column text_pair_column label_column"
+        "max_train_examples weight_decay warmup_ratio precision precision_used compile compile_used threads device "
+        "selection teacher_model recipe train_file dev_file test_file text_column text_pair_column label_column"
     ).split()
     values = {name: settings.get(name) for name in names}
     if teaching:

@@ -31,6 +31,7 @@ def main(given: dict[str, Value]) -> int:
     for step in steps:
         recipes.resolve(step.given)  # a mistake in the recipe is said before anything starts
     tracking.connect()
+    _prepare(steps)
     with tracking.open_run("study", f"study {name}", study=str(name)) as run:
         run.params({"recipe": str(name)} | {key: values for key, values in grid.items()})
         run_ids, failed = _execute(steps, run, str(name), int(given.get("jobs") or os.cpu_count() or 1))
@@ -39,6 +40,22 @@ def main(given: dict[str, Value]) -> int:
         significance.report(mine, run, margin=given["margin"], level=given["level"])
     print("open the runs with `make ui`, or: mlflow ui --no-serve-artifacts (http://127.0.0.1:5000)", flush=True)
     return STUDY_FAILED if failed else 0
+
+
+def _prepare(steps) -> None:
+    """Prepare each task for each model: a mistake in either is said before a run begins, and workers find the cache."""
+    from entrypoints import job
+    from labelreg import corpus, models
+
+    seen = set()
+    for step in steps:
+        settings = job.settings_of(step.given)
+        where = models.roots(settings)
+        if settings.get("teacher_model"):
+            models.checkpoint(str(settings["teacher_model"]), where)
+        if (settings["task"], settings["model"]) not in seen:
+            corpus.prepare(settings, where)
+        seen.add((settings["task"], settings["model"]))
 
 
 def _execute(steps, run, name: str, jobs: int) -> tuple[list[str], int]:

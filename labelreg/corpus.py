@@ -2,8 +2,10 @@
 
 import hashlib
 import importlib.resources
+import io
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -22,7 +24,7 @@ from labelreg.errors import UserError, unknown
 from labelreg.parameters import Value
 from labelreg.tasks import TASKS, Task
 
-FORMAT = 1  # raised when a change of this file alters what is prepared
+FORMAT = 2  # raised when a change of this file alters what is prepared
 UNLABELLED = -1
 HELD_OUT = 0.1  # share of one file that becomes dev, and as much test
 READERS = {".csv": ",", ".tsv": "\t", ".jsonl": None, ".parquet": None}
@@ -137,16 +139,18 @@ def _source(task: Task, roots: "models.Roots") -> Path:
 
 def _files_digest(settings: dict[str, Value], folder: Path | None, task: Task) -> str:
     if folder is None:
-        files = [Path(str(settings[key])) for key in ("train_file", "dev_file", "test_file") if settings.get(key)]
-        for file in files:
+        given = {key: settings.get(key) for key in ("train_file", "dev_file", "test_file")}
+        files = {f"{key} {Path(str(file)).suffix}": Path(str(file)) for key, file in given.items() if file}
+        for file in files.values():
             if not file.is_file():
                 raise UserError(f"{file}: no such file")
     elif folder.is_file():
-        files = [folder]
+        files = {"": folder}
     else:
         inside = folder / task.config if task.config and (folder / task.config).is_dir() else folder
-        files = sorted(path for path in inside.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return _digest(" ".join(models.file_digest(file) for file in files))
+        found = sorted(path for path in inside.rglob("*") if path.is_file() and not path.name.startswith("."))
+        files = {str(path.relative_to(inside)): path for path in found}
+    return _digest(" ".join(f"{role} {models.file_digest(file)}" for role, file in files.items()))
 
 
 def _own_files(settings: dict[str, Value], task: Task) -> dict[str, pd.DataFrame]:
@@ -155,20 +159,18 @@ def _own_files(settings: dict[str, Value], task: Task) -> dict[str, pd.DataFrame
 
 
 def _read_file(path: Path, task: Task) -> pd.DataFrame:
-    if path.suffix.lower() not in READERS:
+    ending = path.suffix.lower()
+    if ending not in READERS:
         raise UserError(f"{path}: the ending must be one of {', '.join(READERS)}")
     try:
-        if path.suffix.lower() == ".parquet":
+        if ending == ".parquet":
             frame = pd.read_parquet(path)
-        elif path.suffix.lower() == ".jsonl":
-            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-            frame = pd.DataFrame([json.loads(line) for line in lines])
         else:
-            frame = pd.read_csv(
-                path, sep=READERS[path.suffix.lower()], dtype=str, keep_default_na=False, encoding="utf-8-sig"
-            )
+            content = path.read_bytes().decode("utf-8-sig")
+            frame = _json_lines(content) if ending == ".jsonl" else _delimited(content, READERS[ending])
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start})") from None
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(f"{path}: line {line} is not UTF-8 text") from None
     except pd.errors.EmptyDataError:
         raise UserError(f"{path}: the file is empty") from None
     except Exception as error:  # the readers raise dozens of types for a malformed file
@@ -178,14 +180,40 @@ def _read_file(path: Path, task: Task) -> pd.DataFrame:
     return _columns(frame, task, str(path))
 
 
+def _json_lines(content: str) -> pd.DataFrame:
+    rows = []
+    for number, line in enumerate(content.split("\n"), 1):  # splitlines would cut at U+2028 inside a text too
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number}: {error.msg}") from None
+            if not isinstance(row, dict):
+                raise ValueError(f"line {number}: no JSON object")
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _delimited(content: str, separator: str) -> pd.DataFrame:
+    frame = pd.read_csv(io.StringIO(content, newline=""), sep=separator, dtype=str, keep_default_na=False)
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes what is too much for an index
+        raise ValueError("the rows have more fields than the header")
+    return frame
+
+
 def _columns(frame: pd.DataFrame, task: Task, where: str) -> pd.DataFrame:
-    """The columns text, text_pair, label and idx, under these names."""
+    """The columns text, text_pair, label and idx, under these names; no text is empty."""
     wanted = {"text": task.text, "text_pair": task.text_pair, "label": task.label}
     for column in filter(None, wanted.values()):
         if column not in frame.columns:
             raise UserError(f"{where}: no column {column!r}; it has {', '.join(map(repr, map(str, frame.columns)))}")
     result = pd.DataFrame({name: frame[column] for name, column in wanted.items() if column}).reset_index(drop=True)
     result["idx"] = frame["idx"].to_numpy() if task.glue and "idx" in frame else np.arange(len(frame))
+    for name in (name for name in ("text", "text_pair") if name in result):
+        may_be_empty = name == "text_pair" and task.source != "file"  # two second questions of QQP are
+        for row, text in enumerate(result[name]):
+            if not isinstance(text, str) or not (text.strip() or may_be_empty):
+                raise UserError(f"{where}: row {row + 1} has an empty text in column {wanted[name]!r}")
     return result
 
 
@@ -220,7 +248,7 @@ def _plain(frame: pd.DataFrame, task: Task, dataset) -> pd.DataFrame:
         frame["text"] = [" ".join([*tokens, head["text"], tail["text"]]) for tokens, head, tail in parts]
     names = getattr(dataset.features.get(task.label), "names", None)
     if names and not task.classes:
-        frame[task.label] = [names[label] if label >= 0 else UNLABELLED for label in frame[task.label]]
+        frame[task.label] = [names[int(label)] if label >= 0 else UNLABELLED for label in frame[task.label]]
     return frame
 
 
@@ -236,7 +264,7 @@ def _labelled(
         return frames, task.classes
     texts = {split: [_label_name(value) for value in frame["label"]] for split, frame in frames.items()}
     known = set(texts["train"]) - {str(UNLABELLED)}
-    numeric = all(label.lstrip("-").isdigit() for label in known)
+    numeric = all(re.fullmatch(r"-?[0-9]+", label) for label in known)
     classes = tuple(sorted(known, key=int if numeric else str))
     for split, labels in texts.items():
         for row, label in enumerate(labels):
@@ -256,7 +284,7 @@ def _labelled(
 def _label_name(value: object) -> str:
     if value is None or (isinstance(value, float) and np.isnan(value)):
         return ""
-    if isinstance(value, float) and value == int(value):
+    if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return str(value).strip()
 
@@ -304,11 +332,6 @@ def _check(frames: dict[str, pd.DataFrame], classes: tuple[str, ...], name: str)
     for split, frame in frames.items():
         if frame.empty:
             raise UserError(f"task {name}: {split} has no examples")
-        for column in ("text", "text_pair"):
-            if column in frame:
-                empty = [not isinstance(value, str) or not value.strip() for value in frame[column]]
-                if any(empty):
-                    raise UserError(f"task {name}: row {empty.index(True) + 1} of {split} has an empty {column}")
         if split != "test" and not split.startswith("test_") and (frame["label"] == UNLABELLED).any():
             raise UserError(f"task {name}: {split} has examples without a label")
 
@@ -323,6 +346,7 @@ def _write(
 ) -> None:
     """Tokenise and store, complete or not at all: a temporary folder becomes the target."""
     tokenizer = models.tokenizer(checkpoint)
+    marks_pairs = "token_type_ids" in tokenizer.model_input_names  # GPT-2 would take a mark for a word
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent))
     try:
@@ -339,9 +363,10 @@ def _write(
                 verbose=False,
             )
             lengths = [len(ids) for ids in coded["input_ids"]]
+            types = coded["token_type_ids"] if marks_pairs else [[0] * length for length in lengths]
             tensors = {
                 "ids": torch.tensor([i for ids in coded["input_ids"] for i in ids], dtype=torch.int32),
-                "types": torch.tensor([i for ids in coded["token_type_ids"] for i in ids], dtype=torch.int8),
+                "types": torch.tensor([i for each in types for i in each], dtype=torch.int8),
                 "offsets": torch.tensor([0, *lengths]).cumsum(0),
                 "labels": torch.from_numpy(frame["label"].to_numpy().copy()),
                 "idx": torch.from_numpy(frame["idx"].to_numpy().astype(np.int64)),

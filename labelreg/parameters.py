@@ -34,15 +34,15 @@ class Parameter:
         if self.choices:
             return "one of " + ", ".join(self.choices)
         if self.low is not None and self.high is not None:
-            ends = "(["[not self.open_low] + f"{self.low:g}, {self.high:g}" + ")]"[not self.open_high]
+            ends = "(["[not self.open_low] + f"{self.low:.10g}, {self.high:.10g}" + ")]"[not self.open_high]
             return f"{words} in {ends}"
         if self.low is not None:
             return f"{words} {'above' if self.open_low else 'of at least'} {self.low:g}"
         return words
 
 
-def integer(help: str, default: int | None = None, low: float | None = 1) -> Parameter:
-    return Parameter("integer", help, default, low=low)
+def integer(help: str, default: int | None = None, low: float | None = 1, high: float | None = None) -> Parameter:
+    return Parameter("integer", help, default, low=low, high=high)
 
 
 def text(help: str, default: str | None = None, choices: Iterable[str] = ()) -> Parameter:
@@ -52,6 +52,7 @@ def text(help: str, default: str | None = None, choices: Iterable[str] = ()) -> 
 INITS = ("pretrained", "random")
 SELECTIONS = ("best", "last")
 PRECISIONS = ("auto", "bf16", "fp32")
+LARGEST_SEED = 2**32 - 1  # what every library takes
 
 PARAMETERS: dict[str, Parameter] = {
     # what is compared
@@ -59,7 +60,7 @@ PARAMETERS: dict[str, Parameter] = {
     "model": text("student: a registered name, a hub id or a local folder"),
     "init": text("where the student starts", "pretrained", INITS),
     "method": text("label regularisation method", "finetune", METHODS),
-    "seed": integer("fixes head initialisation, order of examples and dropout", 42, low=0),
+    "seed": integer("fixes head initialisation, order of examples and dropout", 42, low=0, high=LARGEST_SEED),
     # settings: decided by the recipe
     "recipe": text("settings (train_*, prepare) or study (main): a shipped name or a YAML file"),
     "lr": Parameter("number", "peak learning rate of AdamW", low=0, open_low=True),
@@ -76,12 +77,15 @@ PARAMETERS: dict[str, Parameter] = {
     "max_length": integer("tokens an example is cut to", low=4),
     "max_train_examples": integer("train on this many, a stratified sample fixed by split_seed"),
     "selection": text("the epoch whose weights are kept: best dev score, or the last", "best", SELECTIONS),
-    "split_seed": integer("splits own files and embedded data, once for all seeds", 42, low=0),
+    "split_seed": integer("splits own files and embedded data, once for all seeds", 42, low=0, high=LARGEST_SEED),
     # the teacher
     "teacher_model": text("kd, akd: the model to learn from (default: the student's own teacher)"),
     "teacher_run_id": text("kd, akd, selfkd: take the logits of this run"),
     # the machine
     "precision": text("auto: bf16 autocast where the machine computes in bf16, else fp32", "auto", PRECISIONS),
+    "compile": text("torch.compile; auto: on a GPU, for long runs", "auto", ("auto", "on", "off")),
+    "resume": text("auto: go on with a killed run of the same command; never: start anew", "auto", ("auto", "never")),
+    "checkpoint_seconds": Parameter("number", "training between checkpoints, 0: each epoch", 60, low=0),
     "threads": integer("compute threads (default: all cores; 1 per worker in studies)"),
     "save_model": text(
         "store the student's weights (auto: when it runs on its own)", "auto", ("auto", "true", "false")
@@ -119,14 +123,16 @@ PARAMETERS: dict[str, Parameter] = {
 _DATA = "data_root model_root cache_root train_file dev_file test_file text_column text_pair_column label_column"
 _SETTINGS = (
     "split_seed recipe lr batch_size epochs phase1_epochs alpha tau a max_length max_train_examples weight_decay "
-    "warmup_ratio precision threads selection teacher_model"
+    "warmup_ratio precision compile threads selection teacher_model"
 )
+_RESUME = "resume checkpoint_seconds"
+_LISTS = "tasks models inits methods seeds"
 _RUN = f"task model init method seed {_SETTINGS} teacher_run_id {_DATA}"
 ENTRY_POINTS: dict[str, tuple[str, ...]] = {
     "prepare": tuple(_RUN.split()),
-    "train_teacher": tuple(_RUN.split()),
-    "train_student": tuple(f"{_RUN} save_model".split()),
-    "main": tuple(f"{_SETTINGS} {_DATA} settings tasks models inits methods seeds jobs margin level".split()),
+    "train_teacher": tuple(f"{_RUN} {_RESUME}".split()),
+    "train_student": tuple(f"{_RUN} {_RESUME} save_model".split()),
+    "main": tuple(f"{_SETTINGS} {_DATA} {_RESUME} settings {_LISTS} jobs margin level".split()),
     "significance": ("experiment", "where", "metric", "reference", "margin", "level", "zeros", "output_dir"),
     "submission": ("experiment", "where", "scores", "output_dir"),
 }
@@ -144,11 +150,13 @@ def convert(name: str, value: object) -> Value:
     if spec.kind == "list":
         items = value if isinstance(value, list) else [item.strip() for item in str(value).split(",")]
         return [convert(_SINGULAR[name], item) for item in items if item != ""]
+    if value is None or (isinstance(value, bool) and spec.kind in ("integer", "number")):  # YAML has such values
+        raise mistake
     try:
         result = {"integer": _integer, "number": float, "flag": lambda v: FLAGS[str(v).lower()]}.get(spec.kind, str)(
             value
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         raise mistake from None
     if spec.choices and result not in spec.choices:
         raise unknown(name, str(result), spec.choices)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KIND, FINGERPRINT, STUDY, DATA = "labelreg.kind", "labelreg.fingerprint", "labelreg.study", "labelreg.data"
+CONTINUED = "labelreg.continued_in"
 NOTE = "mlflow.note.content"
 ANSWER_SECONDS = 10  # a tracking server that does not answer within this time is not there
 
@@ -37,6 +38,7 @@ class Run:
     """An open run. Every write goes through here, by name of the contract."""
 
     run_id: str
+    held: frozenset[tuple[str, int]] = frozenset()  # (metric, step) that a continued run has already
 
     def params(self, values: Mapping[str, Value]) -> None:
         """Log what the run does not hold yet; what `mlflow run` logged (shell-quoted) is compared by value."""
@@ -55,6 +57,7 @@ class Run:
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log finite numbers; an unbounded or missing value is not logged."""
         now = int(time.time() * 1000)
+        values = {name: value for name, value in values.items() if (name, step) not in self.held}
         finite = {
             name: float(value) for name, value in values.items() if value is not None and abs(value) < float("inf")
         }
@@ -90,7 +93,7 @@ def connect() -> None:
             ) from None
     try:
         experiment = _client().get_experiment(current_experiment())
-    except MlflowException as error:
+    except (MlflowException, ImportError, OSError) as error:  # ImportError: a database has no driver here
         raise UserError(f"tracking store {uri}: {' '.join(str(error).split())[:200]}") from None
     if experiment.artifact_location.startswith("mlflow-artifacts:") and not uri.startswith("http"):
         raise UserError(
@@ -128,13 +131,27 @@ def experiment_id(name: str | None) -> str:
 
 @contextmanager
 def open_run(
-    kind: str, name: str, parent: str | None = None, study: str | None = None, experiment: str | None = None
+    kind: str,
+    name: str,
+    parent: str | None = None,
+    study: str | None = None,
+    experiment: str | None = None,
+    continued: str | None = None,
 ) -> Iterator[Run]:
     """A run that ends FINISHED, FAILED (with the reason as its note) or, interrupted, KILLED.
 
-    The first run that a command opens is the one that `mlflow run` opened, where there is one.
+    The first run that a command opens is the one that `mlflow run` opened, where there is one. With
+    `continued` it is that run, and the one that `mlflow run` opened becomes a launch.
     """
-    if parent is None and "MLFLOW_RUN_ID" in os.environ:
+    held: set[tuple[str, int]] = set()
+    if continued:
+        if parent is None and "MLFLOW_RUN_ID" in os.environ:
+            launch = os.environ.pop("MLFLOW_RUN_ID")
+            Run(launch).tags({KIND: "launch", CONTINUED: continued})
+        for metric in _client().get_run(continued).data.metrics:
+            held |= {(metric, point.step) for point in _client().get_metric_history(continued, metric)}
+        active = mlflow.start_run(run_id=continued, nested=mlflow.active_run() is not None)
+    elif parent is None and "MLFLOW_RUN_ID" in os.environ:
         active = mlflow.start_run(run_name=name)
     else:
         active = mlflow.start_run(
@@ -143,7 +160,7 @@ def open_run(
             parent_run_id=parent,
             nested=parent is not None,
         )
-    run = Run(active.info.run_id)
+    run = Run(active.info.run_id, frozenset(held))
     try:
         run.tags({KIND: kind} | ({STUDY: study} if study else {}))
         yield run
@@ -174,11 +191,16 @@ def ignore_further_signals() -> None:
 
 def find(where: str) -> list["mlflow.entities.Run"]:
     """Finished runs of the store that match a filter, oldest first."""
-    experiments = [experiment.experiment_id for experiment in mlflow.search_experiments()]
     query = f"attributes.status = 'FINISHED' and {where}"
     return mlflow.search_runs(
-        experiments, filter_string=query, order_by=["attributes.start_time ASC"], output_format="list"
+        _experiments(), filter_string=query, order_by=["attributes.start_time ASC"], output_format="list"
     )
+
+
+def unfinished(run_id: str | None) -> str | None:
+    """The run's id, if this store has it and it did not finish."""
+    found = _client().search_runs(_experiments(), f"attributes.run_id = '{run_id}'") if run_id else []
+    return run_id if found and found[0].info.status != "FINISHED" else None
 
 
 def get(run_id: str) -> "mlflow.entities.Run":
@@ -245,6 +267,10 @@ def same(held: str, value: str) -> bool:
         return held == value or float(held) == float(value)
     except ValueError:
         return held.lower() == value.lower()
+
+
+def _experiments() -> list[str]:
+    return [experiment.experiment_id for experiment in mlflow.search_experiments()]
 
 
 def _client() -> "mlflow.MlflowClient":

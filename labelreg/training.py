@@ -6,22 +6,26 @@ makes a finished record of it after any epoch.
 
 import hashlib
 import json
+import math
 import resource
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from labelreg import batching, methods, metrics, models
+from labelreg import batching, checkpoint, methods, metrics, models
 from labelreg.corpus import PreparedTask, Tokens
-from labelreg.errors import DivergedError
+from labelreg.errors import DivergedError, UserError
 from labelreg.parameters import Value
 
 EVALUATION_BATCH = 128
 MAX_GRAD_NORM = 1.0  # the transformers Trainer's default, which the paper's experiments ran with
+COMPILE_FROM_STEPS = 2000  # compiling takes about a minute
 RESULT_VERSION = 1  # raised when a change of the engine alters results; part of every fingerprint
 
 Weights = dict[str, Tensor]
@@ -46,9 +50,10 @@ class EpochReport:
     dev: dict[str, float]
     dev_logits: Tensor
     best: Point
-    train_seconds: float  # training steps alone, this epoch
-    tokens: int  # real ones, this epoch
-    padding_share: float
+    epoch_seconds: float  # training steps alone, this epoch
+    train_seconds: float  # and since the start
+    tokens: int  # real ones, since the start
+    padding_share: float  # this epoch
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,15 @@ def used_tokens(data: PreparedTask) -> Tensor:
     return torch.cat([padding, *(split.ids for split in data.splits.values())]).unique().long()
 
 
+def resolve_compile(wanted: str, steps: int) -> str:
+    """`auto` compiles on a GPU, for runs long enough to pay for it; on a CPU it did not pay (docs/choices.md)."""
+    if wanted == "on" and device().type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
+        raise UserError("compile=on needs a C++ compiler on a CPU; there is none on PATH")
+    if wanted != "auto":
+        return wanted
+    return "on" if device().type == "cuda" and steps >= COMPILE_FROM_STEPS else "off"
+
+
 def to_device(split: Tokens, where: torch.device) -> Tokens:
     """A split whose tensors live on the training device."""
     return replace(split, **{name: getattr(split, name).to(where) for name in ("ids", "types", "offsets", "labels")})
@@ -95,15 +109,17 @@ def train(
     data: PreparedTask,
     settings: Mapping[str, Value],
     teacher: Tensor | None = None,
+    keep: Path | None = None,
     progress: bool = False,
 ) -> Iterator[EpochReport]:
     """Train `model` in place; the loss is methods.loss_of(method).
 
     Args:
         data: its splits train and dev are used.
-        settings: method, seed, lr, batch_size, epochs, weight_decay, warmup_ratio, precision, and the
-            method's own parameters.
+        settings: method, seed, lr, batch_size, epochs, weight_decay, warmup_ratio, precision_used,
+            compile_used, and the method's own parameters.
         teacher: logits on the training set, in its order [examples, classes]; None without a teacher.
+        keep: folder of the run's checkpoint, read first: the report of its epoch comes again, then the next.
         progress: a bar of the epoch's batches, on a terminal.
 
     Raises:
@@ -112,46 +128,95 @@ def train(
     where = device()
     model.to(where)
     models.compact(model, used_tokens(data).to(where))
-    split = to_device(data.splits["train"], where)
-    lengths = data.splits["train"].lengths
+    split, lengths = to_device(data.splits["train"], where), data.splits["train"].lengths
     teacher = teacher.to(where) if teacher is not None else None
     method, seed, batch_size = str(settings["method"]), int(settings["seed"]), int(settings["batch_size"])
     own = {name: settings[name] for name in methods.METHODS[method].parameters}
-    epoch, best = 0, None
-    for epochs in methods.phases(method, int(settings["epochs"]), settings.get("phase1_epochs")):
-        steps = epochs * -(-len(split) // batch_size)
-        optimizer, schedule = _optimizer(model, settings, steps)
-        for _ in range(epochs):
-            epoch += 1
-            batches = batching.epoch_batches(lengths, batch_size, seed, epoch)
-            torch.manual_seed(batching.generator(seed, epoch, "dropout").initial_seed())
-            loss_of = methods.loss_of(method, epoch, **own)
-            started = time.perf_counter()
-            total = torch.zeros((), device=where)
-            model.train()
-            for batch in tqdm(
-                batches, desc=f"epoch {epoch}/{settings['epochs']}", leave=False, disable=None if progress else True
-            ):
-                batch, width = batch.to(where, non_blocking=True), int(lengths[batch].max())
-                with _autocast(where, settings):
-                    logits = model(**batching.inputs(split, batch, width)).logits
-                loss = loss_of(logits, split.labels[batch], teacher[batch] if teacher is not None else None)
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
-                optimizer.step()
-                schedule.step()
-                optimizer.zero_grad(set_to_none=True)
-                total += loss.detach() * len(batch)
-            train_loss = total.item() / len(split)  # the epoch's only synchronisation
-            seconds = time.perf_counter() - started
-            if train_loss != train_loss or abs(train_loss) == float("inf"):
-                raise DivergedError(f"the loss of epoch {epoch} is {train_loss}: lower lr ({settings['lr']:g})?")
-            dev_logits = predict(model, data.splits["dev"], settings)
-            dev = score(dev_logits, data.splits["dev"], data.metric)
-            if best is None or dev["score"] > best.dev["score"]:
-                best = Point(epoch, dev, dev_logits, snapshot(model))
-            padding = batching.padding_share(lengths, batches)
-            yield EpochReport(epoch, train_loss, dev, dev_logits, best, seconds, int(lengths.sum()), padding)
+    forward = torch.compile(model, dynamic=True) if settings.get("compile_used") == "on" else model
+    optimizer = _optimizer(model, settings)
+    report = _restore(keep, model, optimizer) if keep else None
+    if report:
+        yield report
+    phases = methods.phases(method, int(settings["epochs"]), settings.get("phase1_epochs"))
+    steps, unsaved = -(-len(split) // batch_size), 0.0
+    places = [(nth, length) for length in phases for nth in range(1, length + 1)]
+    for epoch, (nth, of) in enumerate(places, 1):
+        if report and epoch <= report.epoch:
+            continue
+        if nth == 1:  # a phase has an optimiser and a schedule of its own
+            optimizer = _optimizer(model, settings)
+        rates = [_rate(settings, step, of * steps) for step in range((nth - 1) * steps, nth * steps)]
+        batches = batching.epoch_batches(lengths, batch_size, seed, epoch)
+        torch.manual_seed(batching.generator(seed, epoch, "dropout").initial_seed())
+        loss_of = methods.loss_of(method, epoch, **own)
+        shown = tqdm(batches, f"epoch {epoch}/{sum(phases)}", leave=False, disable=None if progress else True)
+        started = time.perf_counter()
+        total = torch.zeros((), device=where)
+        model.train()
+        for batch, rate in zip(shown, rates, strict=True):
+            index, width = batch.to(where, non_blocking=True), int(lengths[batch].max())
+            with _autocast(where, settings):
+                logits = forward(**batching.inputs(split, index, width)).logits
+            loss = loss_of(logits, split.labels[index], teacher[index] if teacher is not None else None)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            total += loss.detach() * len(batch)
+        train_loss = total.item() / len(split)  # the epoch's only synchronisation
+        seconds = time.perf_counter() - started
+        if not math.isfinite(train_loss):
+            raise DivergedError(f"the loss of epoch {epoch} is {train_loss}: lower lr ({settings['lr']:g})?")
+        dev_logits = predict(model, data.splits["dev"], settings)
+        dev = score(dev_logits, data.splits["dev"], data.metric)
+        best = report.best if report else None
+        if best is None or dev["score"] > best.dev["score"]:
+            best = Point(epoch, dev, dev_logits, snapshot(model))
+        before = (report.train_seconds, report.tokens) if report else (0.0, 0)
+        report = EpochReport(
+            epoch, train_loss, dev, dev_logits, best, seconds, before[0] + seconds, before[1] + int(lengths.sum()),
+            batching.padding_share(lengths, batches),
+        )  # fmt: skip
+        unsaved += time.perf_counter() - started
+        if keep and unsaved >= float(settings["checkpoint_seconds"]):
+            _keep(keep, model, optimizer, report)
+            unsaved = 0.0
+        yield report
+
+
+def _keep(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, report: EpochReport) -> None:
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+    if report.best.epoch != report.epoch:
+        tensors |= {f"best.{name}": value for name, value in report.best.weights.items()}
+    tensors |= {"dev_logits": report.dev_logits, "best_dev_logits": report.best.dev_logits.clone()}
+    names = ("epoch", "train_loss", "dev", "epoch_seconds", "train_seconds", "tokens", "padding_share")
+    record = {name: getattr(report, name) for name in names}
+    checkpoint.save(folder, tensors, record | {"best_epoch": report.best.epoch, "best_dev": report.best.dev})
+
+
+def _restore(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> EpochReport | None:
+    found = checkpoint.load(folder)
+    if found is None:
+        return None
+    tensors, record = found
+
+    def part(prefix: str) -> Weights:
+        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+    where = device()
+    model.load_state_dict(part("model."))
+    state: dict[int, Weights] = {}
+    for name, value in part("optimizer.").items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    weights = {name: value.to(where) for name, value in part("best.").items()} or snapshot(model)
+    best = Point(record.pop("best_epoch"), record.pop("best_dev"), tensors["best_dev_logits"], weights)
+    return EpochReport(**record, dev_logits=tensors["dev_logits"], best=best)
 
 
 def conclude(
@@ -225,23 +290,24 @@ def _autocast(where: torch.device, settings: Mapping[str, Value]):
     return torch.autocast(where.type, torch.bfloat16, enabled=settings["precision_used"] == "bf16")
 
 
-def _optimizer(model: torch.nn.Module, settings: Mapping[str, Value], steps: int):
-    """AdamW without decay on vectors (biases, norms), and a rate that rises, then falls linearly to 0."""
+def _optimizer(model: torch.nn.Module, settings: Mapping[str, Value]) -> torch.optim.AdamW:
+    """AdamW without decay on vectors (biases, norms)."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": settings["weight_decay"]}, {"params": vectors, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=settings["lr"], fused=True)
+    return torch.optim.AdamW(groups, lr=settings["lr"], fused=True)
+
+
+def _rate(settings: Mapping[str, Value], step: int, steps: int) -> float:
+    """The learning rate of a step (from 0): it rises linearly, then falls linearly to 0."""
     warmup = round(settings["warmup_ratio"] * steps)
-
-    def factor(step: int) -> float:
-        return (step + 1) / (warmup + 1) if step < warmup else (steps - step) / max(1, steps - warmup)
-
-    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    share = (step + 1) / (warmup + 1) if step < warmup else (steps - step) / max(1, steps - warmup)
+    return settings["lr"] * share
 
 
 DECIDES = (  # every parameter that decides a result; paths, executors and names of runs do not
     "task model init method seed split_seed lr batch_size epochs phase1_epochs alpha tau a max_length "
-    "max_train_examples weight_decay warmup_ratio precision_used threads selection device"
+    "max_train_examples weight_decay warmup_ratio precision_used threads compile_used selection device"
 ).split()
 
 

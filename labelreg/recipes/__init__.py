@@ -12,10 +12,11 @@ import yaml
 
 from labelreg.errors import UserError, unknown
 from labelreg.methods import METHODS
-from labelreg.parameters import PARAMETERS, Value, convert
+from labelreg.parameters import INITS, PARAMETERS, Value, convert
 
 HERE = Path(__file__).parent
 CONDITIONS = ("task", "model", "init", "method", "role")
+KNOWN = {"init": INITS, "method": tuple(METHODS), "role": ("student", "teacher")}  # a task or a model may be your own
 SETTABLE = (
     "task model lr batch_size epochs phase1_epochs alpha tau a weight_decay warmup_ratio max_length max_train_examples"
 ).split()
@@ -54,17 +55,26 @@ def rules(name: str, seen: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     if name in seen:
         raise UserError(f"recipe {name}: extends itself ({' -> '.join((*seen, name))})")
     recipe = read(name, "settings")
-    before = rules(recipe["extends"], (*seen, name)) if "extends" in recipe else []
+    before = rules(str(recipe["extends"]), (*seen, name)) if "extends" in recipe else []
     own = recipe.get("rules") or []
+    if not isinstance(own, list):
+        raise UserError(f"recipe {name}: 'rules' is a list of rules, not {own!r}")
     for rule in own:
-        if not isinstance(rule, dict) or not isinstance(rule.get("set"), dict) or set(rule) - {"set", "when"}:
+        parts = rule if isinstance(rule, dict) else {}
+        mappings = isinstance(parts.get("set"), dict) and isinstance(parts.get("when") or {}, dict)
+        if not mappings or set(parts) - {"set", "when"}:
             raise UserError(f"recipe {name}: a rule has a mapping 'set' and perhaps a mapping 'when', not {rule!r}")
-        for key in rule.get("when") or {}:
+        for key, value in (rule.get("when") or {}).items():
             if key not in CONDITIONS:
                 raise unknown(f"condition in recipe {name}", str(key), CONDITIONS)
+            for one in value if isinstance(value, list) else [value]:
+                if key in KNOWN and one not in KNOWN[key]:
+                    raise unknown(f"{key} in recipe {name}", str(one), KNOWN[key])
         for key in rule["set"]:
             if key not in SETTABLE:
                 raise unknown(f"parameter in recipe {name}", str(key), SETTABLE)
+            if key in ("task", "model") and rule.get("when"):  # the conditions themselves read them
+                raise UserError(f"recipe {name}: {key} is set by a rule without 'when' only")
     return before + own
 
 
@@ -77,15 +87,15 @@ def resolve(given: dict[str, Value], role: str = "student") -> dict[str, Value]:
         UserError: a recipe that does not decide what the run needs.
     """
     name = given.get("recipe", DEFAULT)
-    run = dict(given)
     known = rules(name)
+    settings: dict[str, Value] = {}
     for rule in known:  # task and model first: later rules depend on them
         if not rule.get("when"):
-            run = {key: convert(key, value) for key, value in rule["set"].items() if key in ("task", "model")} | run
+            settings |= {key: convert(key, value) for key, value in rule["set"].items() if key in ("task", "model")}
+    run = settings | given
     if "train_file" in given and "task" not in given:
         run["task"] = Path(given["train_file"]).stem
     method = METHODS[run["method"]]
-    settings: dict[str, Value] = {}
     facts = {key: run.get(key) for key in ("task", "model", "init", "method")} | {"role": role}
     for rule in known:
         conditions = (rule.get("when") or {}).items()
