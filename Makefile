@@ -30,4 +30,5 @@ ui: setup
 	mlflow ui --no-serve-artifacts --host 127.0.0.1 --port 5000
 
 bench: setup
+	python -m bench.engine
 	python -m bench.parity

@@ -46,7 +46,7 @@ def own_files(task: str, folder: Path) -> dict[str, str]:
 def settings_for(task: str, files: dict[str, str], seed: int) -> dict:
     given = SETTINGS | files | {"task": task, "seed": seed, "method": "finetune"}
     settings = recipes.resolve(parameters.with_defaults("train_student", given))
-    return settings | {"precision_used": training.resolve_precision("auto")}
+    return settings | {"precision_used": training.resolve_precision("auto"), "compile_used": "off"}
 
 
 def labelreg_score(data: corpus.PreparedTask, settings: dict) -> float:
@@ -83,9 +83,9 @@ def rows(split: corpus.Tokens) -> list[dict]:
     ]
 
 
-def padded(batch: list[dict], data: corpus.PreparedTask) -> dict[str, torch.Tensor]:
-    """Dynamic padding to the longest of the batch."""
-    width, pad = max(len(row["input_ids"]) for row in batch), data.splits["train"].pad_id
+def padded(batch: list[dict], data: corpus.PreparedTask, width: int = 0) -> dict[str, torch.Tensor]:
+    """Padding to `width`, or dynamically to the longest of the batch."""
+    width, pad = max(width, *(len(row["input_ids"]) for row in batch)), data.splits["train"].pad_id
     fill = {"input_ids": pad, "token_type_ids": 0}
     tensors = {
         key: torch.tensor([row[key] + [to] * (width - len(row[key])) for row in batch]) for key, to in fill.items()

@@ -37,7 +37,7 @@ def command(entry_point: str, main: Callable[[dict[str, Value]], int | None], de
 
 def _interrupt(number: int, frame: object) -> None:
     for each in (signal.SIGINT, signal.SIGTERM):  # MLflow sends a second signal while runs are being closed
-        signal.signal(each, signal.SIG_IGN)
+        signal.signal(each, lambda *_: None)  # not SIG_IGN: Python complains of one that is already on its way
     raise KeyboardInterrupt
 
 

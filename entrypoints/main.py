@@ -23,7 +23,9 @@ def main(given: dict[str, Value]) -> int:
     grid = study.lists(recipe, given)
     own = (*recipes.LISTS, "settings", "jobs", "margin", "level")
     common = {key: value for key, value in given.items() if key not in own}
-    common["recipe"] = given.get("settings") or recipe.get("settings", recipes.DEFAULT)
+    # the demo's settings are made for the demo's data; an own file gets the default ones
+    usual = recipes.DEFAULT if "train_file" in given else recipe.get("settings", recipes.DEFAULT)
+    common["recipe"] = given.get("settings") or usual
     common.setdefault("threads", 1)
     if "max_train_examples" in recipe:
         common.setdefault("max_train_examples", recipe["max_train_examples"])
@@ -35,9 +37,9 @@ def main(given: dict[str, Value]) -> int:
     with tracking.open_run("study", f"study {name}", study=str(name)) as run:
         run.params({"recipe": str(name)} | {key: values for key, values in grid.items()})
         run_ids, failed = _execute(steps, run, str(name), int(given.get("jobs") or os.cpu_count() or 1))
-        runs = tracking.frame(tracking.current_experiment())
-        mine = runs[runs["run_id"].isin(run_ids)]
-        significance.report(mine, run, margin=given["margin"], level=given["level"])
+        these = ", ".join(f"'{run_id}'" for run_id in run_ids)  # a reused run may be of another experiment
+        runs = tracking.frame(None, f"attributes.run_id IN ({these or repr('')})")
+        significance.report(runs, run, margin=given["margin"], level=given["level"])
     print("open the runs with `make ui`, or: mlflow ui --no-serve-artifacts (http://127.0.0.1:5000)", flush=True)
     return STUDY_FAILED if failed else 0
 

@@ -50,12 +50,12 @@ def _glue_students(runs):
     from labelreg import tracking
     from labelreg.tasks import TASKS
 
-    if runs.empty or "params.task" not in runs:
+    kind, fingerprint = f"tags.{tracking.KIND}", f"tags.{tracking.FINGERPRINT}"
+    if not {"params.task", kind, fingerprint} <= set(runs.columns):
         return runs.iloc[:0]
     glue = [name for name, task in TASKS.items() if task.glue]
-    students = runs[f"tags.{tracking.KIND}"] == "student"
-    found = runs[students & (runs["status"] == "FINISHED") & runs["params.task"].isin(glue)]
-    return found.sort_values("start_time").drop_duplicates(f"tags.{tracking.FINGERPRINT}", keep="last")
+    found = runs[(runs[kind] == "student") & (runs["status"] == "FINISHED") & runs["params.task"].isin(glue)]
+    return found.sort_values("start_time").drop_duplicates(fingerprint, keep="last")
 
 
 def _write_zips(glue, folder: Path) -> None:

@@ -85,6 +85,7 @@ def prepare(settings: dict[str, Value], roots: "models.Roots") -> PreparedTask:
     task, name = _task(settings), str(settings["task"])
     folder = None if settings.get("train_file") else _source(task, roots)
     checkpoint = models.checkpoint(str(settings["model"]), roots)
+    models.check_length(checkpoint, int(settings["max_length"]))
     key = _digest(
         f"{FORMAT} {name} {task} {_files_digest(settings, folder, task)} {models.tokenizer_digest(checkpoint)} "
         + json.dumps({k: settings.get(k) for k in ("max_length", "max_train_examples", "split_seed")})
@@ -203,7 +204,8 @@ def _delimited(content: str, separator: str) -> pd.DataFrame:
 
 def _columns(frame: pd.DataFrame, task: Task, where: str) -> pd.DataFrame:
     """The columns text, text_pair, label and idx, under these names; no text is empty."""
-    wanted = {"text": task.text, "text_pair": task.text_pair, "label": task.label}
+    pair = task.text_pair or ("text_pair" if task.source == "file" and "text_pair" in frame.columns else None)
+    wanted = {"text": task.text, "text_pair": pair, "label": task.label}
     for column in filter(None, wanted.values()):
         if column not in frame.columns:
             raise UserError(f"{where}: no column {column!r}; it has {', '.join(map(repr, map(str, frame.columns)))}")
@@ -224,10 +226,15 @@ def _embedded_or_hub(folder: Path, task: Task, name: str) -> dict[str, pd.DataFr
     import datasets  # 0.4 s, needed only when nothing is cached
 
     datasets.disable_progress_bars()
-    try:
-        found = datasets.load_dataset(str(folder), task.config)
-    except Exception as error:  # a damaged or partial copy: the reader's own words
-        raise UserError(f"task {name}: {folder} cannot be read ({' '.join(str(error).split())[:200]})") from None
+    with tempfile.TemporaryDirectory() as fresh:  # the reader's own cache does not notice a changed file
+        try:
+            found = datasets.load_dataset(str(folder), task.config, cache_dir=fresh)
+        except Exception as error:  # a damaged or partial copy: the reader's own words
+            raise UserError(f"task {name}: {folder} cannot be read ({' '.join(str(error).split())[:200]})") from None
+        return _named_splits(found, folder, task, name)
+
+
+def _named_splits(found, folder: Path, task: Task, name: str) -> dict[str, pd.DataFrame]:
     own = name not in TASKS
     frames = {}
     for split, source in task.splits.items():
@@ -263,12 +270,12 @@ def _labelled(
                 raise UserError(f"task {name}: a label of {split} is outside 0..{len(task.classes) - 1}")
         return frames, task.classes
     texts = {split: [_label_name(value) for value in frame["label"]] for split, frame in frames.items()}
-    known = set(texts["train"]) - {str(UNLABELLED)}
+    known = set(texts["train"])  # -1 is a class where the training set has it, else "no label"
     numeric = all(re.fullmatch(r"-?[0-9]+", label) for label in known)
     classes = tuple(sorted(known, key=int if numeric else str))
     for split, labels in texts.items():
         for row, label in enumerate(labels):
-            if label == "" or (split == "train" and label not in known):
+            if label == "":
                 raise UserError(f"task {name}: row {row + 1} of {split} has no label")
         unlabelled = split.startswith("test") and set(labels) == {str(UNLABELLED)}
         strange = sorted(set(labels) - known)
@@ -276,7 +283,7 @@ def _labelled(
             raise UserError(
                 f"task {name}: {split} has the label {strange[0]!r}, which train lacks ({', '.join(classes)})"
             )
-        number = {label: index for index, label in enumerate(classes)} | {str(UNLABELLED): UNLABELLED}
+        number = {str(UNLABELLED): UNLABELLED} | {label: index for index, label in enumerate(classes)}
         frames[split] = frames[split].assign(label=np.array([number[label] for label in labels], dtype=np.int64))
     return frames, classes
 
@@ -327,9 +334,12 @@ def _sample(frame: pd.DataFrame, examples: Value, seed: int) -> pd.DataFrame:
 
 
 def _check(frames: dict[str, pd.DataFrame], classes: tuple[str, ...], name: str) -> None:
-    if len(classes) < 2 or frames["train"]["label"].nunique() < 2:
-        raise UserError(f"task {name}: the training set has one class ({', '.join(classes)}); at least two are needed")
+    present = [classes[label] for label in sorted(frames["train"]["label"].unique()) if label != UNLABELLED]
+    if len(present) < 2:
+        raise UserError(f"task {name}: the training set has one class ({', '.join(present)}); at least two are needed")
     for split, frame in frames.items():
+        if ("text_pair" in frame) != ("text_pair" in frames["train"]):
+            raise UserError(f"task {name}: train and {split} must both have a text_pair, or neither")
         if frame.empty:
             raise UserError(f"task {name}: {split} has no examples")
         if split != "test" and not split.startswith("test_") and (frame["label"] == UNLABELLED).any():

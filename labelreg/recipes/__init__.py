@@ -101,6 +101,8 @@ def resolve(given: dict[str, Value], role: str = "student") -> dict[str, Value]:
         conditions = (rule.get("when") or {}).items()
         if all(facts[key] in (value if isinstance(value, list) else [value]) for key, value in conditions):
             settings |= {key: convert(key, value) for key, value in rule["set"].items()}
+    if "epochs" in given:  # the recipe's division belongs to the recipe's number
+        settings.pop("phase1_epochs", None)
     run = settings | run
     for key in ("alpha", "tau", "a", "phase1_epochs"):
         if key not in method.parameters:

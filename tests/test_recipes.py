@@ -1,0 +1,276 @@
+"""The paper's hyper-parameters as the appendix prints them; rules, their order, and mistakes in them."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from labelreg import models, recipes, study
+from labelreg.errors import UserError
+from labelreg.methods import METHODS
+from labelreg.parameters import convert
+from labelreg.tasks import TASKS
+
+SETTINGS = sorted(path.stem for path in (recipes.HERE / "settings").glob("*.yaml"))
+STUDIES = sorted(path.stem for path in (recipes.HERE / "studies").glob("*.yaml"))
+WITHOUT_AKD = ("table9", "table10", "table12")  # Annealing KD has a table of its own: 11
+
+
+def resolve(recipe, method, role="student", init="pretrained", **given):
+    return recipes.resolve({"recipe": recipe, "method": method, "init": init} | given, role)
+
+
+def subset(settings, expected):
+    return {name: settings.get(name) for name in expected}
+
+
+def paper():
+    """(recipe, given, values) as tables 9 to 12 print them."""
+    for task in ("sst5", "cola", "sst2", "mrpc", "qqp", "mnli", "rte", "qnli"):
+        for init in ("pretrained", "random"):
+            common = {"lr": 2e-5, "batch_size": 32, "epochs": 30}
+            for model in ("distilroberta", "bert-small"):
+                at = {"task": task, "init": init, "model": model}
+                ri_sst5 = 0.9 if (task, init) == ("sst5", "random") else 0.5
+                yield "table9", at | {"method": "finetune"}, common | {"alpha": None, "tau": None, "a": None}
+                yield "table9", at | {"method": "ls"}, common | {"alpha": 0.1, "tau": None, "a": None}
+                yield "table9", at | {"method": "kd"}, common | {"alpha": ri_sst5, "tau": 1, "a": None}
+                yield "table9", at | {"method": "tfreg"}, common | {"alpha": ri_sst5, "tau": 1, "a": 0.95}
+                yield "table9", at | {"method": "selfkd"}, common | {"alpha": 0.5, "tau": 1, "a": None}
+    rates = {"cola": 1e-5, "rte": 2e-5, "mrpc": 1e-5, "sst2": 2e-5, "qnli": 1e-5, "qqp": 2e-5, "mnli": 2e-5}
+    for task, lr in rates.items():
+        common, at = {"lr": lr, "batch_size": 16, "epochs": 30, "model": "distilgpt2"}, {"task": task}
+        yield "table10", at | {"method": "finetune"}, common | {"alpha": None}
+        yield "table10", at | {"method": "ls"}, common | {"alpha": 0.1}
+        for method in ("kd", "selfkd", "tfreg"):
+            yield "table10", at | {"method": method}, common | {"alpha": 0.5, "tau": 1}
+        yield "table10", at | {"method": "tfreg"}, common | {"a": 0.95}
+    akd = {"lr": 2e-5, "batch_size": 8, "tau": 10, "epochs": 30, "phase1_epochs": 20, "alpha": None, "task": "sst5"}
+    yield "table11", {"method": "akd"}, akd | {"model": "distilroberta"}
+    yield "table11", {"method": "finetune"}, {"batch_size": 32, "epochs": 30, "lr": 2e-5}
+    yield "table11", {"method": "kd", "init": "random"}, {"batch_size": 32, "alpha": 0.9}
+    common = {"lr": 1.5e-5, "batch_size": 32, "epochs": 30, "task": "fewrel", "model": "distilroberta"}
+    yield "table12", {"method": "finetune"}, common | {"alpha": None}
+    yield "table12", {"method": "ls"}, common | {"alpha": 0.1}
+    yield "table12", {"method": "kd"}, common | {"alpha": 0.5, "tau": 1}
+    yield "table12", {"method": "tfreg"}, common | {"alpha": 0.5, "tau": 1, "a": 0.95}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "given", "values"), list(paper()), ids=lambda x: "-".join(x.values()) if "method" in x else ""
+)
+def test_the_papers_values(recipe, given, values):
+    settings = resolve(recipe, **given)
+    assert subset(settings, values) == values
+
+
+def test_a_recipes_task_and_model_are_defaults():
+    assert subset(resolve("table9", "ls"), ("task", "model")) == {"task": "sst5", "model": "distilroberta"}
+    assert resolve("table9", "kd", init="random", task="cola")["alpha"] == 0.5  # 0.9 belongs to sst5
+
+
+@pytest.mark.parametrize("init", ["pretrained", "random"])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("recipe", SETTINGS)
+def test_every_shipped_settings_file_resolves(recipe, method, init):
+    if method == "akd" and recipe in (*WITHOUT_AKD, "paper"):
+        with pytest.raises(UserError, match="give (tau|task)="):
+            resolve(recipe, method, init=init)
+        return
+    own = {"task": "sst5", "model": "gpt2", "lr": 1e-5, "batch_size": 8, "epochs": 2}
+    own |= {name: 0.5 for name in ("alpha", "tau", "a") if name in METHODS[method].parameters}
+    given = own if recipe == "paper" else {}  # it holds only what the paper is silent on
+    if method == "akd" and resolve(recipe, "finetune", init=init, **given)["epochs"] == 1:
+        with pytest.raises(UserError, match="both phases of akd need an epoch"):
+            resolve(recipe, "akd", init=init)
+        given = {"epochs": 2}
+    for role in ("student", "teacher"):
+        settings = resolve(recipe, method, role, init, **given)
+        for name in recipes.SETTABLE:
+            if name in settings:
+                assert convert(name, settings[name]) == settings[name]
+        assert {"alpha", "tau", "a", "phase1_epochs"} & set(settings) == set(METHODS[method].parameters)
+        assert settings["task"] in TASKS
+        assert settings["model"] in models.MODELS
+
+
+@pytest.mark.parametrize("recipe", STUDIES)
+def test_every_shipped_study_can_be_planned(recipe):
+    read = recipes.read(recipe, "study")
+    grid = study.lists(read, {})
+    for model in grid["models"]:
+        assert model in models.MODELS
+    for task in grid["tasks"]:
+        assert task in TASKS
+    grid["seeds"] = grid["seeds"][:1]
+    for step in study.plan(grid, {"recipe": read["settings"]}, models.teacher_of):
+        assert resolve(**{"recipe": read["settings"]} | step.given)["task"] == step.given["task"]
+
+
+def test_the_demos_study_has_the_seeds_that_two_methods_need():
+    grid = study.lists(recipes.read("smoke", "study"), {})
+    assert len(grid["seeds"]) >= (7 if len(grid["methods"]) <= 3 else 8)
+
+
+def test_a_user_overrides_everything():
+    given = {"lr": 1e-3, "alpha": 0.3, "tau": 2.0, "epochs": 1, "task": "rte", "model": "bert-small", "max_length": 64}
+    assert subset(resolve("table9", "kd", init="random", **given), given) == given
+
+
+def test_an_own_files_task_is_its_stem_unless_named():
+    assert resolve("table9", "ls", train_file="/data/my reviews.csv")["task"] == "my reviews"
+    assert resolve("table9", "ls", train_file="/data/my reviews.csv", task="films")["task"] == "films"
+    assert resolve("table9", "kd", init="random", train_file="/data/own.csv")["alpha"] == 0.5
+
+
+def test_a_methods_parameters_are_its_own():
+    given = {"alpha": 0.2, "tau": 3.0, "a": 0.6, "phase1_epochs": 1, "teacher_model": "gpt2", "teacher_run_id": "x"}
+    for method, read in {
+        "finetune": set(),
+        "ls": {"alpha"},
+        "tfreg": {"alpha", "tau", "a"},
+        "selfkd": {"alpha", "tau", "teacher_run_id"},
+        "kd": {"alpha", "tau", "teacher_model", "teacher_run_id"},
+        "akd": {"tau", "phase1_epochs", "teacher_model", "teacher_run_id"},
+    }.items():
+        assert set(resolve("default", method, **given)) & set(given) == read
+
+
+@pytest.mark.parametrize(("epochs", "phase1"), [(2, 1), (3, 2), (4, 3), (10, 7), (20, 13), (30, 20)])
+def test_phase_1_takes_two_thirds(epochs, phase1):
+    assert resolve("default", "akd", epochs=epochs)["phase1_epochs"] == phase1
+
+
+def test_other_epochs_are_divided_anew():
+    """Table 11's 20 epochs of phase I are those of its 30."""
+    assert resolve("table11", "akd", epochs=15)["phase1_epochs"] == 10
+    assert resolve("table11", "akd", epochs=15, phase1_epochs=4)["phase1_epochs"] == 4
+    assert resolve("table11", "akd", phase1_epochs=4)["epochs"] == 30
+
+
+@pytest.mark.parametrize("given", [{"epochs": 1}, {"epochs": 3, "phase1_epochs": 3}, {"epochs": 3, "phase1_epochs": 4}])
+def test_both_phases_need_an_epoch(given):
+    with pytest.raises(UserError, match=r"phase1_epochs=\d of epochs=\d: both phases"):
+        resolve("default", "akd", **given)
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Writes a recipe and gives its path as text."""
+
+    def write(content, name="own.yaml"):
+        path = tmp_path / name
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def test_later_rules_win_and_a_users_value_over_all(written):
+    rules = [
+        {"set": {"epochs": 5, "lr": 1e-3}},
+        {"when": {"method": "ls"}, "set": {"epochs": 6}},
+        {"when": {"method": ["ls", "kd"], "init": "random"}, "set": {"epochs": 7}},
+        {"when": {"role": "teacher"}, "set": {"epochs": 8}},
+        {"set": {"lr": "2e-3"}},  # YAML 1.1 reads 2e-3 as text
+    ]
+    own = written({"kind": "settings", "extends": "default", "rules": rules})
+    assert resolve(own, "finetune")["epochs"] == 5
+    assert resolve(own, "ls")["epochs"] == 6
+    assert resolve(own, "ls", init="random")["epochs"] == 7
+    assert resolve(own, "ls", role="teacher", init="random")["epochs"] == 8
+    assert resolve(own, "ls", epochs=9)["epochs"] == 9
+    assert resolve(own, "ls")["lr"] == 2e-3
+
+
+def test_a_task_and_a_model_win_over_those_of_the_recipe_that_is_extended(written):
+    rules = [{"set": {"task": "cola", "model": "bert-small"}}, {"when": {"task": "cola"}, "set": {"epochs": 11}}]
+    own = written({"kind": "settings", "extends": "table9", "rules": rules})
+    settings = resolve(own, "kd", init="random")
+    assert subset(settings, ("task", "model", "epochs")) == {"task": "cola", "model": "bert-small", "epochs": 11}
+    assert settings["alpha"] == 0.5  # not the 0.9 of table 9's sst5
+    assert resolve(own, "kd", task="rte")["epochs"] == 30
+
+
+def test_an_incomplete_recipe_says_what_to_give(written):
+    own = written({"kind": "settings", "rules": [{"set": {"task": "rte", "model": "gpt2"}}]})
+    with pytest.raises(UserError, match="has no alpha for method ls: give alpha=..."):
+        resolve(own, "ls")
+    with pytest.raises(UserError, match="has no lr: give lr=..."):
+        resolve(own, "finetune")
+
+
+BAD_RECIPES = {
+    "wrong kind": ({"kind": "study"}, "kind is 'study', here it must be 'settings'"),
+    "no mapping": ("- a\n- b\n", "kind is None"),
+    "empty": ("", "kind is None"),
+    "no YAML": ("kind: [settings\n", "not YAML"),
+    "no text": (b"kind: \xff\xfe".decode("latin-1"), "kind is"),
+    "unknown key": ({"kind": "settings", "ruls": []}, "unknown key in recipe .*did you mean 'rules'"),
+    "unknown condition": ({"kind": "settings", "rules": [{"when": {"mthod": "ls"}, "set": {}}]}, "mean 'method'"),
+    "unknown parameter": ({"kind": "settings", "rules": [{"set": {"lrr": 1}}]}, "did you mean 'lr'"),
+    "a seed in settings": ({"kind": "settings", "rules": [{"set": {"seed": 1}}]}, "unknown parameter in recipe"),
+    "unknown method": ({"kind": "settings", "rules": [{"when": {"method": "lss"}, "set": {}}]}, "did you mean 'ls'"),
+    "unknown init": ({"kind": "settings", "rules": [{"when": {"init": ["randm"]}, "set": {}}]}, "mean 'random'"),
+    "unknown role": ({"kind": "settings", "rules": [{"when": {"role": "techer"}, "set": {}}]}, "mean 'teacher'"),
+    "when is a list": ({"kind": "settings", "rules": [{"when": ["method"], "set": {}}]}, "a mapping 'set' and perhaps"),
+    "no set": ({"kind": "settings", "rules": [{"when": {"method": "ls"}}]}, "a mapping 'set' and perhaps"),
+    "a stray key": ({"kind": "settings", "rules": [{"set": {}, "if": {}}]}, "a mapping 'set' and perhaps"),
+    "a rule is text": ({"kind": "settings", "rules": ["lr: 1"]}, "a mapping 'set' and perhaps"),
+    "rules is a number": ({"kind": "settings", "rules": 5}, "'rules' is a list"),
+    "a bad value": (
+        {"kind": "settings", "rules": [{"set": {"alpha": 2}}]},
+        r"alpha=2: allowed is a number in \[0, 1\]",
+    ),
+    "a conditional task": (
+        {"kind": "settings", "rules": [{"when": {"init": "random"}, "set": {"task": "rte"}}]},
+        "only",
+    ),
+    "extends nothing": ({"kind": "settings", "extends": "tabel9"}, r"unknown recipe \(settings\) 'tabel9'.*'table9'"),
+    "extends a number": ({"kind": "settings", "extends": 9}, r"unknown recipe \(settings\) '9'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_RECIPES)
+def test_a_bad_recipe_is_refused_in_one_line(case, written):
+    content, expected = BAD_RECIPES[case]
+    with pytest.raises(UserError, match=expected) as refused:
+        resolve(written(content), "ls")
+    assert "\n" not in str(refused.value)
+
+
+def test_undecodable_bytes(tmp_path):
+    path = tmp_path / "own.yaml"
+    path.write_bytes(b"kind: settings # \xff\xfe\n")
+    with pytest.raises(UserError, match="not YAML"):
+        resolve(str(path), "ls")
+
+
+def test_recipes_that_extend_each_other(written, tmp_path):
+    one, two = str(tmp_path / "one.yaml"), str(tmp_path / "two.yaml")
+    written({"kind": "settings", "extends": two}, "one.yaml")
+    written({"kind": "settings", "extends": one}, "two.yaml")
+    with pytest.raises(UserError, match="extends itself .*one.yaml -> .*two.yaml -> .*one.yaml"):
+        resolve(one, "ls")
+
+
+@pytest.mark.parametrize("name", ["tabel9", "table9.yaml", "/nowhere/own.yaml", "smok"])
+def test_an_unknown_recipe_names_the_nearest(name):
+    with pytest.raises(UserError, match=r"unknown recipe \(settings\).*Known: default, .*table9"):
+        resolve(name, "ls")
+
+
+def test_a_study_is_no_settings_file(written):
+    path = written({"kind": "settings", "rules": []})
+    with pytest.raises(UserError, match="kind is 'settings', here it must be 'study'"):
+        recipes.read(path, "study")
+    with pytest.raises(UserError, match="unknown key in recipe .*did you mean 'seeds'"):
+        recipes.read(written({"kind": "study", "seedz": [1]}), "study")
+
+
+@pytest.mark.parametrize("path", sorted((recipes.HERE / "settings").glob("table*.yaml")), ids=lambda path: path.stem)
+def test_every_value_of_a_table_says_where_it_comes_from(path: Path):
+    for line in path.read_text(encoding="utf-8").splitlines():
+        name, _, rest = line.strip().removeprefix("- ").partition(":")
+        if name in recipes.SETTABLE and name not in ("task", "model"):
+            assert "#" in rest, f"{path.name}: {line.strip()} has no reason"

@@ -1,0 +1,363 @@
+"""The contract of design.md, read back from real stores: what each entry point leaves through `mlflow run`."""
+
+import csv
+import os
+import re
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from running import ROOT, artifacts, call, finish, mlflow_run, python, runs, started, succeed, wait_for
+from running import ended as end_of
+
+from labelreg import tracking
+
+pytest_plugins = ["running"]
+
+EPOCHS = 2
+COMMON = {"lr": "2e-5", "batch_size": 8, "epochs": EPOCHS, "max_length": 32, "threads": 1, "text_column": "the text"}
+PER_EPOCH = {"train/loss", "dev/score", "dev/accuracy", "dev/nll", "dev/ece", "dev/brier"}
+AT_THE_END = {"best/epoch", *(f"{which}/{split}/score" for which in ("best", "last") for split in ("dev", "test"))}
+COST = {f"cost/{name}" for name in ("train_seconds", "tokens_per_second", "padding_share", "peak_memory_mb")}
+PARAMS = set(
+    "task model init method seed split_seed lr batch_size epochs phase1_epochs alpha tau a max_length "
+    "max_train_examples weight_decay warmup_ratio precision compile threads selection teacher_model teacher_run_id "
+    "precision_used compile_used device".split()
+)
+
+
+def together(commands: dict[str, list[str]], folder: Path, environment: dict[str, str]) -> dict:
+    """Run commands at the same time; what they gave, by name."""
+
+    def run(name: str):
+        (folder / name).mkdir()
+        return finish(commands[name], folder / name, **environment)
+
+    with ThreadPoolExecutor(len(commands)) as pool:
+        return dict(zip(commands, pool.map(run, commands), strict=True))
+
+
+@pytest.fixture(scope="module")
+def commands(server, tiny_models, tmp_path_factory):
+    """Every entry point once through a real `mlflow run` against a real server; Ended by name."""
+    import mlflow
+
+    mlflow.MlflowClient(server).create_experiment("contract")
+    folder = tmp_path_factory.mktemp("contract")
+    with (folder / "own reviews.csv").open("w", newline="", encoding="utf-8") as file:
+        write = csv.writer(file)
+        write.writerow(["the text", "label"])
+        for row in range(60):
+            label, word = [("very good", "fine"), ("bad", "dull"), ("bof", "plain")][row % 3]
+            write.writerow([f'a "{word}" film,\nscene {row}, größe', label])
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(
+        "{kind: settings, extends: default, rules: [{set: {lr: 2.0e-5, epochs: 2, batch_size: 8, max_length: 32}},"
+        " {when: {role: teacher}, set: {lr: 2.0e-5, batch_size: 8}}]}"
+    )
+    environment = {
+        "MLFLOW_TRACKING_URI": server,
+        "MLFLOW_EXPERIMENT_NAME": "contract",
+        "LABELREG_CACHE_ROOT": str(folder / "cache"),
+    }
+    data = {"train_file": folder / "own reviews.csv", "model_root": tiny_models, "recipe": recipe, **COMMON}
+    student = data | {"model": "bert-small"}
+    study = {name: value for name, value in data.items() if name != "recipe"}
+    study |= {
+        "settings": recipe,
+        "models": "bert-small",
+        "inits": "pretrained",
+        "methods": "finetune,ls",
+        "seeds": "1,2",
+    }
+    left = {"mlruns", "mlflow.db", "submissions"} - set(os.listdir(ROOT))
+
+    first = {
+        "prepare": mlflow_run("prepare", **student),
+        "train_teacher": mlflow_run("train_teacher", **data, model="bert-large"),
+    }
+    found = together(first, folder, environment)
+    second = {method: mlflow_run("train_student", **student, method=method) for method in ("kd", "selfkd")}
+    found |= together(second, folder, environment)
+    third = {name: mlflow_run(name) for name in ("significance", "submission")}
+    found |= together(third, folder, environment)
+    found |= together({"main": mlflow_run("main", **study)}, folder, environment)
+    assert not left & set(os.listdir(ROOT)), "a command wrote into the project's folder"
+    return found
+
+
+@pytest.fixture
+def contract(commands, served):
+    """The runs that `mlflow run` opened, by name of the command, and all runs of the experiment."""
+    import mlflow
+
+    for name, ended in commands.items():
+        assert ended.status == 0, f"{name}: {ended}"
+        assert "Traceback" not in ended.err, f"{name}: {ended}"
+    experiment = mlflow.get_experiment_by_name("contract").experiment_id
+    everything = [run for run in runs() if run.info.experiment_id == experiment]
+    opened = {}
+    for name, ended in commands.items():
+        (run_id,) = set(re.findall(r"Run \(ID '(\w+)'\) succeeded", ended.err + ended.out))
+        (opened[name],) = [run for run in everything if run.info.run_id == run_id]
+    return opened, everything
+
+
+def server_test(test):
+    return pytest.mark.slow(pytest.mark.server(test))
+
+
+@server_test
+def test_the_run_that_mlflow_opened_holds_the_results(contract):
+    opened, everything = contract
+    kinds = {name: run.data.tags.get("labelreg.kind") for name, run in opened.items()}
+    assert kinds == {
+        "prepare": "prepare",
+        "train_teacher": "teacher",
+        "kd": "student",
+        "selfkd": "student",
+        "significance": "significance",
+        "submission": None,
+        "main": "study",
+    }
+    assert {run.info.status for run in everything} == {"FINISHED"}
+    beside = [run for run in everything if run.info.run_id not in {run.info.run_id for run in opened.values()}]
+    parents = sorted(run.data.tags["mlflow.parentRunId"] for run in beside)
+    study = opened["main"].info.run_id
+    assert parents == sorted([opened["selfkd"].info.run_id, *[study] * 4]), "each other run is nested in one of these"
+
+
+@server_test
+def test_params_have_one_spelling_and_the_value_that_was_given(contract):
+    opened, _ = contract
+    for name in ("train_teacher", "kd", "selfkd"):
+        held = opened[name].data.params
+        files = {"train_file", "text_column", "model_root", "recipe"}
+        assert set(held) - files <= PARAMS, f"{name}: names outside the contract"
+        assert {"lr", "seed", "split_seed", "precision_used", "compile_used", "device"} <= set(held)
+        assert held["lr"] == "2e-5", "as it was typed, for mlflow run logged it first"
+        assert float(held["lr"]) == 2e-5
+        assert tracking.unquoted(held["text_column"]) == "the text"
+        for key, value in {"task": "own reviews", "seed": "42", "epochs": "2", "threads": "1"}.items():
+            assert held[key] == value, (name, key)
+    params = {name: run.data.params for name, run in opened.items()}
+    assert params["kd"]["method"] == "kd" and params["train_teacher"]["method"] == "finetune"
+    assert (params["kd"]["alpha"], params["kd"]["tau"]) == ("0.5", "1.0")
+    assert "alpha" not in params["train_teacher"] and "a" not in params["kd"]
+
+
+@server_test
+def test_metrics_have_one_point_per_epoch_and_the_ends(contract):
+    import mlflow
+
+    opened, _ = contract
+    client = mlflow.MlflowClient()
+    for name in ("train_teacher", "kd", "selfkd"):
+        run = opened[name]
+        taught = set() if name == "train_teacher" else {"cost/teacher_seconds"}
+        assert set(run.data.metrics) == PER_EPOCH | AT_THE_END | COST | taught, name
+        for metric in run.data.metrics:
+            steps = [point.step for point in client.get_metric_history(run.info.run_id, metric)]
+            assert steps == (list(range(1, EPOCHS + 1)) if metric in PER_EPOCH else [EPOCHS]), (name, metric)
+        scores = [point.value for point in client.get_metric_history(run.info.run_id, "dev/score")]
+        assert run.data.metrics["best/dev/score"] == max(scores)
+        assert run.data.metrics["best/epoch"] == 1 + scores.index(max(scores)), "the first on ties"
+        assert run.data.metrics["last/dev/score"] == scores[-1]
+        assert run.data.metrics["cost/train_seconds"] > 0 and 0 <= run.data.metrics["cost/padding_share"] < 1
+
+
+@server_test
+def test_data_and_fingerprints(contract):
+    opened, everything = contract
+    trained = [run for run in everything if run.data.tags.get("labelreg.kind") in ("teacher", "student")]
+    digests = {run.data.tags["labelreg.data"] for run in [opened["prepare"], *trained]}
+    assert len(digests) == 1 and re.fullmatch("[0-9a-f]{32}", digests.pop()), "one data set, one digest"
+    for run in trained:
+        (data,) = run.inputs.dataset_inputs
+        assert data.dataset.digest == run.data.tags["labelreg.data"]
+        assert data.dataset.name == "own reviews"
+    prints = [run.data.tags["labelreg.fingerprint"] for run in trained]
+    assert all(re.fullmatch("[0-9a-f]{32}", text) for text in prints)
+    assert len(set(prints)) == len(prints), "seven trainings, none of them the same"
+
+
+@server_test
+def test_artifacts(contract, tmp_path):
+    import mlflow
+
+    opened, everything = contract
+    twin = next(run for run in everything if run.data.tags.get("mlflow.parentRunId") == opened["selfkd"].info.run_id)
+    logits = {f"logits/{split}.safetensors" for split in ("train", "dev", "test")}
+    predictions = {f"predictions/{split}.parquet" for split in ("dev", "test")}
+    for name, run, expected in [
+        ("teacher", opened["train_teacher"], logits | predictions),
+        ("kd", opened["kd"], predictions),
+        ("twin", twin, logits | predictions),
+    ]:
+        files = artifacts(run)
+        model = {file for file in files if file.startswith("model/")}
+        assert files - model == expected, name
+        if name != "twin":
+            assert {"model/config.json", "model/model.safetensors"} <= model, name
+        assert not [file for file in files if Path(file).suffix in (".bin", ".pt", ".pth", ".pkl")], name
+    in_study = [run for run in everything if run.data.tags.get("mlflow.parentRunId") == opened["main"].info.run_id]
+    assert not any(file.startswith("model/") for run in in_study for file in artifacts(run)), "not in a study"
+
+    run = opened["kd"]
+    path = mlflow.artifacts.download_artifacts(
+        run_id=run.info.run_id, artifact_path="predictions/dev.parquet", dst_path=str(tmp_path)
+    )
+    table = pd.read_parquet(path)
+    classes = ["p_bad", "p_bof", "p_very good"]
+    assert list(table.columns) == ["idx", "label", *classes]
+    assert table[classes].sum(axis=1).between(1 - 1e-6, 1 + 1e-6).all()
+    accuracy = 100 * (table[classes].to_numpy().argmax(axis=1) == table["label"]).mean()
+    assert accuracy == pytest.approx(run.data.metrics["best/dev/score"])
+    assert table["idx"].is_unique
+
+
+@server_test
+def test_kd_finds_the_teacher_and_selfkd_makes_its_twin(contract, commands):
+    opened, everything = contract
+    teacher, student = opened["train_teacher"], opened["kd"]
+    assert student.data.params["teacher_run_id"] == teacher.info.run_id, commands["kd"]
+    assert student.data.params["teacher_model"] == "bert-large"
+    assert student.data.metrics["cost/teacher_seconds"] == teacher.data.metrics["cost/train_seconds"]
+    twin = next(run for run in everything if run.data.tags.get("mlflow.parentRunId") == opened["selfkd"].info.run_id)
+    assert twin.data.tags["labelreg.kind"] == "student"
+    assert (twin.data.params["method"], twin.data.params["seed"]) == ("finetune", "42")
+    assert opened["selfkd"].data.params["teacher_run_id"] == twin.info.run_id
+    assert "training it first" in commands["selfkd"].out
+    assert "training it first" not in commands["kd"].out
+
+
+@server_test
+def test_what_is_printed(contract, commands):
+    opened, everything = contract
+    assert "classes bad, bof, very good" in commands["prepare"].out
+    assert "epoch 2/2: loss " in commands["kd"].out, "loss and dev score of each epoch"
+    assert f"(run {opened['kd'].info.run_id})" in commands["kd"].out
+    assert f"teacher_run_id={opened['train_teacher'].info.run_id}" in commands["train_teacher"].out
+    assert re.search("kd vs finetune .*: undecided", commands["significance"].out), commands["significance"]
+    assert "significance.csv" in artifacts(opened["significance"])
+    assert "no GLUE runs to submit yet" in commands["submission"].out
+    said = commands["main"].out
+    scores = re.search(r"(finetune|ls) .*best/test/score +\d+\.\d\d +\d+\.\d\d +2", said)
+    assert scores, f"no table of mean, deviation and number of runs:\n{said}"
+    assert re.search("ls vs finetune .*: (undecided|better|worse|equivalent)", said), said
+    assert "make ui" in said
+    assert opened["main"].data.tags["labelreg.study"] == "smoke"
+    nested = [run for run in everything if run.data.tags.get("mlflow.parentRunId") == opened["main"].info.run_id]
+    cells = sorted((run.data.params["method"], run.data.params["seed"]) for run in nested)
+    assert cells == [(method, seed) for method in ("finetune", "ls") for seed in "12"]
+    assert {run.data.tags["labelreg.study"] for run in nested} == {"smoke"}
+
+
+@pytest.mark.slow
+def test_the_default_store_is_a_file_beside_the_command(store, tiny, monkeypatch):
+    """`mlflow run` without any variable, then the same store by its relative and its absolute path."""
+    (store / "mlflow.db").unlink()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    ended = finish(mlflow_run("train_student", **tiny, method="ls"), store)
+    assert ended.status == 0, ended
+    assert (store / "mlflow.db").is_file()
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
+    succeed("train_student", **tiny)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
+    assert "ls vs finetune" in succeed("significance").out
+    students = runs("student")
+    assert [run.data.params["method"] for run in students] == ["ls", "finetune"]
+    for run in students:
+        assert str(store) in run.info.artifact_uri, "artifacts lie beside the store"
+        assert "predictions/dev.parquet" in artifacts(run)
+
+
+# Interrupted: a run ends KILLED, nested ones too
+
+
+def states() -> dict[str, str]:
+    return {run.data.tags.get("labelreg.kind"): run.info.status for run in runs()}
+
+
+def printed(text: str, folder: Path):
+    return lambda: text in (folder / "stdout").read_text()
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_the_teacher_is_trained(store, tiny, settings_file):
+    recipe = settings_file(teacher={"epochs": 100_000})
+    with started(python("train_student", **tiny, method="kd", recipe=recipe), store) as process:
+        wait_for(printed("epoch 3/100000", store), "the teacher's training", process)
+        assert states() == {"student": "RUNNING", "teacher": "RUNNING"}
+        process.send_signal(signal.SIGINT)
+        ended = end_of(process, store)
+    assert ended.status == 130, ended
+    assert ended.err == "interrupted\n", ended
+    assert states() == {"student": "KILLED", "teacher": "KILLED"}
+    assert all(run.info.end_time for run in runs())
+
+
+@pytest.mark.slow
+def test_sigterm_and_then_the_same_command_again(store, tiny):
+    """The run is KILLED; the second command goes on with it under its run id, one point per step."""
+    import mlflow
+
+    command = tiny | {"epochs": 60, "checkpoint_seconds": 0}
+    with started(python("train_student", **command), store) as process:
+        wait_for(printed("epoch 3/60", store), "training", process)
+        process.send_signal(signal.SIGTERM)
+        ended = end_of(process, store)
+    assert ended.status == 130, ended
+    (killed,) = runs()
+    assert killed.info.status == "KILLED" and killed.info.end_time, killed.info
+    done = len(mlflow.MlflowClient().get_metric_history(killed.info.run_id, "dev/score"))
+    assert 3 <= done < 60
+
+    assert "going on with the interrupted run" in succeed("train_student", **command).out
+    (finished,) = runs()
+    assert finished.info.run_id == killed.info.run_id and finished.info.status == "FINISHED"
+    steps = [point.step for point in mlflow.MlflowClient().get_metric_history(killed.info.run_id, "dev/score")]
+    assert steps == list(range(1, 61)), "one point per step, also after a resume"
+
+
+@pytest.mark.slow
+def test_ctrl_c_under_mlflow_run(store, tiny, settings_file):
+    """The nested teacher is KILLED; the status of the run that `mlflow run` opened is MLflow's."""
+    recipe = settings_file(teacher={"epochs": 100_000})
+    with started(mlflow_run("train_student", **tiny, method="kd", recipe=recipe), store) as process:
+        wait_for(printed("epoch 3/100000", store), "the teacher's training", process)
+        os.killpg(process.pid, signal.SIGINT)
+        ended = end_of(process, store)
+    assert ended.status == 1, ended
+    assert states()["teacher"] == "KILLED"
+    assert states()["student"] in ("FAILED", "KILLED")
+
+
+def test_a_run_continues_only_its_own_command(store, tiny):
+    """Two different seeds are two runs, and a finished run is not taken for an interrupted one."""
+    for seed in (1, 2, 1):
+        ended = call("train_student", **tiny, seed=seed)
+        assert ended.status == 0 and "going on" not in ended.out, ended
+    assert len(runs("student")) == 3
+
+
+def test_workers_may_name_one_data_set_at_the_same_time(store):
+    """MLflow inserts a data set that it did not find, without a lock: the second of two workers fails."""
+    import mlflow
+
+    client, barrier = mlflow.MlflowClient(), threading.Barrier(8)
+    run_ids = [client.create_run("0").info.run_id for _ in range(8)]
+
+    def name(run_id: str) -> None:
+        barrier.wait()
+        tracking.Run(run_id).data("task", "d" * 32, "file.csv")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(name, run_ids))
+    for run_id in run_ids:
+        (data,) = client.get_run(run_id).inputs.dataset_inputs
+        assert data.dataset.digest == "d" * 32
