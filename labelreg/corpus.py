@@ -95,7 +95,7 @@ def prepare(settings: dict[str, Value], roots: "models.Roots") -> PreparedTask:
     if not cached.is_dir():
         frames = _own_files(settings, task) if folder is None else _embedded_or_hub(folder, task, name)
         frames, classes = _labelled(frames, task, name)
-        frames = _split(frames, task, name, settings)
+        frames = _split(frames, classes, task, name, settings)
         frames["train"] = _sample(frames["train"], settings.get("max_train_examples"), int(settings["split_seed"]))
         _check(frames, classes, name)
         _write(cached, frames, classes, task, checkpoint, int(settings["max_length"]))
@@ -297,7 +297,7 @@ def _label_name(value: object) -> str:
 
 
 def _split(
-    frames: dict[str, pd.DataFrame], task: Task, name: str, settings: dict[str, Value]
+    frames: dict[str, pd.DataFrame], classes: tuple[str, ...], task: Task, name: str, settings: dict[str, Value]
 ) -> dict[str, pd.DataFrame]:
     """What the source does not divide is divided here: dev (and test, when there is neither)."""
     if "dev" in frames and task.split_by != "seed":
@@ -311,7 +311,7 @@ def _split(
         sizes = task.per_class or {split: max(1, round(HELD_OUT * len(rows))) for split in make}
         if len(rows) < (sum(sizes.values()) if task.per_class else len(make) + 1):
             raise UserError(
-                f"task {name}: class {label} has {len(rows)} examples, too few to split into {', '.join(parts)}"
+                f"task {name}: class {classes[label]} has {len(rows)} examples, too few to split into {', '.join(parts)}"
             )
         train = sizes.get("train", len(rows) - sum(sizes[split] for split in make))
         for split, part in zip(

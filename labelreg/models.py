@@ -142,9 +142,11 @@ def teacher_of(model: str, task: str) -> str:
     """The teacher that a model has in the paper.
 
     Raises:
-        UserError: it has none.
+        UserError: an unknown name, or it has none.
     """
     entry = MODELS.get(model)
+    if entry is None and "/" not in model and not Path(model).is_dir():
+        raise unknown("model", model, MODELS)
     found = entry and entry.teachers.get(task, entry.teacher)
     if not found:
         raise UserError(f"model {model} has no teacher of its own: give teacher_model=NAME (or teacher_run_id)")

@@ -109,11 +109,13 @@ def current_experiment() -> str:
     """The id of MLflow's current experiment: that of the run that `mlflow run` opened, else Default."""
     if "MLFLOW_RUN_ID" in os.environ:
         return _client().get_run(os.environ["MLFLOW_RUN_ID"]).info.experiment_id
+    if "MLFLOW_EXPERIMENT_ID" in os.environ:  # first: `mlflow run` sets it beside a name of the caller's shell
+        return os.environ["MLFLOW_EXPERIMENT_ID"]
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
     if name:
         found = _client().get_experiment_by_name(name)
         return found.experiment_id if found else _client().create_experiment(name)
-    return os.environ.get("MLFLOW_EXPERIMENT_ID", "0")
+    return "0"
 
 
 def experiment_id(name: str | None) -> str:

@@ -296,7 +296,7 @@ BAD = {  # name, content, what the line says
     "all rows long": ("film.csv", GOOD.replace("film", "a, film"), "film.csv: .*more fields than the header"),
     "open quote": ("film.csv", GOOD.replace("film 17", '"film 17'), "film.csv: cannot be read as csv"),
     "one class": ("film.csv", GOOD.replace(",b", ",a"), "film: the training set has one class .a.; at least two"),
-    "rare class": ("film.csv", GOOD + "film,c\n", "class 2 has 1 examples, too few to split into train, dev, test"),
+    "rare class": ("film.csv", GOOD + "film,c\n", "class c has 1 examples, too few to split into train, dev, test"),
     "latin-1": ("film.csv", GOOD.replace("film 17", "süß").encode("latin-1"), "film.csv: line 19 is not UTF-8 text"),
     "utf-16": ("film.tsv", GOOD.encode("utf-16"), "film.tsv: line 1 is not UTF-8 text"),
     "broken json": ("film.jsonl", JSON_LINES.replace('"film 4"', "film"), "film.jsonl: .* as jsonl .line 5: "),

@@ -213,9 +213,12 @@ def test_an_interrupted_study(how, methods, small, store):
     """Ctrl-C goes to all processes of a terminal, SIGTERM to one; either way all runs are closed and all end."""
     lists = {"methods": ",".join(methods), "seeds": 1}
     command = python("main", **small | lists, jobs=2, epochs=100_000)
+
+    def in_training() -> bool:
+        return sum("dev/score" in run.data.metrics for run in runs()) == len(methods)
+
     with started(command, store) as process:
-        training = lambda: sum("dev/score" in run.data.metrics for run in runs()) == len(methods)  # noqa: E731
-        wait_for(training, "training in every worker", process)
+        wait_for(in_training, "training in every worker", process)
         if how == "Ctrl-C":
             os.killpg(process.pid, signal.SIGINT)
         else:

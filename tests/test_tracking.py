@@ -361,3 +361,16 @@ def test_workers_may_name_one_data_set_at_the_same_time(store):
     for run_id in run_ids:
         (data,) = client.get_run(run_id).inputs.dataset_inputs
         assert data.dataset.digest == "d" * 32
+
+
+def test_nested_runs_lie_in_the_experiment_of_the_run_that_mlflow_opened(store, tiny, monkeypatch):
+    """`mlflow run --experiment-name chosen` while MLFLOW_EXPERIMENT_NAME names another."""
+    import mlflow
+
+    chosen = mlflow.create_experiment("chosen", str(store / "chosen"))
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "of the shell")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", chosen)  # as `mlflow run` sets both for its child
+    monkeypatch.setenv("MLFLOW_RUN_ID", mlflow.MlflowClient().create_run(chosen).info.run_id)
+    ended = call("train_student", **tiny, method="kd")
+    assert ended.status == 0, ended
+    assert {run.info.experiment_id for run in runs()} == {chosen}
