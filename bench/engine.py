@@ -106,7 +106,8 @@ def rival(name: str) -> dict:
         arguments = TrainingArguments(
             output_dir=folder, num_train_epochs=1, per_device_train_batch_size=32, learning_rate=2e-5, report_to=[],
             train_sampling_strategy="group_by_length" if grouped else "random", save_strategy="no",
-            bf16=grouped and settings["precision_used"] == "bf16", disable_tqdm=True, logging_strategy="no", seed=42,
+            bf16=grouped and settings["precision_used"] == "bf16", disable_tqdm=True, seed=42,
+            dataloader_pin_memory=False, logging_strategy="no",
         )  # fmt: skip
         kind = WithTeacher if teacher else Trainer
         if teacher:

@@ -65,6 +65,7 @@ def trainer_score(data: corpus.PreparedTask, settings: dict, folder: Path) -> fl
         per_device_train_batch_size=settings["batch_size"], num_train_epochs=settings["epochs"], max_grad_norm=1.0,
         weight_decay=0.0, lr_scheduler_type="linear", train_sampling_strategy="group_by_length", save_strategy="no",
         report_to=[], disable_tqdm=True, logging_strategy="no", per_device_eval_batch_size=128,
+        dataloader_pin_memory=False,
         bf16=settings["precision_used"] == "bf16",
     )  # fmt: skip
     train, dev = rows(data.splits["train"]), rows(data.splits["dev"])

@@ -311,7 +311,8 @@ def _split(
         sizes = task.per_class or {split: max(1, round(HELD_OUT * len(rows))) for split in make}
         if len(rows) < (sum(sizes.values()) if task.per_class else len(make) + 1):
             raise UserError(
-                f"task {name}: class {classes[label]} has {len(rows)} examples, too few to split into {', '.join(parts)}"
+                f"task {name}: class {classes[label]} has {len(rows)} examples, "
+                f"too few to split into {', '.join(parts)}"
             )
         train = sizes.get("train", len(rows) - sum(sizes[split] for split in make))
         for split, part in zip(

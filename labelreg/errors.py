@@ -16,5 +16,5 @@ def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:
     """The error for a name that is not in a list, with the nearest name that is."""
     names = sorted(allowed)
     nearest = difflib.get_close_matches(given.lower(), names, n=1, cutoff=0.4)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
     return UserError(f"unknown {kind} {given!r}{hint} Known: {', '.join(names)}")

@@ -307,11 +307,12 @@ def check_length(path: Path, max_length: int) -> None:
 
 
 def weights_digest(name: str, init: str, where: Roots) -> str:
-    """What the start of training depends on: the configuration, and the weights when pre-trained."""
+    """What the start of training depends on: configuration, tokenizer, and the weights when pre-trained."""
     path = checkpoint(name, where)
     files = [path / "config.json", *(sorted(path.glob(WEIGHTS)) if init == "pretrained" else [])]
     layers = MODELS[name].layers if name in MODELS else ()
-    return hashlib.sha256(f"{layers} {[file_digest(file) for file in files]}".encode()).hexdigest()[:32]
+    facts = f"{layers} {[file_digest(file) for file in files]} {tokenizer_digest(path)}"
+    return hashlib.sha256(facts.encode()).hexdigest()[:32]
 
 
 def tokenizer_digest(path: Path) -> str:

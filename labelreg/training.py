@@ -170,6 +170,8 @@ def train(
         if not math.isfinite(train_loss):
             raise DivergedError(f"the loss of epoch {epoch} is {train_loss}: lower lr ({settings['lr']:g})?")
         dev_logits = predict(model, data.splits["dev"], settings)
+        if not torch.isfinite(dev_logits).all():  # the loss is computed before a step, the weights break after it
+            raise DivergedError(f"the model of epoch {epoch} predicts no finite number: lower lr ({settings['lr']:g})?")
         dev = score(dev_logits, data.splits["dev"], data.metric)
         best = report.best if report else None
         if best is None or dev["score"] > best.dev["score"]:

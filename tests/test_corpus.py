@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from labelreg import corpus, models
+from labelreg.errors import UserError
 
 STRANGE = [  # what people have in their files
     'She said "fine", then left',
@@ -358,3 +359,17 @@ def test_a_named_column_that_is_not_there(refused, tiny_file):
 def test_columns_of_registered_tasks_are_fixed(refused):
     expected = "text_column=x: the columns of task rotten_tomatoes are fixed; it goes with train_file"
     refused(expected, task="rotten_tomatoes", text_column="x")
+
+
+def test_a_column_text_pair_is_taken_without_being_named(prepare, tmp_path):
+    content = frame().assign(text_pair=[f"second {row}" for row in range(len(frame()))])
+    data = prepare(train_file=write(tmp_path / "pairs.csv", content))
+    assert data.splits["train"].paired
+    with pytest.raises(UserError, match="train and dev must both have a text_pair, or neither"):
+        prepare(train_file=tmp_path / "pairs.csv", dev_file=write(tmp_path / "dev.csv", frame()))
+
+
+def test_minus_one_is_a_class_where_the_training_set_has_it(prepare, tmp_path):
+    data = prepare(train_file=write(tmp_path / "signs.csv", frame(labels=["-1", "1"])))
+    assert data.classes == ("-1", "1")
+    assert all(split.labelled for split in data.splits.values())

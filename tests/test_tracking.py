@@ -80,11 +80,10 @@ def commands(server, tiny_models, tmp_path_factory):
         "train_teacher": mlflow_run("train_teacher", **data, model="bert-large"),
     }
     found = together(first, folder, environment)
-    second = {method: mlflow_run("train_student", **student, method=method) for method in ("kd", "selfkd")}
+    second = {"kd": mlflow_run("train_student", **student, method="kd"), "main": mlflow_run("main", **study)}
     found |= together(second, folder, environment)
     third = {name: mlflow_run(name) for name in ("significance", "submission")}
     found |= together(third, folder, environment)
-    found |= together({"main": mlflow_run("main", **study)}, folder, environment)
     assert not left & set(os.listdir(ROOT)), "a command wrote into the project's folder"
     return found
 
@@ -106,6 +105,10 @@ def contract(commands, served):
     return opened, everything
 
 
+def in_study(opened: dict, everything: list) -> list:
+    return [run for run in everything if run.data.tags.get("mlflow.parentRunId") == opened["main"].info.run_id]
+
+
 def server_test(test):
     return pytest.mark.slow(pytest.mark.server(test))
 
@@ -118,22 +121,20 @@ def test_the_run_that_mlflow_opened_holds_the_results(contract):
         "prepare": "prepare",
         "train_teacher": "teacher",
         "kd": "student",
-        "selfkd": "student",
         "significance": "significance",
         "submission": None,
         "main": "study",
     }
     assert {run.info.status for run in everything} == {"FINISHED"}
     beside = [run for run in everything if run.info.run_id not in {run.info.run_id for run in opened.values()}]
-    parents = sorted(run.data.tags["mlflow.parentRunId"] for run in beside)
-    study = opened["main"].info.run_id
-    assert parents == sorted([opened["selfkd"].info.run_id, *[study] * 4]), "each other run is nested in one of these"
+    assert beside == in_study(opened, everything), "every other run is nested in the study's"
+    assert len(beside) == 4
 
 
 @server_test
 def test_params_have_one_spelling_and_the_value_that_was_given(contract):
     opened, _ = contract
-    for name in ("train_teacher", "kd", "selfkd"):
+    for name in ("train_teacher", "kd"):
         held = opened[name].data.params
         files = {"train_file", "text_column", "model_root", "recipe"}
         assert set(held) - files <= PARAMS, f"{name}: names outside the contract"
@@ -153,11 +154,11 @@ def test_params_have_one_spelling_and_the_value_that_was_given(contract):
 def test_metrics_have_one_point_per_epoch_and_the_ends(contract):
     import mlflow
 
-    opened, _ = contract
+    opened, everything = contract
     client = mlflow.MlflowClient()
-    for name in ("train_teacher", "kd", "selfkd"):
-        run = opened[name]
-        taught = set() if name == "train_teacher" else {"cost/teacher_seconds"}
+    for run in [opened["train_teacher"], opened["kd"], *in_study(opened, everything)]:
+        name = run.info.run_name
+        taught = {"cost/teacher_seconds"} if run.data.params["method"] in ("kd", "selfkd") else set()
         assert set(run.data.metrics) == PER_EPOCH | AT_THE_END | COST | taught, name
         for metric in run.data.metrics:
             steps = [point.step for point in client.get_metric_history(run.info.run_id, metric)]
@@ -181,7 +182,7 @@ def test_data_and_fingerprints(contract):
         assert data.dataset.name == "own reviews"
     prints = [run.data.tags["labelreg.fingerprint"] for run in trained]
     assert all(re.fullmatch("[0-9a-f]{32}", text) for text in prints)
-    assert len(set(prints)) == len(prints), "seven trainings, none of them the same"
+    assert len(set(prints)) == len(prints), "none of them the same"
 
 
 @server_test
@@ -189,22 +190,23 @@ def test_artifacts(contract, tmp_path):
     import mlflow
 
     opened, everything = contract
-    twin = next(run for run in everything if run.data.tags.get("mlflow.parentRunId") == opened["selfkd"].info.run_id)
+    studied = {run.data.params["method"]: run for run in in_study(opened, everything)}
     logits = {f"logits/{split}.safetensors" for split in ("train", "dev", "test")}
     predictions = {f"predictions/{split}.parquet" for split in ("dev", "test")}
     for name, run, expected in [
         ("teacher", opened["train_teacher"], logits | predictions),
         ("kd", opened["kd"], predictions),
-        ("twin", twin, logits | predictions),
+        ("finetune of a study", studied["finetune"], logits | predictions),
+        ("selfkd of a study", studied["selfkd"], predictions),
     ]:
         files = artifacts(run)
         model = {file for file in files if file.startswith("model/")}
         assert files - model == expected, name
-        if name != "twin":
+        if run in studied.values():
+            assert not model, f"{name}: a study of hundreds stores no models"
+        else:
             assert {"model/config.json", "model/model.safetensors"} <= model, name
         assert not [file for file in files if Path(file).suffix in (".bin", ".pt", ".pth", ".pkl")], name
-    in_study = [run for run in everything if run.data.tags.get("mlflow.parentRunId") == opened["main"].info.run_id]
-    assert not any(file.startswith("model/") for run in in_study for file in artifacts(run)), "not in a study"
 
     run = opened["kd"]
     path = mlflow.artifacts.download_artifacts(
@@ -220,18 +222,17 @@ def test_artifacts(contract, tmp_path):
 
 
 @server_test
-def test_kd_finds_the_teacher_and_selfkd_makes_its_twin(contract, commands):
+def test_kd_finds_the_teacher_and_selfkd_its_twin(contract, commands):
     opened, everything = contract
     teacher, student = opened["train_teacher"], opened["kd"]
     assert student.data.params["teacher_run_id"] == teacher.info.run_id, commands["kd"]
     assert student.data.params["teacher_model"] == "bert-large"
     assert student.data.metrics["cost/teacher_seconds"] == teacher.data.metrics["cost/train_seconds"]
-    twin = next(run for run in everything if run.data.tags.get("mlflow.parentRunId") == opened["selfkd"].info.run_id)
-    assert twin.data.tags["labelreg.kind"] == "student"
-    assert (twin.data.params["method"], twin.data.params["seed"]) == ("finetune", "42")
-    assert opened["selfkd"].data.params["teacher_run_id"] == twin.info.run_id
-    assert "training it first" in commands["selfkd"].out
     assert "training it first" not in commands["kd"].out
+    studied = {(run.data.params["method"], run.data.params["seed"]): run for run in in_study(opened, everything)}
+    for seed in ("1", "42"):
+        twin = studied["finetune", seed].info.run_id
+        assert studied["selfkd", seed].data.params["teacher_run_id"] == twin, "of its own seed"
 
 
 @server_test
@@ -241,19 +242,15 @@ def test_what_is_printed(contract, commands):
     assert "epoch 2/2: loss " in commands["kd"].out, "loss and dev score of each epoch"
     assert f"(run {opened['kd'].info.run_id})" in commands["kd"].out
     assert f"teacher_run_id={opened['train_teacher'].info.run_id}" in commands["train_teacher"].out
-    assert re.search("kd vs finetune .*: undecided", commands["significance"].out), commands["significance"]
+    assert re.search("^kd vs finetune .*: undecided.* n = 1 seed", commands["significance"].out, re.MULTILINE)
     assert "significance.csv" in artifacts(opened["significance"])
     assert "no GLUE runs to submit yet" in commands["submission"].out
     said = commands["main"].out
-    scores = re.search(r"(finetune|ls) .*best/test/score +\d+\.\d\d +\d+\.\d\d +2", said)
+    scores = re.search(r"(finetune|selfkd) .*best/test/score +\d+\.\d\d +\d+\.\d\d +2", said)
     assert scores, f"no table of mean, deviation and number of runs:\n{said}"
-    assert re.search("ls vs finetune .*: (undecided|better|worse|equivalent)", said), said
+    assert re.search("selfkd vs finetune .*: (undecided|better|worse|equivalent)", said), said
     assert "make ui" in said
-    assert opened["main"].data.tags["labelreg.study"] == "smoke"
-    nested = [run for run in everything if run.data.tags.get("mlflow.parentRunId") == opened["main"].info.run_id]
-    cells = sorted((run.data.params["method"], run.data.params["seed"]) for run in nested)
-    assert cells == [(method, seed) for method in ("finetune", "ls") for seed in "12"]
-    assert {run.data.tags["labelreg.study"] for run in nested} == {"smoke"}
+    assert {run.data.tags["labelreg.study"] for run in [opened["main"], *in_study(opened, everything)]} == {"smoke"}
 
 
 @pytest.mark.slow
@@ -280,7 +277,7 @@ def test_the_default_store_is_a_file_beside_the_command(store, tiny, monkeypatch
 
 
 def states() -> dict[str, str]:
-    return {run.data.tags.get("labelreg.kind"): run.info.status for run in runs()}
+    return {run.info.run_name.split()[-2]: run.info.status for run in runs()}  # by method
 
 
 def printed(text: str, folder: Path):
@@ -288,40 +285,37 @@ def printed(text: str, folder: Path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_while_the_teacher_is_trained(store, tiny, settings_file):
-    recipe = settings_file(teacher={"epochs": 100_000})
-    with started(python("train_student", **tiny, method="kd", recipe=recipe), store) as process:
-        wait_for(printed("epoch 3/100000", store), "the teacher's training", process)
-        assert states() == {"student": "RUNNING", "teacher": "RUNNING"}
-        process.send_signal(signal.SIGINT)
-        ended = end_of(process, store)
-    assert ended.status == 130, ended
-    assert ended.err == "interrupted\n", ended
-    assert states() == {"student": "KILLED", "teacher": "KILLED"}
-    assert all(run.info.end_time for run in runs())
-
-
-@pytest.mark.slow
-def test_sigterm_and_then_the_same_command_again(store, tiny):
-    """The run is KILLED; the second command goes on with it under its run id, one point per step."""
+def test_ctrl_c_and_sigterm(store, tiny, settings_file):
+    """Two commands at a time; the first is in its nested teacher, the second is given again and goes on."""
     import mlflow
 
-    command = tiny | {"epochs": 60, "checkpoint_seconds": 0}
-    with started(python("train_student", **command), store) as process:
-        wait_for(printed("epoch 3/60", store), "training", process)
-        process.send_signal(signal.SIGTERM)
-        ended = end_of(process, store)
-    assert ended.status == 130, ended
-    (killed,) = runs()
-    assert killed.info.status == "KILLED" and killed.info.end_time, killed.info
-    done = len(mlflow.MlflowClient().get_metric_history(killed.info.run_id, "dev/score"))
-    assert 3 <= done < 60
+    for name in ("first", "second"):
+        (store / name).mkdir()
+    recipe = settings_file(teacher={"epochs": 100_000})
+    again = tiny | {"epochs": 40, "checkpoint_seconds": 0, "method": "ls"}
+    with (
+        started(python("train_student", **tiny, method="kd", recipe=recipe), store / "first") as first,
+        started(python("train_student", **again), store / "second") as second,
+    ):
+        wait_for(printed("epoch 3/40", store / "second"), "training", second)
+        second.send_signal(signal.SIGTERM)
+        stopped = end_of(second, store / "second")
+        wait_for(printed("epoch 3/100000", store / "first"), "the teacher's training", first)
+        assert states() == {"kd": "RUNNING", "finetune": "RUNNING", "ls": "KILLED"}
+        first.send_signal(signal.SIGINT)
+        interrupted = end_of(first, store / "first")
+    assert (stopped.status, stopped.err) == (130, "interrupted\n"), stopped
+    assert (interrupted.status, interrupted.err) == (130, "interrupted\n"), interrupted
+    assert states() == {"kd": "KILLED", "finetune": "KILLED", "ls": "KILLED"}
+    assert all(run.info.end_time for run in runs())
 
-    assert "going on with the interrupted run" in succeed("train_student", **command).out
-    (finished,) = runs()
-    assert finished.info.run_id == killed.info.run_id and finished.info.status == "FINISHED"
-    steps = [point.step for point in mlflow.MlflowClient().get_metric_history(killed.info.run_id, "dev/score")]
-    assert steps == list(range(1, 61)), "one point per step, also after a resume"
+    (killed,) = [run for run in runs() if "ls" in run.info.run_name.split()]
+    client = mlflow.MlflowClient()
+    assert 3 <= len(client.get_metric_history(killed.info.run_id, "dev/score")) < 40
+    assert "going on with the interrupted run" in succeed("train_student", **again).out
+    assert mlflow.get_run(killed.info.run_id).info.status == "FINISHED"
+    steps = [point.step for point in client.get_metric_history(killed.info.run_id, "dev/score")]
+    assert steps == list(range(1, 41)), "one point per step, also after a resume"
 
 
 @pytest.mark.slow
@@ -333,8 +327,8 @@ def test_ctrl_c_under_mlflow_run(store, tiny, settings_file):
         os.killpg(process.pid, signal.SIGINT)
         ended = end_of(process, store)
     assert ended.status == 1, ended
-    assert states()["teacher"] == "KILLED"
-    assert states()["student"] in ("FAILED", "KILLED")
+    assert states()["finetune"] == "KILLED"
+    assert states()["kd"] in ("FAILED", "KILLED")
 
 
 def test_a_run_continues_only_its_own_command(store, tiny):
