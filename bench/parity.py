@@ -20,7 +20,7 @@ from transformers import AutoModelForSequenceClassification, Trainer, TrainingAr
 from labelreg import corpus, models, parameters, recipes, training
 from labelreg.tasks import TASKS
 
-SETTINGS = {"model": "minilm-3l", "lr": 2e-4, "batch_size": 32, "epochs": 2, "max_length": 128}
+SETTINGS = {"model": "minilm-3l", "lr": 5e-4, "batch_size": 32, "epochs": 2, "max_length": 64}
 EXAMPLES = 1000
 
 

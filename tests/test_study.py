@@ -225,7 +225,7 @@ def test_a_failed_run_is_isolated(small, store):
 def test_an_interrupted_study(how, methods, small, store):
     """Ctrl-C goes to all processes of a terminal, SIGTERM to one; either way all runs are closed and all end."""
     lists = {"methods": ",".join(methods), "seeds": 1}
-    command = python("main", **small | lists, jobs=2, epochs=100_000)
+    command = python("main", **small | lists, jobs=2, epochs=100_000, batch_size=1)
 
     def in_training() -> bool:
         return sum("dev/score" in run.data.metrics for run in runs()) == len(methods)
@@ -257,7 +257,7 @@ def worker_loads_torch(session: int) -> bool:
 
 @pytest.mark.slow
 def test_ctrl_c_while_workers_still_start(small, store):
-    command = python("main", **small | {"methods": "finetune,ls", "seeds": 1}, jobs=2, epochs=100_000)
+    command = python("main", **small | {"methods": "finetune,ls", "seeds": 1}, jobs=2, epochs=100_000, batch_size=1)
     with started(command, store) as process:
         wait_for(lambda: worker_loads_torch(process.pid), "a worker that loads its modules", process)
         os.killpg(process.pid, signal.SIGINT)
