@@ -72,6 +72,7 @@ def commands(server, tiny_models, tmp_path_factory):
         "inits": "pretrained",
         "methods": "finetune,selfkd",
         "seeds": "1,42",
+        "jobs": 1,
     }
     left = {"mlruns", "mlflow.db", "submissions"} - set(os.listdir(ROOT))
 
