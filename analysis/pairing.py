@@ -105,8 +105,9 @@ def pair(runs: pd.DataFrame, reference: str = "finetune", metric: str | None = N
     left: list[tuple[_Run, str]] = []
     students = _students(runs)
     methods = sorted({run.method for run in students})
-    if students and reference not in (*methods, "finetune"):
-        raise unknown("reference", reference, methods)
+    known = {*methods, "finetune"} if students else METHODS
+    if reference not in known:
+        raise unknown("reference", reference, sorted(known))
     metrics = _metrics(runs, students)
     if students and metric is not None and metric not in metrics:
         raise unknown("metric", metric, sorted(metrics))

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labelreg.errors import UserError, unknown
-from labelreg.methods import METHODS
 
 Value = str | int | float | bool | list | None
 
@@ -59,7 +58,7 @@ PARAMETERS: dict[str, Parameter] = {
     "task": text("registered task, hub data set id, or a name for your own file", None),
     "model": text("student: a registered name, a hub id or a local folder"),
     "init": text("where the student starts", "pretrained", INITS),
-    "method": text("label regularisation method", "finetune", METHODS),
+    "method": text("label regularisation method", "finetune"),
     "seed": integer("fixes head initialisation, order of examples and dropout", 42, low=0, high=LARGEST_SEED),
     # settings: decided by the recipe
     "recipe": text("settings (train_*, prepare) or study (main): a shipped name or a YAML file"),
@@ -111,7 +110,7 @@ PARAMETERS: dict[str, Parameter] = {
     # analysis
     "experiment": text("experiment name or id (default: MLflow's current one)"),
     "metric": text("metric to compare (default per task: best/test/score, else best/dev/score)"),
-    "reference": text("the method all others are compared with", "finetune", METHODS),
+    "reference": text("the method all others are compared with", "finetune"),
     "margin": Parameter("number", "differences below this many points do not matter", 0.5, low=0, open_low=True),
     "level": Parameter("number", "significance level", 0.05, low=0, high=0.5, open_low=True),
     "zeros": text("Wilcoxon's zero differences", "wilcox", ("wilcox", "pratt")),
@@ -189,6 +188,11 @@ def parse(entry_point: str, arguments: Sequence[str], description: str = "") -> 
         UserError: an unknown parameter (with the nearest name), or a value that is not allowed.
     """
     names = ENTRY_POINTS[entry_point]
+    shown = {}
+    if {"-h", "--help"} & set(arguments):  # elsewhere their names are checked later: reading them loads torch
+        from labelreg.methods import METHODS
+
+        shown = {"method": METHODS, "methods": METHODS, "reference": METHODS}
     parser = _Parser(
         prog=f"python -m entrypoints.{entry_point}",
         description=description,
@@ -198,7 +202,7 @@ def parse(entry_point: str, arguments: Sequence[str], description: str = "") -> 
     for name in names:
         spec = PARAMETERS[name]
         default = "" if spec.default is None else f" [{spec.default}]"
-        choices = f" ({', '.join(spec.choices)})" if spec.choices else ""
+        choices = f" ({', '.join(words)})" if (words := shown.get(name, spec.choices)) else ""
         parser.add_argument(
             f"--{name}", metavar=spec.kind.upper(), help=f"{spec.help}{choices}{default}".replace("%", "%%")
         )

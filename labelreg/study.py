@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from labelreg import recipes
-from labelreg.errors import DivergedError, UserError
+from labelreg.errors import DivergedError, UserError, unknown
 from labelreg.methods import METHODS
 from labelreg.parameters import Value, convert
 
@@ -51,6 +51,9 @@ def lists(recipe: Mapping[str, Any], given: Mapping[str, Value]) -> dict[str, li
         if len(set(values)) != len(values):
             raise UserError(f"{name}={','.join(map(str, values))}: a value stands there twice")
         grid[name] = values
+    for method in grid["methods"]:
+        if method not in METHODS:
+            raise unknown("method", str(method), METHODS)
     return grid
 
 
@@ -134,7 +137,9 @@ class _Worker:
             self.process = context.Process(target=_work, args=(theirs, self.job), daemon=False)
             before = {name: os.environ.get(name) for name in self.environment}
             os.environ.update(self.environment)  # a spawned process inherits it before its first import
-            self.process.start()
+            ours = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: until a worker can close a run,
+            self.process.start()  # Ctrl-C is for this process alone
+            signal.signal(signal.SIGINT, ours)
             for name, value in before.items():
                 os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
             theirs.close()
@@ -185,5 +190,5 @@ def _work(pipe: Connection, job: Callable[[Step], Any]) -> None:
 
 def _stop(number: int, frame: object) -> None:
     for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
+        signal.signal(each, lambda *_: None)  # not SIG_IGN: Python complains of one that is already on its way
     raise KeyboardInterrupt

@@ -18,6 +18,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -140,6 +141,17 @@ def finish(command: list[str], cwd: Path, **environment: str) -> Ended:
         return ended(process, cwd)
 
 
+def together(commands: dict[str, list[str]], folder: Path, **environment: str) -> dict[str, Ended]:
+    """Run commands at the same time, each in a folder of its own; what they gave, by name."""
+
+    def run(name: str) -> Ended:
+        (folder / name).mkdir()
+        return finish(commands[name], folder / name, **environment)
+
+    with ThreadPoolExecutor(len(commands)) as pool:
+        return dict(zip(commands, pool.map(run, commands), strict=True))
+
+
 def wait_for(condition: Callable[[], object], what: str, process: subprocess.Popen | None = None):
     """The first true value of `condition`; fails when it does not come, or when the process ends before."""
     deadline = time.monotonic() + PATIENCE
@@ -161,6 +173,14 @@ def session_members(session: int) -> dict[int, str]:
             if int(number) == session and state != "Z":
                 found[int(path.name)] = path.joinpath("cmdline").read_text().replace("\0", " ")
     return found
+
+
+def in_this_process(steps, job, jobs, environment):
+    """study.execute without worker processes, whose imports take longer than small runs."""
+    from labelreg import study
+
+    for step in steps:
+        yield study.Event(step, "done", result=job(step))
 
 
 def runs(kind: str | None = None) -> list:
@@ -253,27 +273,37 @@ def settings_file(tmp_path) -> Callable[..., Path]:
     return write
 
 
-@pytest.fixture(scope="session")
-def server(empty_store, tmp_path_factory) -> Iterator[str]:
-    """The address of a real MLflow server, which keeps artifacts too."""
-    folder = tmp_path_factory.mktemp("server")
+@pytest.fixture(scope="session", autouse=True)
+def starting_server(request) -> Iterator[tuple[str, subprocess.Popen] | None]:
+    """A real MLflow server, which keeps artifacts too; it takes 15 s to start, so it begins with the session."""
+    if not any(item.get_closest_marker("server") for item in request.session.items):
+        yield None
+        return
+    folder = request.getfixturevalue("tmp_path_factory").mktemp("server")
+    uri = new_store(request.getfixturevalue("empty_store"), folder)
+    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
+        database.execute("UPDATE experiments SET artifact_location = 'mlflow-artifacts:/0'")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    address, uri = f"http://127.0.0.1:{port}", new_store(empty_store, folder)
-    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
-        database.execute("UPDATE experiments SET artifact_location = 'mlflow-artifacts:/0'")
     command = [str(BIN / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", uri, "--artifacts-destination", str(folder / "artifacts")]
     with started(command, folder) as process:
+        yield f"http://127.0.0.1:{port}", process
 
-        def answers() -> bool:
-            with contextlib.suppress(requests.RequestException):
-                return requests.get(f"{address}/health", timeout=5).ok
-            return False
 
-        wait_for(answers, f"the MLflow server at {address} (its log: {folder}/stderr)", process)
-        yield address
+@pytest.fixture(scope="session")
+def server(starting_server) -> str:
+    """The address of a real MLflow server that answers."""
+    address, process = starting_server
+
+    def answers() -> bool:
+        with contextlib.suppress(requests.RequestException):
+            return requests.get(f"{address}/health", timeout=5).ok
+        return False
+
+    wait_for(answers, f"the MLflow server at {address}", process)
+    return address
 
 
 @pytest.fixture

@@ -2,13 +2,12 @@
 
 import contextlib
 import http.server
-import re
 import socket
 import threading
 import time
 
 import pytest
-from running import call, finish, mlflow_run, python, refused, run_of, runs, succeed
+from running import call, python, refused, run_of, runs, succeed, together
 
 from labelreg import tracking
 
@@ -252,21 +251,10 @@ def test_experiments_that_only_a_server_can_write_to(store, tiny, monkeypatch):
 
 
 @pytest.mark.slow
-def test_in_a_process_of_its_own(store, tiny):
+def test_in_processes_of_their_own(store, tiny):
     """What this process could hide (warnings, loggers, pytest's own streams)."""
-    refused(finish(python("train_student", **tiny | {"method": "lss"}), store), "unknown method 'lss'")
-    diverged = finish(python("train_student", **tiny | {"lr": 1e30, "epochs": 3}), store)
-    refused(diverged, "the loss of epoch", "lr", status=3)
+    commands = {"unknown": tiny | {"method": "lss"}, "diverged": tiny | {"lr": 1e30, "epochs": 3}}
+    ended = together({name: python("train_student", **given) for name, given in commands.items()}, store)
+    refused(ended["unknown"], "unknown method 'lss'")
+    refused(ended["diverged"], "the loss of epoch", "lr", status=3)
     assert [run.info.status for run in runs()] == ["FAILED"]
-
-
-@pytest.mark.slow
-@pytest.mark.server
-def test_under_mlflow_run_the_run_fails_with_the_line_as_its_note(served, tiny, tmp_path):
-    ended = finish(mlflow_run("train_student", **tiny | {"method": "lss"}), tmp_path)
-    assert ended.status == 1, ended
-    assert "Traceback" not in ended.err, ended
-    (line,) = re.findall("^error: (.*)$", ended.err, re.MULTILINE)
-    assert "unknown method 'lss'" in line and "'ls'" in line
-    (run,) = [run for run in runs() if run.info.experiment_id == served]
-    assert run.info.status == "FAILED" and run.data.tags["mlflow.note.content"] == line

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from running import ROOT, artifacts, call, ended, measured, refused, run_of, runs, started, succeed
+from running import ROOT, artifacts, call, ended, in_this_process, measured, refused, run_of, runs, started, succeed
 
 from labelreg import recipes, study, tracking
 from labelreg.methods import METHODS
@@ -58,12 +58,6 @@ def test_the_base_recipe_says_what_it_lacks(tiny):
     succeed("train_student", **given, lr=1e-3, epochs=1)
     refused(call("train_student", **given, lr=1e-3, epochs=1, method="ls"), f"recipe {BASE} has no alpha")
     refused(call("train_student", **tiny, recipe="table9", method="akd"), "recipe table9 has no tau for method akd")
-
-
-def in_this_process(steps, job, jobs, environment):
-    """study.execute without worker processes, whose imports take longer than these runs."""
-    for step in steps:
-        yield study.Event(step, "done", result=job(step))
 
 
 @pytest.mark.slow

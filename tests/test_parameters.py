@@ -48,14 +48,11 @@ BAD = [  # name, value, what the line says is allowed
     ("level", "0", "a number in (0, 0.5]"),
     ("level", "0.6", "a number in (0, 0.5]"),
     ("init", "pretraned", "did you mean 'pretrained'? Known: pretrained, random"),
-    ("method", "lss", "did you mean 'ls'? Known: akd, finetune, kd, ls, selfkd, tfreg"),
-    ("method", "LS", "did you mean 'ls'?"),
     ("precision", "fp16", "did you mean 'bf16'? Known: auto, bf16, fp32"),
     ("selection", "lats", "did you mean 'last'? Known: best, last"),
     ("save_model", "yes", "Known: auto, false, true"),
     ("zeros", "prat", "did you mean 'pratt'?"),
     ("seeds", "1,2,x", "seed=x: allowed is an integer"),
-    ("methods", "finetune,kdd", "unknown method 'kdd'; did you mean 'kd'?"),
     ("inits", "randm", "unknown init 'randm'; did you mean 'random'?"),
 ]
 BAD_YAML = [("epochs", float("inf")), ("epochs", True), ("epochs", [3]), ("lr", None), ("lr", False), ("task", None)]

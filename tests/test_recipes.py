@@ -274,3 +274,16 @@ def test_every_value_of_a_table_says_where_it_comes_from(path: Path):
         name, _, rest = line.strip().removeprefix("- ").partition(":")
         if name in recipes.SETTABLE and name not in ("task", "model"):
             assert "#" in rest, f"{path.name}: {line.strip()} has no reason"
+
+
+@pytest.mark.parametrize("method", ["lss", "LS"])
+def test_an_unknown_method_is_refused_with_the_nearest(method):
+    known = "unknown method .*did you mean 'ls'.*Known: akd, finetune, kd, ls, selfkd, tfreg"
+    with pytest.raises(UserError, match=known):
+        resolve("default", method)
+
+
+def test_an_unknown_method_of_a_study_is_refused():
+    given = {name: ["x"] for name in ("tasks", "models", "inits")} | {"seeds": [1], "methods": ["finetune", "kdd"]}
+    with pytest.raises(UserError, match="unknown method 'kdd'; did you mean 'kd'"):
+        study.lists({}, given)

@@ -13,6 +13,7 @@ from running import (
     Ended,
     call,
     ended,
+    in_this_process,
     measured,
     new_store,
     python,
@@ -189,7 +190,9 @@ def test_results_do_not_depend_on_the_number_of_workers_and_are_reused(small, ti
     assert tiny["threads"] == 1 and run.data.params["threads"] == "1"
 
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "another experiment")
-    again = succeed("main", **small, jobs=1)
+    with monkeypatch.context() as quick:
+        quick.setattr(study, "execute", in_this_process)
+        again = succeed("main", **small)
     assert len(re.findall(r"\(reused\)", again.out)) == 7, again
     assert answer(again) == answer(first), "it is there wherever the runs are"
     assert len(runs()) == len(everything) + 2, "the run on its own and the second study, and no training"
@@ -221,29 +224,36 @@ def test_a_failed_run_is_isolated(small, store):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("how", "methods"), [("Ctrl-C", ["finetune", "ls"]), ("SIGTERM", ["finetune"])])
-def test_an_interrupted_study(how, methods, small, store):
+def test_interrupted_studies(small, store, empty_store, monkeypatch):
     """Ctrl-C goes to all processes of a terminal, SIGTERM to one; either way all runs are closed and all end."""
-    lists = {"methods": ",".join(methods), "seeds": 1}
-    command = python("main", **small | lists, jobs=2, epochs=100_000, batch_size=1)
+    signals = {"Ctrl-C": lambda pid: os.killpg(pid, signal.SIGINT), "SIGTERM": lambda pid: os.kill(pid, signal.SIGTERM)}
+    methods = {"Ctrl-C": ["finetune", "ls"], "SIGTERM": ["finetune"]}
+    stores = {how: new_store(empty_store, store / how) for how in signals}
 
-    def in_training() -> bool:
-        return sum("dev/score" in run.data.metrics for run in runs()) == len(methods)
+    def look(how: str) -> list:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", stores[how])
+        return runs()
 
-    with started(command, store) as process:
-        wait_for(in_training, "training in every worker", process)
-        if how == "Ctrl-C":
-            os.killpg(process.pid, signal.SIGINT)
-        else:
-            process.send_signal(signal.SIGTERM)
-        found = ended(process, store)
-        wait_for(lambda: not session_members(process.pid), "the end of every process of the study")
-    assert found.status == 130, found
-    assert found.err == "interrupted\n", found
-    assert {run.data.params.get("method", "study"): run.info.status for run in runs()} == dict.fromkeys(
-        ["study", *methods], "KILLED"
-    )
-    assert all(run.info.end_time for run in runs())
+    def in_training(how: str) -> int:
+        return sum("dev/score" in run.data.metrics for run in look(how))
+
+    with contextlib.ExitStack() as stack:
+        processes = {}
+        for how, uri in stores.items():
+            lists = {"methods": ",".join(methods[how]), "seeds": 1}
+            command = python("main", **small | lists, jobs=2, epochs=100_000, batch_size=1)
+            studied = started(command, store / how, MLFLOW_TRACKING_URI=uri, LABELREG_CACHE_ROOT="cache")
+            processes[how] = stack.enter_context(studied)
+        for how, process in processes.items():
+            wait_for(lambda how=how: in_training(how) == len(methods[how]), "training in each worker", process)
+            signals[how](process.pid)
+        for how, process in processes.items():
+            found = ended(process, store / how)
+            assert (found.status, found.err) == (130, "interrupted\n"), f"{how}: {found}"
+            wait_for(lambda pid=process.pid: not session_members(pid), "the end of every process of the study")
+            states = {run.data.params.get("method", "study"): run.info.status for run in look(how)}
+            assert states == dict.fromkeys(["study", *methods[how]], "KILLED"), how
+            assert all(run.info.end_time for run in look(how))
 
 
 def worker_loads_torch(session: int) -> bool:

@@ -1,5 +1,6 @@
 """The contract of design.md, read back from real stores: what each entry point leaves through `mlflow run`."""
 
+import contextlib
 import csv
 import os
 import re
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from running import ROOT, artifacts, call, finish, mlflow_run, python, runs, started, succeed, wait_for
+from running import ROOT, artifacts, call, finish, mlflow_run, python, runs, started, succeed, together, wait_for
 from running import ended as end_of
 
 from labelreg import tracking
@@ -27,17 +28,6 @@ PARAMS = set(
     "max_train_examples weight_decay warmup_ratio precision compile threads selection teacher_model teacher_run_id "
     "precision_used compile_used device".split()
 )
-
-
-def together(commands: dict[str, list[str]], folder: Path, environment: dict[str, str]) -> dict:
-    """Run commands at the same time; what they gave, by name."""
-
-    def run(name: str):
-        (folder / name).mkdir()
-        return finish(commands[name], folder / name, **environment)
-
-    with ThreadPoolExecutor(len(commands)) as pool:
-        return dict(zip(commands, pool.map(run, commands), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +69,13 @@ def commands(server, tiny_models, tmp_path_factory):
     first = {
         "prepare": mlflow_run("prepare", **student),
         "train_teacher": mlflow_run("train_teacher", **data, model="bert-large"),
+        "a mistake": mlflow_run("train_student", **student, method="lss"),
     }
-    found = together(first, folder, environment)
+    found = together(first, folder, **environment)
     second = {"kd": mlflow_run("train_student", **student, method="kd"), "main": mlflow_run("main", **study)}
-    found |= together(second, folder, environment)
+    found |= together(second, folder, **environment)
     third = {name: mlflow_run(name) for name in ("significance", "submission")}
-    found |= together(third, folder, environment)
+    found |= together(third, folder, **environment)
     assert not left & set(os.listdir(ROOT)), "a command wrote into the project's folder"
     return found
 
@@ -95,13 +86,13 @@ def contract(commands, served):
     import mlflow
 
     for name, ended in commands.items():
-        assert ended.status == 0, f"{name}: {ended}"
+        assert ended.status == (1 if name == "a mistake" else 0), f"{name}: {ended}"
         assert "Traceback" not in ended.err, f"{name}: {ended}"
     experiment = mlflow.get_experiment_by_name("contract").experiment_id
     everything = [run for run in runs() if run.info.experiment_id == experiment]
     opened = {}
     for name, ended in commands.items():
-        (run_id,) = set(re.findall(r"Run \(ID '(\w+)'\) succeeded", ended.err + ended.out))
+        (run_id,) = set(re.findall(r"Run \(ID '(\w+)'\) (?:succeeded|failed)", ended.err + ended.out))
         (opened[name],) = [run for run in everything if run.info.run_id == run_id]
     return opened, everything
 
@@ -125,8 +116,9 @@ def test_the_run_that_mlflow_opened_holds_the_results(contract):
         "significance": "significance",
         "submission": None,
         "main": "study",
+        "a mistake": None,
     }
-    assert {run.info.status for run in everything} == {"FINISHED"}
+    assert {run.info.status for run in everything if run != opened["a mistake"]} == {"FINISHED"}
     beside = [run for run in everything if run.info.run_id not in {run.info.run_id for run in opened.values()}]
     assert beside == in_study(opened, everything), "every other run is nested in the study's"
     assert len(beside) == 4
@@ -237,6 +229,15 @@ def test_kd_finds_the_teacher_and_selfkd_its_twin(contract, commands):
 
 
 @server_test
+def test_a_mistake_fails_the_run_with_its_line_as_the_note(contract, commands):
+    opened, _ = contract
+    (line,) = re.findall("^error: (.*)$", commands["a mistake"].err, re.MULTILINE)
+    assert "unknown method 'lss'" in line and "'ls'" in line
+    run = opened["a mistake"]
+    assert run.info.status == "FAILED" and run.data.tags["mlflow.note.content"] == line
+
+
+@server_test
 def test_what_is_printed(contract, commands):
     opened, everything = contract
     assert "classes bad, bof, very good" in commands["prepare"].out
@@ -280,8 +281,8 @@ def test_the_default_store_is_a_file_beside_the_command(store, tiny, monkeypatch
 LONG = {"epochs": 100_000, "batch_size": 1}  # an epoch is not so short that logging starves other writers
 
 
-def states() -> dict[str, str]:
-    return {run.info.run_name.split()[-2]: run.info.status for run in runs()}  # by method
+def states(method: str) -> list[str]:
+    return [run.info.status for run in runs() if method in run.info.run_name.split()]
 
 
 def printed(text: str, folder: Path):
@@ -290,27 +291,36 @@ def printed(text: str, folder: Path):
 
 @pytest.mark.slow
 def test_ctrl_c_and_sigterm(store, tiny, settings_file):
-    """Two commands at a time; the first is in its nested teacher, the second is given again and goes on."""
+    """Three commands at a time: Ctrl-C while a nested teacher is trained, alone and under `mlflow run`; SIGTERM."""
     import mlflow
 
-    for name in ("first", "second"):
-        (store / name).mkdir()
-    recipe = settings_file(teacher=LONG)
+    folders = [store / name for name in ("alone", "under mlflow run", "terminated")]
+    for folder in folders:
+        folder.mkdir()
+    taught = tiny | {"recipe": settings_file(teacher=LONG)}
     again = tiny | {"epochs": 12, "batch_size": 1, "checkpoint_seconds": 0, "method": "ls"}
-    with (
-        started(python("train_student", **tiny, method="kd", recipe=recipe), store / "first") as first,
-        started(python("train_student", **again), store / "second") as second,
-    ):
-        wait_for(printed("epoch 3/12", store / "second"), "training", second)
-        second.send_signal(signal.SIGTERM)
-        stopped = end_of(second, store / "second")
-        assert (stopped.status, stopped.err) == (130, "interrupted\n"), stopped
-        wait_for(printed("epoch 3/100000", store / "first"), "the teacher's training", first)
-        assert states() == {"kd": "RUNNING", "finetune": "RUNNING", "ls": "KILLED"}
-        first.send_signal(signal.SIGINT)
-        interrupted = end_of(first, store / "first")
-    assert (interrupted.status, interrupted.err) == (130, "interrupted\n"), interrupted
-    assert states() == {"kd": "KILLED", "finetune": "KILLED", "ls": "KILLED"}
+    commands = [
+        python("train_student", **taught, method="kd"),
+        mlflow_run("train_student", **taught | {"method": "akd", "epochs": 2}),
+        python("train_student", **again),
+    ]
+    with contextlib.ExitStack() as stack:
+        alone, under, terminated = (
+            stack.enter_context(started(command, folder)) for command, folder in zip(commands, folders, strict=True)
+        )
+        wait_for(printed("epoch 3/12", folders[2]), "training", terminated)
+        terminated.send_signal(signal.SIGTERM)
+        wait_for(printed("epoch 3/100000", folders[0]), "the teacher's training", alone)
+        wait_for(printed("epoch 3/100000", folders[1]), "the teacher's training under mlflow run", under)
+        alone.send_signal(signal.SIGINT)
+        os.killpg(under.pid, signal.SIGINT)
+        ended = [end_of(*both) for both in zip((alone, under, terminated), folders, strict=True)]
+    for each in (ended[0], ended[2]):
+        assert (each.status, each.err) == (130, "interrupted\n"), each
+    assert ended[1].status == 1 and "Aborted!" in ended[1].err, ended[1]
+    assert sorted(states("finetune")) == ["KILLED", "KILLED"], "the nested teachers"
+    assert states("kd") == states("ls") == ["KILLED"]
+    assert states("akd")[0] in ("KILLED", "FAILED"), "mlflow run decides the status of the run that it opened"
     assert all(run.info.end_time for run in runs())
 
     (killed,) = [run for run in runs() if "ls" in run.info.run_name.split()]
@@ -320,19 +330,6 @@ def test_ctrl_c_and_sigterm(store, tiny, settings_file):
     assert mlflow.get_run(killed.info.run_id).info.status == "FINISHED"
     steps = [point.step for point in client.get_metric_history(killed.info.run_id, "dev/score")]
     assert steps == list(range(1, 13)), "one point per step, also after a resume"
-
-
-@pytest.mark.slow
-def test_ctrl_c_under_mlflow_run(store, tiny, settings_file):
-    """The nested teacher is KILLED; the status of the run that `mlflow run` opened is MLflow's."""
-    recipe = settings_file(teacher=LONG)
-    with started(mlflow_run("train_student", **tiny, method="kd", recipe=recipe), store) as process:
-        wait_for(printed("epoch 3/100000", store), "the teacher's training", process)
-        os.killpg(process.pid, signal.SIGINT)
-        ended = end_of(process, store)
-    assert ended.status == 1, ended
-    assert states()["finetune"] == "KILLED"
-    assert states()["kd"] in ("FAILED", "KILLED")
 
 
 def test_a_run_continues_only_its_own_command(store, tiny):

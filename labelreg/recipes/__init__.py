@@ -95,6 +95,8 @@ def resolve(given: dict[str, Value], role: str = "student") -> dict[str, Value]:
     run = settings | given
     if "train_file" in given and "task" not in given:
         run["task"] = Path(given["train_file"]).stem
+    if run["method"] not in METHODS:
+        raise unknown("method", str(run["method"]), METHODS)
     method = METHODS[run["method"]]
     facts = {key: run.get(key) for key in ("task", "model", "init", "method")} | {"role": role}
     for rule in known:
