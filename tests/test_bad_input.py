@@ -63,7 +63,7 @@ PARAMETERS = [
     ("main", {"train_file": "missing.csv"}, ["missing.csv", "no such file"]),
     ("main", {"margin": 0}, ["margin=0", "above 0"]),
     ("significance", {"experiment": "Defualt"}, ["experiment 'Defualt'", "'Default'"]),
-    ("significance", {"reference": "finetuned"}, ["finetuned", "'finetune'"]),
+    ("significance", {"reference": "finetuned"}, ["finetuned", "nearest: finetune"]),
     ("significance", {"zeros": "drop"}, ["zeros", "pratt"]),
     ("significance", {"level": 0}, ["level=0"]),
     ("significance", {"where": "params.task is sst5"}, ["where=params.task is sst5"]),
