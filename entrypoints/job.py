@@ -89,6 +89,9 @@ def run(job: Job) -> Done:
         if found:
             return _done(found[0], reused=True)
     name = " ".join(str(settings[key]) for key in ("task", "model", "init", "method")) + f" seed={settings['seed']}"
+    if not job.quiet:
+        print(f"{settings['device']}, threads {settings['threads']}, {settings['precision_used']}, ", end="")
+        print(f"compile {settings['compile_used']}", flush=True)
     with checkpoint.claim(where.cache / "checkpoints" / identity) as claim:
         before = tracking.unfinished(claim.run_id) if settings.get("resume") == "auto" else None
         with tracking.open_run(job.kind, name, job.parent, job.study, job.experiment, before) as opened:
