@@ -2,8 +2,8 @@
 
 On the first 1,000 training sentences of sst5 and rte, five seeds each, minilm-3l, finetune. Both start from
 the same weights, head included, and use AdamW, linear decay, no warm-up and gradients clipped at 1; batches
-(plainly shuffled in the Trainer, grouped by length here), order and dropout are each one's own. `python -m bench.parity`; needs LABELREG_DATA_ROOT
-or the hub.
+(plainly shuffled in the Trainer, grouped by length here), order and dropout are each one's own.
+`python -m bench.parity`; needs LABELREG_DATA_ROOT or the hub.
 """
 
 import argparse
