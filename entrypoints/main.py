@@ -62,13 +62,13 @@ def _prepare(steps) -> None:
 
 def _execute(steps, run, name: str, jobs: int) -> tuple[list[str], int]:
     """Run the plan, a line per event; the ids of its finished runs, and how many did not finish."""
-    from labelreg import study, tracking
+    from labelreg import executors, tracking
 
     print(f"study {name}: {len(steps)} runs, {jobs} at a time", flush=True)
     job = partial(work, parent=run.run_id, study=name, experiment=tracking.current_experiment())
     run_ids: list[str] = []
     count = {"done": 0, "failed": 0, "skipped": 0}
-    for event in study.execute(steps, job, jobs, {"OMP_NUM_THREADS": str(steps[0].given["threads"])}):
+    for event in executors.execute(steps, job, jobs, {"OMP_NUM_THREADS": str(steps[0].given["threads"])}):
         if event.state == "running":
             continue
         count[event.state] += 1
