@@ -1,7 +1,10 @@
-"""The grid of runs as a graph; labelreg/executors.py runs it."""
+"""The grid of runs as a graph: which runs a study needs, in which order; labelreg/executors.py runs them."""
 
+import graphlib
+import hashlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +12,8 @@ from labelreg import recipes
 from labelreg.errors import UserError, unknown
 from labelreg.methods import METHODS
 from labelreg.parameters import Value, convert
+
+NOT_DECIDING = "data_root model_root cache_root resume checkpoint_seconds".split()  # of what a run gives
 
 
 @dataclass(frozen=True)
@@ -19,6 +24,11 @@ class Step:
     given: dict[str, Value]
     kind: str = "student"  # or teacher
     needs: tuple[str, ...] = ()
+
+    @property
+    def cell(self) -> tuple:
+        """What it shares with the runs of other seeds: kind, task, model, init, method."""
+        return (self.kind, *(self.given[axis] for axis in recipes.AXES))
 
 
 def lists(recipe: Mapping[str, Any], given: Mapping[str, Value]) -> dict[str, list]:
@@ -41,20 +51,30 @@ def lists(recipe: Mapping[str, Any], given: Mapping[str, Value]) -> dict[str, li
     return grid
 
 
-def plan(grid: Mapping[str, Sequence], given: Mapping[str, Value], teacher_of: Callable[[str, str], str]) -> list[Step]:
+def plan(
+    grid: Mapping[str, Sequence],
+    given: Mapping[str, Value],
+    teacher_of: Callable[[str, str], str],
+    without: Sequence[Mapping[str, Collection]] = (),
+) -> list[Step]:
     """Every run of the grid, teachers first, then seed by seed, so that what is done so far is paired.
 
     Args:
         given: parameters of every run (recipe included).
         teacher_of: (model, task) -> name of the teacher's model.
+        without: cells that are left out, by some of task, model, init, method.
+
+    Raises:
+        UserError: nothing is left, or selfkd without the finetune run that it learns from.
     """
     teachers: dict[str, Step] = {}
     students = []
-    cells = itertools.product(grid["seeds"], grid["tasks"], grid["models"], grid["inits"])
-    for seed, task, model, init in cells:
-        cell = f"{task} {model} {init}"
-        for method in sorted(grid["methods"], key=list(METHODS).index):
-            run = dict(given) | {"task": task, "model": model, "init": init, "seed": seed, "method": method}
+    methods = sorted(grid["methods"], key=list(METHODS).index)
+    for seed, task, model, init in itertools.product(grid["seeds"], grid["tasks"], grid["models"], grid["inits"]):
+        cell, place = f"{task} {model} {init}", {"task": task, "model": model, "init": init}
+        here = [method for method in methods if not _left_out(place | {"method": method}, without)]
+        for method in here:
+            run = dict(given) | place | {"seed": seed, "method": method}
             needs = METHODS[method].needs
             if needs == "teacher":
                 name = str(given.get("teacher_model") or teacher_of(model, task))
@@ -63,7 +83,38 @@ def plan(grid: Mapping[str, Sequence], given: Mapping[str, Value], teacher_of: C
                 teachers.setdefault(first, Step(first, run, "teacher"))
             elif needs == "finetune":
                 first = f"{cell} finetune seed={seed}"
-                if "finetune" not in grid["methods"]:
-                    raise UserError("selfkd learns from the finetune run of its seed: methods must name finetune too")
+                if "finetune" not in here:
+                    raise UserError(f"{method} learns from the finetune run of its seed: methods must name it too")
             students.append(Step(f"{cell} {method} seed={seed}", run, "student", (first,) if needs else ()))
+    if not students:
+        raise UserError("the study has no run: its recipe leaves out every one that is asked for (without)")
     return [*teachers.values(), *students]
+
+
+def _left_out(place: Mapping[str, str], without: Sequence[Mapping[str, Collection]]) -> bool:
+    return any(all(place[axis] in values for axis, values in cell.items()) for cell in without)
+
+
+def check_order(steps: Sequence[Step]) -> None:
+    """Refuse a graph that cannot be run.
+
+    Raises:
+        UserError: two steps of one name, a step that needs one that is not there, or a cycle.
+    """
+    needs = {step.name: step.needs for step in steps}
+    if len(needs) < len(steps):
+        raise UserError("two runs of the study have one name: a task, model or teacher is named twice")
+    for name, first in ((step.name, first) for step in steps for first in step.needs):
+        if first not in needs:
+            raise UserError(f"{name} needs {first}, which the study does not have")
+    try:
+        graphlib.TopologicalSorter(needs).prepare()
+    except graphlib.CycleError as error:
+        raise UserError(f"the study waits for itself: {' needs '.join(reversed(error.args[1]))}") from None
+
+
+def identity(steps: Sequence[Step], plan_digest: str) -> str:
+    """What makes two studies the same study, 32 hex digits: their plan and what is given to their runs."""
+    facts = [{key: value for key, value in step.given.items() if key not in NOT_DECIDING} for step in steps]
+    text = json.dumps([plan_digest, facts], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
