@@ -92,7 +92,8 @@ def run(job: Job) -> Done:
                 claim.forget()
                 return done(found[0], reused=True)
         before = tracking.unfinished(claim.run_id) if settings.get("resume") == "auto" else None
-        with tracking.open_run(job.kind, name, job.parent, job.study, job.experiment, before) as opened:
+        spool = where.cache / "spool"
+        with tracking.open_run(job.kind, name, job.parent, job.study, job.experiment, before, spool) as opened:
             claim.start(opened.run_id, anew=before is None)
             if before and not job.quiet:
                 print(f"going on with the interrupted run {before}", flush=True)
