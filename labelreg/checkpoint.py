@@ -61,7 +61,12 @@ def claim(folder: Path, wait: bool = False) -> Iterator[Claim]:
     """Own `folder` while the run lives; one that is alive in another process is never taken over.
 
     With `wait` that process is waited for; without, the claim has no folder. What a mistake or a diverged loss
-    leaves behind is removed: going on would end there again.
+    leaves behind is removed: going on would end there again. The lock is the kernel's (flock): it ends with its
+    process, however that ends. Machines that share the folder need a file system whose flock reaches all of
+    them, such as NFS 4, which frees a lost machine's locks after its lease.
+
+    Raises:
+        UserError: the file system has no locks.
     """
     with _locked(folder, wait) as mine:
         if not mine:
@@ -85,9 +90,11 @@ def _locked(folder: Path, wait: bool) -> Iterator[bool]:
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except OSError:
+            except BlockingIOError:
                 yield False
                 return
+            except OSError as error:
+                raise UserError(f"cache_root: the file system of {folder} has no locks ({error.strerror})") from None
             if not _in_place(lock, folder / LOCK):  # locked is a file that its owner removed meanwhile
                 continue
             yield True

@@ -1,4 +1,4 @@
-"""What runs the steps of a study: worker processes of this machine."""
+"""What runs the steps of a study: worker processes of this machine, or tasks of a Ray cluster."""
 
 import multiprocessing
 import os
@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, Protocol
 
-from labelreg.errors import DivergedError, UserError
+from labelreg.errors import DivergedError, StoreLostError, UserError
 from labelreg.study import Step
+
+DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
@@ -24,8 +26,56 @@ class Event:
     reason: str = ""
 
 
+class Workers(Protocol):
+    """What both executors give to `execute`."""
+
+    def free(self) -> int:
+        """How many more steps may be started now."""
+
+    def busy(self) -> bool: ...
+
+    def start(self, step: Step) -> None: ...
+
+    def ended(self) -> list[Event]:
+        """What ended since the last call; waits for something, but not for ever: the list may be empty."""
+
+    def stop(self) -> None:
+        """End what still runs; each closes its own run first."""
+
+
+def check(
+    steps: Sequence[Step],
+    jobs: int | None,
+    environment: Mapping[str, str],
+    executor: str = "local",
+    ray_address: str = "auto",
+    runs_per_gpu: int = 1,
+) -> int:
+    """How many steps `execute` runs at a time, with the same arguments; with Ray, the cluster is connected to.
+
+    Raises:
+        UserError: the cluster is not to be reached or lacks what a step needs, or more jobs than the GPUs take.
+    """
+    if executor == "ray":
+        from labelreg import ray_tasks
+
+        ray_tasks.connect(steps, environment, ray_address)
+        return ray_tasks.room(jobs, environment, runs_per_gpu)
+    gpus = _devices()
+    most = len(gpus) * runs_per_gpu
+    if gpus and jobs and jobs > most:
+        raise UserError(f"jobs={jobs}: {len(gpus)} GPU takes {most} runs at a time; give runs_per_gpu=... to share one")
+    return jobs or most or os.cpu_count() or 1
+
+
 def execute(
-    steps: Sequence[Step], job: Callable[[Step], Any], jobs: int, environment: Mapping[str, str]
+    steps: Sequence[Step],
+    job: Callable[[Step], Any],
+    jobs: int | None,
+    environment: Mapping[str, str],
+    executor: str = "local",
+    ray_address: str = "auto",
+    runs_per_gpu: int = 1,
 ) -> Iterator[Event]:
     """Run every step after those that it needs, `jobs` at a time; yields what happens.
 
@@ -34,31 +84,101 @@ def execute(
 
     Args:
         job: called in a worker process with the step; importable, its result picklable.
+        jobs: None: one a core, or `runs_per_gpu` a GPU, of this machine or of the cluster.
         environment: variables set in the workers before anything is imported there.
+        executor: local or ray.
+        ray_address: auto (the cluster that this machine belongs to), local (one of this machine's own), ray://...
+
+    Raises:
+        UserError: as `check`.
+        StoreLostError: the tracking store was away from a worker for too long; the others are stopped too.
     """
+    room = check(steps, jobs, environment, executor, ray_address, runs_per_gpu)
+    workers: Workers
+    if executor == "ray":
+        from labelreg import ray_tasks
+
+        workers = ray_tasks.Tasks(job, jobs, environment, runs_per_gpu)
+    else:
+        workers = _Processes(job, min(room, len(steps)), environment, runs_per_gpu)
     left = {step.name: step for step in steps}
     finished: set[str] = set()
-    workers = [_Worker(job, environment) for _ in range(min(jobs, len(left)))]
     try:
-        while left or any(worker.step for worker in workers):
-            for worker in workers:
-                step = None if worker.step else next((s for s in left.values() if set(s.needs) <= finished), None)
-                if step:
-                    del left[step.name]
-                    worker.start(step)
-                    yield Event(step, "running")
-            if not any(worker.step for worker in workers):
+        while True:
+            ready = [step for step in left.values() if set(step.needs) <= finished]
+            for step in ready[: max(0, workers.free())]:
+                del left[step.name]
+                workers.start(step)
+                yield Event(step, "running")
+            if not workers.busy():
                 for step in left.values():
                     yield Event(step, "skipped", reason=f"needs {', '.join(set(step.needs) - finished)}, which failed")
                 return
-            busy = {worker.pipe: worker for worker in workers if worker.step}
-            for pipe in wait(list(busy)):
-                event = busy[pipe].collect()
+            for event in workers.ended():
                 if event.state == "done":
                     finished.add(event.step.name)
                 yield event
     finally:
-        for worker in workers:
+        workers.stop()
+
+
+def attempt(job: Callable[[Step], Any], step: Step) -> tuple[str, Any]:
+    """(done, the job's result), (failed, one line) or (lost, one line): one run's defect must not end the study."""
+    try:
+        return "done", job(step)
+    except StoreLostError as error:
+        return "lost", str(error)
+    except (UserError, DivergedError) as error:
+        return "failed", str(error)
+    except Exception as error:
+        return "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def event_of(step: Step, seconds: float, answer: tuple[str, Any]) -> Event:
+    """What an answer of `attempt` means.
+
+    Raises:
+        StoreLostError: the worker lost the tracking store: nothing else would fare better.
+    """
+    state, value = answer
+    if state == "lost":
+        raise StoreLostError(value)
+    return Event(step, "done", seconds, value) if state == "done" else Event(step, "failed", seconds, reason=value)
+
+
+def _devices() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get(DEVICES)
+    if named is not None:
+        return [device.strip() for device in named.split(",") if device.strip() not in ("", "-1")]
+    import torch
+
+    return [str(index) for index in range(torch.cuda.device_count())]
+
+
+class _Processes:
+    """Worker processes of this machine; with GPUs, each sees one of them."""
+
+    def __init__(self, job: Callable[[Step], Any], count: int, environment: Mapping[str, str], runs_per_gpu: int):
+        gpus = _devices()
+        own = [{DEVICES: gpus[index // runs_per_gpu]} if gpus else {} for index in range(count)]
+        self.workers = [_Worker(job, dict(environment) | device) for device in own]
+
+    def free(self) -> int:
+        return sum(not worker.step for worker in self.workers)
+
+    def busy(self) -> bool:
+        return any(worker.step for worker in self.workers)
+
+    def start(self, step: Step) -> None:
+        next(worker for worker in self.workers if not worker.step).start(step)
+
+    def ended(self) -> list[Event]:
+        busy = {worker.pipe: worker for worker in self.workers if worker.step}
+        return [busy[pipe].collect() for pipe in wait(list(busy))]
+
+    def stop(self) -> None:
+        for worker in self.workers:
             worker.stop()
 
 
@@ -89,13 +209,13 @@ class _Worker:
         step, self.step = self.step, None
         seconds = time.perf_counter() - self.began
         try:
-            state, value = self.pipe.recv()
+            answer = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join()
             return Event(
                 step, "failed", seconds, reason=f"its worker process ended (exit status {self.process.exitcode})"
             )
-        return Event(step, "done", seconds, value) if state == "done" else Event(step, "failed", seconds, reason=value)
+        return event_of(step, seconds, answer)
 
     def stop(self) -> None:
         if self.process and self.process.is_alive():
@@ -116,13 +236,7 @@ def _work(pipe: Connection, job: Callable[[Step], Any]) -> None:
                 step = pipe.recv()
             except EOFError:
                 return
-            try:
-                answer = ("done", job(step))
-            except (UserError, DivergedError) as error:
-                answer = ("failed", str(error))
-            except Exception as error:  # one run's defect must not end the study
-                answer = ("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
-            pipe.send(answer)
+            pipe.send(attempt(job, step))
     except (KeyboardInterrupt, BrokenPipeError):
         return
 

@@ -50,6 +50,7 @@ def text(help: str, default: str | None = None, choices: Iterable[str] = ()) -> 
 
 INITS = ("pretrained", "random")
 SELECTIONS = ("best", "last")
+EXECUTORS = ("local", "ray")
 PRECISIONS = ("auto", "bf16", "fp32")
 LARGEST_SEED = 2**32 - 1  # what every library takes
 
@@ -106,7 +107,10 @@ PARAMETERS: dict[str, Parameter] = {
     "inits": Parameter("list", "initialisations of the study, comma-separated"),
     "methods": Parameter("list", "methods of the study, comma-separated"),
     "seeds": Parameter("list", "seeds of the study, comma-separated"),
-    "jobs": integer("worker processes (default: one per core)"),
+    "executor": text("local: worker processes of this machine; ray: tasks of a Ray cluster", "local", EXECUTORS),
+    "jobs": integer("runs at a time (default: one a core, or runs_per_gpu a GPU)"),
+    "runs_per_gpu": integer("runs that share a GPU", 1),
+    "ray_address": text("auto: the cluster of this machine; local: one of the study's own; or ray://HOST:PORT", "auto"),
     "plan_only": Parameter("flag", "true: print and log the plan, run nothing", False),
     "until": text(
         "all: every seed; decided: at each of `looks`, go on only with what is undecided", "all", ("all", "decided")
@@ -133,7 +137,10 @@ _SETTINGS = (
 )
 _RESUME = "resume checkpoint_seconds"
 _LISTS = "tasks models inits methods seeds"
-_STUDY = f"{_SETTINGS} {_DATA} {_RESUME} settings {_LISTS} jobs margin level plan_only until looks allow_tuned_seeds"
+_WORKERS = "executor jobs runs_per_gpu ray_address"
+_STUDY = (
+    f"{_SETTINGS} {_DATA} {_RESUME} settings {_LISTS} {_WORKERS} margin level plan_only until looks allow_tuned_seeds"
+)
 _RUN = f"task model init method seed {_SETTINGS} teacher_run_id {_DATA}"
 ENTRY_POINTS: dict[str, tuple[str, ...]] = {
     "prepare": tuple(_RUN.split()),

@@ -144,6 +144,13 @@ def _first_opening(uri: str) -> Iterator[None]:
         yield
 
 
+def address() -> str:
+    """The tracking store, as a process with another working folder names it."""
+    uri = mlflow.get_tracking_uri()
+    kind, slashes, path = uri.partition(":///")
+    return f"{kind}{slashes}{os.path.abspath(path)}" if kind == "sqlite" and path else uri
+
+
 def current_experiment() -> str:
     """The id of MLflow's current experiment: that of the run that `mlflow run` opened, else Default."""
     if "MLFLOW_RUN_ID" in os.environ:

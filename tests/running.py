@@ -175,7 +175,7 @@ def session_members(session: int) -> dict[int, str]:
     return found
 
 
-def in_this_process(steps, job, jobs, environment):
+def in_this_process(steps, job, **workers):
     """executors.execute without worker processes, whose imports take longer than small runs."""
     from labelreg import executors
 

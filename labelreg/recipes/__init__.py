@@ -7,6 +7,7 @@ search has looked at. A study is five lists and the settings that they are run w
 (by task, model, init, method) that are left out.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def read(name: str, kind: str) -> dict[str, Any]:
         UserError: no such recipe, no YAML mapping, or a recipe of the other kind.
     """
     shipped = {path.stem: path for path in FOLDERS[kind].glob("*.yaml")}
-    path = shipped.get(name, Path(name))
+    path = shipped.get(name) or (carried(name) if carried(name).is_file() else Path(name))
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
         for other, folder in FOLDERS.items():
             if other != kind and (folder / f"{name}.yaml").is_file():
@@ -59,6 +60,20 @@ def read(name: str, kind: str) -> dict[str, Any]:
         if key not in KEYS[kind]:
             raise unknown(f"key in recipe {name}", str(key), KEYS[kind])
     return recipe
+
+
+def carried(name: str) -> Path:
+    """Where a recipe of the user's own lies in a copy of the project that was sent to another machine."""
+    return HERE / "carried" / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.yaml"
+
+
+def own(name: str) -> list[str]:
+    """The settings files of the user's own that a recipe consists of: itself and those that it extends."""
+    found: list[str] = []
+    while name and not (FOLDERS["settings"] / f"{name}.yaml").is_file():
+        found.append(name)
+        name = str(read(name, "settings").get("extends") or "")
+    return found
 
 
 def without(recipe: dict[str, Any]) -> list[dict[str, list]]:
