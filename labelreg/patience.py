@@ -16,7 +16,7 @@ from labelreg.errors import StoreLostError, UserError
 
 VARIABLE = "LABELREG_STORE_SECONDS"  # how long a store may be away
 DEFAULT_SECONDS = 600.0
-CLOSING_SECONDS = 5.0  # for what an interrupted run still has to say
+CLOSING_SECONDS = 2.0  # for what an interrupted run still has to say
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds between two tries; doubled, and drawn so that workers spread
 SAID_AFTER = 3.0  # seconds; shorter waits are no news
 

@@ -256,8 +256,9 @@ def _held(run_id: str) -> frozenset[tuple[str, int]]:
 
 def _close(run_id: str, error: BaseException, waiting: Spool | None) -> None:
     """End a run that did not finish; where the store is away too, `error` is what is told."""
-    interrupted = isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit | StoreLostError)
-    seconds = patience.CLOSING_SECONDS if interrupted else None
+    gone = isinstance(error, StoreLostError)
+    interrupted = gone or isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
+    seconds = 0.0 if gone else patience.CLOSING_SECONDS if interrupted else None
     with contextlib.suppress(StoreLostError):
         try:
             if waiting:
