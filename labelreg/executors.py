@@ -64,7 +64,7 @@ def check(
     gpus = _devices()
     most = len(gpus) * runs_per_gpu
     if gpus and jobs and jobs > most:
-        raise UserError(f"jobs={jobs}: {len(gpus)} GPU takes {most} runs at a time; give runs_per_gpu=... to share one")
+        raise UserError(f"jobs={jobs}: the GPUs ({len(gpus)}) take {most} at a time; share them with runs_per_gpu=...")
     return jobs or most or os.cpu_count() or 1
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,8 @@ def cluster(monkeypatch):
     """A cluster of a head and a second node, one CPU each; its processes and files are gone afterwards."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "240")
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "240")  # for a busy machine
+    monkeypatch.setenv("RAY_agent_register_timeout_ms", "240000")
     for name, value in CHILD.items():  # nodes inherit it
         monkeypatch.setenv(name, value)
     from ray.cluster_utils import Cluster
@@ -33,13 +35,23 @@ def cluster(monkeypatch):
         made = Cluster()
         node = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
         try:
-            made.add_node(**node)
+            made.add_node(**node, **ports())
             monkeypatch.setenv("RAY_ADDRESS", made.address)
-            made.second = made.add_node(**node)
+            made.second = made.add_node(**node, **ports())
             yield made
         finally:
             made.shutdown()
             wait_for(lambda: not processes(folder), "the end of all of Ray's processes")
+
+
+def ports() -> dict[str, int]:
+    """Free ports for a node's agents: it gives up when agents take 15 s to name their own."""
+    found = {}
+    for name in ("metrics_agent_port", "dashboard_agent_listen_port", "runtime_env_agent_port", "metrics_export_port"):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            found[name] = free.getsockname()[1]
+    return found
 
 
 def processes(words: str) -> list[str]:
