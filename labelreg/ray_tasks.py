@@ -94,6 +94,7 @@ def send_code(folder: Path, names: Sequence[str]) -> None:
 
 def _variables(environment: Mapping[str, str]) -> dict[str, str]:
     sent = {name: value for name, value in os.environ.items() if name.startswith(SENT) and name not in KEPT}
+    sent |= {name: os.path.abspath(value) for name, value in sent.items() if name.endswith("_ROOT")}
     return sent | {"MLFLOW_TRACKING_URI": tracking.address()} | dict(environment)
 
 
@@ -203,7 +204,7 @@ class Tasks:
             ray.cancel(ref, force=False, recursive=False)  # a KeyboardInterrupt in the task, which closes its run
         if self.running:
             ray.wait(list(self.running), num_returns=len(self.running), timeout=STOP_SECONDS)
-        ray.shutdown()
+        self.running = {}  # the connection stays: a study may execute steps more than once
 
 
 def _paths(step: Step) -> dict[str, str]:
