@@ -386,8 +386,8 @@ def _patiently(call: Callable[[], Result], seconds: float | None = None) -> Resu
 
 def _passes(error: Exception) -> bool:
     """Whether a later call may succeed: the database has another writer, or the server does not answer."""
-    if any(words in str(error) for words in ("database is locked", "Max retries exceeded")):
-        return True  # the second: no connection, or an answer such as 503; MLflow keeps the text of it, not the type
+    if any(words in str(error) for words in ("database is locked", "Max retries exceeded", "Connection broken")):
+        return True  # no connection, an answer such as 503, half a file: MLflow keeps the text, not the type
     inner = error.__cause__ if isinstance(error, MlflowException) else error
     if isinstance(inner, requests.ConnectionError | requests.Timeout):
         return True
