@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from analysis import AnalysisError
-from labelreg.errors import DivergedError, UserError
+from labelreg.errors import DivergedError, StoreLostError, UserError
 from labelreg.parameters import Value, parse, with_defaults
 
 USER_ERROR, RUN_FAILED, INTERRUPTED = 2, 3, 130
@@ -15,7 +15,8 @@ USER_ERROR, RUN_FAILED, INTERRUPTED = 2, 3, 130
 def command(entry_point: str, main: Callable[[dict[str, Value]], int | None], description: str) -> None:
     """Parse the command line, run `main` on its parameters, and leave with the status that design.md names.
 
-    0; 2 a user's mistake (one line); 3 a run failed; 4 a study with failed runs; 130 interrupted.
+    0; 2 a user's mistake (one line); 3 a run failed; 4 a study with failed runs; 130 interrupted, by
+    Ctrl-C or because the tracking store was away for too long.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
@@ -26,6 +27,8 @@ def command(entry_point: str, main: Callable[[dict[str, Value]], int | None], de
         status = main(given) or 0
     except (UserError, AnalysisError) as error:
         status = _fail(str(error), USER_ERROR)
+    except StoreLostError as error:
+        status = _fail(str(error), INTERRUPTED)
     except DivergedError as error:
         status = _fail(str(error), RUN_FAILED)
     except KeyboardInterrupt:

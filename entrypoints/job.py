@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from labelreg import checkpoint, corpus, metrics, models, recipes, teacher, tracking, training
+from labelreg import checkpoint, corpus, metrics, models, recipes, study, teacher, tracking, training
 from labelreg.errors import UserError
 from labelreg.methods import METHODS
 from labelreg.parameters import Value
@@ -83,35 +83,46 @@ def run(job: Job) -> Done:
     needs = METHODS[str(settings["method"])].needs
     teaching = _find_source(job, data) if needs else None
     identity = _identity(job, data, teaching)
-    if job.reuse:
-        same = f"{_with_tag(tracking.FINGERPRINT, identity)} and {_with_tag(tracking.KIND, job.kind)}"
-        found = tracking.find(same)
-        if found:
-            return _done(found[0], reused=True)
     name = " ".join(str(settings[key]) for key in ("task", "model", "init", "method")) + f" seed={settings['seed']}"
     if not job.quiet:
         print(f"{settings['device']}, threads {settings['threads']}, {settings['precision_used']}, ", end="")
         print(f"compile {settings['compile_used']}", flush=True)
-    with checkpoint.claim(where.cache / "checkpoints" / identity) as claim:
+    with checkpoint.claim(checkpoints(where, identity), wait=job.reuse) as claim:
+        if job.reuse:  # asked for here, where no other process can be training it
+            same = f"{_with_tag(tracking.FINGERPRINT, identity)} and {_with_tag(tracking.KIND, job.kind)}"
+            found = tracking.find(same)
+            if found:
+                claim.forget()
+                return done(found[0], reused=True)
         before = tracking.unfinished(claim.run_id) if settings.get("resume") == "auto" else None
-        with tracking.open_run(job.kind, name, job.parent, job.study, job.experiment, before) as opened:
+        spool = where.cache / "spool"
+        with tracking.open_run(job.kind, name, job.parent, job.study, job.experiment, before, spool) as opened:
             claim.start(opened.run_id, anew=before is None)
-            if before:
+            if before and not job.quiet:
                 print(f"going on with the interrupted run {before}", flush=True)
             teaching = teaching or (_make_source(job, data, opened) if needs else None)
             _log_start(opened, settings, data, identity, teaching)
             logits = _logits(teaching, data, where) if teaching else None
-            report = _train(job, opened, data, where, logits, identity, claim.folder)
+            report = _train(job, opened, data, where, logits, identity, claim)
             if teaching:
                 seconds = teaching.data.metrics.get("cost/train_seconds", 0.0)
                 opened.metrics({"cost/teacher_seconds": seconds}, report.epoch)
         claim.forget()
-    return _done(tracking.get(opened.run_id))
+    return done(tracking.get(opened.run_id))
+
+
+def checkpoints(where: models.Roots, identity: str) -> Path:
+    """The folder of a run's checkpoint, by its fingerprint."""
+    return where.cache / "checkpoints" / identity
+
+
+def steps_of(settings: Mapping[str, Value], examples: int) -> int:
+    """Optimiser steps of a run on so many training examples."""
+    return -(-examples // int(settings["batch_size"])) * int(settings["epochs"])
 
 
 def _compile(settings: dict[str, Value], data: corpus.PreparedTask) -> str:
-    steps = -(-len(data.splits["train"]) // int(settings["batch_size"])) * int(settings["epochs"])
-    return training.resolve_compile(str(settings["compile"]), steps)
+    return training.resolve_compile(str(settings["compile"]), steps_of(settings, len(data.splits["train"])))
 
 
 def _identity(job: Job, data: corpus.PreparedTask, teaching=None) -> str:
@@ -120,18 +131,19 @@ def _identity(job: Job, data: corpus.PreparedTask, teaching=None) -> str:
     settings["compile_used"] = _compile(settings, data)
     taught_by = teaching and teaching.data.tags[tracking.FINGERPRINT]
     if not taught_by and METHODS[str(settings["method"])].needs:
-        taught_by = _identity(_source_job(job), data)
+        taught_by = _identity(source_job(job), data)
     weights = models.weights_digest(str(settings["model"]), str(settings["init"]), where)
     return training.fingerprint(settings, data, weights, taught_by)
 
 
-def _train(job: Job, opened: tracking.Run, data: corpus.PreparedTask, where: models.Roots, logits, identity: str, keep):
+def _train(job: Job, opened: tracking.Run, data, where: models.Roots, logits, identity: str, claim: checkpoint.Claim):
     """The epochs of one run, logged as they end, and its results."""
     settings = job.settings
     model = models.load(str(settings["model"]), data.classes, str(settings["init"]), int(settings["seed"]), where)
-    for report in training.train(model, data, settings, logits, keep, progress=not job.quiet):
+    for report in training.train(model, data, settings, logits, claim.folder, progress=not job.quiet):
         dev = {f"dev/{name}": value for name, value in report.dev.items()}
         opened.metrics({"train/loss": report.train_loss, **dev}, report.epoch)
+        claim.note(f"{report.epoch}/{settings['epochs']}")
         if not job.quiet:
             print(
                 f"epoch {report.epoch}/{settings['epochs']}: loss {report.train_loss:.4f}, "
@@ -176,48 +188,38 @@ def _find_source(job: Job, data: corpus.PreparedTask):
             raise UserError(f"teacher_run_id={wanted}: not a finished training run of labelreg ({found.info.status})")
         _logits(found, data, models.roots(job.settings))
         return found
-    needed = _source_job(job)
+    needed = source_job(job)
     if needed.kind == "student":
         exact = _with_tag(tracking.FINGERPRINT, _identity(needed, data))
         return next(iter(tracking.find(f"{exact} and {_with_tag(tracking.KIND, 'student')}")), None)
     runs = tracking.find(f"{_with_tag(tracking.DATA, data.digest)} and {_with_tag(tracking.KIND, 'teacher')}")
-    names = (
-        "task",
-        "model",
-        "init",
-        "seed",
-        "lr",
-        "batch_size",
-        "epochs",
-        "weight_decay",
-        "warmup_ratio",
-        "max_length",
-        "selection",
-    )
-    fits = [
-        run
-        for run in runs
-        if all(tracking.same(run.data.params.get(name, ""), tracking.plain(needed.settings[name])) for name in names)
-    ]
-    return next(iter(fits), None)  # the oldest: a later one does not change what a study has begun
+    return teacher_among(runs, needed.settings)
 
 
-def _source_job(job: Job) -> Job:
+def teacher_among(runs: list, settings: Mapping[str, Value]):
+    """The first of the finished teacher runs that was trained with these settings, or None.
+
+    Args:
+        runs: on the same examples, oldest first: a later one does not change what a study has begun.
+    """
+    names = "task model init seed lr batch_size epochs weight_decay warmup_ratio max_length selection".split()
+
+    def fits(run) -> bool:
+        return all(tracking.same(run.data.params.get(name, ""), tracking.plain(settings[name])) for name in names)
+
+    return next(filter(fits, runs), None)
+
+
+def source_job(job: Job) -> Job:
     """The run that a student needs first: its teacher, or (Self-KD) its own fine-tuned twin."""
     settings, given = job.settings, dict(job.given)
     for name in ("alpha", "tau", "a", "phase1_epochs", "teacher_run_id", "teacher_model"):
         given.pop(name, None)
     if METHODS[str(settings["method"])].needs == "finetune":
         twin = settings_of(given | {"method": "finetune"})
-        return Job(twin, given, "student", study=job.study, experiment=job.experiment, quiet=job.quiet)
-    for name in (
-        "lr",
-        "batch_size",
-        "epochs",
-        "weight_decay",
-        "warmup_ratio",
-    ):  # the student's own; the recipe has the teacher's
-        given.pop(name, None)
+        return replace(job, settings=twin, given=given, kind="student", parent=None, reuse=True)
+    for name in "lr batch_size epochs weight_decay warmup_ratio".split():
+        given.pop(name, None)  # the student's own; the recipe has the teacher's
     given |= {
         "method": "finetune",
         "model": settings["teacher_model"],
@@ -226,30 +228,35 @@ def _source_job(job: Job) -> Job:
         "seed": settings["seed"] if str(settings["task"]).startswith("fewrel") else DEFAULT_TEACHER_SEED,
         "threads": settings["threads"],
     }
-    return Job(
-        settings_of(given, "teacher"), given, "teacher", study=job.study, experiment=job.experiment, quiet=job.quiet
-    )
+    return replace(job, settings=settings_of(given, "teacher"), given=given, kind="teacher", parent=None, reuse=True)
+
+
+def do(step: study.Step, parent: str, name: str, experiment: str) -> Done:
+    """One run of the study `name`, in a worker process: found, waited for, gone on with or trained."""
+    job = Job(settings_of(step.given), step.given, "student", parent, name, experiment, reuse=True, quiet=True)
+    return source(job) if step.kind == "teacher" else run(job)
 
 
 def source(job: Job) -> Done:
     """The run that a student learns from, found or trained now (under the job's parent)."""
     data = corpus.prepare(job.settings, models.roots(job.settings))
     found = _find_source(job, data)
-    return _done(found, reused=True) if found else run(replace(_source_job(job), parent=job.parent))
+    return done(found, reused=True) if found else run(replace(source_job(job), parent=job.parent))
 
 
 def _make_source(job: Job, data: corpus.PreparedTask, student: tracking.Run):
-    needed = replace(_source_job(job), parent=student.run_id)
+    needed = replace(source_job(job), parent=student.run_id)
     what = "fine-tuned twin" if needed.kind == "student" else "teacher"
-    print(
-        f"no {what} for {data.task} yet (model {needed.settings['model']}, seed {needed.settings['seed']}, "
-        "the recipe's settings): training it first",
-        flush=True,
-    )
-    done = run(needed)
     if not job.quiet:
-        print(f"{what}: {done.split} score {done.score:.2f} (run {done.run_id}); now the student", flush=True)
-    return tracking.get(done.run_id)
+        print(
+            f"no {what} for {data.task} yet (model {needed.settings['model']}, seed {needed.settings['seed']}, "
+            "the recipe's settings): training it first",
+            flush=True,
+        )
+    made = run(needed)
+    if not job.quiet:
+        print(f"{what}: {made.split} score {made.score:.2f} (run {made.run_id}); now the student", flush=True)
+    return tracking.get(made.run_id)
 
 
 def _logits(teaching, data: corpus.PreparedTask, where: models.Roots) -> torch.Tensor:
@@ -307,7 +314,8 @@ def _with_tag(name: str, value: str) -> str:
     return f"tags.`{name}` = '{value}'"
 
 
-def _done(found, reused: bool = False) -> Done:
+def done(found, reused: bool = False) -> Done:
+    """What a reader wants to see of a finished run."""
     scores = found.data.metrics
     which = found.data.params.get("selection", "best")
     split = "test" if f"{which}/test/score" in scores else "dev"

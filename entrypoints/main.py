@@ -1,6 +1,5 @@
 """The question in small: every method with paired seeds, then the verdicts. `mlflow run .`"""
 
-import os
 from functools import partial
 from pathlib import Path
 
@@ -9,19 +8,20 @@ from labelreg.parameters import Value
 
 STUDY_FAILED = 4
 DEFAULT_STUDY = "smoke"
+WORKERS = ("jobs", "executor", "runs_per_gpu", "ray_address")
 
 
 def main(given: dict[str, Value]) -> int:
     """Run the study that the recipe names and print scores and verdicts; 4 when runs failed."""
     from entrypoints import significance
-    from labelreg import models, recipes, study, tracking
+    from labelreg import executors, models, recipes, study, tracking
 
     name = given.pop("recipe", DEFAULT_STUDY)
     recipe = recipes.read(str(name), "study")
     if "train_file" in given and "tasks" not in given:
         given["tasks"] = [Path(str(given["train_file"])).stem]
     grid = study.lists(recipe, given)
-    own = (*recipes.LISTS, "settings", "jobs", "margin", "level")
+    own = (*recipes.LISTS, "settings", "margin", "level", *WORKERS)
     common = {key: value for key, value in given.items() if key not in own}
     # the demo's settings are made for the demo's data; an own file gets the default ones
     usual = recipes.DEFAULT if "train_file" in given else recipe.get("settings", recipes.DEFAULT)
@@ -33,10 +33,13 @@ def main(given: dict[str, Value]) -> int:
     for step in steps:
         recipes.resolve(step.given)  # a mistake in the recipe is said before anything starts
     tracking.connect()
+    threads = {"OMP_NUM_THREADS": str(common["threads"])}
+    workers = {"environment": threads, "jobs": given.get("jobs")} | {name: given[name] for name in WORKERS[1:]}
+    at_once = executors.check(steps, **workers)
     _prepare(steps)
     with tracking.open_run("study", f"study {name}", study=str(name)) as run:
         run.params({"recipe": str(name)} | {key: values for key, values in grid.items()})
-        run_ids, failed = _execute(steps, run, str(name), int(given.get("jobs") or os.cpu_count() or 1))
+        run_ids, failed = _execute(steps, run, str(name), at_once, workers)
         these = ", ".join(f"'{run_id}'" for run_id in run_ids)  # a reused run may be of another experiment
         runs = tracking.frame(None, f"attributes.run_id IN ({these or repr('')})")
         significance.report(runs, run, margin=given["margin"], level=given["level"])
@@ -60,15 +63,15 @@ def _prepare(steps) -> None:
         seen.add((settings["task"], settings["model"]))
 
 
-def _execute(steps, run, name: str, jobs: int) -> tuple[list[str], int]:
+def _execute(steps, run, name: str, at_once: int, workers: dict) -> tuple[list[str], int]:
     """Run the plan, a line per event; the ids of its finished runs, and how many did not finish."""
-    from labelreg import study, tracking
+    from labelreg import executors, tracking
 
-    print(f"study {name}: {len(steps)} runs, {jobs} at a time", flush=True)
+    print(f"study {name}: {len(steps)} runs, {at_once} at a time", flush=True)
     job = partial(work, parent=run.run_id, study=name, experiment=tracking.current_experiment())
     run_ids: list[str] = []
     count = {"done": 0, "failed": 0, "skipped": 0}
-    for event in study.execute(steps, job, jobs, {"OMP_NUM_THREADS": str(steps[0].given["threads"])}):
+    for event in executors.execute(steps, job, **workers):
         if event.state == "running":
             continue
         count[event.state] += 1

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from labelreg.errors import DivergedError, UserError
 
-FILE, OWNER, LOCK = "checkpoint.safetensors", "run_id", "lock"
+FILE, OWNER, LOCK, EPOCH = "checkpoint.safetensors", "run_id", "lock", "epoch"
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,11 @@ class Claim:
         temporary.write_text(run_id, encoding="utf-8")
         os.replace(temporary, self.folder / OWNER)
 
+    def note(self, epoch: str) -> None:
+        """How far the run is, for whoever looks on."""
+        if self.folder is not None:
+            (self.folder / EPOCH).write_text(epoch, encoding="utf-8")
+
     def forget(self) -> None:
         """The run needs no checkpoint any more."""
         if self.folder is not None:
@@ -52,24 +57,55 @@ class Claim:
 
 
 @contextmanager
-def claim(folder: Path) -> Iterator[Claim]:
+def claim(folder: Path, wait: bool = False) -> Iterator[Claim]:
     """Own `folder` while the run lives; one that is alive in another process is never taken over.
 
-    What a mistake or a diverged loss leaves behind is removed: going on would end there again.
+    With `wait` that process is waited for; without, the claim has no folder. What a mistake or a diverged loss
+    leaves behind is removed: going on would end there again. The lock is the kernel's (flock): it ends with its
+    process, however that ends. Machines that share the folder need a file system whose flock reaches all of
+    them, such as NFS 4, which frees a lost machine's locks after its lease.
+
+    Raises:
+        UserError: the file system has no locks.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+    with _locked(folder, wait) as mine:
+        if not mine:
             yield Claim(None)
             return
-        mine = Claim(folder)
         try:
-            yield mine
+            yield Claim(folder)
         except (UserError, DivergedError):
-            mine.forget()
+            Claim(folder).forget()
             raise
+
+
+@contextmanager
+def _locked(folder: Path, wait: bool) -> Iterator[bool]:
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = (folder / LOCK).open("w")
+        except FileNotFoundError:  # its owner has just removed the folder
+            continue
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            except OSError as error:
+                raise UserError(f"cache_root: the file system of {folder} has no locks ({error.strerror})") from None
+            if not _in_place(lock, folder / LOCK):  # locked is a file that its owner removed meanwhile
+                continue
+            yield True
+            return
+
+
+def _in_place(lock: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(lock.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def save(folder: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:

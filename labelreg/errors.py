@@ -1,4 +1,4 @@
-"""The two ways in which a run can end badly without being a defect of labelreg."""
+"""The ways in which a run can end badly without being a defect of labelreg."""
 
 import difflib
 from collections.abc import Iterable
@@ -10,6 +10,10 @@ class UserError(ValueError):
 
 class DivergedError(RuntimeError):
     """The loss is no longer finite: the run is marked FAILED (exit status 3)."""
+
+
+class StoreLostError(RuntimeError):
+    """The tracking store was away for too long: what runs ends as interrupted (exit status 130), and goes on later."""
 
 
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:

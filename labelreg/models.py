@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
@@ -50,11 +51,15 @@ SMALL_FILES = ["*.json", "*.txt", "*.model"]
 
 @dataclass(frozen=True)
 class Roots:
-    """Where data sets and checkpoints are read (None: the hub) and where copies are kept."""
+    """Where data sets and checkpoints are read (None: the hub) and where copies are kept.
+
+    Without `download`, what is not on this machine already is not to be had (and nothing is written).
+    """
 
     data: Path | None
     model: Path | None
     cache: Path
+    download: bool = True
 
 
 def roots(settings: Mapping[str, Value], environment: Mapping[str, str] = os.environ) -> Roots:
@@ -67,7 +72,7 @@ def roots(settings: Mapping[str, Value], environment: Mapping[str, str] = os.env
     )
 
 
-def hub_folder(hub_id: str, root: Path | None, kind: str, patterns: list[str] | None) -> Path:
+def hub_folder(hub_id: str, root: Path | None, kind: str, patterns: list[str] | None, download: bool = True) -> Path:
     """A repository of the hub as a folder: under `root` where it is there, else downloaded (and cached).
 
     Raises:
@@ -78,7 +83,7 @@ def hub_folder(hub_id: str, root: Path | None, kind: str, patterns: list[str] | 
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(hub_id, repo_type=kind, allow_patterns=patterns))
+        return Path(snapshot_download(hub_id, repo_type=kind, allow_patterns=patterns, local_files_only=not download))
     except Exception as error:  # the hub's client raises its own, httpx's and requests' types
         where = f"not under {root} and " if root else ""
         raise UserError(
@@ -103,9 +108,9 @@ def checkpoint(name: str, where: Roots) -> Path:
         if model and model.package and not (where.model and (where.model / hub_id).is_dir()):
             found = Path(str(resources.files(model.package) / "model"))
         else:
-            found = hub_folder(hub_id, where.model, "model", [*SMALL_FILES, WEIGHTS])
+            found = hub_folder(hub_id, where.model, "model", [*SMALL_FILES, WEIGHTS], where.download)
             if not any(found.glob(WEIGHTS)):
-                found = hub_folder(hub_id, where.model, "model", [*SMALL_FILES, "pytorch_model*.bin"])
+                found = hub_folder(hub_id, where.model, "model", [*SMALL_FILES, "pytorch_model*.bin"], where.download)
     if not (found / "config.json").is_file():
         raise UserError(f"model {name}: {found} has no config.json")
     return found if any(found.glob(WEIGHTS)) else _converted(found, name, where)
@@ -121,6 +126,8 @@ def _converted(source: Path, name: str, where: Roots) -> Path:
     digest = file_digest(binary)
     target = where.cache / "converted" / digest[:32]
     if not (target / "model.safetensors").is_file():
+        if not where.download:
+            raise UserError(f"model {name}: {binary} is not converted yet")
         print(f"model {name}: converting {binary.name} (sha256 {digest}) to safetensors in {target}", flush=True)
         target.mkdir(parents=True, exist_ok=True)
         for file in source.iterdir():
@@ -138,15 +145,20 @@ def _converted(source: Path, name: str, where: Roots) -> Path:
     return target
 
 
+def check_name(model: str) -> None:
+    """Raises UserError for a name that is neither registered nor a hub id nor a folder."""
+    if model not in MODELS and "/" not in model and not Path(model).is_dir():
+        raise unknown("model", model, MODELS)
+
+
 def teacher_of(model: str, task: str) -> str:
     """The teacher that a model has in the paper.
 
     Raises:
         UserError: an unknown name, or it has none.
     """
+    check_name(model)
     entry = MODELS.get(model)
-    if entry is None and "/" not in model and not Path(model).is_dir():
-        raise unknown("model", model, MODELS)
     found = entry and entry.teachers.get(task, entry.teacher)
     if not found:
         raise UserError(f"model {model} has no teacher of its own: give teacher_model=NAME (or teacher_run_id)")
@@ -321,6 +333,12 @@ def tokenizer_digest(path: Path) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file, in hex."""
+    """sha256 of a file, in hex; read once per process as long as the file stays as it is."""
+    facts = path.stat()
+    return _file_digest(path, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _file_digest(path: Path, size: int, mtime_ns: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -50,6 +50,7 @@ def text(help: str, default: str | None = None, choices: Iterable[str] = ()) -> 
 
 INITS = ("pretrained", "random")
 SELECTIONS = ("best", "last")
+EXECUTORS = ("local", "ray")
 PRECISIONS = ("auto", "bf16", "fp32")
 LARGEST_SEED = 2**32 - 1  # what every library takes
 
@@ -61,7 +62,7 @@ PARAMETERS: dict[str, Parameter] = {
     "method": text("label regularisation method", "finetune"),
     "seed": integer("fixes head initialisation, order of examples and dropout", 42, low=0, high=LARGEST_SEED),
     # settings: decided by the recipe
-    "recipe": text("settings (train_*, prepare) or study (main): a shipped name or a YAML file"),
+    "recipe": text("settings (train_*, prepare) or study (study, main): a shipped name or a YAML file"),
     "lr": Parameter("number", "peak learning rate of AdamW", low=0, open_low=True),
     "batch_size": integer("examples per step"),
     "epochs": integer("epochs in all; akd divides them into two phases"),
@@ -106,7 +107,17 @@ PARAMETERS: dict[str, Parameter] = {
     "inits": Parameter("list", "initialisations of the study, comma-separated"),
     "methods": Parameter("list", "methods of the study, comma-separated"),
     "seeds": Parameter("list", "seeds of the study, comma-separated"),
-    "jobs": integer("worker processes (default: one per core)"),
+    "executor": text("local: worker processes of this machine; ray: tasks of a Ray cluster", "local", EXECUTORS),
+    "jobs": integer("runs at a time (default: one a core, or runs_per_gpu a GPU)"),
+    "runs_per_gpu": integer("runs that share a GPU", 1),
+    "ray_address": text("auto: the cluster of this machine; local: one of the study's own; or ray://HOST:PORT", "auto"),
+    "plan_only": Parameter("flag", "true: print and log the plan, run nothing", False),
+    "until": text(
+        "all: every seed; decided: at each of `looks`, go on only with what is undecided", "all", ("all", "decided")
+    ),
+    "looks": Parameter("list", "numbers of seeds at which verdicts are tested, such as 10,14,20"),
+    "look": integer("one of them"),
+    "allow_tuned_seeds": Parameter("flag", "compare on seeds that the settings were tuned on, and say so", False),
     # analysis
     "experiment": text("experiment name or id (default: MLflow's current one)"),
     "metric": text("metric to compare (default per task: best/test/score, else best/dev/score)"),
@@ -126,12 +137,17 @@ _SETTINGS = (
 )
 _RESUME = "resume checkpoint_seconds"
 _LISTS = "tasks models inits methods seeds"
+_WORKERS = "executor jobs runs_per_gpu ray_address"
+_STUDY = (
+    f"{_SETTINGS} {_DATA} {_RESUME} settings {_LISTS} {_WORKERS} margin level plan_only until looks allow_tuned_seeds"
+)
 _RUN = f"task model init method seed {_SETTINGS} teacher_run_id {_DATA}"
 ENTRY_POINTS: dict[str, tuple[str, ...]] = {
     "prepare": tuple(_RUN.split()),
     "train_teacher": tuple(f"{_RUN} {_RESUME}".split()),
     "train_student": tuple(f"{_RUN} {_RESUME} save_model".split()),
-    "main": tuple(f"{_SETTINGS} {_DATA} {_RESUME} settings {_LISTS} jobs margin level".split()),
+    "study": tuple(_STUDY.split()),
+    "main": tuple(_STUDY.split()),
     "significance": ("experiment", "where", "metric", "reference", "margin", "level", "zeros", "output_dir"),
     "submission": ("experiment", "where", "scores", "output_dir"),
 }
@@ -167,7 +183,7 @@ def convert(name: str, value: object) -> Value:
     return result
 
 
-_SINGULAR = {"tasks": "task", "models": "model", "inits": "init", "methods": "method", "seeds": "seed"}
+_SINGULAR = {"tasks": "task", "models": "model", "inits": "init", "methods": "method", "seeds": "seed", "looks": "look"}
 
 
 def _integer(value: object) -> int:

@@ -1,19 +1,19 @@
-"""The grid of runs as a graph, and its local executor: worker processes of one compute thread each."""
+"""The grid of runs as a graph: which runs a study needs, in which order; labelreg/executors.py runs them."""
 
+import graphlib
+import hashlib
 import itertools
-import multiprocessing
-import os
-import signal
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from labelreg import recipes
-from labelreg.errors import DivergedError, UserError, unknown
+from labelreg.errors import UserError, unknown
 from labelreg.methods import METHODS
 from labelreg.parameters import Value, convert
+
+NOT_DECIDING = "data_root model_root cache_root resume checkpoint_seconds".split()  # of what a run gives
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,10 @@ class Step:
     kind: str = "student"  # or teacher
     needs: tuple[str, ...] = ()
 
-
-@dataclass(frozen=True)
-class Event:
-    """A step began, ended or failed. `result` is the job's, `reason` one line."""
-
-    step: Step
-    state: str  # running, done, failed, skipped
-    seconds: float = 0.0
-    result: Any = None
-    reason: str = ""
+    @property
+    def cell(self) -> tuple:
+        """What it shares with the runs of other seeds: kind, task, model, init, method."""
+        return (self.kind, *(self.given[axis] for axis in recipes.AXES))
 
 
 def lists(recipe: Mapping[str, Any], given: Mapping[str, Value]) -> dict[str, list]:
@@ -57,20 +51,30 @@ def lists(recipe: Mapping[str, Any], given: Mapping[str, Value]) -> dict[str, li
     return grid
 
 
-def plan(grid: Mapping[str, Sequence], given: Mapping[str, Value], teacher_of: Callable[[str, str], str]) -> list[Step]:
+def plan(
+    grid: Mapping[str, Sequence],
+    given: Mapping[str, Value],
+    teacher_of: Callable[[str, str], str],
+    without: Sequence[Mapping[str, Collection]] = (),
+) -> list[Step]:
     """Every run of the grid, teachers first, then seed by seed, so that what is done so far is paired.
 
     Args:
         given: parameters of every run (recipe included).
         teacher_of: (model, task) -> name of the teacher's model.
+        without: cells that are left out, by some of task, model, init, method.
+
+    Raises:
+        UserError: nothing is left, or selfkd without the finetune run that it learns from.
     """
     teachers: dict[str, Step] = {}
     students = []
-    cells = itertools.product(grid["seeds"], grid["tasks"], grid["models"], grid["inits"])
-    for seed, task, model, init in cells:
-        cell = f"{task} {model} {init}"
-        for method in sorted(grid["methods"], key=list(METHODS).index):
-            run = dict(given) | {"task": task, "model": model, "init": init, "seed": seed, "method": method}
+    methods = sorted(grid["methods"], key=list(METHODS).index)
+    for seed, task, model, init in itertools.product(grid["seeds"], grid["tasks"], grid["models"], grid["inits"]):
+        cell, place = f"{task} {model} {init}", {"task": task, "model": model, "init": init}
+        here = [method for method in methods if not _left_out(place | {"method": method}, without)]
+        for method in here:
+            run = dict(given) | place | {"seed": seed, "method": method}
             needs = METHODS[method].needs
             if needs == "teacher":
                 name = str(given.get("teacher_model") or teacher_of(model, task))
@@ -79,116 +83,38 @@ def plan(grid: Mapping[str, Sequence], given: Mapping[str, Value], teacher_of: C
                 teachers.setdefault(first, Step(first, run, "teacher"))
             elif needs == "finetune":
                 first = f"{cell} finetune seed={seed}"
-                if "finetune" not in grid["methods"]:
-                    raise UserError("selfkd learns from the finetune run of its seed: methods must name finetune too")
+                if "finetune" not in here:
+                    raise UserError(f"{method} learns from the finetune run of its seed: methods must name it too")
             students.append(Step(f"{cell} {method} seed={seed}", run, "student", (first,) if needs else ()))
+    if not students:
+        raise UserError("the study has no run: its recipe leaves out every one that is asked for (without)")
     return [*teachers.values(), *students]
 
 
-def execute(
-    steps: Sequence[Step], job: Callable[[Step], Any], jobs: int, environment: Mapping[str, str]
-) -> Iterator[Event]:
-    """Run every step after those that it needs, `jobs` at a time; yields what happens.
+def _left_out(place: Mapping[str, str], without: Sequence[Mapping[str, Collection]]) -> bool:
+    return any(all(place[axis] in values for axis, values in cell.items()) for cell in without)
 
-    A step whose predecessor failed is skipped. Stopping the iteration (Ctrl-C too) stops the workers,
-    each of which closes its own run first.
 
-    Args:
-        job: called in a worker process with the step; importable, its result picklable.
-        environment: variables set in the workers before anything is imported there.
+def check_order(steps: Sequence[Step]) -> None:
+    """Refuse a graph that cannot be run.
+
+    Raises:
+        UserError: two steps of one name, a step that needs one that is not there, or a cycle.
     """
-    left = {step.name: step for step in steps}
-    finished: set[str] = set()
-    workers = [_Worker(job, environment) for _ in range(min(jobs, len(left)))]
+    needs = {step.name: step.needs for step in steps}
+    if len(needs) < len(steps):
+        raise UserError("two runs of the study have one name: a task, model or teacher is named twice")
+    for name, first in ((step.name, first) for step in steps for first in step.needs):
+        if first not in needs:
+            raise UserError(f"{name} needs {first}, which the study does not have")
     try:
-        while left or any(worker.step for worker in workers):
-            for worker in workers:
-                step = None if worker.step else next((s for s in left.values() if set(s.needs) <= finished), None)
-                if step:
-                    del left[step.name]
-                    worker.start(step)
-                    yield Event(step, "running")
-            if not any(worker.step for worker in workers):
-                for step in left.values():
-                    yield Event(step, "skipped", reason=f"needs {', '.join(set(step.needs) - finished)}, which failed")
-                return
-            busy = {worker.pipe: worker for worker in workers if worker.step}
-            for pipe in wait(list(busy)):
-                event = busy[pipe].collect()
-                if event.state == "done":
-                    finished.add(event.step.name)
-                yield event
-    finally:
-        for worker in workers:
-            worker.stop()
+        graphlib.TopologicalSorter(needs).prepare()
+    except graphlib.CycleError as error:
+        raise UserError(f"the study waits for itself: {' needs '.join(reversed(error.args[1]))}") from None
 
 
-class _Worker:
-    """A process that takes one step after another; replaced when it dies."""
-
-    def __init__(self, job: Callable[[Step], Any], environment: Mapping[str, str]):
-        self.job, self.environment, self.step, self.process = job, environment, None, None
-        self.began = 0.0
-
-    def start(self, step: Step) -> None:
-        if self.process is None or not self.process.is_alive():
-            context = multiprocessing.get_context("spawn")
-            self.pipe, theirs = context.Pipe()
-            self.process = context.Process(target=_work, args=(theirs, self.job), daemon=False)
-            before = {name: os.environ.get(name) for name in self.environment}
-            os.environ.update(self.environment)  # a spawned process inherits it before its first import
-            ours = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: until a worker can close a run,
-            self.process.start()  # Ctrl-C is for this process alone
-            signal.signal(signal.SIGINT, ours)
-            for name, value in before.items():
-                os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
-            theirs.close()
-        self.step, self.began = step, time.perf_counter()
-        self.pipe.send(step)
-
-    def collect(self) -> Event:
-        step, self.step = self.step, None
-        seconds = time.perf_counter() - self.began
-        try:
-            state, value = self.pipe.recv()
-        except (EOFError, OSError):
-            self.process.join()
-            return Event(
-                step, "failed", seconds, reason=f"its worker process ended (exit status {self.process.exitcode})"
-            )
-        return Event(step, "done", seconds, value) if state == "done" else Event(step, "failed", seconds, reason=value)
-
-    def stop(self) -> None:
-        if self.process and self.process.is_alive():
-            if self.step:
-                self.process.terminate()  # its own handler closes the run
-            else:
-                self.pipe.close()
-            self.process.join(30)
-            self.process.kill()
-
-
-def _work(pipe: Connection, job: Callable[[Step], Any]) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
-    try:
-        while True:
-            try:
-                step = pipe.recv()
-            except EOFError:
-                return
-            try:
-                answer = ("done", job(step))
-            except (UserError, DivergedError) as error:
-                answer = ("failed", str(error))
-            except Exception as error:  # one run's defect must not end the study
-                answer = ("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
-            pipe.send(answer)
-    except (KeyboardInterrupt, BrokenPipeError):
-        return
-
-
-def _stop(number: int, frame: object) -> None:
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, lambda *_: None)  # not SIG_IGN: Python complains of one that is already on its way
-    raise KeyboardInterrupt
+def identity(steps: Sequence[Step], plan_digest: str) -> str:
+    """What makes two studies the same study, 32 hex digits: their plan and what is given to their runs."""
+    facts = [{key: value for key, value in step.given.items() if key not in NOT_DECIDING} for step in steps]
+    text = json.dumps([plan_digest, facts], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,11 +1,19 @@
-"""The only file that talks to MLflow: opening runs, writing the contract's names, reading runs back."""
+"""The only file that talks to MLflow: opening runs, writing the contract's names, reading runs back.
 
+Every call goes through `_patiently`: a SQLite store takes one writer at a time, and a server may be away for minutes.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import itertools
 import json
 import logging
 import os
 import shlex
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +21,20 @@ from typing import TYPE_CHECKING
 
 import requests
 
-from labelreg.errors import DivergedError, UserError, unknown
+from labelreg import patience
+from labelreg.errors import DivergedError, StoreLostError, UserError, unknown
 from labelreg.parameters import Value
+from labelreg.patience import Point, Result, Spool
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # its retries (4 minutes a call) would stop the training
 import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.tracking.context.registry import resolve_tags
 
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.WARNING)  # "creating initial tables" is no news
+# "creating initial tables" is no news, and a locked database is tried again
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,46 +51,59 @@ class Run:
 
     run_id: str
     held: frozenset[tuple[str, int]] = frozenset()  # (metric, step) that a continued run has already
+    spool: Spool | None = None  # where metrics wait; without one a call waits
 
     def params(self, values: Mapping[str, Value]) -> None:
         """Log what the run does not hold yet; what `mlflow run` logged (shell-quoted) is compared by value."""
-        held = _client().get_run(self.run_id).data.params
+        held = _patiently(lambda: _client().get_run(self.run_id)).data.params
         missing = {name: plain(value) for name, value in values.items() if value is not None and name not in held}
         for name in set(values) & set(held):
             if values[name] is not None and not same(held[name], plain(values[name])):
                 raise UserError(
                     f"{name}={unquoted(held[name])}: the run uses {plain(values[name])}; give that, or leave it out"
                 )
-        _client().log_batch(self.run_id, params=[Param(name, value) for name, value in missing.items()])
+        self._log(params=[Param(name, value) for name, value in missing.items()])
 
     def tags(self, values: Mapping[str, str]) -> None:
-        _client().log_batch(self.run_id, tags=[RunTag(name, value) for name, value in values.items()])
+        self._log(tags=[RunTag(name, value) for name, value in values.items()])
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        """Log finite numbers; an unbounded or missing value is not logged."""
+        """Log finite numbers in one batch; an unbounded or missing value is not logged.
+
+        Raises:
+            StoreLostError: the store has been away for longer than `patience.limit()`.
+        """
         now = int(time.time() * 1000)
         values = {name: value for name, value in values.items() if (name, step) not in self.held}
-        finite = {
-            name: float(value) for name, value in values.items() if value is not None and abs(value) < float("inf")
-        }
-        _client().log_batch(self.run_id, metrics=[Metric(name, value, now, step) for name, value in finite.items()])
+        points = [
+            (name, float(value), now, step)
+            for name, value in values.items()
+            if value is not None and abs(value) < float("inf")
+        ]
+        if self.spool:
+            self.spool.put(points)
+        else:
+            _patiently(lambda: _deliver(self.run_id, points))
 
     def folder(self, local: Path, path: str | None = None) -> None:
         """Store a folder's files as artifacts."""
-        _client().log_artifacts(self.run_id, str(local), path)
+        _patiently(lambda: _client().log_artifacts(self.run_id, str(local), path))
 
     def data(self, name: str, digest: str, source: str) -> None:
         """Name the data set in MLflow's own way, with labelreg's digest of all examples."""
         dataset = Dataset(name, digest, "labelreg", json.dumps({"source": source}))
         inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
         try:
-            _client().log_inputs(self.run_id, inputs)
+            _patiently(lambda: _client().log_inputs(self.run_id, inputs))
         except MlflowException:  # another worker has just registered the same data set; it is there now
-            _client().log_inputs(self.run_id, inputs)
+            _patiently(lambda: _client().log_inputs(self.run_id, inputs))
         self.tags({DATA: digest})
 
     def note(self, line: str) -> None:
         self.tags({NOTE: line})
+
+    def _log(self, **batch: list) -> None:
+        _patiently(lambda: _client().log_batch(self.run_id, **batch))
 
 
 def connect() -> None:
@@ -95,7 +121,8 @@ def connect() -> None:
                 f"MLFLOW_TRACKING_URI={uri}: the tracking server does not answer ({type(error).__name__})"
             ) from None
     try:
-        experiment = _client().get_experiment(current_experiment())
+        with _first_opening(uri):
+            experiment = _client().get_experiment(current_experiment())
     except Exception as error:  # MLflow's types, SQLAlchemy's and those of the drivers
         raise UserError(f"tracking store {uri}: {' '.join(str(error).split())[:200]}") from None
     if experiment.artifact_location.startswith("mlflow-artifacts:") and not uri.startswith("http"):
@@ -105,17 +132,45 @@ def connect() -> None:
         )
 
 
+@contextmanager
+def _first_opening(uri: str) -> Iterator[None]:
+    """Two processes that make the tables of a new SQLite file at once would collide."""
+    if not uri.startswith("sqlite"):
+        yield
+        return
+    digest = hashlib.sha256(os.path.abspath(uri.partition("///")[2]).encode()).hexdigest()[:32]
+    with Path(tempfile.gettempdir(), f"labelreg-{os.getuid()}-{digest}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def address() -> str:
+    """The tracking store, as a process with another working folder names it."""
+    uri = mlflow.get_tracking_uri()
+    kind, slashes, path = uri.partition(":///")
+    return f"{kind}{slashes}{os.path.abspath(path)}" if kind == "sqlite" and path else uri
+
+
 def current_experiment() -> str:
     """The id of MLflow's current experiment: that of the run that `mlflow run` opened, else Default."""
     if "MLFLOW_RUN_ID" in os.environ:
-        return _client().get_run(os.environ["MLFLOW_RUN_ID"]).info.experiment_id
+        return _patiently(lambda: _client().get_run(os.environ["MLFLOW_RUN_ID"])).info.experiment_id
     if "MLFLOW_EXPERIMENT_ID" in os.environ:  # first: `mlflow run` sets it beside a name of the caller's shell
         return os.environ["MLFLOW_EXPERIMENT_ID"]
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
-    if name:
-        found = _client().get_experiment_by_name(name)
-        return found.experiment_id if found else _client().create_experiment(name)
-    return "0"
+    return _patiently(lambda: _named(name)) if name else "0"
+
+
+def _named(name: str) -> str:
+    found = _client().get_experiment_by_name(name)
+    if found:
+        return found.experiment_id
+    try:
+        return _client().create_experiment(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+        return _client().get_experiment_by_name(name).experiment_id  # another process was faster
 
 
 def experiment_id(name: str | None) -> str:
@@ -126,7 +181,7 @@ def experiment_id(name: str | None) -> str:
     """
     if name is None:
         return current_experiment()
-    known = {e.name: e.experiment_id for e in mlflow.search_experiments()}
+    known = {e.name: e.experiment_id for e in _patiently(mlflow.search_experiments)}
     if name in known.values():
         return name
     if name not in known:
@@ -142,40 +197,84 @@ def open_run(
     study: str | None = None,
     experiment: str | None = None,
     continued: str | None = None,
+    spool: Path | None = None,
 ) -> Iterator[Run]:
     """A run that ends FINISHED, FAILED (with the reason as its note) or, interrupted, KILLED.
 
     The first run that a command opens is the one that `mlflow run` opened, where there is one. With
     `continued` it is that run, and the one that `mlflow run` opened becomes a launch.
+
+    Args:
+        spool: the folder where metrics wait while the store is away.
     """
-    held: set[tuple[str, int]] = set()
-    if continued:
-        if parent is None and "MLFLOW_RUN_ID" in os.environ:
-            launch = os.environ.pop("MLFLOW_RUN_ID")
-            Run(launch).tags({KIND: "launch", CONTINUED: continued})
-        for metric in _client().get_run(continued).data.metrics:
-            held |= {(metric, point.step) for point in _client().get_metric_history(continued, metric)}
-        active = mlflow.start_run(run_id=continued, nested=mlflow.active_run() is not None)
-    elif parent is None and "MLFLOW_RUN_ID" in os.environ:
-        active = mlflow.start_run(run_name=name)
-    else:
-        active = mlflow.start_run(
-            experiment_id=experiment or current_experiment(),
-            run_name=name,
-            parent_run_id=parent,
-            nested=parent is not None,
-        )
-    run = Run(active.info.run_id, frozenset(held))
+    launched = parent is None and "MLFLOW_RUN_ID" in os.environ
+    if continued and launched:
+        launch = os.environ.pop("MLFLOW_RUN_ID")
+        Run(launch).tags({KIND: "launch", CONTINUED: continued})
+        launched = False
+    run_id = continued or (os.environ.pop("MLFLOW_RUN_ID") if launched else _create(name, parent, experiment))
+    nested = mlflow.active_run() is not None
+    _patiently(lambda: mlflow.start_run(run_id=run_id, nested=nested, run_name=None if continued else name))
+    waiting = Spool(spool / f"{run_id}.jsonl", lambda points: _deliver(run_id, points), _passes) if spool else None
     try:
+        if waiting:
+            waiting.flush()
+        run = Run(run_id, _held(run_id) if continued else frozenset(), waiting)
         run.tags({KIND: kind} | ({STUDY: study} if study else {}))
         yield run
+        if waiting:
+            waiting.flush()
     except BaseException as error:
-        interrupted = isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
-        if not interrupted:
-            run.note(str(error) if isinstance(error, UserError | DivergedError) else f"{type(error).__name__}: {error}")
-        mlflow.end_run("KILLED" if interrupted else "FAILED")
+        _close(run_id, error, waiting)
         raise
-    mlflow.end_run("FINISHED")
+    _end(run_id, "FINISHED")
+
+
+def _create(name: str, parent: str | None, experiment: str | None) -> str:
+    """The id of a new run. One whose answer was lost on the way is found again instead of made twice."""
+    where = experiment or current_experiment()
+    tags = resolve_tags({"mlflow.parentRunId": parent} if parent else {})
+    began, tries = int(time.time() * 1000), itertools.count()
+
+    def create() -> str:
+        if next(tries):
+            for run in _client().search_runs([where], f"attributes.start_time = {began}"):
+                if run.info.run_name == name and run.data.tags.get("mlflow.parentRunId") == parent:
+                    return run.info.run_id
+        return _client().create_run(where, began, tags, name).info.run_id
+
+    return _patiently(create)
+
+
+def _held(run_id: str) -> frozenset[tuple[str, int]]:
+    """The (metric, step) that a run holds."""
+    client = _client()
+    names = _patiently(lambda: client.get_run(run_id)).data.metrics
+    histories = {name: _patiently(lambda name=name: client.get_metric_history(run_id, name)) for name in names}
+    return frozenset((name, point.step) for name, points in histories.items() for point in points)
+
+
+def _close(run_id: str, error: BaseException, waiting: Spool | None) -> None:
+    """End a run that did not finish; where the store is away too, `error` is what is told."""
+    gone = isinstance(error, StoreLostError)
+    interrupted = gone or isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
+    seconds = 0.0 if gone else patience.CLOSING_SECONDS if interrupted else None
+    with contextlib.suppress(StoreLostError):
+        try:
+            if waiting:
+                waiting.flush(seconds)
+            if not interrupted:
+                known = isinstance(error, UserError | DivergedError)
+                Run(run_id).note(str(error) if known else f"{type(error).__name__}: {error}")
+        finally:
+            _end(run_id, "KILLED" if interrupted else "FAILED", seconds)
+
+
+def _end(run_id: str, status: str, seconds: float | None = None) -> None:
+    try:
+        mlflow.end_run(status)  # takes the run from MLflow's list of active ones, whatever the store says
+    except Exception:
+        _patiently(lambda: _client().set_terminated(run_id, status), seconds)
 
 
 def note_failure(line: str) -> None:
@@ -183,7 +282,7 @@ def note_failure(line: str) -> None:
     run_id = os.environ.get("MLFLOW_RUN_ID")
     if run_id:
         try:
-            Run(run_id).note(line)
+            _client().set_tag(run_id, NOTE, line)
         except (MlflowException, requests.RequestException):
             return  # the store is what failed; the line is on the terminal
 
@@ -191,14 +290,16 @@ def note_failure(line: str) -> None:
 def find(where: str) -> list["mlflow.entities.Run"]:
     """Finished runs of the store that match a filter, oldest first."""
     query = f"attributes.status = 'FINISHED' and {where}"
-    return mlflow.search_runs(
-        _experiments(), filter_string=query, order_by=["attributes.start_time ASC"], output_format="list"
+    order = ["attributes.start_time ASC"]
+    return _patiently(
+        lambda: mlflow.search_runs(_experiments(), filter_string=query, order_by=order, output_format="list")
     )
 
 
 def unfinished(run_id: str | None) -> str | None:
     """The run's id, if this store has it and it did not finish."""
-    found = _client().search_runs(_experiments(), f"attributes.run_id = '{run_id}'") if run_id else []
+    where = f"attributes.run_id = '{run_id}'"
+    found = _patiently(lambda: _client().search_runs(_experiments(), where)) if run_id else []
     return run_id if found and found[0].info.status != "FINISHED" else None
 
 
@@ -209,7 +310,7 @@ def get(run_id: str) -> "mlflow.entities.Run":
         UserError: there is no such run in this store.
     """
     try:
-        return _client().get_run(run_id)
+        return _patiently(lambda: _client().get_run(run_id))
     except MlflowException:
         raise UserError(f"run {run_id}: not in the tracking store {mlflow.get_tracking_uri()}") from None
 
@@ -221,8 +322,9 @@ def download(run_id: str, path: str, target: Path) -> Path:
         UserError: the run has no such artifact.
     """
     target.mkdir(parents=True, exist_ok=True)
+    fetch = mlflow.artifacts.download_artifacts
     try:
-        return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path, dst_path=str(target)))
+        return Path(_patiently(lambda: fetch(run_id=run_id, artifact_path=path, dst_path=str(target))))
     except (MlflowException, OSError):
         raise UserError(f"run {run_id} has no artifact {path}") from None
 
@@ -234,7 +336,9 @@ def frame(experiment: str | None, where: str | None = None) -> "pd.DataFrame":
         UserError: a filter that MLflow does not understand.
     """
     try:
-        runs = mlflow.search_runs([experiment] if experiment else _experiments(), filter_string=where or "")
+        runs = _patiently(
+            lambda: mlflow.search_runs([experiment] if experiment else _experiments(), filter_string=where or "")
+        )
     except MlflowException as error:
         raise UserError(f"where={where}: {' '.join(str(error).split())[:200]}") from None
     for column in runs.columns:
@@ -270,6 +374,25 @@ def same(held: str, value: str) -> bool:
 
 def _experiments() -> list[str]:
     return [experiment.experiment_id for experiment in mlflow.search_experiments()]
+
+
+def _deliver(run_id: str, points: list[Point]) -> None:
+    _client().log_batch(run_id, metrics=[Metric(name, value, at, step) for name, value, at, step in points])
+
+
+def _patiently(call: Callable[[], Result], seconds: float | None = None) -> Result:
+    return patience.keep_trying(call, _passes, seconds)
+
+
+def _passes(error: Exception) -> bool:
+    """Whether a later call may succeed: the database has another writer, or the server does not answer."""
+    if any(words in str(error) for words in ("database is locked", "Max retries exceeded", "Connection broken")):
+        return True  # no connection, an answer such as 503, half a file: MLflow keeps the text, not the type
+    inner = error.__cause__ if isinstance(error, MlflowException) else error
+    if isinstance(inner, requests.ConnectionError | requests.Timeout):
+        return True
+    away = isinstance(error, MlflowException) and error.error_code == "TEMPORARILY_UNAVAILABLE"
+    return away and not mlflow.get_tracking_uri().startswith("sqlite")  # there it is a full disk, a missing file
 
 
 def _client() -> "mlflow.MlflowClient":

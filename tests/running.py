@@ -175,12 +175,12 @@ def session_members(session: int) -> dict[int, str]:
     return found
 
 
-def in_this_process(steps, job, jobs, environment):
-    """study.execute without worker processes, whose imports take longer than small runs."""
-    from labelreg import study
+def in_this_process(steps, job, **workers):
+    """executors.execute without worker processes, whose imports take longer than small runs."""
+    from labelreg import executors
 
     for step in steps:
-        yield study.Event(step, "done", result=job(step))
+        yield executors.Event(step, "done", result=job(step))
 
 
 def runs(kind: str | None = None) -> list:

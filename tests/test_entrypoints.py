@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from running import ROOT, artifacts, call, ended, in_this_process, measured, refused, run_of, runs, started, succeed
 
-from labelreg import recipes, study, tracking
+from labelreg import executors, recipes, tracking
 from labelreg.methods import METHODS
 
 pytest_plugins = ["running"]
@@ -63,7 +63,7 @@ def test_the_base_recipe_says_what_it_lacks(tiny):
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", STUDIES)
 def test_every_study_recipe(recipe, tiny, monkeypatch):
-    monkeypatch.setattr(study, "execute", in_this_process)  # test_study.py has the workers
+    monkeypatch.setattr(executors, "execute", in_this_process)  # test_study.py has the workers
     lists = recipes.read(recipe, "study")
     short = {name: tiny[name] for name in ("train_file", "model_root", "max_length", "batch_size")}
     said = succeed("main", **short, recipe=recipe, epochs=2, seeds=7).out

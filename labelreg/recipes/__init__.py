@@ -2,9 +2,12 @@
 
 A settings file is a list of rules, read from top to bottom; a later rule wins, and a parameter given
 by the user wins over all. `when` narrows a rule by task, model, init, method and role (teacher or
-student); `extends` names a settings file whose rules come first.
+student); `extends` names a settings file whose rules come first; `tuned_on_seeds` names the seeds that a
+search has looked at. A study is five lists and the settings that they are run with; `without` names cells
+(by task, model, init, method) that are left out.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,12 @@ SETTABLE = (
     "task model lr batch_size epochs phase1_epochs alpha tau a weight_decay warmup_ratio max_length max_train_examples"
 ).split()
 LISTS = ("tasks", "models", "inits", "methods", "seeds")
+AXES = {"task": "tasks", "model": "models", "init": "inits", "method": "methods"}  # what `without` may name
+KEYS = {
+    "settings": ("kind", "extends", "rules", "tuned_on_seeds"),
+    "study": ("kind", "settings", *LISTS, "without", "max_train_examples"),
+}
+FOLDERS = {"settings": HERE / "settings", "study": HERE / "studies"}
 DEFAULT = "default"  # the settings file used without `recipe`
 PHASE1_SHARE = 2 / 3  # table 11: 20 of 30 epochs
 
@@ -31,10 +40,14 @@ def read(name: str, kind: str) -> dict[str, Any]:
     Raises:
         UserError: no such recipe, no YAML mapping, or a recipe of the other kind.
     """
-    folder = HERE / ("studies" if kind == "study" else "settings")
-    shipped = {path.stem: path for path in folder.glob("*.yaml")}
-    path = shipped.get(name, Path(name))
+    shipped = {path.stem: path for path in FOLDERS[kind].glob("*.yaml")}
+    path = shipped.get(name) or (carried(name) if carried(name).is_file() else Path(name))
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        for other, folder in FOLDERS.items():
+            if other != kind and (folder / f"{name}.yaml").is_file():
+                raise UserError(
+                    f"recipe {name}: kind is {other!r}, here it must be {kind!r}; known: {', '.join(sorted(shipped))}"
+                )
         raise unknown(f"recipe ({kind})", name, shipped)
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -43,11 +56,52 @@ def read(name: str, kind: str) -> dict[str, Any]:
     found = recipe.get("kind") if isinstance(recipe, dict) else None
     if found != kind:
         raise UserError(f"recipe {name}: kind is {found!r}, here it must be {kind!r}")
-    keys = ("kind", "settings", *LISTS, "max_train_examples") if kind == "study" else ("kind", "extends", "rules")
     for key in recipe:
-        if key not in keys:
-            raise unknown(f"key in recipe {name}", str(key), keys)
+        if key not in KEYS[kind]:
+            raise unknown(f"key in recipe {name}", str(key), KEYS[kind])
     return recipe
+
+
+def carried(name: str) -> Path:
+    """Where a recipe of the user's own lies in a copy of the project that was sent to another machine."""
+    return HERE / "carried" / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.yaml"
+
+
+def own(name: str) -> list[str]:
+    """The settings files of the user's own that a recipe consists of: itself and those that it extends."""
+    found: list[str] = []
+    while name and not (FOLDERS["settings"] / f"{name}.yaml").is_file():
+        found.append(name)
+        name = str(read(name, "settings").get("extends") or "")
+    return found
+
+
+def without(recipe: dict[str, Any]) -> list[dict[str, list]]:
+    """The cells that a study leaves out: each by the values of some of task, model, init, method.
+
+    Raises:
+        UserError: not a list of such mappings.
+    """
+    found = recipe.get("without") or []
+    cells = found if isinstance(found, list) else [found]
+    for cell in cells:
+        if not isinstance(cell, dict) or not cell:
+            raise UserError(f"without: a list of mappings such as {{method: akd, init: random}}, not {found!r}")
+        for axis in cell:
+            if axis not in AXES:
+                raise unknown("key in without", str(axis), AXES)
+        for method in convert("methods", cell.get("method", [])):
+            if method not in METHODS:
+                raise unknown("method in without", str(method), METHODS)
+    return [{axis: convert(AXES[axis], values) for axis, values in cell.items()} for cell in cells]
+
+
+def tuned_on(name: str, seen: tuple[str, ...] = ()) -> list[int]:
+    """The seeds on which the values of a settings file (and of those that it extends) were chosen."""
+    recipe = read(name, "settings")
+    own = convert("seeds", recipe.get("tuned_on_seeds") or [])
+    before = tuned_on(str(recipe["extends"]), (*seen, name)) if "extends" in recipe and name not in seen else []
+    return sorted({*before, *own})
 
 
 def rules(name: str, seen: tuple[str, ...] = ()) -> list[dict[str, Any]]:
