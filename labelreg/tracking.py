@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import requests
 
 from labelreg import patience
-from labelreg.errors import DivergedError, StoreLostError, UserError, unknown
+from labelreg.errors import DivergedError, IncompleteError, StoreLostError, UserError, unknown
 from labelreg.parameters import Value
 from labelreg.patience import Point, Result, Spool
 
@@ -264,7 +264,7 @@ def _close(run_id: str, error: BaseException, waiting: Spool | None) -> None:
             if waiting:
                 waiting.flush(seconds)
             if not interrupted:
-                known = isinstance(error, UserError | DivergedError)
+                known = isinstance(error, UserError | DivergedError | IncompleteError)
                 Run(run_id).note(str(error) if known else f"{type(error).__name__}: {error}")
         finally:
             _end(run_id, "KILLED" if interrupted else "FAILED", seconds)
