@@ -1,13 +1,11 @@
 """A study that looks at its verdicts while it runs: on with what is undecided, and an end for the rest."""
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import pandas as pd
 
 from analysis import design as rules
-from analysis import pairing, tables
+from analysis import pairing
 from labelreg import tracking
 from labelreg.study import Step
 
@@ -21,21 +19,15 @@ def frame(done: Mapping[str, str]) -> pd.DataFrame:
     return tracking.frame(None, f"attributes.run_id IN ({these or repr('')})")
 
 
-def until_decided(
-    steps: Sequence[Step], plan: dict, carry_out: Callable[[list[Step]], Mapping[str, str]]
-) -> dict[tuple, rules.Decision]:
+def until_decided(steps: Sequence[Step], plan: dict, carry_out: Callable[[list[Step]], Mapping[str, str]]) -> None:
     """Run the seeds of each planned look, but only of what the looks before left undecided.
 
     Finetune goes on while any method of its family does.
 
     Args:
         carry_out: runs steps; run ids of all that are done, by step.
-
-    Returns:
-        The verdict on each (task, model, init, method), and the look at which it fell.
     """
     going_on = {tuple(cell) for cell in plan["cells"]}
-    decisions: dict[tuple, rules.Decision] = {}
     for look in plan["looks"]:
         seeds = set(plan["seeds"][:look])
         due = [s for s in steps if s.kind == "student" and s.cell[1:] in going_on and s.given["seed"] in seeds]
@@ -52,7 +44,6 @@ def until_decided(
         print(f"look at {look} seeds: {len(decisions) - still} decided, {still} undecided", flush=True)
         if not going_on:
             break
-    return decisions
 
 
 def decided(plan: dict, runs: pd.DataFrame, look: int) -> dict[tuple, rules.Decision]:
@@ -70,16 +61,6 @@ def decided(plan: dict, runs: pd.DataFrame, look: int) -> dict[tuple, rules.Deci
     for family in families.values():
         told |= rules.at_looks(family, plan["margin"], plan["level"], plan["looks"])
     return told
-
-
-def report(decisions: Mapping[tuple, rules.Decision], run: tracking.Run) -> None:
-    """Print and log at which look each verdict fell (looks.csv)."""
-    rows = [(*cell, decision.verdict.word, decision.look) for cell, decision in decisions.items()]
-    told = pd.DataFrame(rows, columns=["task", "model", "init", "method", "verdict", "look"])
-    print("\n" + tables.to_text(told) + "\n", flush=True)
-    with tempfile.TemporaryDirectory() as folder:
-        told.to_csv(Path(folder) / "looks.csv", index=False)
-        run.folder(Path(folder))
 
 
 def spreads(finished: Mapping[str, str]) -> dict[tuple, float]:

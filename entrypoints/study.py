@@ -1,10 +1,10 @@
 """Every run of a recipe, none of them twice, then the verdicts: `mlflow run . -e study -P recipe=table8`."""
 
-import contextlib
 import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,6 @@ from labelreg.parameters import Value
 from labelreg.study import Step
 
 ATTEMPTS = 2  # a failed run is tried once more
-PLAN = "labelreg.plan"  # tag of a study: the digest of its plan
 
 
 @dataclass(frozen=True)
@@ -23,6 +22,7 @@ class Design:
     """What a study is: its runs, and the plan that is logged before the first of them."""
 
     name: str
+    lists: dict[str, list]  # as they were asked for
     steps: list[Step]
     plan: dict
     digest: str
@@ -43,7 +43,7 @@ def main(given: dict[str, Value]) -> int:
         _plan_only(design)
     else:
         _prepare(design.steps)
-        _run(design, given)
+        _run(design)
         print("open the runs with `make ui`, or: mlflow ui --no-serve-artifacts (http://127.0.0.1:5000)", flush=True)
     return 0
 
@@ -64,7 +64,8 @@ def design_of(given: dict[str, Value]) -> Design:
     recipe = recipes.read(name, "study")
     if given.get("train_file"):
         given = {"tasks": [Path(str(given["train_file"])).stem]} | given
-    grid = study.lists(recipe, given)
+    asked = study.lists(recipe, given)
+    grid = dict(asked)
     looks = _looks(given, grid)
     steps = study.plan(grid, _common(given, recipe), models.teacher_of, recipes.without(recipe))
     study.check_order(steps)
@@ -86,7 +87,7 @@ def design_of(given: dict[str, Value]) -> Design:
             "give other seeds, or allow_tuned_seeds=true"
         )
     jobs = int(given.get("jobs") or os.cpu_count() or 1)
-    return Design(name, steps, plan, rules.plan_digest(plan), jobs, given.get("until") == "decided", tuned)
+    return Design(name, asked, steps, plan, rules.plan_digest(plan), jobs, given.get("until") == "decided", tuned)
 
 
 def _common(given: dict[str, Value], recipe: dict) -> dict[str, Value]:
@@ -176,6 +177,7 @@ def _plan_lines(design: Design, outlook) -> list[str]:
 
 def _log_plan(run, design: Design, outlook, lines: list[str]) -> None:
     from entrypoints import planning
+    from labelreg import tracking
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -183,7 +185,7 @@ def _log_plan(run, design: Design, outlook, lines: list[str]) -> None:
         (folder / "plan.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
         planning.table(outlook).to_csv(folder / "plan.csv", index=False)
         run.folder(folder)
-    run.tags({PLAN: design.digest})
+    run.tags({tracking.PLAN: design.digest})
 
 
 def _prepare(steps: Sequence[Step]) -> None:
@@ -208,37 +210,32 @@ def _prepare(steps: Sequence[Step]) -> None:
 # The runs
 
 
-def _run(design: Design, given: dict[str, Value]) -> None:
+def _run(design: Design) -> None:
     """Run what is missing under the study's run, and judge.
 
     Raises:
         IncompleteError: runs failed; the others are done and judged.
     """
-    from analysis import design as rules
     from entrypoints import looks, planning, significance
-    from labelreg import recipes
 
     with _opened(design) as run:
-        run.params({"recipe": design.name} | {name: given[name] for name in recipes.LISTS if name in given})
+        run.params({"recipe": design.name, "settings": design.steps[0].given["recipe"]} | design.lists)
         outlook = planning.look(design.steps)
         lines = _plan_lines(design, outlook)
         _log_plan(run, design, outlook, lines)
         print(lines[0], lines[1], f"{design.jobs} at a time", sep="\n", flush=True)
         work = _Work(design, run, outlook, _first_step(run))
         if design.decided:
-            decisions = looks.until_decided(design.steps, design.plan, work.carry_out)
-            looks.report(decisions, run)
-            level = rules.level_of_a_look(design.plan["level"], design.plan["looks"])
+            looks.until_decided(design.steps, design.plan, work.carry_out)
         else:
             work.carry_out(design.steps)
-            level = design.plan["level"]
-        runs = looks.frame(work.done)
-        significance.report(runs, run, margin=design.plan["margin"], level=level)
+        rule = {name: design.plan[name] for name in ("margin", "level", "looks")}
+        significance.report(looks.frame(work.done), run, **rule)
         if work.failed:
             raise IncompleteError(_what_failed(work.failed, len(design.steps)))
 
 
-@contextlib.contextmanager
+@contextmanager
 def _opened(design: Design) -> Iterator:
     """The run of the study: that of the same study interrupted before, or a new one."""
     from labelreg import checkpoint, models, study, tracking
@@ -289,27 +286,30 @@ class _Work:
                 break
             if attempt:
                 print(f"once more: {len(left)} runs that failed or waited for one that did", flush=True)
-                self.failed = {}
             done = sum(step.name in self.done for step in steps)
-            events = self._execute(left)
-            for event in progress.follow(events, self.design.name, len(steps), done, self.design.jobs, self._epoch):
-                if event.state == "done":
-                    self.done[event.step.name] = event.result.run_id
-                elif event.state != "running":
-                    self.failed[event.step.name] = event.reason
-                if event.state != "running":
-                    self._log()
+            seen = (self.design.name, len(steps), done, self.design.jobs, self._epoch)
+            with closing(self._execute(left)) as events, closing(progress.follow(events, *seen)) as shown:
+                for event in shown:
+                    self._take(event)
         return self.done
+
+    def _take(self, event) -> None:
+        if event.state == "done":
+            self.done[event.step.name] = event.result.run_id
+            self.failed.pop(event.step.name, None)
+        elif event.state != "running":
+            self.failed[event.step.name] = event.reason
+        if event.state != "running":
+            self._log()
 
     def _tell_reused(self, steps: Sequence[Step]) -> None:
         """A line for each run that another study, or this one before it was interrupted, has done already."""
         from entrypoints import progress
         from labelreg.executors import Event
 
-        there = [step for step in steps if step.name in self.reused]
-        for count, step in enumerate(there[:SHOWN], 1):
-            said = progress.said(Event(step, "done", result=self.reused.pop(step.name)))
-            print(f"[{count}/{len(steps)}] {said}", flush=True)
+        there = [(step, self.reused.pop(step.name)) for step in steps if step.name in self.reused]
+        for count, (step, result) in enumerate(there[:SHOWN], 1):
+            print(f"[{count}/{len(steps)}] {progress.said(Event(step, 'done', result=result))}", flush=True)
         if len(there) > SHOWN:
             print(f"and {len(there) - SHOWN} more (reused)", flush=True)
 
@@ -317,7 +317,7 @@ class _Work:
         from entrypoints import job
         from labelreg import executors, tracking
 
-        experiment = tracking.current_experiment()
+        experiment = tracking.get(self.run.run_id).info.experiment_id
         work: Callable = partial(job.do, parent=self.run.run_id, name=self.design.name, experiment=experiment)
         return executors.execute(
             steps, work, self.design.jobs, {"OMP_NUM_THREADS": str(self.design.steps[0].given["threads"])}
