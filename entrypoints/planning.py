@@ -200,7 +200,7 @@ def _updates(settings: Mapping[str, Value], facts: Facts | None) -> int | None:
 def _estimates(left: Sequence[Step], settings, examples, found, here: _Here | None) -> tuple[dict[str, float], str]:
     """Seconds of each step whose examples are known, by the speed of finished runs of its model, or by a probe."""
     speeds = defaultdict(list)
-    for run in found:
+    for run in found if left else ():
         speed = run.data.metrics.get("cost/tokens_per_second")
         if speed:
             speeds[_param(run, "model"), _param(run, "batch_size")].append(speed)

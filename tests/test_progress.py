@@ -1,8 +1,13 @@
 """What is shown of a study: plain lines on a pipe, bars on a terminal."""
 
+import contextlib
+import fcntl
 import os
 import re
+import struct
 import sys
+import termios
+import threading
 import time
 
 from entrypoints import progress
@@ -39,18 +44,27 @@ def test_a_line_per_event_on_a_pipe(capsys):
     ]
 
 
+def drain(terminal: int, parts: list[bytes]) -> None:
+    with contextlib.suppress(OSError):  # the other end is closed
+        while part := os.read(terminal, 4096):
+            parts.append(part)
+
+
 def test_bars_on_a_terminal(monkeypatch):
     """One line for the study, one for each running run with its epoch; failures stay in sight."""
     monkeypatch.setattr(progress, "REFRESH_SECONDS", 0.02)
     read, write = os.openpty()
+    fcntl.ioctl(write, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    parts: list[bytes] = []
+    reader = threading.Thread(target=drain, args=(read, parts))
+    reader.start()
     with os.fdopen(write, "w") as terminal:
         monkeypatch.setattr(sys, "stdout", terminal)
-        assert terminal.isatty()
         list(progress.follow(events(0.1), "smoke", 5, 2, 2, lambda name: "2/30" if name == "run a" else None))
-        terminal.flush()
         monkeypatch.undo()
-        shown = os.read(read, 1 << 16).decode()
+    reader.join()
     os.close(read)
+    shown = b"".join(parts).decode()
     assert "run a: epoch 2/30, 0 s" in shown and "run c: 0 s" in shown
     assert "run b: failed: the loss of epoch 1 is nan" in shown
     assert re.search(r"study smoke: 2 done, 2 running, 0 failed, 1 left", shown)
