@@ -15,6 +15,7 @@ from labelreg.parameters import Value
 from labelreg.study import Step
 
 ATTEMPTS = 2  # a failed run is tried once more
+WORKERS = ("jobs", "executor", "runs_per_gpu", "ray_address")
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,15 @@ class Design:
     steps: list[Step]
     plan: dict
     digest: str
-    jobs: int
+    workers: dict  # arguments of the executor
+    jobs: int  # runs at a time
     decided: bool  # whether it stops where the verdicts have fallen
     tuned: list[int]  # seeds that the settings were tuned on
 
 
 def main(given: dict[str, Value]) -> int:
     """Plan; with plan_only that is all, else run what is missing and print scores and verdicts."""
-    from labelreg import tracking
+    from labelreg import executors, tracking
 
     design = design_of(given)
     tracking.connect()
@@ -42,6 +44,7 @@ def main(given: dict[str, Value]) -> int:
     if given.get("plan_only"):
         _plan_only(design)
     else:
+        design = replace(design, jobs=executors.check(design.steps, **design.workers))
         _prepare(design.steps)
         _run(design)
         print("open the runs with `make ui`, or: mlflow ui --no-serve-artifacts (http://127.0.0.1:5000)", flush=True)
@@ -86,8 +89,18 @@ def design_of(given: dict[str, Value]) -> Design:
             f"seeds={','.join(map(str, tuned))}: the settings {steps[0].given['recipe']} were tuned on them; "
             "give other seeds, or allow_tuned_seeds=true"
         )
-    jobs = int(given.get("jobs") or os.cpu_count() or 1)
-    return Design(name, asked, steps, plan, rules.plan_digest(plan), jobs, given.get("until") == "decided", tuned)
+    return Design(
+        name=name,
+        lists=asked,
+        steps=steps,
+        plan=plan,
+        digest=rules.plan_digest(plan),
+        workers={"environment": {"OMP_NUM_THREADS": str(steps[0].given["threads"])}}
+        | {name: given.get(name) for name in WORKERS},
+        jobs=int(given.get("jobs") or os.cpu_count() or 1),
+        decided=given.get("until") == "decided",
+        tuned=tuned,
+    )
 
 
 def _common(given: dict[str, Value], recipe: dict) -> dict[str, Value]:
@@ -319,9 +332,7 @@ class _Work:
 
         experiment = tracking.get(self.run.run_id).info.experiment_id
         work: Callable = partial(job.do, parent=self.run.run_id, name=self.design.name, experiment=experiment)
-        return executors.execute(
-            steps, work, self.design.jobs, {"OMP_NUM_THREADS": str(self.design.steps[0].given["threads"])}
-        )
+        return executors.execute(steps, work, **self.design.workers)
 
     def _log(self) -> None:
         self.run.metrics({"study/done": len(self.done), "study/failed": len(self.failed)}, self.step)
