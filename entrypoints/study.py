@@ -236,7 +236,8 @@ def _run(design: Design) -> None:
         outlook = planning.look(design.steps)
         lines = _plan_lines(design, outlook)
         _log_plan(run, design, outlook, lines)
-        print(lines[0], lines[1], f"{design.jobs} at a time", sep="\n", flush=True)
+        left = len(design.steps) - len(outlook.finished)
+        print(lines[0], lines[1], f"{left} runs, {design.jobs} at a time", sep="\n", flush=True)
         work = _Work(design, run, outlook, _first_step(run))
         if design.decided:
             looks.until_decided(design.steps, design.plan, work.carry_out)

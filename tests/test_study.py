@@ -213,13 +213,18 @@ def test_a_killed_study_goes_on_and_two_at_once_run_nothing_twice(small, store):
 
     given = small | {"epochs": 40, "checkpoint_seconds": 0}
     command = python("study", **given, recipe="smoke", jobs=1)
+
+    def in_the_third() -> bool:
+        found = runs("student")
+        return len(found) == 3 and found[2].info.status == "RUNNING" and "dev/score" in found[2].data.metrics
+
     with started(command, store) as process:
-        wait_for(lambda: len(runs("student")) == 3 and list(store.glob("cache/checkpoints/*/epoch")), "a run", process)
+        wait_for(in_the_third, "a third run in training", process)
         os.killpg(process.pid, signal.SIGKILL)
         wait_for(lambda: not session_members(process.pid), "the end of every process of the study")
     (killed,) = runs("study")
     before = {run.info.run_id: run.info.status for run in runs("student") + runs("teacher")}
-    assert sorted(before.values()) == ["FINISHED"] * 3 + ["RUNNING"]
+    assert sorted(before.values()) == ["FINISHED"] * 3 + ["RUNNING"], "a teacher, two students, and the third"
 
     found = together({"one": command, "two": command}, store, LABELREG_CACHE_ROOT=str(store / "cache"))
     assert [each.status for each in found.values()] == [0, 0], found
@@ -236,8 +241,9 @@ def test_a_killed_study_goes_on_and_two_at_once_run_nothing_twice(small, store):
     assert len(going_on) == 1 and killed.info.run_id in going_on[0].out
     studies = runs("study")
     assert len(studies) == 2 and {run.info.status for run in studies} == {"FINISHED"}
-    done = [point.value for point in client.get_metric_history(killed.info.run_id, "study/done")]
-    assert done[-1] == 7 and done == sorted(done)
+    points = sorted(client.get_metric_history(killed.info.run_id, "study/done"), key=lambda point: point.step)
+    done = [point.value for point in points]
+    assert done == sorted(done) and done[-1] == 7 and len({point.step for point in points}) == len(points)
     assert answer(found["one"]) == answer(found["two"])
     assert not list(store.glob("cache/checkpoints/*")) and not list(store.glob("cache/studies/*"))
 
