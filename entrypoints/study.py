@@ -190,7 +190,6 @@ def _plan_lines(design: Design, outlook) -> list[str]:
 
 def _log_plan(run, design: Design, outlook, lines: list[str]) -> None:
     from entrypoints import planning
-    from labelreg import tracking
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -198,7 +197,6 @@ def _log_plan(run, design: Design, outlook, lines: list[str]) -> None:
         (folder / "plan.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
         planning.table(outlook).to_csv(folder / "plan.csv", index=False)
         run.folder(folder)
-    run.tags({tracking.PLAN: design.digest})
 
 
 def _prepare(steps: Sequence[Step]) -> None:
@@ -230,12 +228,14 @@ def _run(design: Design) -> None:
         IncompleteError: runs failed; the others are done and judged.
     """
     from entrypoints import looks, planning, significance
+    from labelreg import tracking
 
     with _opened(design) as run:
         run.params({"recipe": design.name, "settings": design.steps[0].given["recipe"]} | design.lists)
         outlook = planning.look(design.steps)
         lines = _plan_lines(design, outlook)
         _log_plan(run, design, outlook, lines)
+        run.tags({tracking.PLAN: design.digest})  # not of a plan alone: its seeds may never run
         left = len(design.steps) - len(outlook.finished)
         print(lines[0], lines[1], f"{left} runs, {design.jobs} at a time", sep="\n", flush=True)
         work = _Work(design, run, outlook, _first_step(run))
