@@ -4,12 +4,15 @@ from entrypoints import study
 from entrypoints.command import command
 from labelreg.parameters import Value
 
-DEFAULT_STUDY = "smoke"
+DEFAULT_STUDY, DEFAULT_SETTINGS = "smoke", "default"
 
 
 def main(given: dict[str, Value]) -> int:
     """The study of the recipe, the demo's unless another one is named."""
-    return study.main({"recipe": DEFAULT_STUDY} | given)
+    own = {"recipe": DEFAULT_STUDY}
+    if given.get("train_file"):  # the demo's settings are made for the demo's data
+        own["settings"] = DEFAULT_SETTINGS
+    return study.main(given if given.get("recipe") else own | given)
 
 
 if __name__ == "__main__":

@@ -108,11 +108,9 @@ def _common(given: dict[str, Value], recipe: dict) -> dict[str, Value]:
     from labelreg import parameters, recipes
 
     common = {key: value for key, value in given.items() if key in parameters.ENTRY_POINTS["train_student"]}
-    # a recipe's settings are made for its data; an own file gets the default ones
-    usual = recipes.DEFAULT if given.get("train_file") else recipe.get("settings", recipes.DEFAULT)
-    common["recipe"] = str(given.get("settings") or usual)
+    common["recipe"] = str(given.get("settings") or recipe.get("settings", recipes.DEFAULT))
     common.setdefault("threads", 1)
-    if "max_train_examples" in recipe and not given.get("train_file"):
+    if "max_train_examples" in recipe:
         common.setdefault("max_train_examples", parameters.convert("max_train_examples", recipe["max_train_examples"]))
     return common
 

@@ -248,6 +248,26 @@ def test_a_killed_study_goes_on_and_two_at_once_run_nothing_twice(small, store):
     assert not list(store.glob("cache/checkpoints/*")) and not list(store.glob("cache/studies/*"))
 
 
+def test_an_own_file_gets_the_same_study(tiny):
+    """The settings of the recipe; the demo's are made for its own data, so `main` alone takes the default ones."""
+    from unittest import mock
+
+    from entrypoints import main
+    from entrypoints.study import design_of
+    from labelreg.parameters import with_defaults
+
+    file = {name: tiny[name] for name in ("train_file", "model_root")}
+    table = design_of(with_defaults("study", file | {"recipe": "table8"}))
+    assert {step.given["recipe"] for step in table.steps} == {"table11"} and len(table.steps) == 57
+    assert {step.given["task"] for step in table.steps} == {"reviews"}
+    with mock.patch("entrypoints.study.main") as asked:
+        main.main(with_defaults("main", file))
+        main.main(with_defaults("main", file | {"settings": "minilm"}))
+        main.main(with_defaults("main", {}))
+    found = [(call.args[0]["recipe"], call.args[0].get("settings")) for call in asked.call_args_list]
+    assert found == [("smoke", "default"), ("smoke", "minilm"), ("smoke", None)]
+
+
 def test_seeds_that_were_tuned_on_are_barred(small, store, monkeypatch):
     rules = [{"set": {"lr": 1e-3, "batch_size": 8, "epochs": 1}}]
     settings = store / "tuned.yaml"
