@@ -205,18 +205,19 @@ def _estimates(left: Sequence[Step], settings, examples, found, here: _Here | No
         if speed:
             speeds[_param(run, "model"), _param(run, "batch_size")].append(speed)
             speeds[_param(run, "model"), None].append(speed)
-    seconds, sources = {}, set()
+    seconds, sources, probed = {}, set(), {}
     for step in left:
         own, facts = settings[step.name], examples[step.name]
         if facts is None:
             continue
         model = str(own["model"])
         known = speeds.get((model, str(own["batch_size"])), speeds.get((model, None)))
-        if not known and here and (model, None) not in speeds:
-            speeds[model, None] = known = _probe(own, here)
+        sources |= {"finished runs"} if known else set()
+        if not known and here:
+            if model not in probed:
+                probed[model] = _probe(own, here)
+            known = probed[model]
             sources |= {"a timed probe"} if known else set()
-        elif known:
-            sources.add("finished runs")
         if known:
             seconds[step.name] = _work(own, facts) / statistics.median(known)
     return seconds, " and ".join(sorted(sources))
