@@ -74,8 +74,12 @@ def answer(
     zeros: str = "wilcox",
     looks: list[int] | None = None,
     plans: list[dict] | None = None,
+    note: str = "",
 ) -> Answer:
-    """The answer on a frame of runs. `plans`: those of its studies, as `tracking.plans` reads them."""
+    """The answer on a frame of runs. `plans`: those of its studies, as `tracking.plans` reads them.
+
+    `note` marks each verdict.
+    """
     from analysis import answer as parts
     from analysis import pairing, tables
     from analysis.design import follows
@@ -84,6 +88,8 @@ def answer(
     paired = pairing.pair(runs, reference, metric)
     order = plans[0]["plan"]["seeds"] if plans else pairing.seed_order(runs)
     judged = tables.judge(paired, margin, level, zeros, looks, order)
+    if note:
+        judged["reason"] = [f"{reason}; {note}" for reason in judged["reason"]]
     sections = parts.first_sections(paired, judged, level, looks)
     plan = [] if plans is None or judged.empty else follows(plans, paired, judged, metric, margin, level, looks)
     sections += parts.last_sections(paired, plan)

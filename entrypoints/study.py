@@ -39,8 +39,6 @@ def main(given: dict[str, Value]) -> int:
 
     design = design_of(given)
     tracking.connect()
-    for line in _warnings(design):
-        print(line, flush=True)
     if given.get("plan_only"):
         _plan_only(design)
     else:
@@ -149,11 +147,9 @@ def _families(plan: dict) -> dict[tuple, int]:
     return found
 
 
-def _warnings(design: Design) -> list[str]:
-    if not design.tuned:
-        return []
-    seeds = ", ".join(map(str, design.tuned))
-    return [f"verdicts below are on seeds that the settings were tuned on ({seeds}): they favour the tuned method"]
+def _note(design: Design) -> str:
+    """What marks the verdicts on seeds that the settings were tuned on."""
+    return f"tuned on seeds of this comparison ({', '.join(map(str, design.tuned))})" if design.tuned else ""
 
 
 # The plan
@@ -242,7 +238,7 @@ def _run(design: Design) -> None:
         else:
             work.carry_out(design.steps)
         rule = {name: design.plan[name] for name in ("margin", "level", "looks")}
-        significance.report(looks.frame(work.done), run, **rule)
+        significance.report(looks.frame(work.done), run, note=_note(design), **rule)
         if work.failed:
             raise IncompleteError(_what_failed(work.failed, len(design.steps)))
 

@@ -278,7 +278,7 @@ def test_seeds_that_were_tuned_on_are_barred(small, store, monkeypatch):
     assert not runs()
     monkeypatch.setattr(executors, "execute", in_this_process)
     said = succeed("study", **given, allow_tuned_seeds="true").out
-    assert "seeds that the settings were tuned on (2)" in said
+    assert re.search(r"ls vs finetune .*: undecided.*; tuned on seeds of this comparison \(2\)", said), said
     assert runs("study")[0].data.tags["labelreg.tuned_seeds"] == "2"
 
 
