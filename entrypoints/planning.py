@@ -328,7 +328,7 @@ def _time(outlook: Outlook, left: Sequence[str], jobs: int) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as people say them: 45 s, 12 min, 3 h 20 min, 2 d 4 h."""
-    if seconds < 60:
+    if round(seconds) < 60:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     if minutes < 60:
