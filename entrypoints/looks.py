@@ -10,13 +10,14 @@ from labelreg import tracking
 from labelreg.study import Step
 
 REFERENCE = "finetune"
-FEW = 500  # finished runs that are read again for their spread; of more it would cost more than it tells
+FEW = 500  # run ids in one question to the store; of more finished runs the spread would cost more than it tells
 
 
 def frame(done: Mapping[str, str]) -> pd.DataFrame:
     """The runs of a study (run ids by step) as MLflow gives them; a reused one may be of another experiment."""
-    these = ", ".join(f"'{run_id}'" for run_id in done.values())
-    return tracking.frame(None, f"attributes.run_id IN ({these or repr('')})")
+    ids = list(done.values())
+    parts = [", ".join(map(repr, ids[i : i + FEW])) for i in range(0, len(ids), FEW)] or ["''"]
+    return pd.concat([tracking.frame(None, f"attributes.run_id IN ({part})") for part in parts], ignore_index=True)
 
 
 def until_decided(steps: Sequence[Step], plan: dict, carry_out: Callable[[list[Step]], Mapping[str, str]]) -> None:
