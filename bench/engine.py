@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,7 +29,8 @@ EPOCHS = 6 * 5 * 3  # methods, seeds, epochs of a small study
 HEAVY = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}  # BERT-base
 PADDED, DYNAMIC, GROUPED = "Trainer, pad to 128, fp32", "Trainer, dynamic, fp32", "Trainer, dynamic, grouped, auto"
 ONLINE, ONLINE_BASE = "Trainer, online KD, same size", "Trainer, online KD, BERT-base"
-RIVALS = (PADDED, DYNAMIC, GROUPED, ONLINE, ONLINE_BASE)
+TEXTBREWER = "textbrewer, KD, same size"
+RIVALS = (PADDED, DYNAMIC, GROUPED, ONLINE, ONLINE_BASE, TEXTBREWER)
 TARGETS = [  # numerator, denominator, at most
     ("finetune", PADDED, 0.12), ("finetune", GROUPED, 0.70), *((name, "finetune", 1.05) for name in list(METHODS)[1:]),
     ("kd", ONLINE, 0.50), ("kd", ONLINE_BASE, 0.20),
@@ -121,6 +123,44 @@ def rival(name: str) -> dict:
         return {"seconds": {name: time.perf_counter() - began}, "memory": training.peak_memory_mb()}
 
 
+def textbrewer_epoch() -> dict:
+    """One epoch of textbrewer's own distillation loop (fp32: its mixed precision needs apex), dynamic padding."""
+    import textbrewer
+    from torch.utils.data import DataLoader
+    from transformers import AutoModelForSequenceClassification, get_linear_schedule_with_warmup
+
+    from bench.parity import padded, rows
+
+    data, settings = prepared(method="finetune")
+    path, where = models.checkpoint("minilm", models.roots(settings)), training.device()
+    teacher, student = (
+        AutoModelForSequenceClassification.from_pretrained(path, num_labels=len(data.classes)).to(where)
+        for _ in range(2)
+    )
+    loader = DataLoader(
+        rows(data.splits["train"]), batch_size=32, shuffle=True, collate_fn=lambda batch: padded(batch, data)
+    )
+
+    def adaptor(batch, outputs):
+        return {"logits": outputs.logits, "losses": outputs.loss}
+
+    with tempfile.TemporaryDirectory() as folder:
+        distiller = textbrewer.GeneralDistiller(
+            textbrewer.TrainingConfig(output_dir=folder, device=where),
+            textbrewer.DistillationConfig(temperature=1, hard_label_weight=0.5, kd_loss_weight=0.5),
+            teacher, student, adaptor, adaptor,
+        )  # fmt: skip
+        schedule = {"num_warmup_steps": 0, "num_training_steps": len(loader)}
+        optimizer = torch.optim.AdamW(student.parameters(), lr=2e-5)
+        began = time.perf_counter()
+        with distiller:
+            distiller.train(
+                optimizer, loader, num_epochs=1, scheduler_class=get_linear_schedule_with_warmup,
+                scheduler_args=schedule, max_grad_norm=1.0,
+            )  # fmt: skip
+        return {"seconds": {TEXTBREWER: time.perf_counter() - began}, "memory": training.peak_memory_mb()}
+
+
 def gemm_rate(precision: str) -> float:
     """FLOP/s of the matrix product that the model spends most of its time in."""
     kind = torch.bfloat16 if precision == "bf16" else torch.float32
@@ -150,7 +190,8 @@ def main() -> None:
     parser.add_argument("--order", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
-        print(json.dumps(labelreg(given.order) if given.one == "labelreg" else rival(given.one)))
+        one = {"labelreg": partial(labelreg, given.order), TEXTBREWER: textbrewer_epoch}
+        print("\n" + json.dumps(one.get(given.one, partial(rival, given.one))()))
         return
     data, settings = prepared(method="finetune")
     seconds: dict[str, list[float]] = {}
@@ -197,6 +238,7 @@ def report(
     print("\n| ratio | is | at most |\n|---|---:|---:|")
     for numerator, denominator, most in TARGETS:
         print(f"| {numerator} / {denominator} | {medians[numerator] / medians[denominator]:.3f} | {most} |")
+    print(f"| kd / {TEXTBREWER} | {medians['kd'] / medians[TEXTBREWER]:.3f} | reported |")
     print(f"| peak memory, labelreg / {GROUPED} | {memory['labelreg'] / memory[GROUPED]:.3f} | 1.0 |")
     grid = (EPOCHS * medians["kd"] + teacher_pass) / (EPOCHS * medians[ONLINE])
     print(f"| {EPOCHS} kd epochs and the one teacher pass / the same by {ONLINE} | {grid:.3f} | reported |")

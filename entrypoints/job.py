@@ -84,6 +84,9 @@ def run(job: Job) -> Done:
     teaching = _find_source(job, data) if needs else None
     identity = _identity(job, data, teaching)
     name = " ".join(str(settings[key]) for key in ("task", "model", "init", "method")) + f" seed={settings['seed']}"
+    if not job.quiet:
+        print(f"{settings['device']}, threads {settings['threads']}, {settings['precision_used']}, ", end="")
+        print(f"compile {settings['compile_used']}", flush=True)
     with checkpoint.claim(checkpoints(where, identity), wait=job.reuse) as claim:
         if job.reuse:  # asked for here, where no other process can be training it
             same = f"{_with_tag(tracking.FINGERPRINT, identity)} and {_with_tag(tracking.KIND, job.kind)}"

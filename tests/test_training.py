@@ -1,6 +1,9 @@
 """The loop on a tiny model: against a plain loop, twice with one seed, stopped, resumed, diverged."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -444,3 +447,25 @@ def test_every_shipped_settings_file_trains(recipe, method, prepare, tiny_file, 
     reports = list(training.train(model, data, settings, torch.zeros(24, 3)))
     assert len(reports) == settings["epochs"]
     assert 0 < reports[-1].train_loss < 3
+
+
+ALONE = """
+import sys
+for name in ("mlflow", "optuna", "datasets"):
+    sys.modules[name] = None  # importing it is an error
+import bench.engine
+from labelreg import corpus, models, parameters, recipes, training
+given = {"train_file": sys.argv[1], "model": "bert-small", "model_root": sys.argv[2], "epochs": 1, "max_length": 16}
+settings = recipes.resolve(parameters.with_defaults("train_student", given | {"cache_root": sys.argv[3]}))
+settings |= {"precision_used": "fp32", "compile_used": "off"}
+where = models.roots(settings)
+data = corpus.prepare(settings, where)
+model = models.load("bert-small", data.classes, "pretrained", 42, where)
+print("epoch", next(training.train(model, data, settings)).epoch)
+"""
+
+
+def test_the_engine_needs_neither_mlflow_nor_optuna_nor_datasets(tiny_file, tiny_models, tmp_path):
+    command = [sys.executable, "-c", ALONE, str(tiny_file), str(tiny_models), str(tmp_path / "cache")]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[1])
+    assert ended.stdout == "epoch 1\n", ended.stderr
