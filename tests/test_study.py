@@ -145,7 +145,7 @@ def cells() -> dict[tuple[str, str], dict]:
 
 def answer(study: Ended) -> str:
     """The scores and verdicts that a study prints."""
-    return study.out.partition("\ntask ")[2].partition("\nopen")[0]
+    return study.out.partition("\ntask ")[2].partition("\nThe plan")[0]
 
 
 @pytest.mark.slow
