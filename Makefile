@@ -32,3 +32,4 @@ ui: setup
 bench: setup
 	python -m bench.engine
 	python -m bench.parity
+	python -m bench.study

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable
 
 from analysis import AnalysisError
-from labelreg.errors import DivergedError, StoreLostError, UserError
+from labelreg.errors import DivergedError, IncompleteError, StoreLostError, UserError
 from labelreg.parameters import Value, parse, with_defaults
 
-USER_ERROR, RUN_FAILED, INTERRUPTED = 2, 3, 130
+USER_ERROR, RUN_FAILED, STUDY_FAILED, INTERRUPTED = 2, 3, 4, 130
 
 
 def command(entry_point: str, main: Callable[[dict[str, Value]], int | None], description: str) -> None:
@@ -31,6 +31,8 @@ def command(entry_point: str, main: Callable[[dict[str, Value]], int | None], de
         status = _fail(str(error), INTERRUPTED)
     except DivergedError as error:
         status = _fail(str(error), RUN_FAILED)
+    except IncompleteError as error:
+        status = _fail(str(error), STUDY_FAILED)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         status = INTERRUPTED

@@ -217,7 +217,7 @@ def source_job(job: Job) -> Job:
         given.pop(name, None)
     if METHODS[str(settings["method"])].needs == "finetune":
         twin = settings_of(given | {"method": "finetune"})
-        return replace(job, settings=twin, given=given, kind="student", parent=None, reuse=True)
+        return Job(twin, given, "student", None, job.study, job.experiment, reuse=True, quiet=job.quiet)
     for name in "lr batch_size epochs weight_decay warmup_ratio".split():
         given.pop(name, None)  # the student's own; the recipe has the teacher's
     given |= {
@@ -228,7 +228,8 @@ def source_job(job: Job) -> Job:
         "seed": settings["seed"] if str(settings["task"]).startswith("fewrel") else DEFAULT_TEACHER_SEED,
         "threads": settings["threads"],
     }
-    return replace(job, settings=settings_of(given, "teacher"), given=given, kind="teacher", parent=None, reuse=True)
+    own = settings_of(given, "teacher")
+    return Job(own, given, "teacher", None, job.study, job.experiment, reuse=True, quiet=job.quiet)
 
 
 def do(step: study.Step, parent: str, name: str, experiment: str) -> Done:

@@ -1,4 +1,4 @@
-"""The ways in which a run can end badly without being a defect of labelreg."""
+"""The ways in which a run or a study can end badly without being a defect of labelreg."""
 
 import difflib
 from collections.abc import Iterable
@@ -14,6 +14,10 @@ class DivergedError(RuntimeError):
 
 class StoreLostError(RuntimeError):
     """The tracking store was away for too long: what runs ends as interrupted (exit status 130), and goes on later."""
+
+
+class IncompleteError(RuntimeError):
+    """Runs of a study failed, all others are done: its run is marked FAILED (exit status 4)."""
 
 
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:

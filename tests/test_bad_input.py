@@ -49,7 +49,22 @@ PARAMETERS = [
     ("prepare", {"max_length": 2}, ["max_length=2", "at least 4"]),
     ("prepare", {"task": "mprc", "train_file": ""}, ["unknown task 'mprc'", "'mrpc'"]),
     ("main", {"recipe": "smok"}, ["unknown recipe", "'smoke'"]),
-    ("main", {"recipe": "table9"}, ["unknown recipe (study) 'table9'"]),
+    ("main", {"recipe": "table9"}, ["recipe table9: kind is 'settings', here it must be 'study'", "table8"]),
+    ("main", {"settings": "table8"}, ["recipe table8: kind is 'study', here it must be 'settings'", "table9"]),
+    ("study", {}, ["recipe=...", "table1, table2"]),
+    ("study", {"recipe": "tabel8"}, ["unknown recipe (study) 'tabel8'", "'table8'"]),
+    ("study", {"recipe": "smoke", "seeds": "42,42", "plan_only": "true"}, ["seeds=42,42", "twice"]),
+    ("study", {"recipe": "smoke", "models": "minilm", "train_file": ""}, ["minilm has no teacher", "teacher_model"]),
+    ("study", {"recipe": "smoke", "teacher_model": "minlm", "plan_only": "true"}, ["unknown model 'minlm'"]),
+    ("study", {"recipe": "smoke", "tasks": "colla", "train_file": "", "plan_only": "true"}, ["task 'colla'", "'cola'"]),
+    ("study", {"recipe": "table8", "methods": "akd", "inits": "random"}, ["the study has no run", "without"]),
+    ("study", {"recipe": "smoke", "until": "decided"}, ["until=decided", "looks=10,14,20"]),
+    ("study", {"recipe": "smoke", "until": "sometimes"}, ["unknown until 'sometimes'", "decided"]),
+    ("study", {"recipe": "smoke", "until": "decided", "looks": "7,9"}, ["looks=7,9", "the study has 7 seeds"]),
+    ("study", {"recipe": "smoke", "until": "decided", "looks": "3,7"}, ["looks=3,7", "need 7 seeds for equivalent"]),
+    ("study", {"recipe": "smoke", "looks": "7,6"}, ["looks=7,6", "rise"]),
+    ("study", {"recipe": "smoke", "looks": "x"}, ["looks=x"]),
+    ("study", {"recipe": "smoke", "plan_only": "perhaps"}, ["plan_only=perhaps", "true or false"]),
     ("main", {"settings": "tabel9"}, ["unknown recipe", "'table9'"]),
     ("main", {"methods": "finetune,ks"}, ["unknown method 'ks'"]),
     ("main", {"seeds": "1,x"}, ["seed=x"]),
@@ -79,7 +94,7 @@ PARAMETERS = [
 def test_parameters(entry_point, given, words, tiny, tmp_path):
     if entry_point in ("prepare", "train_student", "train_teacher"):
         given = tiny | given
-    elif entry_point == "main":
+    elif entry_point in ("main", "study"):
         given = {name: tiny[name] for name in ("train_file", "model_root")} | given
     refused(call(entry_point, **given), *words)
     assert not runs(), "a run was opened for a command that could not begin"

@@ -1,5 +1,6 @@
 """What the entry points do with recipes, teachers and seeds, and what significance says of the runs."""
 
+import itertools
 import json
 import re
 import shutil
@@ -69,9 +70,9 @@ def test_every_study_recipe(recipe, tiny, monkeypatch):
     said = succeed("main", **short, recipe=recipe, epochs=2, seeds=7).out
     students = runs("student")
     cells = {(run.data.params["model"], run.data.params["init"], run.data.params["method"]) for run in students}
-    assert cells == {
-        (model, init, method) for model in lists["models"] for init in lists["inits"] for method in lists["methods"]
-    }
+    wanted = itertools.product(lists["models"], lists["inits"], lists["methods"])
+    akd = {"table8": [("distilroberta", "random", "akd")]}  # which the table leaves out
+    assert cells == set(wanted) - set(akd.get(recipe, []))
     assert {run.info.status for run in runs()} == {"FINISHED"}
     assert len(re.findall(" vs finetune .*: ", said)) == len(cells) - len(lists["models"]) * len(lists["inits"])
 

@@ -94,17 +94,87 @@ def test_every_shipped_settings_file_resolves(recipe, method, init):
         assert settings["model"] in models.MODELS
 
 
-@pytest.mark.parametrize("recipe", STUDIES)
-def test_every_shipped_study_can_be_planned(recipe):
+GLUE = ["cola", "rte", "mrpc", "sst2", "qnli", "mnli", "qqp"]
+SEEDS = [42, 549, 1237, 230, 805, 4653, 5589, 992]  # appendix A
+FIVE, FOUR = ["finetune", "ls", "tfreg", "selfkd", "kd"], ["finetune", "ls", "tfreg", "kd"]  # rows of the tables
+PAPER = {  # tasks, model, initialisations, methods, seeds, settings table; and the teacher with its runs
+    "table1": (GLUE, "distilroberta", ["pretrained"], FIVE, SEEDS[:5], "table9", "roberta-large", 7),
+    "table2": (GLUE, "bert-small", ["pretrained"], FIVE, SEEDS[:5], "table9", "bert-large", 7),
+    "table3": (GLUE, "distilgpt2", ["pretrained"], FIVE, SEEDS[:5], "table10", "gpt2", 7),
+    "table4": (["sst5"], "distilroberta", ["pretrained"], FOUR, SEEDS[:5], "table9", "roberta-large", 1),
+    "table5": (["fewrel"], "distilroberta", ["pretrained"], FOUR, SEEDS[:5], "table12", "roberta-base", 5),
+    "table7": (GLUE, "distilroberta", ["random"], FIVE, SEEDS[:5], "table9", "roberta-large", 7),
+}
+STUDENTS = {"table1": 175, "table2": 175, "table3": 175, "table4": 20, "table5": 20, "table7": 175, "table8": 56}
+STUDENTS |= {"smoke": 3 * 7 * 2, "minilm": 6 * 8 * 2 * 5}
+
+
+def planned(recipe: str) -> list[study.Step]:
     read = recipes.read(recipe, "study")
     grid = study.lists(read, {})
-    for model in grid["models"]:
-        assert model in models.MODELS
-    for task in grid["tasks"]:
-        assert task in TASKS
-    grid["seeds"] = grid["seeds"][:1]
-    for step in study.plan(grid, {"recipe": read["settings"]}, models.teacher_of):
-        assert resolve(**{"recipe": read["settings"]} | step.given)["task"] == step.given["task"]
+    return study.plan(grid, {"recipe": read["settings"]}, models.teacher_of, recipes.without(read))
+
+
+@pytest.mark.parametrize("recipe", PAPER)
+def test_a_table_has_the_papers_runs(recipe):
+    tasks, model, inits, methods, seeds, settings, teacher, teachers = PAPER[recipe]
+    steps = planned(recipe)
+    runs = [tuple(step.given[name] for name in ("task", "model", "init", "method", "seed")) for step in steps]
+    wanted = {(t, model, i, m, s) for t in tasks for i in inits for m in methods for s in seeds}
+    assert set(runs[teachers:]) == wanted and len(runs) == len(wanted) + teachers
+    assert [step.kind for step in steps[:teachers]] == ["teacher"] * teachers
+    assert all(teacher in step.name for step in steps[:teachers])
+    assert {step.given["recipe"] for step in steps} == {settings}
+
+
+def test_table_8_has_annealing_kd_pretrained_only():
+    runs = [step for step in planned("table8") if step.kind == "student"]
+    cells = {(step.given["init"], step.given["method"]) for step in runs}
+    both = {(init, method) for init in ("pretrained", "random") for method in ("finetune", "tfreg", "kd")}
+    assert cells == both | {("pretrained", "akd")}
+    assert {step.given["seed"] for step in runs} == set(SEEDS) and {step.given["task"] for step in runs} == {"sst5"}
+    settings = {step.given["method"]: recipes.resolve(step.given) for step in runs if step.given["init"] == "random"}
+    assert settings["kd"]["alpha"] == settings["tfreg"]["alpha"] == 0.9, "table 9, RI SST-5"
+    akd = next(recipes.resolve(step.given) for step in runs if step.given["method"] == "akd")
+    assert subset(akd, ("batch_size", "tau", "phase1_epochs")) == {"batch_size": 8, "tau": 10, "phase1_epochs": 20}
+
+
+@pytest.mark.parametrize("recipe", STUDIES)
+def test_every_shipped_study_can_be_planned(recipe):
+    steps = planned(recipe)
+    students = [step for step in steps if step.kind == "student"]
+    assert len({step.name for step in steps}) == len(steps)
+    assert recipe not in STUDENTS or len(students) == STUDENTS[recipe]
+    study.check_order(steps)
+    for step in {step.cell: step for step in students}.values():
+        assert step.given["model"] in models.MODELS and step.given["task"] in TASKS
+        assert resolve(**step.given)["task"] == step.given["task"]
+
+
+@pytest.mark.parametrize("recipe", STUDIES)
+def test_a_study_names_settings_and_repeats_none(recipe):
+    assert set(recipes.read(recipe, "study")) <= {"kind", "settings", "without", *recipes.LISTS}
+
+
+def test_a_study_leaves_cells_out():
+    found = recipes.without({"without": [{"method": "akd", "init": "random"}, {"task": ["cola", "rte"]}]})
+    assert found == [{"method": ["akd"], "init": ["random"]}, {"task": ["cola", "rte"]}]
+    assert recipes.without({}) == []
+    for bad, said in {
+        "akd": "a list of mappings",
+        "methd": "unknown key in without 'methd'; did you mean 'method'",
+    }.items():
+        with pytest.raises(UserError, match=said):
+            recipes.without({"without": bad if said.startswith("a list") else [{bad: "akd"}]})
+    with pytest.raises(UserError, match="unknown method in without 'adk'; did you mean 'akd'"):
+        recipes.without({"without": [{"method": "adk"}]})
+
+
+def test_seeds_that_settings_were_tuned_on(written, tmp_path):
+    first = written({"kind": "settings", "extends": "default", "tuned_on_seeds": [7, 8]}, "first.yaml")
+    assert recipes.tuned_on(first) == [7, 8] and recipes.tuned_on("default") == []
+    second = written({"kind": "settings", "extends": first, "tuned_on_seeds": 9}, "second.yaml")
+    assert recipes.tuned_on(second) == [7, 8, 9]
 
 
 def test_the_demos_study_has_the_seeds_that_two_methods_need():

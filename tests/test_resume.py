@@ -4,11 +4,25 @@ import contextlib
 import os
 import signal
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
-from running import call, finish, measured, mlflow_run, run_of, runs, session_members, started, succeed, wait_for
+from running import (
+    PATIENCE,
+    call,
+    finish,
+    measured,
+    mlflow_run,
+    run_of,
+    runs,
+    session_members,
+    started,
+    succeed,
+    wait_for,
+)
 from safetensors.torch import load_file
 
 from labelreg import checkpoint, models, recipes, training
@@ -106,6 +120,27 @@ def test_a_run_that_lives_in_another_process_is_not_taken_over(tiny, tmp_path):
         assert alive.run_id == runs("student")[0].info.run_id
     assert "going on" not in ended.out
     assert (folder / checkpoint.FILE).read_bytes() == before
+
+
+def test_a_claim_is_waited_for(tmp_path):
+    """Its owner removes the folder with the lock in it; who waited then owns the new folder, not the removed one."""
+    order = []
+
+    def wait() -> None:
+        with checkpoint.claim(tmp_path / "run", wait=True) as mine:
+            order.append("waited")
+            assert mine.folder.is_dir()
+            with checkpoint.claim(tmp_path / "run") as third:
+                assert third.folder is None, "the folder in its place is locked"
+
+    with ThreadPoolExecutor(1) as pool:
+        with checkpoint.claim(tmp_path / "run") as first:
+            waiting = pool.submit(wait)
+            time.sleep(0.2)
+            order.append("first")
+            first.forget()
+        waiting.result(PATIENCE)
+    assert order == ["first", "waited"]
 
 
 def test_a_diverged_run_leaves_nothing_to_go_on_with(tiny, tmp_path):

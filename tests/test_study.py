@@ -16,11 +16,13 @@ from running import (
     measured,
     new_store,
     python,
+    refused,
     run_of,
     runs,
     session_members,
     started,
     succeed,
+    together,
     wait_for,
 )
 
@@ -89,6 +91,41 @@ def test_lists_of_the_user_replace_those_of_the_recipe():
         study.lists(recipe | {"methods": []}, {})
 
 
+def test_cells_that_are_left_out():
+    without = [{"method": ["kd", "selfkd"], "init": ["random"]}, {"model": ["distilgpt2"], "task": ["fewrel"]}]
+    steps = study.plan(GRID, {}, teacher_of, without)
+    students = {step.cell[1:] for step in steps if step.kind == "student"}
+    assert len(students) == 2 * 2 * 2 * 4 - 2 * 2 * 2 - 2 * 4 + 2 * 1
+    assert ("sst5", "distilroberta", "random", "kd") not in students
+    assert ("sst5", "distilroberta", "pretrained", "kd") in students
+    with pytest.raises(UserError, match="the study has no run"):
+        study.plan(GRID, {}, teacher_of, [{"init": ["random", "pretrained"]}])
+    with pytest.raises(UserError, match="selfkd learns from the finetune run"):
+        study.plan(GRID, {}, teacher_of, [{"method": ["finetune"], "init": ["random"]}])
+
+
+def test_a_graph_that_cannot_be_run_is_refused():
+    def steps(**needs: str) -> list[study.Step]:
+        return [study.Step(name, {}, needs=tuple(first.split())) for name, first in needs.items()]
+
+    study.check_order(steps(a="", b="a", c="a b"))
+    with pytest.raises(UserError, match="the study waits for itself: a needs c needs b needs a"):
+        study.check_order(steps(a="c", b="a", c="b"))
+    with pytest.raises(UserError, match="b needs x, which the study does not have"):
+        study.check_order(steps(a="", b="x"))
+    with pytest.raises(UserError, match="one name"):
+        study.check_order([*steps(a=""), *steps(a="")])
+
+
+def test_a_study_is_known_by_its_plan_and_by_what_decides_its_runs():
+    def identity(given: dict, digest: str = "d") -> str:
+        return study.identity(study.plan(GRID, given, teacher_of), digest)
+
+    first = identity({"epochs": 2, "cache_root": "here"})
+    assert first == identity({"epochs": 2, "cache_root": "there", "checkpoint_seconds": 5})
+    assert len({first, identity({"epochs": 3}), identity({"epochs": 2}, "other")}) == 3
+
+
 # Whole studies, through the entry point
 
 
@@ -108,26 +145,33 @@ def cells() -> dict[tuple[str, str], dict]:
 
 def answer(study: Ended) -> str:
     """The scores and verdicts that a study prints."""
-    return study.out.partition("\ntask ")[2].partition("\nopen")[0]
+    return study.out.partition("\ntask ")[2].partition("\nThe plan")[0]
 
 
 @pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_workers_and_are_reused(small, tiny, store, empty_store, monkeypatch):
     first = succeed("main", **small, jobs=1)
-    alone, everything = cells(), runs()
+    alone, trained = cells(), len(runs("student") + runs("teacher"))
     assert sorted(alone) == [(method, seed) for method in ("finetune", "kd", "selfkd") for seed in "12"]
-    assert "7 runs, 1 at a time" in first.out and "(reused)" not in first.out
+    assert "runs to do: 7; runs done: 0" in first.out and "(reused)" not in first.out
+    lines = [line for line in first.out.splitlines() if line.startswith("[")]
+    assert len(lines) == 2 * 7, "a line when a run begins and one when it ends"
+    assert re.fullmatch(r"\[1/7\] teacher reviews .*: done, test score [\d.]+ \(\d+ s\); 6 to go, about .*", lines[1])
     run = run_of(succeed("train_student", **tiny, seed=1))  # the same run on its own, in this process
     assert measured(run) == alone["finetune", "1"]
     assert tiny["threads"] == 1 and run.data.params["threads"] == "1"
 
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "another experiment")
     with monkeypatch.context() as quick:
-        quick.setattr(executors, "execute", in_this_process)
+        quick.setattr(executors, "execute", None)  # nothing is left to execute
         again = succeed("main", **small)
     assert len(re.findall(r"\(reused\)", again.out)) == 7, again
     assert answer(again) == answer(first), "it is there wherever the runs are"
-    assert len(runs()) == len(everything) + 2, "the run on its own and the second study, and no training"
+    assert len(runs("student") + runs("teacher")) == trained + 1, "no training but the run on its own"
+    assert len(runs("study")) == 2
+    (done, study_done), _ = [(run, run.data.metrics["study/done"]) for run in runs("study")]
+    nested = {run.data.tags["mlflow.parentRunId"] for run in runs("teacher") + runs("student")[:6]}
+    assert study_done == 7 and nested == {done.info.run_id}
 
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(empty_store, store / "second"))
@@ -149,10 +193,93 @@ def test_a_failed_run_is_isolated(small, store):
     assert re.search("selfkd seed=1: skipped: needs .* which failed", ended.out), ended
     assert re.search("ls seed=1: done", ended.out), ended
     assert "Traceback" not in ended.out + ended.err
-    found = {run.data.params.get("method", "study"): run.info.status for run in runs()}
-    assert found == {"study": "FINISHED", "finetune": "FAILED", "ls": "FINISHED"}
-    note = next(run.data.tags["mlflow.note.content"] for run in runs() if run.info.status == "FAILED")
-    assert "the loss of epoch" in note
+    assert ended.out.count("finetune seed=1: failed") == 2, "it is tried once more"
+    assert ended.out.count("ls seed=1: done") == 1
+    error = ended.err.strip()
+    assert error.startswith("error: 2 of 3 runs did not finish: ") and "\n" not in error, ended
+    assert "finetune seed=1 (the loss of epoch" in error and "selfkd seed=1 (needs " in error
+    found = [(run.data.params["method"], run.info.status) for run in runs("student")]
+    assert sorted(found) == [("finetune", "FAILED"), ("finetune", "FAILED"), ("ls", "FINISHED")]
+    assert all("the loss of epoch" in run.data.tags["mlflow.note.content"] for run in runs("student")[:1])
+    (failed,) = runs("study")
+    assert failed.info.status == "FAILED" and "2 of 3 runs did not finish" in failed.data.tags["mlflow.note.content"]
+    assert (failed.data.metrics["study/done"], failed.data.metrics["study/failed"]) == (1, 2)
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on_and_two_at_once_run_nothing_twice(small, store):
+    """SIGKILL of all processes in the middle; then the same command twice at the same time."""
+    import mlflow
+
+    given = small | {"epochs": 40, "checkpoint_seconds": 0}
+    command = python("study", **given, recipe="smoke", jobs=1)
+
+    def in_the_third() -> bool:
+        found = runs("student")
+        return len(found) == 3 and found[2].info.status == "RUNNING" and "dev/score" in found[2].data.metrics
+
+    with started(command, store) as process:
+        wait_for(in_the_third, "a third run in training", process)
+        os.killpg(process.pid, signal.SIGKILL)
+        wait_for(lambda: not session_members(process.pid), "the end of every process of the study")
+    (killed,) = runs("study")
+    before = {run.info.run_id: run.info.status for run in runs("student") + runs("teacher")}
+    assert sorted(before.values()) == ["FINISHED"] * 3 + ["RUNNING"], "a teacher, two students, and the third"
+
+    found = together({"one": command, "two": command}, store, LABELREG_CACHE_ROOT=str(store / "cache"))
+    assert [each.status for each in found.values()] == [0, 0], found
+    students, teachers = runs("student"), runs("teacher")
+    assert set(before) <= {run.info.run_id for run in students + teachers}, "a run keeps its id"
+    assert len(teachers) == 1 and len(students) == 6
+    fingerprints = [run.data.tags["labelreg.fingerprint"] for run in students + teachers]
+    assert len(set(fingerprints)) == 7 and {run.info.status for run in students + teachers} == {"FINISHED"}
+    client = mlflow.MlflowClient()
+    for run in students:
+        steps = [point.step for point in client.get_metric_history(run.info.run_id, "dev/score")]
+        assert steps == list(range(1, 41)), "every epoch once"
+    going_on = [each for each in found.values() if "going on with the study that was interrupted" in each.out]
+    assert len(going_on) == 1 and killed.info.run_id in going_on[0].out
+    studies = runs("study")
+    assert len(studies) == 2 and {run.info.status for run in studies} == {"FINISHED"}
+    points = sorted(client.get_metric_history(killed.info.run_id, "study/done"), key=lambda point: point.step)
+    done = [point.value for point in points]
+    assert done == sorted(done) and done[-1] == 7 and len({point.step for point in points}) == len(points)
+    assert answer(found["one"]) == answer(found["two"])
+    assert not list(store.glob("cache/checkpoints/*")) and not list(store.glob("cache/studies/*"))
+
+
+def test_an_own_file_gets_the_same_study(tiny):
+    """The settings of the recipe; the demo's are made for its own data, so `main` alone takes the default ones."""
+    from unittest import mock
+
+    from entrypoints import main
+    from entrypoints.study import design_of
+    from labelreg.parameters import with_defaults
+
+    file = {name: tiny[name] for name in ("train_file", "model_root")}
+    table = design_of(with_defaults("study", file | {"recipe": "table8"}))
+    assert {step.given["recipe"] for step in table.steps} == {"table11"} and len(table.steps) == 57
+    assert {step.given["task"] for step in table.steps} == {"reviews"}
+    with mock.patch("entrypoints.study.main") as asked:
+        main.main(with_defaults("main", file))
+        main.main(with_defaults("main", file | {"settings": "minilm"}))
+        main.main(with_defaults("main", {}))
+    found = [(call.args[0]["recipe"], call.args[0].get("settings")) for call in asked.call_args_list]
+    assert found == [("smoke", "default"), ("smoke", "minilm"), ("smoke", None)]
+
+
+def test_seeds_that_were_tuned_on_are_barred(small, store, monkeypatch):
+    rules = [{"set": {"lr": 1e-3, "batch_size": 8, "epochs": 1}}]
+    settings = store / "tuned.yaml"
+    content = {"kind": "settings", "extends": "default", "tuned_on_seeds": [2, 7], "rules": rules}
+    settings.write_text(json.dumps(content))
+    given = small | {"settings": settings, "methods": "finetune,ls", "recipe": "smoke"}
+    refused(call("study", **given), "seeds=2", "tuned on", "allow_tuned_seeds=true")
+    assert not runs()
+    monkeypatch.setattr(executors, "execute", in_this_process)
+    said = succeed("study", **given, allow_tuned_seeds="true").out
+    assert re.search(r"ls vs finetune .*: undecided.*; tuned on seeds of this comparison \(2\)", said), said
+    assert runs("study")[0].data.tags["labelreg.tuned_seeds"] == "2"
 
 
 @pytest.mark.slow

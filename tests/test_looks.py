@@ -1,0 +1,112 @@
+"""A study that looks at its verdicts: only what is undecided goes on, and verdicts stay."""
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
+from running import runs
+
+from analysis import design
+from entrypoints import looks
+from labelreg import study
+from labelreg.models import teacher_of
+
+pytest_plugins = ["running"]
+GRID = {
+    "tasks": ["sst5", "cola"],
+    "models": ["distilroberta"],
+    "inits": ["pretrained"],
+    "methods": ["finetune", "ls", "kd"],
+    "seeds": list(range(1, 13)),
+}
+LOOKS = [8, 10, 12]
+
+
+@pytest.fixture
+def studied(store):
+    """Carries out a study whose runs have the scores that `effect` says; what was run, look by look."""
+    client = MlflowClient()
+
+    def until_decided(effect) -> list[list[study.Step]]:
+        done, carried = {}, []
+
+        def carry_out(steps):
+            carried.append(list(steps))
+            for step in steps:
+                if step.name not in done:
+                    done[step.name] = log(step)
+            return {name: run_id for name, run_id in done.items() if run_id}
+
+        def log(step) -> str | None:
+            task, model, init, method = step.cell[1:]
+            seed = step.given["seed"]
+            score = (
+                60 + seed % 3 + (0 if step.kind == "teacher" or method == "finetune" else effect(task, method, seed))
+            )
+            if score != score:
+                return None  # the run failed
+            run = client.create_run("0", tags={"labelreg.kind": step.kind})
+            cell = {"task": task, "model": model, "init": init, "method": method, "seed": str(seed)}
+            params = [Param(name, value) for name, value in cell.items()]
+            client.log_batch(run.info.run_id, [Metric("best/dev/score", score, 0, 1)], params)
+            client.set_terminated(run.info.run_id)
+            return run.info.run_id
+
+        steps = study.plan(GRID, {}, teacher_of)
+        cells = dict.fromkeys(step.cell[1:] for step in steps if step.kind == "student")
+        plan = design.make_plan(cells, GRID["seeds"], None, 0.5, 0.05, LOOKS)
+        looks.until_decided(steps, plan, carry_out)
+        return carried
+
+    return until_decided
+
+
+def ran(steps, task: str) -> dict[str, int]:
+    """How many seeds of each method were asked for."""
+    found = [step.given["method"] for step in steps if step.kind == "student" and step.given["task"] == task]
+    return {method: found.count(method) for method in dict.fromkeys(found)}
+
+
+def test_only_what_is_undecided_goes_on(studied, capsys):
+    def effect(task: str, method: str, seed: int) -> float:
+        if task == "cola":
+            return 3 + seed / 100  # decided at the first look
+        return 0.01 * (-1) ** seed if method == "kd" else 2 * (-1) ** seed  # ls stays undecided
+
+    carried = studied(effect)
+    assert [ran(steps, "cola") for steps in carried] == [{"finetune": 8, "ls": 8, "kd": 8}, {}, {}]
+    assert [ran(steps, "sst5") for steps in carried] == [
+        {"finetune": 8, "ls": 8, "kd": 8},
+        {"finetune": 10, "ls": 10},
+        {"finetune": 12, "ls": 12},
+    ]
+    assert [step.name for step in carried[0] if step.kind == "teacher"] == [
+        "teacher sst5 roberta-large",
+        "teacher cola roberta-large",
+    ]
+    assert not [step for step in carried[1] if step.kind == "teacher"], "nobody is left who needs it"
+    said = capsys.readouterr().out.splitlines()
+    assert said == [
+        "look at 8 seeds: sst5 distilroberta pretrained kd: equivalent",
+        "look at 8 seeds: cola distilroberta pretrained ls: better",
+        "look at 8 seeds: cola distilroberta pretrained kd: better",
+        "look at 8 seeds: 3 decided, 1 undecided",
+        "look at 10 seeds: 3 decided, 1 undecided",
+        "look at 12 seeds: 3 decided, 1 undecided",
+    ]
+    spreads = looks.spreads({run.info.run_id: run.info.run_id for run in runs("student")})
+    assert set(spreads) == {("cola", "distilroberta", "pretrained"), ("sst5", "distilroberta", "pretrained")}
+    assert spreads["sst5", "distilroberta", "pretrained"] == pytest.approx(2, rel=0.1), "of ls: 2, -2, 2, ..."
+    assert looks.spreads({}) == {}
+
+
+def test_it_stops_when_all_is_decided(studied, capsys):
+    carried = studied(lambda task, method, seed: -4 - seed / 100)
+    assert len(carried) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "look at 8 seeds: 4 decided, 0 undecided"
+
+
+def test_a_seed_without_a_pair_does_not_shift_the_others(studied):
+    """A failed run leaves a gap: the look has fewer pairs, and the method goes on."""
+    nan = float("nan")
+    carried = studied(lambda task, method, seed: nan if method == "kd" and seed in (3, 4) else 3 + seed / 100)
+    assert [ran(steps, "sst5") for steps in carried] == [{"finetune": 8, "ls": 8, "kd": 8}, {"finetune": 10, "kd": 10}]

@@ -1,0 +1,119 @@
+"""What is known of a study before it runs: counts, what is done, steps and time; and nothing is prepared for it."""
+
+import re
+
+import pytest
+from running import in_this_process, runs, succeed
+
+from entrypoints import planning
+from labelreg import executors
+
+pytest_plugins = ["running"]
+
+
+@pytest.fixture
+def small(tiny, settings_file) -> dict:
+    """A study of three methods and two seeds."""
+    names = ("train_file", "model_root", "max_length")
+    lists = {"models": "bert-small", "inits": "pretrained", "methods": "finetune,selfkd,kd", "seeds": "1,2"}
+    settings = settings_file(lr=1e-3, batch_size=8, epochs=1, teacher={"epochs": 1})
+    return {name: tiny[name] for name in names} | lists | {"settings": settings, "recipe": "smoke"}
+
+
+def planned(**given) -> str:
+    return succeed("study", **given, plan_only="true").out
+
+
+@pytest.mark.parametrize("recipe, students, teachers", [("table8", 56, "1 teacher"), ("table5", 20, "5 teachers")])
+def test_a_plan_needs_neither_data_nor_weights(store, recipe, students, teachers):
+    said = planned(recipe=recipe)
+    assert said.startswith(f"study {recipe}: {students} students, {teachers}, 0 reused\n")
+    left = students + int(teachers[0])
+    assert f"runs to do: {left}; runs done: 0; steps: unknown until prepared; time: unknown until prepared" in said
+    (run,) = runs("study")
+    assert run.info.status == "FINISHED" and "labelreg.plan" not in run.data.tags, "no study has begun"
+    assert not list(store.glob("cache/prepared/*")) and not list(store.glob("cache/checkpoints/*"))
+
+
+def test_the_plan_is_logged_as_a_table_and_as_a_record(store):
+    import json
+
+    import mlflow
+    import pandas as pd
+
+    said = planned(recipe="table8", margin=0.7)
+    (run,) = runs("study")
+
+    def logged(name: str) -> str:
+        return mlflow.artifacts.load_text(f"runs:/{run.info.run_id}/{name}")
+
+    assert logged("plan.txt") == said
+    plan = json.loads(logged("plan.json"))
+    assert len(plan["cells"]) == 7 and ["sst5", "distilroberta", "pretrained", "akd"] in plan["cells"]
+    assert (len(plan["seeds"]), plan["margin"], plan["level"], plan["looks"]) == (8, 0.7, 0.05, [])
+    table = pd.read_csv(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="plan.csv"))
+    assert table["runs"].tolist() == [1, *[8] * 7] and table["left"].sum() == 57
+    assert "sst5 distilroberta random: better or worse: can be reached (needs 7 seeds)" in said
+
+
+def test_what_is_done_is_known_before_anything_runs(small, store, monkeypatch):
+    monkeypatch.setattr(executors, "execute", in_this_process)
+    assert "steps: unknown until prepared" in planned(**small), "an own file's examples are not counted yet"
+    succeed("study", **small)
+    (study,) = [run for run in runs("study") if "labelreg.plan" in run.data.tags]
+    assert len(study.data.tags["labelreg.plan"]) == 32
+    trained = {run.data.tags["labelreg.fingerprint"] for kind in ("student", "teacher") for run in runs(kind)}
+    said = planned(**small)
+    assert said.startswith("study smoke: 6 students, 1 teacher, 7 reused\nruns to do: 0; runs done: 7; steps: 0; time:")
+
+    more = planned(**small | {"seeds": "1,2,3"})
+    assert "9 students, 1 teacher, 7 reused\nruns to do: 3; runs done: 7; steps: 18; time: about" in more
+    assert "(from finished runs)" in more
+    outlook = planning.look(_steps(small))
+    assert set(outlook.fingerprints.values()) == trained, "the fingerprints that the runs have"
+    assert len(outlook.finished) == len(outlook.steps) == 7 and not outlook.unsure and not outlook.begun
+
+    monkeypatch.setenv("LABELREG_CACHE_ROOT", str(store / "elsewhere"))
+    unsure = planned(**small | {"seeds": "1,2,3"})
+    assert "0 reused (of 7 more: unknown until prepared)" in unsure
+    assert not (store / "elsewhere" / "prepared").exists()
+
+    monkeypatch.setattr(executors, "execute", None)  # nothing is left to execute
+    assert "7 reused" in succeed("study", **small).out
+    assert {run.data.tags["labelreg.fingerprint"] for kind in ("student", "teacher") for run in runs(kind)} == trained
+
+
+def _steps(small: dict):
+    from entrypoints.study import design_of
+    from labelreg.parameters import parse, with_defaults
+
+    return design_of(with_defaults("study", parse("study", [f"--{k}={v}" for k, v in small.items()]))).steps
+
+
+def test_time_without_finished_runs_is_measured(small, store):
+    succeed("prepare", **{name: small[name] for name in ("train_file", "model_root", "max_length")}, model="bert-small")
+    said = planned(**small | {"methods": "finetune,ls"})
+    assert re.search(r"steps: 24; time: about \d+ s with jobs=\d+ \(from a timed probe\)", said), said
+
+
+def test_a_rough_speed_is_positive_and_of_this_machine(small, store, prepare, tiny_file):
+    from entrypoints import job
+
+    settings = job.settings_of(next(step for step in _steps(small) if step.kind == "student").given)
+    data = prepare(train_file=str(tiny_file))
+    assert 1 < planning.measured(settings) < 1e7
+    part = planning._some(data.splits["train"], [3, 1])
+    assert part.labels.tolist() == data.splits["train"].labels[[3, 1]].tolist()
+    assert part.lengths.tolist() == data.splits["train"].lengths[[3, 1]].tolist()
+    start = int(data.splits["train"].offsets[3])
+    assert (
+        part.ids[: int(part.lengths[0])].tolist() == data.splits["train"].ids[start:][: int(part.lengths[0])].tolist()
+    )
+
+
+@pytest.mark.parametrize(
+    "seconds, words", [(0, "0 s"), (59, "59 s"), (60, "1 min"), (3600, "1 h 0 min"), (12_000, "3 h 20 min")]
+)
+def test_durations(seconds, words):
+    assert planning.duration(seconds) == words
+    assert planning.duration(2 * 86_400 + 4 * 3600) == "2 d 4 h"
