@@ -1,0 +1,219 @@
+"""Before the runs: what a design can decide, planned looks at the data, and whether a plan was followed.
+
+Looking twice is paid for by Bonferroni: L planned looks test at level / L each, so that a family holds its
+level over all looks. At each look Holm's family is the planned one: who was decided at an earlier look stays in
+it with the differences of that look, and keeps the verdict. (The first false rejection has p <= level / (L t), t
+the number of true nulls, at one of L looks: at most `level` in all.) Left out on purpose: boundaries that spend
+less at first (O'Brien and Fleming), which few seeds cannot reach, and power from an observed effect.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from analysis import AnalysisError
+from analysis.hypothesis import Verdict, detectable_effect, least_seeds, seeds_needed, verdicts
+
+DIFFERENT, EQUIVALENT = "better or worse", "equivalent"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What `seeds` can decide in a family of `methods` compared with one reference.
+
+    can_differ, can_equal: whether better or worse, and equivalent, can be reached at all after Holm; least_differ,
+    least_equal: the fewest seeds for each. detectable: the effect, in sd of the paired differences, found with
+    power 0.8 (None below least_differ). seeds_for_margin: seeds that find an effect of the margin with that power
+    (None without a spread). level: of each look.
+    """
+
+    seeds: int
+    methods: int
+    margin: float
+    level: float
+    looks: tuple[int, ...]
+    spread: float | None
+    can_differ: bool
+    can_equal: bool
+    least_differ: int
+    least_equal: int
+    detectable: float | None
+    seeds_for_margin: int | None
+
+    def lines(self) -> list[str]:
+        """Plain sentences for people, one fact each."""
+        if not self.methods:
+            return ["one method only: there is nothing to compare it with"]
+        family = "one method" if self.methods == 1 else f"a family of {self.methods} methods (Holm)"
+        said = [f"{_seeds(self.seeds)}, {family}, margin {self.margin:g}, level {self.level:.4g}{self._at_looks()}"]
+        said.append(_reach(DIFFERENT, self.can_differ, self.least_differ))
+        said.append(_reach(EQUIVALENT, self.can_equal, self.least_equal))
+        if self.detectable is not None:
+            points = "" if self.spread is None else f", {self.detectable * self.spread:.2f} points at that spread"
+            said.append(f"shown with power 0.8: an effect of {self.detectable:.2f} sd of the differences{points}")
+        if self.seeds_for_margin is None:
+            said.append(f"seeds for an effect of {self.margin:g} points: unknown until a spread is known")
+        else:
+            spread = f"with differences of sd {self.spread:.2f}"
+            said.append(f"seeds for an effect of {self.margin:g} points, {spread}: {self.seeds_for_margin:,}")
+        return said
+
+    def _at_looks(self) -> str:
+        if not self.looks:
+            return ""
+        return f" at each of {len(self.looks)} looks ({', '.join(map(str, self.looks))} seeds)"
+
+
+def gate(
+    seeds: int, methods: int, margin: float, level: float, looks: Sequence[int] = (), spread: float | None = None
+) -> Gate:
+    """What a plan can decide, before anything is spent.
+
+    `seeds`: planned in all; `methods`: compared with the reference in one family, without it (settings count);
+    `margin` and `spread` (sd of the paired differences, from earlier runs) in points; `level` of the whole
+    study, of which each of the `looks` gets its share. Raises AnalysisError for a margin that is not above 0.
+    """
+    share = level_of_a_look(level, looks)
+    verdicts({}, margin, share)  # a mistake is one before the runs too
+    k = max(methods, 1)
+    least = least_seeds(k, share)
+    return Gate(
+        seeds=seeds,
+        methods=methods,
+        margin=margin,
+        level=share,
+        looks=tuple(looks),
+        spread=spread,
+        can_differ=methods > 0 and seeds >= least,
+        can_equal=methods > 0 and seeds >= least - 1,
+        least_differ=least,
+        least_equal=least - 1,
+        detectable=detectable_effect(seeds, k, share) if methods else None,
+        seeds_for_margin=None if spread is None or not methods else seeds_needed(spread, margin, k, share),
+    )
+
+
+def level_of_a_look(level: float, looks: Sequence[int] = ()) -> float:
+    """The level at which each of the planned looks tests: level / L."""
+    return level / max(len(looks), 1)
+
+
+def check_looks(looks: Sequence[int], methods: int, level: float) -> None:
+    """Refuse looks that do not rise, and a look at which a family of `methods` could decide nothing.
+
+    Raises AnalysisError: with the least n at which equivalence, and a difference, could be called.
+    """
+    given = ",".join(map(str, looks))
+    if any(n < 1 for n in looks) or list(looks) != sorted(set(looks)):
+        raise AnalysisError(f"looks={given}: numbers of seeds that rise, such as 10,14,20")
+    share = level_of_a_look(level, looks)
+    least = least_seeds(max(methods, 1), share)
+    if looks and looks[0] < least - 1:
+        family = "one method" if methods <= 1 else f"{methods} methods"
+        raise AnalysisError(
+            f"looks={given}: a look at {_seeds(looks[0])} could decide nothing, whatever the data: {family} at "
+            f"{level:g}/{len(looks)} need {least - 1} seeds for equivalent, {least} for better or worse"
+        )
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A verdict and the look (number of seeds) at which it fell; for the undecided the last look that was taken.
+
+    look is None where not even the first look has been reached; the verdict is then on no differences.
+    """
+
+    verdict: Verdict
+    look: int | None
+
+
+def at_looks(
+    families: Mapping, margin: float, level: float, looks: Sequence[int], zeros: str = "wilcox"
+) -> dict[object, Decision]:
+    """The verdict on each method of one family, tested at planned looks; a verdict once reached stays.
+
+    `families`: method to its differences in the order of the planned seeds, None (or NaN) for a seed that was run
+    without giving a pair; a method that was decided and no longer run is simply shorter. A look is taken once an
+    undecided method has as many. What lies beyond the last look that was taken is not used. Raises AnalysisError
+    as `verdicts` and `check_looks` do.
+    """
+    check_looks(looks, len(families), level)
+    share = level_of_a_look(level, looks)
+    samples = {method: list(d) for method, d in families.items()}
+    none = verdicts({method: [] for method in samples}, margin, share, zeros)
+    found = {method: Decision(verdict, None) for method, verdict in none.items()}
+    used: dict[object, list] = {method: [] for method in samples}
+    open_ = set(samples)
+    for look in looks:
+        if not any(len(samples[method]) >= look for method in open_):
+            break
+        used |= {method: [x for x in samples[method][:look] if not _missing(x)] for method in open_}
+        told = verdicts(used, margin, share, zeros)
+        found |= {method: Decision(told[method], look) for method in open_}
+        open_ = {method for method in open_ if told[method].word == "undecided"}
+    return found
+
+
+def undecided(
+    families: Mapping, margin: float, level: float, looks: Sequence[int], at: int, zeros: str = "wilcox"
+) -> set:
+    """The methods of one family that are still undecided at the look `at`: those to go on with.
+
+    `families` as in `at_looks`; differences beyond `at` are not looked at.
+    """
+    if at not in looks:
+        raise AnalysisError(f"a look at {at} was not planned; looks={','.join(map(str, looks))}")
+    cut = {method: list(d)[:at] for method, d in families.items()}
+    decisions = at_looks(cut, margin, level, looks, zeros)
+    return {method for method, decision in decisions.items() if decision.verdict.word == "undecided"}
+
+
+def make_plan(
+    cells: Iterable[Sequence[str]],
+    seeds: Sequence[int],
+    metric: str | None,
+    margin: float,
+    level: float,
+    looks: Sequence[int] = (),
+) -> dict:
+    """A study's plan as it is logged (plan.json) before its first run.
+
+    `cells`: (task, model, init, method), the reference's too; `seeds` in the order in which they are run;
+    `metric` None is the default (test where every run of a task has it, else dev).
+    """
+    return {
+        "cells": [list(map(str, cell)) for cell in cells],
+        "seeds": list(seeds),
+        "metric": metric,
+        "margin": margin,
+        "level": level,
+        "looks": list(looks),
+    }
+
+
+def plan_digest(plan: dict) -> str:
+    """32 hex digits of the sha256 of a plan, the same whatever the order of its keys or the type of a number."""
+    text = json.dumps(_plain(plan), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _plain(value):
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _missing(difference) -> bool:
+    return difference is None or math.isnan(difference)
+
+
+def _reach(word: str, can: bool, least: int) -> str:
+    return f"{word}: {'can be reached' if can else 'cannot be reached, whatever the data'} (needs {_seeds(least)})"
+
+
+def _seeds(n: int) -> str:
+    return f"{n} seed" if n == 1 else f"{n} seeds"
