@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from analysis import AnalysisError
 from analysis.hypothesis import Verdict, detectable_effect, least_seeds, seeds_needed, verdicts
@@ -122,7 +122,7 @@ def check_looks(looks: Sequence[int], methods: int, level: float) -> None:
 class Decision:
     """A verdict and the look (number of seeds) at which it fell; for the undecided the last look that was taken.
 
-    look is None where not even the first look has been reached; the verdict is then on no differences.
+    look is None, and the word undecided, where not even the first look has been reached.
     """
 
     verdict: Verdict
@@ -142,18 +142,41 @@ def at_looks(
     check_looks(looks, len(families), level)
     share = level_of_a_look(level, looks)
     samples = {method: list(d) for method, d in families.items()}
-    none = verdicts({method: [] for method in samples}, margin, share, zeros)
-    found = {method: Decision(verdict, None) for method, verdict in none.items()}
+    found: dict[object, Decision] = {}
     used: dict[object, list] = {method: [] for method in samples}
-    open_ = set(samples)
+    open_ = list(samples)
     for look in looks:
         if not any(len(samples[method]) >= look for method in open_):
             break
-        used |= {method: [x for x in samples[method][:look] if not _missing(x)] for method in open_}
+        used |= {method: _given(samples[method][:look]) for method in open_}
         told = verdicts(used, margin, share, zeros)
-        found |= {method: Decision(told[method], look) for method in open_}
-        open_ = {method for method in open_ if told[method].word == "undecided"}
+        found |= {method: Decision(_dated(told[method], look, looks, samples[method]), look) for method in open_}
+        open_ = [method for method in open_ if told[method].word == "undecided"]
+    if not found and samples:
+        told = verdicts({method: _given(d) for method, d in samples.items()}, margin, share, zeros)
+        found = {method: Decision(_waiting(told[method], looks[0]), None) for method in samples}
     return found
+
+
+def _given(differences: Sequence) -> list[float]:
+    return [x for x in differences if x is not None and not math.isnan(x)]
+
+
+def _dated(verdict: Verdict, look: int, looks: Sequence[int], sample: Sequence) -> Verdict:
+    """The verdict with the look at which it fell in its reason."""
+    said = f"look at {_seeds(look)}"
+    if verdict.word == "undecided":
+        later = [n for n in looks if n > look]
+        said += f", the next is at {later[0]}" if later else ", the last that was planned"
+    if len(sample) > look:
+        said += f"; {_seeds(len(sample) - look)} beyond it are not used"
+    return replace(verdict, reason=f"{verdict.reason}; {said}")
+
+
+def _waiting(verdict: Verdict, first: int) -> Verdict:
+    reason = f"{_seeds(verdict.test.n)}, the first planned look is at {first}: nothing is decided before"
+    needed = max(verdict.seeds_needed or first, first)
+    return replace(verdict, word="undecided", negligible=False, reason=reason, seeds_needed=needed)
 
 
 def undecided(
@@ -199,16 +222,99 @@ def plan_digest(plan: dict) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def follows(plans: Sequence[Mapping], paired, judged, metric, margin: float, level: float, looks) -> list[str]:
+    """Sentences on whether what is reported follows the newest of `plans`.
+
+    Each plan has run_id, start (seconds, when its study began), digest (as it was logged) and plan; newest first.
+    """
+    if not plans:
+        return ["no plan was logged before these runs: margin, level and seeds could have been chosen afterwards"]
+    run_id, digest, plan = (plans[0][name] for name in ("run_id", "digest", "plan"))
+    if plan_digest(plan) != digest:
+        return [f"plan.json of run {run_id} is not the plan that was logged: its digest is not {digest}"]
+    departs = compare_plan(plan, judged, metric, margin, level, looks)
+    before = int((paired.runs["start"] < plans[0]["start"]).sum())
+    if before:
+        departs.append(
+            f"{before} of {len(paired.runs)} runs are older than the plan: their scores could be known to it"
+        )
+    said = [f"plan {digest} of run {run_id}: {'not followed' if departs else 'followed'}", *departs]
+    cells = set(map(tuple, plan["cells"]))
+    for old in plans[1:]:
+        if old["digest"] != digest and cells & set(map(tuple, old["plan"]["cells"])):
+            changed = ", ".join(key for key in plan if _plain(plan[key]) != _plain(old["plan"].get(key)))
+            said.append(f"run {old['run_id']} had planned some of these cells before, with other {changed}")
+    return said
+
+
+def compare_plan(plan: dict, judged, metric: str | None, margin: float, level: float, looks: Sequence[int]) -> list:
+    """Where what is reported departs from the logged plan, a sentence each; empty where it follows it.
+
+    `judged`: the frame of `tables.judge`; the others as they were used for it. With planned looks a method may end
+    with the seeds of the look that decided it.
+    """
+    used = make_plan([], [], metric, margin, level, looks)
+    said = [
+        f"{name}: {_words(used[name])}, the plan says {_words(plan[name])}"
+        for name in ("metric", "margin", "level", "looks")
+        if _plain(used[name]) != _plain(plan[name])
+    ]
+    rows = judged.to_dict("records")
+    references = {row["reference"] for row in rows}
+    found: dict[tuple, list[dict]] = {}
+    for row in rows:
+        found.setdefault((row["task"], row["model"], row["init"], row["method"]), []).append(row)
+    planned = [tuple(cell) for cell in plan["cells"] if cell[3] not in references]
+    absent = [cell for cell in planned if cell not in found]
+    if absent:
+        said.append(f"planned, but not compared (Holm's family is smaller than planned): {_cells(absent)}")
+    if added := [cell for cell in found if cell not in planned]:
+        said.append(f"compared, but not planned: {_cells(added)}")
+    if several := [cell for cell, rows in found.items() if len(rows) > 1]:
+        said.append(f"several settings, where the plan has one: {_cells(several)}")
+    return said + _seeds_of_plan(plan["seeds"], {cell: found[cell] for cell in planned if cell in found}, looks)
+
+
+def _seeds_of_plan(seeds: Sequence, found: Mapping[tuple, list[dict]], looks: Sequence[int]) -> list[str]:
+    """Planned seeds that are missing, and seeds that were not planned; cells that lack the same share a line."""
+    missing: dict[tuple, list] = {}
+    extra: dict[tuple, list] = {}
+    for cell, rows in found.items():
+        used = {seed for row in rows for seed in row["seeds"]}
+        row = rows[0]
+        ended = row["look"] if looks and row["verdict"] != "undecided" else None
+        due = seeds[:ended] if ended else seeds
+        for lacking, which in (
+            (missing, [s for s in due if s not in used]),
+            (extra, sorted(used - set(seeds), key=str)),
+        ):
+            if which:
+                lacking.setdefault(tuple(which), []).append(cell)
+    said = [f"planned seeds without a pair: {_some(which)} in {_cells(cells)}" for which, cells in missing.items()]
+    return said + [f"seeds that were not planned: {_some(which)} in {_cells(cells)}" for which, cells in extra.items()]
+
+
+def _some(values: Sequence) -> str:
+    shown = ", ".join(map(str, values[:10]))
+    return shown if len(values) <= 10 else f"{shown} and {len(values) - 10} more"
+
+
+def _cells(cells: Sequence[tuple]) -> str:
+    return _some([f"{method} ({task}, {model}, {init})" for task, model, init, method in cells])
+
+
+def _words(value) -> str:
+    return (
+        ",".join(map(str, value)) or "none" if isinstance(value, list) else "default" if value is None else str(value)
+    )
+
+
 def _plain(value):
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _missing(difference) -> bool:
-    return difference is None or math.isnan(difference)
 
 
 def _reach(word: str, can: bool, least: int) -> str:

@@ -134,6 +134,20 @@ def sign_flip(differences) -> float:
     return min(1.0, 2 * int(at_least.sum()) / 2.0 ** len(d))  # the mirrored sign vectors are the other tail
 
 
+def t_test(differences) -> float | None:
+    """Two-sided p of Student's paired t-test: a check beside the verdict, never the verdict.
+
+    None where it is not defined: fewer than two differences, or no spread. Source: Student 1908.
+    """
+    from scipy.special import stdtr
+
+    d = rounded(differences)
+    if len(d) < 2 or np.ptp(d) == 0:
+        return None
+    t = float(d.mean() / (d.std(ddof=1) / math.sqrt(len(d))))
+    return float(2 * stdtr(len(d) - 1, -abs(t)))
+
+
 def holm(p_values) -> list[float]:
     """Holm's step-down correction of `p_values`, in their order. Source: Holm 1979.
 
@@ -165,7 +179,7 @@ def seeds_needed(sd: float, effect: float, k: int = 1, level: float = 0.05) -> i
     least = least_seeds(k, level)
     size = effect / sd if sd > 0 else math.inf
     high = 100
-    for n in range(least, high + 1):
+    for n in range(max(least, _fewest(size, level / k)), high + 1):
         if _power(n, size, level / k) >= POWER:
             return n
     while _power(high, size, level / k) < POWER:
@@ -194,15 +208,15 @@ def verdicts(families: dict, margin: float, level: float = 0.05, zeros: str = "w
     With p and q Holm's p of the difference and of equivalence: better or worse where p <= level, by the
     sign of the Hodges-Lehmann estimate, negligible where q <= level too; else equivalent where q <= level;
     else undecided. decidable is false where Holm's 2^(1-n) is above `level`: no data with so few seeds
-    could have been called better or worse. Raises AnalysisError for NaN, a margin not above 0 or a level
-    outside (0, 1). Source: statistics.md.
+    could have been called better or worse. The interval has confidence 1 - level. Raises AnalysisError for NaN, a
+    margin not above 0 or a level outside (0, 1).
     """
     _check_margin(margin)
     _check_zeros(zeros)
     if not 0 < level < 1:
         raise AnalysisError(f"level {level} is outside (0, 1)")
     samples = {method: rounded(d) for method, d in families.items()}
-    tests = {method: signed_rank(d, zeros) for method, d in samples.items()}
+    tests = {method: signed_rank(d, zeros, 1 - level) for method, d in samples.items()}
     p_equivalence = {method: equivalence(d, margin, zeros) for method, d in samples.items()}
     p_holm = holm(test.p_value for test in tests.values())
     q_holm = holm(p_equivalence.values())
@@ -278,25 +292,28 @@ def _reason(word, negligible, d, test: SignedRank, p_holm, q_holm, needed, plan:
             parts.append(_too_few(word, test.n, plan))
         elif p_holm <= plan.level:
             parts.append("p is small but the Hodges-Lehmann estimate is 0, so there is no direction")
-    return "; ".join(parts + _flags(d, test))
+    return "; ".join(parts + _flags(d, test, plan.level))
 
 
 def _why_undecided(test: SignedRank, needed: int, plan: _Plan) -> list[str]:
-    if not plan.zeros_decidable:
-        first = f"only {test.n_nonzero} differences are not zero, too few to reach {plan.level:g}"
+    if test.p_value <= plan.level and test.estimate != 0:
+        first = f"p = {test.p_value:.2g} reaches {plan.level:.4g} alone, not after Holm over {plan.k} methods"
+    elif not plan.zeros_decidable and test.n_nonzero < test.n:
+        first = f"only {test.n_nonzero} differences are not zero, too few to reach {plan.level:.4g}"
     elif test.low < -plan.margin or test.high > plan.margin:
         first = f"the interval {_range(test)} still holds effects beyond the margin of {plan.margin:g}"
     else:
-        first = f"neither a difference nor equivalence reaches {plan.level:g} after Holm"
+        first = f"neither a difference nor equivalence reaches {plan.level:.4g} after Holm"
     if needed > test.n:
-        return [first, f"about {needed - test.n:,} more seeds ({needed:,} in all) would decide"]
+        further = needed - test.n
+        return [first, f"about {further:,} more seed{'s' * (further > 1)} ({needed:,} in all) would decide"]
     return [first, f"by its spread {test.n} seeds are enough for an effect of the margin (power {POWER})"]
 
 
 def _too_few(word: str, n: int, plan: _Plan) -> str:
     family = f" in a family of {plan.k}" if plan.k > 1 else ""
     text = (
-        f"{_seeds(n)} {'is' if n == 1 else 'are'} too few to reach {plan.level:g} whatever the data{family}: "
+        f"{_seeds(n)} {'is' if n == 1 else 'are'} too few to reach {plan.level:.4g} whatever the data{family}: "
         f"a difference needs {least_seeds(plan.k, plan.level)}"
     )
     if word == "equivalent":
@@ -304,7 +321,7 @@ def _too_few(word: str, n: int, plan: _Plan) -> str:
     return text + f"; equivalence {'could' if plan.equivalence_decidable else 'could not'} have been shown"
 
 
-def _flags(d: np.ndarray, test: SignedRank) -> list[str]:
+def _flags(d: np.ndarray, test: SignedRank, level: float) -> list[str]:
     flags = []
     if test.n_nonzero == 0:
         flags.append("all differences are zero")
@@ -315,7 +332,7 @@ def _flags(d: np.ndarray, test: SignedRank) -> list[str]:
         flags.append(f"mean {d.mean():+.2f} and {estimate} disagree in sign: collapsed seeds?")
     if math.isinf(test.low):
         flags.append(f"no bounded interval with n = {test.n}")
-    elif test.p_value <= 1 - CONFIDENCE and test.low <= 0 <= test.high:
+    elif test.p_value <= level and test.low <= 0 <= test.high:
         flags.append(f"the interval {_range(test)} touches 0 although p is {test.p_value:.2g} (ties)")
     return flags
 
@@ -350,17 +367,19 @@ def _signed_ranks(d: np.ndarray, zeros: str) -> tuple[np.ndarray, np.ndarray]:
 
 def _tails(ranks: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
     """P(W <= w) and P(W >= w), W being the sum of the ranks that a fair sign makes positive."""
-    null, w = _null(ranks.tolist()), int(ranks[positive].sum())
+    null, w = _null(tuple(sorted(ranks.tolist()))), int(ranks[positive].sum())
     return float(null[: w + 1].sum()), float(null[w:].sum())
 
 
-def _null(ranks) -> np.ndarray:
+@lru_cache(maxsize=128)
+def _null(ranks: tuple[int, ...]) -> np.ndarray:
     """P(W = w) for w = 0 ... sum(ranks); exact up to 53 ranks (all values are multiples of 2^-n)."""
     chances = np.zeros(sum(ranks) + 1)
     chances[0] = 1
     for rank in ranks:
         chances[rank:] += chances[:-rank]
         chances /= 2
+    chances.flags.writeable = False  # it is shared
     return chances
 
 
@@ -372,7 +391,7 @@ def _walsh(d: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=1024)
 def _attained(n: int, level: float) -> tuple[int, float]:
     """The largest c with 2 P(W <= c) <= level under the tie-free null, and that size; (-1, 0) if none."""
-    sizes = 2 * np.cumsum(_null(range(1, n + 1)))
+    sizes = 2 * np.cumsum(_null(tuple(range(1, n + 1))))
     c = int(np.searchsorted(sizes, level, side="right")) - 1
     return c, float(sizes[c]) if c >= 0 else 0.0
 
@@ -396,6 +415,13 @@ def _power(n: int, size: float, level: float) -> float:
         return float(ndtr(size) ** n)  # only all-positive differences reject
     size = min(size, 10.0)  # nctdtr fails far out, where the power is 1 anyway
     return float(1 - nctdtr(n - 1, size * math.sqrt(EFFICIENCY * n), stdtrit(n - 1, 1 - attained / 2)))
+
+
+def _fewest(size: float, level: float) -> int:
+    """Seeds below which not even a z-test, which knows the spread, has the power."""
+    from scipy.special import ndtri
+
+    return int(((ndtri(1 - level / 2) + ndtri(POWER)) / size) ** 2)
 
 
 def _signed_sums(values: np.ndarray) -> np.ndarray:

@@ -55,7 +55,10 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class Paired:
-    """What `pair` found: comparisons, the unused runs with their reasons, the usable runs with scores."""
+    """What `pair` found: comparisons, the unused runs with their reasons, the usable runs with scores.
+
+    `start` of a run is in seconds, -inf where it is not known.
+    """
 
     reference: str
     comparisons: tuple[Comparison, ...]
@@ -117,6 +120,15 @@ def pair(runs: pd.DataFrame, reference: str = "finetune", metric: str | None = N
     left.sort(key=lambda item: item[0].row)
     rows = [(run.run_id, *run.cell, run.method, run.seed, reason) for run, reason in left]
     return Paired(reference, comparisons, pd.DataFrame(rows, columns=LEFT_OUT), _table(usable))
+
+
+def seed_order(runs: pd.DataFrame) -> tuple:
+    """Seeds of the students in the order in which they were first run; without start times, of the rows."""
+    first: dict = {}
+    for run in _students(runs):
+        if run.seed is not None:
+            first[run.seed] = min(first.get(run.seed, math.inf), run.start)
+    return tuple(sorted(first, key=first.get))
 
 
 # Reading the frame
@@ -385,8 +397,8 @@ def _table(usable: list[_Run]) -> pd.DataFrame:
         told = _describe(names, (*run.protocol, *run.shared, *run.own), settings[key])
         if run.data and len(set(seeds[key])) < len(seeds[key]):
             told = ", ".join(filter(None, [told, f"data {_show(run.data)}"]))
-        rows.append((run.run_id, *run.cell, run.method, told, run.seed, run.metric, run.score))
-    columns = ["run_id", "task", "model", "init", "method", "setting", "seed", "metric", "score"]
+        rows.append((run.run_id, *run.cell, run.method, told, run.seed, run.metric, run.score, run.start))
+    columns = ["run_id", "task", "model", "init", "method", "setting", "seed", "metric", "score", "start"]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -2,11 +2,14 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
-from analysis.hypothesis import Verdict, verdicts
+from analysis.design import Decision, at_looks, check_looks
+from analysis.hypothesis import holm, sign_flip, t_test, verdicts
 from analysis.pairing import METHODS, Comparison, Paired, lower_is_better
 
 COLUMNS = [
@@ -15,7 +18,8 @@ COLUMNS = [
     *("estimate", "low", "high", "level", "p_value", "p_holm", "min_p_value", "rank_biserial"),
     *("p_equivalence", "p_equivalence_holm", "margin", "verdict", "negligible", "decidable", "seeds_needed"),
 ]
-EXTRA = ["n_nonzero", "family", "reason"]
+BESIDE = ["p_holm_study", "p_sign_flip", "p_t", "look"]  # in significance.csv after COLUMNS
+EXTRA = ["n_nonzero", "family", "reason", "seeds", "scores", "differences"]
 TESTED = (
     "Tested is the symmetry of the paired differences about 0, over seeds, for one test set and one setting "
     "(exact Wilcoxon signed-rank test, Holm within the family)."
@@ -27,26 +31,70 @@ def compare(paired: Paired, margin: float = 0.5, level: float = 0.05, zeros: str
     return judge(paired, margin, level, zeros)[COLUMNS]
 
 
-def judge(paired: Paired, margin: float = 0.5, level: float = 0.05, zeros: str = "wilcox") -> pd.DataFrame:
-    """One row per comparison: COLUMNS, and EXTRA with the family of Holm's correction and the reason.
+def judge(
+    paired: Paired,
+    margin: float = 0.5,
+    level: float = 0.05,
+    zeros: str = "wilcox",
+    looks: Sequence[int] = (),
+    order: Sequence = (),
+) -> pd.DataFrame:
+    """One row per comparison: COLUMNS, BESIDE, and EXTRA with the family of Holm's correction and the reason.
 
     Differences, estimate, interval and margin are in units of the metric (points); `level` is the interval's.
     std_difference of one seed is missing; seeds_needed is the total for the undecided, else missing;
-    min_p_value is that of the non-zero differences. Raises AnalysisError for a margin, level or zeros that is
-    not allowed.
+    min_p_value is that of the non-zero differences. p_holm_study is Holm over all rows; p_t is missing where it
+    is not defined. With planned `looks` each row is about the seeds of its `look`, taken in `order` (of all seeds;
+    default: rising). Raises AnalysisError for a margin, level, zeros or looks that are not allowed.
     """
     families = defaultdict(list)
     for c in paired.comparisons:
         families[c.task, c.model, c.init, c.metric, c.family].append(c)
     rows = []
     for members in families.values():
-        found = verdicts({i: c.differences for i, c in enumerate(members)}, margin, level, zeros)
+        if looks:
+            members, found = _judge_at_looks(paired, members, (margin, level, looks, zeros), order)
+        else:
+            told = verdicts({i: c.differences for i, c in enumerate(members)}, margin, level, zeros)
+            found = {i: Decision(verdict, None) for i, verdict in told.items()}
         family = tuple(_label(c) for c in members)
         rows += [_row(c, found[i], margin, family) for i, c in enumerate(members)]
     if not rows:
         verdicts({}, margin, level, zeros)  # a mistake is one, with nothing to compare too
-    frame = pd.DataFrame(rows, columns=COLUMNS + EXTRA)
-    return frame.astype({"std_difference": float, "seeds_needed": "Int64"})
+        check_looks(looks, 1, level)
+    frame = pd.DataFrame(rows, columns=COLUMNS + BESIDE + EXTRA)
+    frame["p_holm_study"] = holm(frame["p_value"])
+    return frame.astype({"std_difference": float, "p_t": float, "seeds_needed": "Int64", "look": "Int64"})
+
+
+def _judge_at_looks(paired: Paired, members: list[Comparison], rule: tuple, order: Sequence):
+    """The members of a family cut to the seeds of their look, and their decisions."""
+    cell = (members[0].task, members[0].model, members[0].init)
+    lost = defaultdict(set)  # seeds that were run without giving a pair
+    for run in paired.left_out.itertuples():
+        if (run.task, run.model, run.init) == cell and run.reason != "running" and not pd.isna(run.seed):
+            lost[run.method].add(run.seed)
+    own = [{*c.seeds, *lost[c.method]} for c in members]
+    tried = set().union(*own)
+    seeds = [seed for seed in order if seed in tried]
+    seeds += sorted(tried - set(seeds), key=lambda seed: (isinstance(seed, str), seed))
+
+    def sample(c: Comparison, mine: set) -> list:
+        given = dict(zip(c.seeds, c.differences, strict=True))
+        last = max(i for i, seed in enumerate(seeds) if seed in mine)
+        return [given.get(seed) for seed in seeds[: last + 1]]
+
+    samples = {i: sample(c, mine) for i, (c, mine) in enumerate(zip(members, own, strict=True))}
+    found = at_looks(samples, *rule)
+    cut = [_first(c, seeds[: found[i].look]) if found[i].look else c for i, c in enumerate(members)]
+    return cut, found
+
+
+def _first(c: Comparison, seeds: list) -> Comparison:
+    """The comparison over these seeds alone."""
+    kept = [i for i, seed in enumerate(c.seeds) if seed in seeds]
+    names = ("seeds", "scores", "reference_scores", "differences", "run_ids", "reference_run_ids")
+    return replace(c, **{name: tuple(getattr(c, name)[i] for i in kept) for name in names})
 
 
 def _label(c: Comparison) -> str:
@@ -54,13 +102,14 @@ def _label(c: Comparison) -> str:
     return f"{c.method} [{setting}]" if setting else c.method
 
 
-def _row(c: Comparison, verdict: Verdict, margin: float, family: tuple[str, ...]) -> tuple:
-    d, test = np.array(c.differences), verdict.test
+def _row(c: Comparison, decision: Decision, margin: float, family: tuple[str, ...]) -> tuple:
+    d, verdict = np.array(c.differences), decision.verdict
+    test = verdict.test
     values = {
         **{name: getattr(c, name) for name in COLUMNS[:7]},
-        "mean_method": float(np.mean(c.scores)),
-        "mean_reference": float(np.mean(c.reference_scores)),
-        "mean_difference": float(np.round(d.mean(), 9)) + 0.0,
+        "mean_method": float(np.mean(c.scores)) if len(d) else None,
+        "mean_reference": float(np.mean(c.reference_scores)) if len(d) else None,
+        "mean_difference": float(np.round(d.mean(), 9)) + 0.0 if len(d) else None,
         "std_difference": float(np.round(d.std(ddof=1), 9)) if len(d) > 1 else None,
         **{name: getattr(test, name) for name in ("n", "n_nonzero", "estimate", "low", "high", "level")},
         **{name: getattr(test, name) for name in ("p_value", "min_p_value", "rank_biserial")},
@@ -69,8 +118,15 @@ def _row(c: Comparison, verdict: Verdict, margin: float, family: tuple[str, ...]
         "margin": margin,
         "verdict": verdict.word,
         "family": family,
+        "p_holm_study": None,
+        "p_sign_flip": sign_flip(d),
+        "p_t": t_test(d),
+        "look": decision.look,
+        "seeds": c.seeds,
+        "scores": c.scores,
+        "differences": c.differences,
     }
-    return tuple(values[name] for name in COLUMNS + EXTRA)
+    return tuple(values[name] for name in COLUMNS + BESIDE + EXTRA)
 
 
 def scores(paired: Paired) -> pd.DataFrame:
@@ -99,6 +155,8 @@ def _line(row: dict) -> str:
     where = ", ".join(filter(None, [row["task"], row["model"], row["init"], row["metric"]]))
     name = f"{row['method']} [{row['setting']}]" if row["setting"] else row["method"]
     word = f"{row['verdict']} (negligible)" if row["negligible"] else row["verdict"]
+    if not row["n"]:
+        return f"{name} vs {row['reference']} ({where}): {word}; {row['reason']}"
     n, spread = row["n"], row["std_difference"]
     seeds = "1 seed" if n == 1 else f"{n} seeds"
     sd = "" if spread is None or math.isnan(spread) else f" (sd {spread:.2f})"

@@ -1,78 +1,125 @@
 """Does a method differ from fine-tuning? Paired runs, exact tests, verdicts: `mlflow run . -e significance`."""
 
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from entrypoints.command import command
+from labelreg.errors import UserError
 from labelreg.parameters import Value
 
 HOW_TO_BEGIN = """nothing to compare yet: it takes runs of finetune and of another method with the same seeds, e.g.
   mlflow run . -e train_student -P method=finetune -P seed=42
   mlflow run . -e train_student -P method=ls -P seed=42
 or a whole study: mlflow run ."""
+RULE = ("metric", "reference", "margin", "level", "zeros", "looks")
+STORE = ("experiment", "study", "where")
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What is said of a frame of runs: sections for people, rows for programs, summaries for the MLflow UI."""
+
+    sections: list
+    judged: object  # pandas.DataFrame of analysis.tables.judge
+    left_out: object
+    summaries: list[dict]
+    parents: dict[str, str]
+    parameters: dict = field(default_factory=dict)
 
 
 def main(given: dict[str, Value]) -> None:
-    """Compare the runs of an experiment; print, and log significance.csv."""
+    """Compare the runs of an experiment, or the scores of a table; print, and log the files."""
+    from analysis import reading
     from labelreg import tracking
 
     tracking.connect()
-    experiment = tracking.experiment_id(given.get("experiment"))
-    runs = tracking.frame(experiment, given.get("where"))
+    rule = {name: given[name] for name in RULE if name in given}
+    source = {name: given[name] for name in (*STORE, "csv") if name in given}
+    if "csv" in given:
+        if clash := [name for name in STORE if name in given]:
+            raise UserError(f"csv={given['csv']} and {clash[0]}={given[clash[0]]}: a table has no {clash[0]}")
+        runs, unused = reading.scores_table(str(given["csv"]), given.get("metric"))
+        if unused:
+            print(f"columns that are not used: {', '.join(unused)}", flush=True)
+        found = answer(runs, **rule | {"metric": given.get("metric") or reading.SCORE})
+    else:
+        runs = tracking.frame(tracking.experiment_id(given.get("experiment")), given.get("where"))
+        if "study" in given:
+            runs = reading.study_runs(runs, str(given["study"]))
+        found = answer(runs, plans=_plans(runs, tracking), **rule)
+    found.parameters.update(source)
     with tracking.open_run("significance", "significance") as run:
-        run.params({name: given.get(name) for name in ("metric", "reference", "margin", "level", "zeros", "where")})
-        names = ("metric", "reference", "margin", "level", "zeros", "output_dir")
-        report(runs, run, **{name: given[name] for name in names if name in given})
+        run.params(rule | source)
+        publish(found, run, given.get("output_dir"))
+        if "csv" not in given:
+            tracking.summarise(found.summaries, found.parents, run, str(given.get("where", "")))
 
 
-def report(
+def report(runs, run, output_dir: str | None = None, **rule) -> None:
+    """Print scores, comparisons and verdicts of a frame of runs; log them as artifacts of `run`, a study's."""
+    from labelreg import tracking
+
+    found = answer(runs, plans=_plans(runs, tracking, run.run_id), **rule)
+    publish(found, run, output_dir)
+    tracking.summarise(found.summaries, found.parents, run)
+
+
+def answer(
     runs,
-    run,
     metric: str | None = None,
     reference: str = "finetune",
     margin: float = 0.5,
     level: float = 0.05,
     zeros: str = "wilcox",
-    output_dir: str | None = None,
-) -> None:
-    """Print scores, comparisons and verdicts of a frame of runs; log them as artifacts of `run`."""
+    looks: list[int] | None = None,
+    plans: list[dict] | None = None,
+) -> Answer:
+    """The answer on a frame of runs. `plans`: those of its studies, as `tracking.plans` reads them."""
+    from analysis import answer as parts
     from analysis import pairing, tables
+    from analysis.design import follows
 
+    looks = looks or []
     paired = pairing.pair(runs, reference, metric)
-    if paired.runs.empty:
-        print(HOW_TO_BEGIN, flush=True)
-        return
-    print(tables.to_text(tables.scores(paired)), flush=True)
-    judged = tables.judge(paired, margin, level, zeros)
-    if judged.empty:
+    order = plans[0]["plan"]["seeds"] if plans else pairing.seed_order(runs)
+    judged = tables.judge(paired, margin, level, zeros, looks, order)
+    sections = parts.first_sections(paired, judged, level, looks)
+    plan = [] if plans is None or judged.empty else follows(plans, paired, judged, metric, margin, level, looks)
+    sections += parts.last_sections(paired, plan)
+    above = runs.get("tags.mlflow.parentRunId")
+    parents = {} if above is None else dict(zip(runs["run_id"], above, strict=True))
+    rule = dict(zip(RULE, (metric, reference, margin, level, zeros, looks), strict=True))
+    return Answer(sections, judged, paired.left_out, parts.summaries(paired, judged), parents, rule)
+
+
+def publish(found: Answer, run, output_dir: str | None) -> None:
+    """Print the answer, and write its files into the run's artifacts and into `output_dir`."""
+    from analysis import answer as parts
+    from analysis import tables
+
+    print(parts.as_text(found.sections), flush=True)
+    if found.judged.empty:
         print(f"\n{HOW_TO_BEGIN}", flush=True)
-    else:
-        print("\n" + tables.to_text(judged[BRIEF]))
-        print("\n" + "\n".join(tables.verdict_lines(judged)), flush=True)
-    if len(paired.left_out):
-        print(f"\nnot compared: {len(paired.left_out)} runs")
-        print(tables.to_text(paired.left_out), flush=True)
+    files = {
+        "significance.csv": found.judged[tables.COLUMNS + tables.BESIDE].to_csv(index=False),
+        "left_out.csv": found.left_out.to_csv(index=False),
+        "significance.json": parts.as_json(found.sections, found.parameters),
+        "significance.md": parts.as_markdown(found.sections, "Does label regularisation help here?"),
+    }
     with tempfile.TemporaryDirectory() as folder:
         for target in [Path(folder), *([Path(output_dir)] if output_dir else [])]:
             target.mkdir(parents=True, exist_ok=True)
-            judged[tables.COLUMNS].to_csv(target / "significance.csv", index=False)
-            paired.left_out.to_csv(target / "left_out.csv", index=False)
+            for name, content in files.items():
+                (target / name).write_text(content, encoding="utf-8")
         run.folder(Path(folder))
 
 
-BRIEF = [
-    "task",
-    "model",
-    "init",
-    "method",
-    "n",
-    "mean_difference",
-    "std_difference",
-    "p_value",
-    "min_p_value",
-    "p_holm",
-    "verdict",
-]
+def _plans(runs, tracking, *studies: str) -> list[dict]:
+    """The logged plans of the studies that these runs come from."""
+    names, above = (runs.get(f"tags.{tag}") for tag in (tracking.STUDY, tracking.PARENT))
+    named = set() if names is None else set(names.dropna())
+    return tracking.plans(named, {*studies, *(() if above is None else above.dropna())})
 
 
 if __name__ == "__main__":

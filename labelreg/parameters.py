@@ -116,6 +116,9 @@ PARAMETERS: dict[str, Parameter] = {
     "zeros": text("Wilcoxon's zero differences", "wilcox", ("wilcox", "pratt")),
     "where": text("MLflow filter that narrows the runs, e.g. params.task = 'sst5'"),
     "output_dir": text("also write the files into this folder"),
+    "study": text("the runs of this study only (a recipe's name)"),
+    "looks": Parameter("list", "planned looks: numbers of seeds at which is tested, e.g. 10,14,20"),
+    "csv": text("read scores from this table instead of a store: task,model,init,method,seed,score"),
     "scores": text("CSV of the GLUE server's answers: run_id or task,model,init,method,seed; and score"),
 }
 
@@ -132,7 +135,7 @@ ENTRY_POINTS: dict[str, tuple[str, ...]] = {
     "train_teacher": tuple(f"{_RUN} {_RESUME}".split()),
     "train_student": tuple(f"{_RUN} {_RESUME} save_model".split()),
     "main": tuple(f"{_SETTINGS} {_DATA} {_RESUME} settings {_LISTS} jobs margin level".split()),
-    "significance": ("experiment", "where", "metric", "reference", "margin", "level", "zeros", "output_dir"),
+    "significance": tuple("experiment study where metric reference margin level zeros looks csv output_dir".split()),
     "submission": ("experiment", "where", "scores", "output_dir"),
 }
 FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -148,6 +151,8 @@ def convert(name: str, value: object) -> Value:
     mistake = UserError(f"{name}={value}: allowed is {spec.allowed()}")
     if spec.kind == "list":
         items = value if isinstance(value, list) else [item.strip() for item in str(value).split(",")]
+        if name == "looks":
+            return _looks(items)
         return [convert(_SINGULAR[name], item) for item in items if item != ""]
     if value is None or (isinstance(value, bool) and spec.kind in ("integer", "number")):  # YAML has such values
         raise mistake
@@ -168,6 +173,14 @@ def convert(name: str, value: object) -> Value:
 
 
 _SINGULAR = {"tasks": "task", "models": "model", "inits": "init", "methods": "method", "seeds": "seed"}
+
+
+def _looks(items: list) -> list[int]:
+    try:
+        return [_integer(item) for item in items if item != ""]
+    except (ValueError, TypeError):
+        given = ",".join(map(str, items))
+        raise UserError(f"looks={given}: allowed are numbers of seeds that rise, such as 10,14,20") from None
 
 
 def _integer(value: object) -> int:

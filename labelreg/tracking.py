@@ -1,11 +1,13 @@
 """The only file that talks to MLflow: opening runs, writing the contract's names, reading runs back."""
 
+import hashlib
 import json
 import logging
 import os
 import shlex
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 KIND, FINGERPRINT, STUDY, DATA = "labelreg.kind", "labelreg.fingerprint", "labelreg.study", "labelreg.data"
-CONTINUED = "labelreg.continued_in"
+CONTINUED, PLAN, VERDICT, PARENT = "labelreg.continued_in", "labelreg.plan", "labelreg.verdict", "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
 ANSWER_SECONDS = 10  # a tracking server that does not answer within this time is not there
 
@@ -225,6 +227,74 @@ def download(run_id: str, path: str, target: Path) -> Path:
         return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path, dst_path=str(target)))
     except (MlflowException, OSError):
         raise UserError(f"run {run_id} has no artifact {path}") from None
+
+
+def plans(studies: Collection[str], run_ids: Collection[str]) -> list[dict]:
+    """Plans that studies logged, of studies by name or run id, newest first.
+
+    Each has run_id, start (seconds), digest (the tag) and plan (of plan.json).
+    """
+    read = []
+    for run in _studies():
+        tags = run.data.tags
+        if PLAN in tags and (run.info.run_id in run_ids or tags.get(STUDY) in studies):
+            with tempfile.TemporaryDirectory() as folder:
+                text = download(run.info.run_id, "plan.json", Path(folder)).read_text(encoding="utf-8")
+            found = {"run_id": run.info.run_id, "start": run.info.start_time / 1000, "digest": tags[PLAN]}
+            read.append(found | {"plan": json.loads(text)})
+    return read
+
+
+def summarise(summaries: Sequence[Mapping], parents: Mapping[str, str], beside: Run, key: str = "") -> None:
+    """One finished run per summary: nested under the newest study of its runs, else under `beside`; made once.
+
+    A summary has `params`, `metrics` (logged as summary/<name>, unbounded ones not), `verdict`, `line` and
+    `run_ids`, whose parents are `parents`. One that exists for the same study, `key` and params is brought up to
+    date; where it holds a number that there is no longer, it is replaced.
+    """
+    studies = _studies()
+    held = {run.data.tags.get(FINGERPRINT): run for run in find(f"tags.`{KIND}` = 'summary'")}
+    here = get(beside.run_id)
+    for summary in summaries:
+        above = {parents.get(run_id) for run_id in summary["run_ids"]} | {beside.run_id}
+        study = next((run for run in studies if run.info.run_id in above), None)
+        params = {name: plain(value) for name, value in summary["params"].items()}
+        told = [study.info.run_id if study else here.info.experiment_id, key, *sorted(params.items())]
+        fingerprint = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+        _keep_summary(summary, params, fingerprint, study or here, held.get(fingerprint))
+
+
+def _studies() -> list["mlflow.entities.Run"]:
+    """The studies of the store, newest first, whatever their status."""
+    newest = ["attributes.start_time DESC"]
+    return mlflow.search_runs(_experiments(), f"tags.`{KIND}` = 'study'", order_by=newest, output_format="list")
+
+
+def _keep_summary(summary: Mapping, params: dict[str, str], fingerprint: str, parent, held) -> None:
+    metrics = {f"summary/{name}": float(v) for name, v in summary["metrics"].items() if abs(v) < float("inf")}
+    tags = {KIND: "summary", FINGERPRINT: fingerprint, NOTE: summary["line"]}
+    tags |= {VERDICT: summary["verdict"]} if summary["verdict"] else {}
+    tags |= {STUDY: parent.data.tags[STUDY]} if STUDY in parent.data.tags else {}
+    if held and not set(held.data.metrics) <= set(metrics):
+        _client().delete_run(held.info.run_id)
+        held = None
+    if held:
+        metrics = {name: value for name, value in metrics.items() if held.data.metrics.get(name) != value}
+        tags = {name: value for name, value in tags.items() if held.data.tags.get(name) != value}
+        if metrics or tags:
+            Run(held.info.run_id).metrics(metrics)
+            Run(held.info.run_id).tags(tags)
+        return
+    name = " ".join(params[part] for part in ("task", "model", "init", "method", "setting") if part in params)
+    tags |= {PARENT: parent.info.run_id}
+    made = _client().create_run(parent.info.experiment_id, run_name=f"summary {name}", tags=tags)
+    now = int(time.time() * 1000)
+    _client().log_batch(
+        made.info.run_id,
+        metrics=[Metric(name, value, now, 0) for name, value in metrics.items()],
+        params=[Param(name, value) for name, value in params.items()],
+    )
+    _client().set_terminated(made.info.run_id, "FINISHED")
 
 
 def frame(experiment: str | None, where: str | None = None) -> "pd.DataFrame":

@@ -1,0 +1,70 @@
+"""Scores from a table that labelreg did not write, as a frame of runs that `pair` takes."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import AnalysisError, unknown
+from analysis.pairing import OWN, PROTOCOL, SHARED
+
+REQUIRED = ("task", "model", "init", "method", "seed")
+SETTINGS = (*PROTOCOL, *SHARED, *OWN)
+SCORE = "score"
+
+
+def scores_table(path: str | Path, metric: str | None = None) -> tuple[pd.DataFrame, list[str]]:
+    """A CSV of scores as `mlflow.search_runs` would give its runs, and the names of columns that are not used.
+
+    One row per run: task, model, init, method, seed and the score, in the column `score` or in the one that
+    `metric` names. Columns with the names of settings (lr, epochs, alpha, ...) count as such. A run is called
+    by its line in the file. Raises AnalysisError: no such file, no CSV, a missing column, no row.
+    """
+    name = metric or SCORE
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True, encoding="utf-8-sig")
+    except OSError:
+        raise AnalysisError(f"csv={path}: no such file") from None
+    except (ValueError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
+        raise AnalysisError(f"csv={path}: cannot be read as CSV ({' '.join(str(error).split())[:120]})") from None
+    table.columns = [str(column).strip() for column in table.columns]
+    missing = [column for column in (*REQUIRED, name) if column not in table.columns]
+    if missing:
+        has = ", ".join(table.columns)
+        raise AnalysisError(f"csv={path}: no column {', '.join(missing)}; needed: {_all(name)}; it has: {has}")
+    if table.columns.has_duplicates:
+        twice = table.columns[table.columns.duplicated()][0]
+        raise AnalysisError(f"csv={path}: the column {twice} stands there twice")
+    if table.empty:
+        raise AnalysisError(f"csv={path}: no rows")
+    runs = {f"params.{column}": table[column].str.strip() for column in REQUIRED}
+    runs |= {f"params.{column}": table[column] for column in SETTINGS if column in table}
+    runs[f"metrics.{name}"] = _numbers(table[name], path, name)
+    runs["run_id"] = [f"line {number}" for number in range(2, len(table) + 2)]
+    runs["tags.labelreg.kind"] = "student"
+    unused = [column for column in table.columns if column not in (*REQUIRED, name, *SETTINGS)]
+    return pd.DataFrame(runs), unused
+
+
+def _numbers(column: pd.Series, path, name: str) -> pd.Series:
+    """The scores; an empty cell, nan or inf is a missing one (it is listed), a word is a mistake."""
+    numbers = pd.to_numeric(column.str.strip(), errors="coerce")
+    words = column[numbers.isna() & ~column.str.strip().str.lower().isin(["", "nan", "na", "none", "null", "-"])]
+    if len(words):
+        raise AnalysisError(f"csv={path}: {name} in line {words.index[0] + 2} is {words.iloc[0]!r}, no number")
+    return numbers
+
+
+def _all(name: str) -> str:
+    return ", ".join((*REQUIRED, name))
+
+
+def study_runs(runs: pd.DataFrame, study: str) -> pd.DataFrame:
+    """The runs of one study (tag labelreg.study).
+
+    Raises AnalysisError for a study without runs, with the nearest name.
+    """
+    names = runs.get("tags.labelreg.study", pd.Series(dtype=object))
+    found = runs[names.eq(study)] if len(names) else runs.iloc[:0]
+    if found.empty:
+        raise unknown("study", study, sorted(set(names.dropna())))
+    return found.reset_index(drop=True)
