@@ -63,7 +63,8 @@ class Gate:
     def _at_looks(self) -> str:
         if not self.looks:
             return ""
-        return f" at each of {len(self.looks)} looks ({', '.join(map(str, self.looks))} seeds)"
+        looks = "1 look" if len(self.looks) == 1 else f"each of {len(self.looks)} looks"
+        return f" at {looks} ({', '.join(map(str, self.looks))} seeds)"
 
 
 def gate(

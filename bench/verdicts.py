@@ -130,7 +130,7 @@ def main() -> None:
             "margin": MARGIN,
             "level": LEVEL,
             "looks": LOOKS,
-            "seconds": seconds,
+            "seconds": round(seconds, 1),
             "python": platform.python_version(),
         }
         about |= {name: version(name) for name in ("numpy", "scipy")}
