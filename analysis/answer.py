@@ -18,7 +18,7 @@ __all__ = ["Section", "as_json", "as_markdown", "as_text", "first_sections", "ju
 
 BRIEF = (
     *("task", "model", "init", "method", "setting", "n", "mean_difference", "std_difference"),
-    *("p_value", "min_p_value", "p_holm", "verdict"),
+    *("p_value", "min_p_value", "p_holm", "verdict", "look"),
 )
 WHO = ["task", "model", "init", "method", "setting"]
 TWICE = (
@@ -56,7 +56,7 @@ def first_sections(paired: Paired, judged: pd.DataFrame, level: float, looks: Se
     told = [tables.TESTED, *verdict_lines(judged)] if len(judged) else []
     found.append(Section("comparisons", f"Compared with {paired.reference}", tuple(told), judged, BRIEF))
     if len(judged):
-        found += [_beside(judged), _power(judged, level_of_a_look(level, looks), bool(looks))]
+        found += [_estimates(judged), _beside(judged), _power(judged, level_of_a_look(level, looks), bool(looks))]
     return found
 
 
@@ -97,6 +97,16 @@ def summaries(paired: Paired, judged: pd.DataFrame) -> list[dict]:
         }
         for row, metrics, word, line in found
     ]
+
+
+def _estimates(judged: pd.DataFrame) -> Section:
+    columns = ["mean_method", "mean_reference", "mean_difference", "std_difference"]
+    columns += ["estimate", "low", "high", "level", "rank_biserial"]
+    text = (
+        "estimate: Hodges-Lehmann's of the difference; [low, high] its exact interval of that level, unbounded where "
+        "n is too small for one. rank_biserial: the share of ranks won less the share lost."
+    )
+    return Section("estimates", "How large the differences are", (text,), judged[[*WHO, *columns]])
 
 
 def _beside(judged: pd.DataFrame) -> Section:
@@ -143,7 +153,7 @@ def _power(judged: pd.DataFrame, level: float, looks: bool) -> Section:
 def as_text(sections: Sequence[Section]) -> str:
     """The sections for a terminal."""
     parts = []
-    for section in sections:
+    for section in filter(_says_something, sections):
         frame = section.shown()
         lines = [section.title, *section.text, *([tables.to_text(frame)] if frame is not None else [])]
         parts.append("\n".join(lines))
@@ -153,13 +163,17 @@ def as_text(sections: Sequence[Section]) -> str:
 def as_markdown(sections: Sequence[Section], title: str) -> str:
     """The sections as one Markdown document."""
     parts = [f"# {title}"]
-    for section in sections:
+    for section in filter(_says_something, sections):
         parts.append(f"## {section.title}")
         if section.text:
             parts.append("\n".join(f"- {line}" for line in section.text) if len(section.text) > 1 else section.text[0])
         if (frame := section.shown()) is not None:
             parts.append(tables.to_markdown(frame))
     return "\n\n".join(parts) + "\n"
+
+
+def _says_something(section: Section) -> bool:
+    return bool(section.text) or section.shown() is not None
 
 
 def as_json(sections: Sequence[Section], parameters: dict) -> str:

@@ -17,7 +17,7 @@ def scores_table(path: str | Path, metric: str | None = None) -> tuple[pd.DataFr
 
     One row per run: task, model, init, method, seed and the score, in the column `score` or in the one that
     `metric` names. Columns with the names of settings (lr, epochs, alpha, ...) count as such. A run is called
-    by its line in the file. Raises AnalysisError: no such file, no CSV, a missing column, no row.
+    by its line in the file. Raises AnalysisError: no such file, no CSV, a missing column, a score that is no number.
     """
     name = metric or SCORE
     try:
@@ -34,8 +34,6 @@ def scores_table(path: str | Path, metric: str | None = None) -> tuple[pd.DataFr
     if table.columns.has_duplicates:
         twice = table.columns[table.columns.duplicated()][0]
         raise AnalysisError(f"csv={path}: the column {twice} stands there twice")
-    if table.empty:
-        raise AnalysisError(f"csv={path}: no rows")
     runs = {f"params.{column}": table[column].str.strip() for column in REQUIRED}
     runs |= {f"params.{column}": table[column] for column in SETTINGS if column in table}
     runs[f"metrics.{name}"] = _numbers(table[name], path, name)

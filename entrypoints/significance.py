@@ -12,6 +12,8 @@ HOW_TO_BEGIN = """nothing to compare yet: it takes runs of finetune and of anoth
   mlflow run . -e train_student -P method=finetune -P seed=42
   mlflow run . -e train_student -P method=ls -P seed=42
 or a whole study: mlflow run ."""
+HOW_TO_BEGIN_A_TABLE = """nothing to compare yet: it takes rows of finetune and of another method with the same seeds;
+a baseline of another name is given by reference=NAME"""
 RULE = ("metric", "reference", "margin", "level", "zeros", "looks")
 STORE = ("experiment", "study", "where")
 
@@ -100,7 +102,7 @@ def publish(found: Answer, run, output_dir: str | None) -> None:
 
     print(parts.as_text(found.sections), flush=True)
     if found.judged.empty:
-        print(f"\n{HOW_TO_BEGIN}", flush=True)
+        print(f"\n{HOW_TO_BEGIN_A_TABLE if 'csv' in found.parameters else HOW_TO_BEGIN}", flush=True)
     files = {
         "significance.csv": found.judged[tables.COLUMNS + tables.BESIDE].to_csv(index=False),
         "left_out.csv": found.left_out.to_csv(index=False),

@@ -241,4 +241,8 @@ def test_a_table_that_labelreg_did_not_write(store):
     assert rows["p_value"]["kd"] == 1 / 128 and rows["p_holm"]["kd"] == 2 / 128 and bool(rows["negligible"]["kd"])
     assert {run.data.tags["labelreg.kind"] for run in runs()} == {"significance"}, "no run of a store was made up"
     (run,) = runs("significance")
+    baseline = Path("table.csv").read_text().replace("finetune", "baseline")
+    Path("table.csv").write_text(baseline)
+    assert "is given by reference=NAME" in succeed("significance", csv="table.csv").out
+    assert "kd vs baseline" in succeed("significance", csv="table.csv", reference="baseline").out
     assert run.data.params["csv"] == "table.csv" and "significance.json" in artifacts(run)

@@ -36,7 +36,9 @@ def answered(d: dict, level=0.05, looks=()):
 
 def test_the_sections_and_their_three_forms():
     sections, paired, judged = answered({"ls": UP, "kd": WIDE[:5], "tfreg": [np.nan]})
-    assert [section.name for section in sections] == ["scores", "comparisons", "tests", "power", "plan", "left_out"]
+    assert [section.name for section in sections] == [
+        *("scores", "comparisons", "estimates", "tests", "power", "plan", "left_out")
+    ]
     text, markdown = as_text(sections), as_markdown(sections, "Does it help?")
     found = json.loads(as_json(sections, {"margin": 0.5}))
     assert found["parameters"] == {"margin": 0.5} and found["text"]["plan"] == ["followed"]
@@ -120,7 +122,7 @@ def test_nothing_to_say():
     assert [section.name for section in sections] == ["scores", "comparisons", "plan", "left_out"]
     assert json.loads(as_json(sections, {}))["comparisons"] == [] and len(summaries(paired, judged)) == 1
     empty = pair(pd.DataFrame())
-    assert summaries(empty, judge(empty)) == [] and as_text(first_sections(empty, judge(empty), 0.05, []))
+    assert summaries(empty, judge(empty)) == [] and as_text(first_sections(empty, judge(empty), 0.05, [])) == ""
 
 
 def test_a_column_without_a_value_is_not_shown():
