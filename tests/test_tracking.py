@@ -98,7 +98,8 @@ def contract(commands, served):
 
 
 def in_study(opened: dict, everything: list) -> list:
-    return [run for run in everything if run.data.tags.get("mlflow.parentRunId") == opened["main"].info.run_id]
+    nested = [run for run in everything if run.data.tags.get("mlflow.parentRunId") == opened["main"].info.run_id]
+    return [run for run in nested if run.data.tags["labelreg.kind"] != "summary"]
 
 
 def server_test(test):
@@ -120,6 +121,11 @@ def test_the_run_that_mlflow_opened_holds_the_results(contract):
     }
     assert {run.info.status for run in everything if run != opened["a mistake"]} == {"FINISHED"}
     beside = [run for run in everything if run.info.run_id not in {run.info.run_id for run in opened.values()}]
+    summaries = [run for run in beside if run.data.tags["labelreg.kind"] == "summary"]
+    assert {run.data.params["method"] for run in summaries} == {"finetune", "selfkd", "kd"}
+    above = {opened[name].info.run_id for name in ("main", "significance")}
+    assert {run.data.tags["mlflow.parentRunId"] for run in summaries} == above
+    beside = [run for run in beside if run not in summaries]
     assert beside == in_study(opened, everything), "every other run is nested in the study's"
     assert len(beside) == 4
 
