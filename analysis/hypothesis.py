@@ -7,9 +7,10 @@ effect.
 """
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import compress
 
 import numpy as np
 
@@ -58,8 +59,8 @@ def rounded(differences) -> np.ndarray:
     Raises AnalysisError where one is NaN or infinite.
     """
     values = np.asarray(differences, dtype=float).ravel()
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
+    if not np.isfinite(values).all():
+        bad = np.flatnonzero(~np.isfinite(values))
         at = f"difference {bad[0] + 1} of {len(values)} is {values[bad[0]]}"
         raise AnalysisError(f"{at}, a finite number is needed: leave that seed out")
     return np.round(values, DECIMALS) + 0.0  # -0.0 becomes 0.0
@@ -87,13 +88,13 @@ def signed_rank(differences, zeros: str = "wilcox", confidence: float = CONFIDEN
     below, above = _tails(ranks, positive)
     averages = _walsh(d)
     low, high, level = _interval(averages, len(d), confidence)
-    total, won = int(ranks.sum()), int(ranks[positive].sum())
+    total, won = sum(ranks), sum(compress(ranks, positive))
     return SignedRank(
         n=len(d),
         n_nonzero=len(ranks),
         p_value=min(1.0, 2 * min(below, above)),
         min_p_value=min_p_value(len(ranks)),
-        estimate=float(np.round(np.median(averages), DECIMALS + 1)) + 0.0 if len(d) else 0.0,
+        estimate=_middle(averages) if len(d) else 0.0,
         low=low,
         high=high,
         level=level,
@@ -355,19 +356,19 @@ def _check_zeros(zeros: str) -> None:
         raise unknown("zeros", zeros, ZEROS)
 
 
-def _signed_ranks(d: np.ndarray, zeros: str) -> tuple[np.ndarray, np.ndarray]:
+def _signed_ranks(d: np.ndarray, zeros: str) -> tuple[list[int], list[bool]]:
     """Doubled mid-ranks (integers even with ties) of the non-zero d, and which of them are positive."""
     _check_zeros(zeros)
-    ranked = d if zeros == "pratt" else d[d != 0]
-    _, group, size = np.unique(np.abs(ranked), return_inverse=True, return_counts=True)
-    last = np.cumsum(size)
-    doubled = (last + last - size + 1)[group]  # first and last rank of the tied group, together
-    return doubled[ranked != 0], ranked[ranked != 0] > 0
+    nonzero = [x for x in d.tolist() if x != 0]
+    sizes = sorted(map(abs, d.tolist() if zeros == "pratt" else nonzero))
+    # first and last rank of the tied group, together
+    ranks = [bisect_left(sizes, abs(x)) + bisect_right(sizes, abs(x)) + 1 for x in nonzero]
+    return ranks, [x > 0 for x in nonzero]
 
 
-def _tails(ranks: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
+def _tails(ranks: list[int], positive: list[bool]) -> tuple[float, float]:
     """P(W <= w) and P(W >= w), W being the sum of the ranks that a fair sign makes positive."""
-    null, w = _null(tuple(sorted(ranks.tolist()))), int(ranks[positive].sum())
+    null, w = _null(tuple(sorted(ranks))), sum(compress(ranks, positive))
     return float(null[: w + 1].sum()), float(null[w:].sum())
 
 
@@ -384,8 +385,17 @@ def _null(ranks: tuple[int, ...]) -> np.ndarray:
 
 
 def _walsh(d: np.ndarray) -> np.ndarray:
-    i, j = np.triu_indices(len(d))
+    i, j = _pairs(len(d))
     return np.sort(np.round((d[i] + d[j]) / 2, DECIMALS + 1) + 0.0)
+
+
+_pairs = lru_cache(maxsize=32)(np.triu_indices)
+
+
+def _middle(ordered: np.ndarray) -> float:
+    """The median of what is in order."""
+    last = len(ordered) - 1
+    return round(float(ordered[last // 2] + ordered[last - last // 2]) / 2, DECIMALS + 1) + 0.0
 
 
 @lru_cache(maxsize=1024)
