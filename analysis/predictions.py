@@ -1,5 +1,125 @@
-"""Predictions of runs, read and checked: the score recomputed from them must be the score that was logged.
+"""Predictions of runs, read and checked, and the scores that follow from counts of them.
 
-`predictions(run_id, split)` gives a DataFrame with columns idx, label and p_<class>..., or None; a mapping from
-(run_id, split) to such a frame will do too.
+`predictions(run_id, split)` gives a DataFrame with columns idx, label and p_<class>... (or None); a mapping of
+(run_id, split) to such a frame will do too. A score here is a function of sums over examples, so that
+a resample of examples needs new sums only.
 """
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.pairing import Comparison
+
+Predictions = Callable[[str, str], "pd.DataFrame | None"] | Mapping[tuple[str, str], pd.DataFrame]
+SCORES = ("accuracy", "f1", "matthews")  # in percent; f1 of class 1
+SAME = 1e-6  # points; both sides are doubles of one formula
+LEFT_OUT = ["run_id", "task", "model", "init", "method", "seed", "reason"]
+
+
+class Missing(Exception):
+    """A run has no predictions that can be used; the text is the reason."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """A run's predictions on one split, in order of idx: labels `[examples]`, probabilities `[examples, classes]`."""
+
+    idx: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The predicted class of each example `[examples]`."""
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def examples(self) -> str:
+        """A digest of idx and labels: equal where two runs were tested on the same examples."""
+        return hashlib.sha256(np.stack([self.idx, self.labels]).astype(np.int64).tobytes()).hexdigest()
+
+
+def read(predictions: Predictions, run_id: str, split: str) -> Predicted:
+    """The predictions of a run. Raises Missing where there are none, or none that can be used."""
+    try:
+        get = predictions.get((run_id, split)) if isinstance(predictions, Mapping) else predictions(run_id, split)
+    except (OSError, ValueError) as error:  # a damaged file: pyarrow's errors are ValueErrors
+        raise Missing(f"predictions of {split} cannot be read: {' '.join(str(error).split())[:120]}") from None
+    if get is None or not len(get):
+        raise Missing(f"no predictions of {split}")
+    columns = [name for name in get.columns if str(name).startswith("p_")]
+    if not {"idx", "label"} <= set(get.columns) or len(columns) < 2:
+        raise Missing(f"predictions of {split} lack idx, label or p_<class> columns")
+    get = get.sort_values("idx", kind="stable")
+    labels, probabilities = get["label"].to_numpy(), get[columns].to_numpy(dtype=float)
+    if not np.isfinite(probabilities).all():
+        raise Missing(f"predictions of {split} hold a NaN or an infinite number")
+    if labels.min() < 0:
+        raise Missing(f"the labels of {split} are hidden")
+    if labels.max() >= len(columns):
+        raise Missing(f"predictions of {split} have {len(columns)} classes, a label is {labels.max()}")
+    return Predicted(get["idx"].to_numpy(), labels.astype(np.int64), probabilities)
+
+
+def split_of(metric: str) -> str | None:
+    """The split that a score belongs to, "test" for best/test/score; None for what is no score of predictions."""
+    *path, name = metric.split("/")
+    if name not in ("score", *SCORES):
+        return None
+    return next((part for part in path if part.startswith(("dev", "test"))), None)
+
+
+def indicators(labels: np.ndarray, predicted: np.ndarray, kind: str, n_classes: int) -> np.ndarray:
+    """What is summed over examples for a score of this kind: 0 or 1 `[sums, examples]`."""
+    right = labels == predicted
+    if kind == "accuracy":
+        rows = [right]
+    elif kind == "f1":
+        rows = [right & (labels == 1), predicted == 1, labels == 1]
+    else:
+        classes = range(n_classes)
+        rows = [right, *(predicted == c for c in classes), *(labels == c for c in classes)]
+    return np.array(rows, dtype=np.float32)  # exact: sums stay below 2^24
+
+
+def score(sums: np.ndarray, n: int, kind: str) -> np.ndarray:
+    """The score in percent `[...]` from sums `[..., sums]` over n examples; 0 where it is undefined, as in sklearn.
+
+    f1 = 2 TP / (predicted + actual). matthews, for any number of classes, is Gorodkin's (2004).
+    """
+    sums = np.asarray(sums, dtype=float)
+    if kind == "accuracy":
+        return 100 * sums[..., 0] / n
+    if kind == "f1":
+        above, below = 2 * sums[..., 0], sums[..., 1] + sums[..., 2]
+    else:
+        half = (sums.shape[-1] - 1) // 2
+        predicted, actual = sums[..., 1 : 1 + half], sums[..., 1 + half :]
+        above = n * sums[..., 0] - (predicted * actual).sum(axis=-1)
+        below = np.sqrt((n**2 - (predicted**2).sum(axis=-1)) * (n**2 - (actual**2).sum(axis=-1)))
+    return 100 * np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+
+
+def scores(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> dict[str, float]:
+    """The score of each kind, in percent; f1 for two classes alone."""
+    found = {}
+    for kind in SCORES if n_classes == 2 else ("accuracy", "matthews"):
+        sums = indicators(labels, predicted, kind, n_classes).sum(axis=1, dtype=float)
+        found[kind] = float(score(sums, len(labels), kind))
+    return found
+
+
+def matching(scores: dict[str, float], logged: float) -> set[str]:
+    """The kinds among `scores` whose value is the logged one."""
+    return {kind for kind, value in scores.items() if abs(value - logged) <= SAME}
+
+
+def left_out(comparison: Comparison, at: int, of_reference: bool, reason: str) -> tuple:
+    """One row of LEFT_OUT: the run (or the reference's run) of the comparison's pair `at`."""
+    c = comparison
+    run_id, method = (c.reference_run_ids[at], c.reference) if of_reference else (c.run_ids[at], c.method)
+    return run_id, c.task, c.model, c.init, method, c.seeds[at], reason
