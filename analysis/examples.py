@@ -21,6 +21,7 @@ from analysis.predictions import (
     Missing,
     Predictions,
     indicators,
+    is_score,
     left_out,
     matching,
     read,
@@ -101,7 +102,7 @@ def _runs(members: list[Comparison], predictions: Predictions, left: list) -> tu
         logged |= dict(zip(c.run_ids, c.scores, strict=True))
         logged |= dict(zip(c.reference_run_ids, c.reference_scores, strict=True))
     for run_id, value in logged.items():
-        if split is None:
+        if split is None or not is_score(members[0].metric):
             reasons[run_id] = f"{members[0].metric} is no score that predictions give"
             continue
         try:

@@ -66,11 +66,13 @@ def read(predictions: Predictions, run_id: str, split: str) -> Predicted:
 
 
 def split_of(metric: str) -> str | None:
-    """The split that a score belongs to, "test" for best/test/score; None for what is no score of predictions."""
-    *path, name = metric.split("/")
-    if name not in ("score", *SCORES):
-        return None
-    return next((part for part in path if part.startswith(("dev", "test"))), None)
+    """The split that a metric belongs to: "test" for best/test/score; None where it names none."""
+    return next((part for part in metric.split("/") if part.startswith(("dev", "test"))), None)
+
+
+def is_score(metric: str) -> bool:
+    """Whether the metric is a score that follows from predicted classes."""
+    return metric.split("/")[-1] in ("score", *SCORES)
 
 
 def indicators(labels: np.ndarray, predicted: np.ndarray, kind: str, n_classes: int) -> np.ndarray:
