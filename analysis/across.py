@@ -322,7 +322,7 @@ def _gain(c: Comparison) -> tuple:
         r = float(np.clip(np.corrcoef(a, b)[0, 1], -1, 1))
     if n > 3 and abs(r) < 1:
         low, high = np.tanh(math.atanh(r) + np.array([-1, 1]) * 1.959964 / math.sqrt(n - 3)).tolist()
-    unpaired = math.ceil(n * (s1**2 + s2**2) / sd**2 - 1e-9) if sd > 0 else math.nan
+    unpaired = math.ceil(n * (s1**2 + s2**2) / sd**2 - 1e-6) if sd > 0 else math.nan
     return *head, s1, s2, sd, r, low, high, unpaired, unpaired - n
 
 

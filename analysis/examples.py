@@ -91,7 +91,7 @@ def bootstrap(
             if kept:
                 rows.append(_row(c, kept, kind, runs, draws, level, seed))
     frame = pd.DataFrame(rows, columns=COLUMNS)
-    return frame, pd.DataFrame(dict.fromkeys(left), columns=LEFT_OUT)
+    return frame, pd.DataFrame(list(dict.fromkeys(left)), columns=LEFT_OUT)
 
 
 def _runs(members: list[Comparison], predictions: Predictions, left: list) -> tuple[str, dict[str, _Run]]:
