@@ -57,11 +57,11 @@ def calibrate(paired: Paired, predictions: Predictions) -> Calibration:
     (fitted_on "other half of dev"). reliability: BINS bins of equal mass over all examples of all seeds of a method,
     with the mean confidence and the accuracy of each.
     """
-    known = paired.runs.drop_duplicates("run_id").set_index("run_id")
+    known = {run["run_id"]: run for run in paired.runs.to_dict("records")}
     rows, left, points = [], [], defaultdict(list)
     compared = [run_id for c in paired.comparisons for run_id in (*c.reference_run_ids, *c.run_ids)]
     for run_id in dict.fromkeys(compared):
-        run = known.loc[run_id]
+        run = known[run_id]
         cell = tuple(run[name] for name in CELL)
         try:
             table, scaled, temperature, fitted_on = _scaled(predictions, run_id, split_of(run["metric"]))
@@ -148,8 +148,11 @@ def _bins(parts: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[int, int, fl
     """(bin, n, mean confidence, accuracy) of bins of equal mass, by confidence (Nguyen and O'Connor 2015)."""
     confidence, right = (np.concatenate(values) for values in zip(*parts, strict=True))
     order = np.argsort(confidence, kind="stable")
-    bins = [part for part in np.array_split(order, BINS) if len(part)]
-    return [(i, len(b), float(confidence[b].mean()), float(right[b].mean())) for i, b in enumerate(bins, 1)]
+    sizes = [len(part) for part in np.array_split(order, BINS) if len(part)]
+    starts = np.cumsum([0, *sizes[:-1]])
+    sums = (np.add.reduceat(values[order], starts) for values in (confidence, right.astype(float)))
+    means = [(total / sizes).tolist() for total in sums]
+    return list(zip(range(1, len(sizes) + 1), sizes, *means, strict=True))
 
 
 # Methods and comparisons
@@ -171,10 +174,10 @@ def differences(paired: Paired, calibration: Calibration) -> pd.DataFrame:
     with Hodges-Lehmann; Holm over the methods of a family, for each measure and `scaled`. A seed counts where both of
     its runs could be measured.
     """
-    known = calibration.runs.set_index("run_id")
+    known = dict(zip(calibration.runs["run_id"], calibration.runs[RUNS[-6:]].to_numpy(dtype=float), strict=True))
     families = defaultdict(list)
     for c in paired.comparisons:
-        pairs = [p for p in zip(c.run_ids, c.reference_run_ids, strict=True) if set(p) <= set(known.index)]
+        pairs = [p for p in zip(c.run_ids, c.reference_run_ids, strict=True) if p[0] in known and p[1] in known]
         if pairs:
             families[c.task, c.model, c.init, c.metric, c.family].append((c, pairs))
     rows = []
@@ -190,11 +193,11 @@ def differences(paired: Paired, calibration: Calibration) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=DIFFERENCES)
 
 
-def _values(known: pd.DataFrame, pairs: list, measure: str, scaled: str) -> tuple[np.ndarray, np.ndarray]:
-    mine, theirs = zip(*pairs, strict=True)
-    of_method = known.loc[list(mine), f"{measure}_scaled" if scaled == "both" else measure]
-    of_reference = known.loc[list(theirs), measure if scaled == "none" else f"{measure}_scaled"]
-    return of_method.to_numpy(), of_reference.to_numpy()
+def _values(known: dict[str, np.ndarray], pairs: list, measure: str, scaled: str) -> tuple[np.ndarray, np.ndarray]:
+    """The measure of the methods' runs and of the reference's, each scaled or not."""
+    at = MEASURES.index(measure)
+    of_method, of_reference = at + 3 * (scaled == "both"), at + 3 * (scaled != "none")
+    return np.array([known[a][of_method] for a, _ in pairs]), np.array([known[b][of_reference] for _, b in pairs])
 
 
 def _difference(c: Comparison, measure: str, scaled: str, mine, theirs, test: tuple) -> tuple:
