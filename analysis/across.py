@@ -384,6 +384,8 @@ def _interaction_line(row: dict, level: float) -> str:
         f"{row['estimate']:+.2f}, {interval}, n = {seeds}, p = {p_text(row['p_value'])}, Holm p = "
         f"{p_text(row['p_holm'])}: {_said(row, level)}"
     )
+    if np.sign(row["mean_interaction"]) * np.sign(row["estimate"]) < 0:
+        text += "; mean and Hodges-Lehmann disagree in sign: collapsed seeds?"
     return f"{text}; {row['dropped']} seeds have one initialisation only" if row["dropped"] else text
 
 
@@ -402,8 +404,9 @@ def pairing_line(table: pd.DataFrame) -> str:
         return ""
     n, seeds, r = (known[name].median() for name in ("n", "unpaired_seeds", "correlation"))
     several = f" (medians of {len(known)} comparisons)" if len(known) > 1 else ""
-    word = "saves" if seeds >= n else "costs"
+    saved = round(seeds - n)
+    word = f"saves {saved} seeds" if saved > 0 else f"costs {-saved} seeds" if saved else "saves no seeds"
     return (
-        f"pairing {word} {abs(seeds - n):.0f} seeds per method: {n:.0f} paired seeds are as exact as {seeds:.0f} "
+        f"pairing {word} per method: {n:.0f} paired seeds are as exact as {seeds:.0f} "
         f"unpaired ones, the scores' correlation over seeds is {r:.2f}{several}"
     )

@@ -268,6 +268,16 @@ def test_seeds_and_methods_of_one_initialisation_are_named():
     assert interaction(one).empty and interaction_lines(interaction(one), one) == []
 
 
+def test_a_collapsed_seed_is_pointed_at():
+    flat = [70.0] * 8
+    random = [60.5, 60.5, 60.5, 60.5, 60.5, 60.5, 60.5, 50.0]  # the mean is pulled below 0
+    scores = {("t", i, m): flat for i in ("pretrained", "random") for m in METHODS[:2]}
+    scores |= {("t", "random", "finetune"): [60.0] * 8, ("t", "random", "ls"): random}
+    paired = study(scores)
+    (line,) = interaction_lines(interaction(paired), paired)
+    assert "interaction -0.81, Hodges-Lehmann +0.50" in line and line.endswith("collapsed seeds?")
+
+
 def test_the_interaction_over_tasks():
     scores = drawn(inits=("pretrained", "random"), seed=5)
     table = interaction_across(study(scores))
@@ -298,21 +308,24 @@ def test_what_pairing_saves():
     "scores, correlation, saved",
     [
         ([70, 71, 72, 73], 1.0, None),  # the same difference in each seed
-        ([72, 72, 72, 72], None, 0),  # no spread of one method
+        ([72, 72, 72, 72], math.nan, 0),  # no spread of one method
         ([73, 72, 71, 70], -1.0, -2),  # pairing costs
-        ([71, 73], None, None),
+        ([71, 70, 73, 72], 0.6, 6),
+        ([72, 70, 73, 71], 0.0, 0),
+        ([71, 73], math.nan, None),
     ],
 )
 def test_pairing_at_its_edges(scores, correlation, saved):
     finetune = [70.0, 71.0, 72.0, 73.0]
     table = pairing_gain(study({("t", "pretrained", "finetune"): finetune, ("t", "pretrained", "kd"): scores}))
     (row,) = table.to_dict("records")
-    assert row["correlation"] == pytest.approx(correlation) if correlation else math.isnan(row["correlation"])
+    assert row["correlation"] == pytest.approx(correlation, abs=1e-9, nan_ok=True)
     assert math.isnan(row["saved_seeds"]) if saved is None else row["saved_seeds"] == saved
-    if saved == -2:
-        assert pairing_line(table).startswith("pairing costs 2 seeds per method: 4 paired seeds are as exact as 2")
-    else:
+    if saved is None or math.isnan(correlation):
         assert pairing_line(table) == ""
+    else:
+        word = {-2: "costs 2 seeds", 0: "saves no seeds", 6: "saves 6 seeds"}[saved]
+        assert pairing_line(table).startswith(f"pairing {word} per method: 4 paired seeds are as exact as {4 + saved}")
 
 
 def test_unpaired_seeds_give_the_same_standard_error():
