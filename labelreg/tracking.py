@@ -263,7 +263,7 @@ def predictions(runs: "pd.DataFrame", ahead: Collection[str] = ()) -> Callable[[
             return None
         return (
             ParquetFile(path).read(use_threads=False).to_pandas(use_threads=False)
-        )  # a quarter of read_parquet's time
+        )  # read_parquet takes twice as long
 
     weakref.finalize(read, shutil.rmtree, kept, ignore_errors=True)
     with ThreadPoolExecutor(DOWNLOADS) as pool:
