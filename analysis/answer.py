@@ -32,7 +32,8 @@ TWICE = (
 class Section:
     """One part of the answer: `name` in JSON, `title` and `text` (a sentence each) for people, and a frame.
 
-    `columns`: those of the frame that people are shown (default all); JSON has every one.
+    `columns`: those of the frame that people are shown (default all); JSON has every one. What is not `for_people`
+    is in JSON alone.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Section:
     text: tuple[str, ...] = ()
     frame: pd.DataFrame | None = None
     columns: tuple[str, ...] = ()
+    for_people: bool = True
 
     def shown(self) -> pd.DataFrame | None:
         """The frame as people see it; None where there is nothing to see. A column without a value is left out."""
@@ -173,7 +175,7 @@ def as_markdown(sections: Sequence[Section], title: str) -> str:
 
 
 def _says_something(section: Section) -> bool:
-    return bool(section.text) or section.shown() is not None
+    return section.for_people and (bool(section.text) or section.shown() is not None)
 
 
 def as_json(sections: Sequence[Section], parameters: dict) -> str:

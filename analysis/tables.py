@@ -214,7 +214,9 @@ def _cell(name: str, value) -> str:
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, float):
-        if name.startswith("p_") or name == "min_p_value":
+        if name.startswith(("p_", "min_p_")):
             return p_text(value)
+        if name.split("_")[0] in ("nll", "ece", "brier"):
+            return f"{value:.4f}"
         return f"{value:.3f}" if name == "level" else f"{value:.2f}"
     return str(value)

@@ -49,7 +49,7 @@ def main(given: dict[str, Value]) -> None:
         runs = tracking.frame(tracking.experiment_id(given.get("experiment")), given.get("where"))
         if "study" in given:
             runs = reading.study_runs(runs, str(given["study"]))
-        found = answer(runs, plans=_plans(runs, tracking), **rule)
+        found = answer(runs, plans=_plans(runs, tracking), examples=str(given.get("examples", "auto")), **rule)
     found.parameters.update(source)
     with tracking.open_run("significance", "significance") as run:
         run.params(rule | source)
@@ -62,7 +62,7 @@ def report(runs, run, output_dir: str | None = None, **rule) -> None:
     """Print scores, comparisons and verdicts of a frame of runs; log them as artifacts of `run`, a study's."""
     from labelreg import tracking
 
-    found = answer(runs, plans=_plans(runs, tracking, run.run_id), **rule)
+    found = answer(runs, plans=_plans(runs, tracking, run.run_id), examples="auto", **rule)
     publish(found, run, output_dir)
     tracking.summarise(found.summaries, found.parents, run)
 
@@ -77,11 +77,10 @@ def answer(
     looks: list[int] | None = None,
     plans: list[dict] | None = None,
     note: str = "",
+    examples: str = "false",
 ) -> Answer:
-    """The answer on a frame of runs. `plans`: those of its studies, as `tracking.plans` reads them.
-
-    `note` marks each verdict.
-    """
+    """The answer on a frame of runs. `plans`: those of its studies, as `tracking.plans` reads them. `note` marks each
+    verdict. `examples`: whether predictions are read from the store, auto being for up to further.MOST_RUNS runs."""
     from analysis import answer as parts
     from analysis import pairing, tables
     from analysis.design import follows
@@ -94,11 +93,24 @@ def answer(
         judged["reason"] = [f"{reason}; {note}" for reason in judged["reason"]]
     sections = parts.first_sections(paired, judged, level, looks)
     plan = [] if plans is None or judged.empty else follows(plans, paired, judged, metric, margin, level, looks)
+    sections += _further(runs, paired, examples, level) if len(judged) else []
     sections += parts.last_sections(paired, plan)
     above = runs.get("tags.mlflow.parentRunId")
     parents = {} if above is None else dict(zip(runs["run_id"], above, strict=True))
     rule = dict(zip(RULE, (metric, reference, margin, level, zeros, looks), strict=True))
     return Answer(sections, judged, paired.left_out, parts.summaries(paired, judged), parents, rule)
+
+
+def _further(runs, paired, examples: str, level: float) -> list:
+    """The sections beside the comparisons; predictions are read where `examples` and the number of runs let them be."""
+    from analysis import further
+    from labelreg import tracking
+
+    ids = further.compared(paired)
+    if examples == "auto" and len(ids) > further.MOST_RUNS:
+        return [further.not_read(paired), *further.sections(paired, runs, None, level)]
+    predictions = tracking.predictions(runs, ids) if examples != "false" else None
+    return further.sections(paired, runs, predictions, level)
 
 
 def publish(found: Answer, run, output_dir: str | None) -> None:

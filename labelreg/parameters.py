@@ -127,6 +127,11 @@ PARAMETERS: dict[str, Parameter] = {
     "output_dir": text("also write the files into this folder"),
     "study": text("the runs of this study only (a recipe's name)"),
     "looks": Parameter("list", "planned looks: numbers of seeds at which is tested, e.g. 10,14,20"),
+    "examples": text(
+        "read predictions: intervals over seeds and examples, calibration (auto: of up to 200 runs)",
+        "auto",
+        ("auto", "true", "false"),
+    ),
     "csv": text("read scores from this table instead of a store: task,model,init,method,seed,score"),
     "scores": text("CSV of the GLUE server's answers: run_id or task,model,init,method,seed; and score"),
 }
@@ -149,7 +154,9 @@ ENTRY_POINTS: dict[str, tuple[str, ...]] = {
     "train_student": tuple(f"{_RUN} {_RESUME} save_model".split()),
     "study": tuple(_STUDY.split()),
     "main": tuple(_STUDY.split()),
-    "significance": tuple("experiment study where metric reference margin level zeros looks csv output_dir".split()),
+    "significance": tuple(
+        "experiment study where metric reference margin level zeros looks examples csv output_dir".split()
+    ),
     "submission": ("experiment", "where", "scores", "output_dir"),
 }
 FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}

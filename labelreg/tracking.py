@@ -11,11 +11,15 @@ import json
 import logging
 import os
 import shlex
+import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +36,8 @@ import mlflow
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
 
 # "creating initial tables" is no news, and a locked database is tried again
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
@@ -42,6 +48,7 @@ if TYPE_CHECKING:
 KIND, FINGERPRINT, STUDY, DATA = "labelreg.kind", "labelreg.fingerprint", "labelreg.study", "labelreg.data"
 CONTINUED, PLAN, VERDICT, PARENT = "labelreg.continued_in", "labelreg.plan", "labelreg.verdict", "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
+DOWNLOADS = 8  # at a time; a server answers several as fast as one
 ANSWER_SECONDS = 10  # a tracking server that does not answer within this time is not there
 
 
@@ -327,6 +334,41 @@ def download(run_id: str, path: str, target: Path) -> Path:
         return Path(_patiently(lambda: fetch(run_id=run_id, artifact_path=path, dst_path=str(target))))
     except (MlflowException, OSError):
         raise UserError(f"run {run_id} has no artifact {path}") from None
+
+
+def predictions(runs: "pd.DataFrame", ahead: Collection[str] = ()) -> Callable[[str, str], "pd.DataFrame | None"]:
+    """How to read `predictions/<split>.parquet` of a run of `runs` (a frame) by its id; None where it has none.
+
+    A local store is read in place. A server's files are downloaded once per run, into a folder that goes with the
+    reader: at the first question, or now, several at a time, for the runs in `ahead`.
+    """
+    from pyarrow.parquet import ParquetFile
+
+    places = dict(zip(runs["run_id"], runs["artifact_uri"], strict=True)) if len(runs) else {}
+    kept = Path(tempfile.mkdtemp(prefix="labelreg-predictions-"))
+
+    @cache
+    def folder(run_id: str) -> Path | None:
+        if is_local_uri(places[run_id]):
+            return Path(local_file_uri_to_path(places[run_id])) / "predictions"
+        try:
+            return download(run_id, "predictions", kept / run_id)
+        except UserError:
+            return None
+
+    def read(run_id: str, split: str) -> "pd.DataFrame | None":
+        found = folder(run_id)
+        path = found and found / f"{split}.parquet"
+        if not path or not path.is_file():
+            return None
+        return (
+            ParquetFile(path).read(use_threads=False).to_pandas(use_threads=False)
+        )  # read_parquet takes twice as long
+
+    weakref.finalize(read, shutil.rmtree, kept, ignore_errors=True)
+    with ThreadPoolExecutor(DOWNLOADS) as pool:
+        list(pool.map(folder, ahead))
+    return read
 
 
 def plans(studies: Collection[str], run_ids: Collection[str]) -> list[dict]:

@@ -2,9 +2,11 @@
 
 import contextlib
 import csv
+import gc
 import os
 import re
 import signal
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -375,3 +377,51 @@ def test_nested_runs_lie_in_the_experiment_of_the_run_that_mlflow_opened(store, 
     ended = call("train_student", **tiny, method="kd")
     assert ended.status == 0, ended
     assert {run.info.experiment_id for run in runs()} == {chosen}
+
+
+def with_predictions(test_scores: list, folder: Path) -> pd.DataFrame:
+    """A run per entry with predictions/test.parquet of these probabilities (None: without), as `frame` reads them."""
+    for number, scores in enumerate(test_scores):
+        with tracking.open_run("student", f"run {number}") as run:
+            if scores is not None:
+                (folder / str(number) / "predictions").mkdir(parents=True)
+                table = pd.DataFrame({"idx": range(len(scores)), "label": 0, "p_0": scores})
+                table.to_parquet(folder / str(number) / "predictions" / "test.parquet", index=False)
+                run.folder(folder / str(number))
+    return tracking.frame(tracking.current_experiment()).iloc[::-1].reset_index(drop=True)
+
+
+def test_predictions_of_a_local_store_are_read_in_place(store, tmp_path):
+    runs = with_predictions([[0.5, 0.25], None], tmp_path / "own")
+    read = tracking.predictions(runs, list(runs["run_id"]))
+    assert read(runs["run_id"][0], "test")["p_0"].tolist() == [0.5, 0.25]
+    assert read(runs["run_id"][0], "dev") is None and read(runs["run_id"][1], "test") is None
+    place = next(tmp_path.glob(f"mlruns/**/{runs['run_id'][0]}/artifacts/predictions/test.parquet"))
+    place.write_bytes(b"no parquet")
+    with pytest.raises((OSError, ValueError)):  # what analysis.predictions takes for a damaged file
+        read(runs["run_id"][0], "test")
+    assert tracking.predictions(runs.iloc[:0])  # an empty store
+
+
+@pytest.mark.server
+def test_predictions_of_a_server_are_downloaded_once(served, tmp_path, monkeypatch):
+    runs = with_predictions([[0.5], [0.75], None], tmp_path / "own")
+    one, other, without = runs["run_id"]
+    asked, download = [], tracking.download
+
+    def counted(run_id, path, target):
+        asked.append(run_id)
+        return download(run_id, path, target)
+
+    monkeypatch.setattr(tracking, "download", counted)
+    read = tracking.predictions(runs, [one, without])
+    assert sorted(asked) == sorted([one, without])
+    for _ in range(2):
+        assert read(one, "test")["p_0"].tolist() == [0.5] and read(one, "dev") is None
+        assert read(other, "test")["p_0"].tolist() == [0.75] and read(without, "test") is None
+    assert len(asked) == 3
+    folders = list(Path(tempfile.gettempdir()).glob(f"labelreg-predictions-*/{one}"))
+    assert len(folders) == 1
+    del read
+    gc.collect()
+    assert not folders[0].exists()

@@ -1,0 +1,280 @@
+"""Calibration before and after temperature scaling, and cost, beside the score.
+
+A method may look better calibrated because it softens probabilities, which one number fitted on dev does too (Guo et
+al. 2017). So each run is measured as it is and with its logits divided by the temperature that dev likes best, and
+methods are compared with the scaled reference.
+"""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.across import TEST, tested
+from analysis.hypothesis import DECIMALS
+from analysis.pairing import Comparison, Paired
+from analysis.predictions import LEFT_OUT, Missing, Predicted, Predictions, read, split_of
+from analysis.tables import p_text
+
+MEASURES = ("nll", "ece", "brier")
+SCALED = ("none", "reference", "both")
+CELL = ["task", "model", "init", "method", "setting"]
+RUNS = [
+    *("run_id", *CELL, "seed", "split", "fitted_on", "temperature"),
+    *MEASURES,
+    *(f"{measure}_scaled" for measure in MEASURES),
+]
+RELIABILITY = [*CELL, "scaled", "bin", "n", "confidence", "accuracy"]
+METHODS = [*CELL, "split", "fitted_on", "n", "temperature", *RUNS[-6:]]
+DIFFERENCES = [
+    *("task", "model", "init", "method", "setting", "reference", "measure", "scaled", "n"),
+    *("mean_method", "mean_reference", "mean_difference", *TEST, "min_p_holm"),
+]
+COSTS = [
+    *(*CELL, "n", "score", "epochs", "best_epoch"),
+    *("train_seconds", "teacher_seconds", "total_seconds", "times_reference"),
+]
+BINS = 15
+TEMPERATURES = (0.05, 20.0)  # where dev likes none of them best, the nearer end is taken
+LEAST = 1e-300  # a probability of 0 has no logarithm
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """runs: columns RUNS; reliability: columns RELIABILITY; left_out: columns predictions.LEFT_OUT."""
+
+    runs: pd.DataFrame
+    reliability: pd.DataFrame
+    left_out: pd.DataFrame
+
+
+def calibrate(paired: Paired, predictions: Predictions) -> Calibration:
+    """NLL (nats), ECE and Brier (fractions) of each paired run, as it is and scaled by a temperature fitted on dev.
+
+    split: that of the run's metric; where it is dev, each half is scaled by the temperature of the other half
+    (fitted_on "other half of dev"). reliability: BINS bins of equal mass over all examples of all seeds of a method,
+    with the mean confidence and the accuracy of each.
+    """
+    known = {run["run_id"]: run for run in paired.runs.to_dict("records")}
+    rows, left, points = [], [], defaultdict(list)
+    compared = [run_id for c in paired.comparisons for run_id in (*c.reference_run_ids, *c.run_ids)]
+    for run_id in dict.fromkeys(compared):
+        run = known[run_id]
+        cell = tuple(run[name] for name in CELL)
+        try:
+            table, scaled, temperature, fitted_on = _scaled(predictions, run_id, split_of(run["metric"]))
+        except Missing as missing:
+            left.append((run_id, *cell[:4], run["seed"], str(missing)))
+            continue
+        split = split_of(run["metric"])
+        measured = (*measures(table.probabilities, table.labels), *measures(scaled, table.labels))
+        rows.append((run_id, *cell, run["seed"], split, fitted_on, temperature, *measured))
+        for is_scaled, probabilities in ((False, table.probabilities), (True, scaled)):
+            points[cell, is_scaled].append(_confidence(probabilities, table.labels))
+    bins = [(*cell, is_scaled, *row) for (cell, is_scaled), parts in points.items() for row in _bins(parts)]
+    return Calibration(
+        pd.DataFrame(rows, columns=RUNS),
+        pd.DataFrame(bins, columns=RELIABILITY),
+        pd.DataFrame(left, columns=LEFT_OUT),
+    )
+
+
+def _scaled(predictions: Predictions, run_id: str, split: str | None) -> tuple[Predicted, np.ndarray, float, str]:
+    """The run's predictions on `split`, its scaled probabilities, the temperature and where it was fitted."""
+    if split is None:
+        raise Missing("its metric names no split")
+    table = read(predictions, run_id, split)
+    if split != "dev":
+        dev = read(predictions, run_id, "dev")
+        t = temperature(dev.probabilities, dev.labels)
+        return table, scale(table.probabilities, t), t, "dev"
+    if len(table.labels) < 2:
+        raise Missing("one example of dev has no other half")
+    half, fitted, scaled = np.arange(len(table.labels)) % 2, [], np.empty_like(table.probabilities)
+    for mine in (0, 1):
+        fitted.append(temperature(table.probabilities[half != mine], table.labels[half != mine]))
+        scaled[half == mine] = scale(table.probabilities[half == mine], fitted[-1])
+    return table, scaled, math.sqrt(fitted[0] * fitted[1]), "other half of dev"
+
+
+def temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The T within TEMPERATURES with the least NLL of softmax(log p / T), p `[examples, classes]` (Guo et al. 2017).
+
+    The NLL is convex in 1 / T, so that its slope has one root.
+    """
+    from scipy.optimize import brentq
+
+    logits = np.log(np.maximum(probabilities, LEAST))
+    of_label = logits[np.arange(len(labels)), labels].mean()
+
+    def slope(inverse: float) -> float:
+        return float((_softmax(logits * inverse) * logits).sum(axis=1).mean() - of_label)
+
+    low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
+    if slope(low) >= 0:
+        return TEMPERATURES[1]
+    if slope(high) <= 0:
+        return TEMPERATURES[0]
+    return 1 / brentq(slope, low, high, xtol=1e-9)
+
+
+def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """softmax(log p / T) `[examples, classes]`: what dividing the logits by T gives."""
+    return _softmax(np.log(np.maximum(probabilities, LEAST)) / temperature)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return raised / raised.sum(axis=1, keepdims=True)
+
+
+def measures(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
+    """NLL in nats, ECE over BINS bins of equal mass, Brier (sum over classes); p `[examples, classes]`."""
+    of_label = probabilities[np.arange(len(labels)), labels]
+    brier = ((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(axis=1).mean()
+    bins = _bins([_confidence(probabilities, labels)])
+    ece = sum(n * abs(confidence - accuracy) for _, n, confidence, accuracy in bins) / len(labels)
+    return float(-np.log(np.maximum(of_label, LEAST)).mean()), float(ece), float(brier)
+
+
+def _confidence(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The largest probability of each example, and whether its class is right."""
+    return probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+
+
+def _bins(parts: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[int, int, float, float]]:
+    """(bin, n, mean confidence, accuracy) of bins of equal mass, by confidence (Nguyen and O'Connor 2015)."""
+    confidence, right = (np.concatenate(values) for values in zip(*parts, strict=True))
+    order = np.argsort(confidence, kind="stable")
+    sizes = [len(part) for part in np.array_split(order, BINS) if len(part)]
+    starts = np.cumsum([0, *sizes[:-1]])
+    sums = (np.add.reduceat(values[order], starts) for values in (confidence, right.astype(float)))
+    means = [(total / sizes).tolist() for total in sums]
+    return list(zip(range(1, len(sizes) + 1), sizes, *means, strict=True))
+
+
+# Methods and comparisons
+
+
+def methods(calibration: Calibration) -> pd.DataFrame:
+    """Means over the runs of a method (columns METHODS); temperature is the geometric mean."""
+    rows = []
+    for key, found in calibration.runs.groupby([*CELL, "split", "fitted_on"], sort=False):
+        t = math.exp(np.log(found["temperature"]).mean())
+        rows.append((*key, len(found), t, *found[RUNS[-6:]].mean()))
+    return pd.DataFrame(rows, columns=METHODS)
+
+
+def differences(paired: Paired, calibration: Calibration) -> pd.DataFrame:
+    """Paired differences method - reference of each measure over seeds, below 0 is better (columns DIFFERENCES).
+
+    scaled: "none", "reference" (the method as it is against the scaled reference) or "both". Exact signed-rank test
+    with Hodges-Lehmann; Holm over the methods of a family, for each measure and `scaled`. A seed counts where both of
+    its runs could be measured.
+    """
+    known = dict(zip(calibration.runs["run_id"], calibration.runs[RUNS[-6:]].to_numpy(dtype=float), strict=True))
+    families = defaultdict(list)
+    for c in paired.comparisons:
+        pairs = [p for p in zip(c.run_ids, c.reference_run_ids, strict=True) if p[0] in known and p[1] in known]
+        if pairs:
+            families[c.task, c.model, c.init, c.metric, c.family].append((c, pairs))
+    rows = []
+    for members in families.values():
+        found = {}
+        for measure in MEASURES:
+            for scaled in SCALED:
+                values = [_values(known, pairs, measure, scaled) for _, pairs in members]
+                tests = tested({i: mine - theirs for i, (mine, theirs) in enumerate(values)})
+                found[measure, scaled] = [(*value, tests[i]) for i, value in enumerate(values)]
+        for i, (c, _) in enumerate(members):
+            rows += [_difference(c, *key, *value[i]) for key, value in found.items()]
+    return pd.DataFrame(rows, columns=DIFFERENCES)
+
+
+def _values(known: dict[str, np.ndarray], pairs: list, measure: str, scaled: str) -> tuple[np.ndarray, np.ndarray]:
+    """The measure of the methods' runs and of the reference's, each scaled or not."""
+    at = MEASURES.index(measure)
+    of_method, of_reference = at + 3 * (scaled == "both"), at + 3 * (scaled != "none")
+    return np.array([known[a][of_method] for a, _ in pairs]), np.array([known[b][of_reference] for _, b in pairs])
+
+
+def _difference(c: Comparison, measure: str, scaled: str, mine, theirs, test: tuple) -> tuple:
+    head = (c.task, c.model, c.init, c.method, c.setting, c.reference, measure, scaled, len(mine))
+    mean = float(np.round((mine - theirs).mean(), DECIMALS)) + 0.0
+    return *head, float(mine.mean()), float(theirs.mean()), mean, *test
+
+
+# Cost
+
+
+def costs(paired: Paired, runs: pd.DataFrame) -> pd.DataFrame:
+    """Means per method of the runs that logged their cost (columns COSTS); `runs` as given to `pair`.
+
+    teacher_seconds: the whole training of the run's teacher (0 without one), though one teacher serves all seeds of a
+    task; total_seconds: both; times_reference: total_seconds over the mean of all the reference's runs of this task,
+    model and init. epochs: those asked for; best_epoch: the one whose weights count.
+    """
+    known = runs.drop_duplicates("run_id").set_index("run_id").reindex(paired.runs["run_id"])
+
+    def column(name):
+        return pd.to_numeric(known.get(name, pd.Series(math.nan, known.index)), errors="coerce").to_numpy(dtype=float)
+
+    table = paired.runs.assign(
+        epochs=column("params.epochs"),
+        best_epoch=column("metrics.best/epoch"),
+        train_seconds=column("metrics.cost/train_seconds"),
+        teacher_seconds=np.nan_to_num(column("metrics.cost/teacher_seconds")),
+    ).dropna(subset=["train_seconds"])
+    table["total_seconds"] = table["train_seconds"] + table["teacher_seconds"]
+    of_reference = table[table["method"] == paired.reference].groupby(CELL[:3])["total_seconds"].mean()
+    rows = []
+    for key, found in table.groupby(CELL, sort=False):
+        means = found[["score", *COSTS[7:12]]].mean()
+        rows.append((*key, len(found), *means, means["total_seconds"] / of_reference.get(key[:3], math.nan)))
+    return pd.DataFrame(rows, columns=COSTS)
+
+
+# Sentences
+
+
+def lines(table: pd.DataFrame, level: float = 0.05) -> list[str]:
+    """One sentence per method and setting of `differences`: is it better calibrated, and still so against a scaled
+    reference?"""
+    keys = [*CELL, "reference"]
+    return [_line(dict(zip(keys, key, strict=True)), found, level) for key, found in table.groupby(keys, sort=False)]
+
+
+def _line(key: dict, found: pd.DataFrame, level: float) -> str:
+    rows = {(row["measure"], row["scaled"]): row for row in found.to_dict("records")}
+    name = f"{key['method']} [{key['setting']}]" if key["setting"] else key["method"]
+    parts = []
+    for measure, shown in (("nll", "NLL"), ("ece", "ECE")):
+        told = [_pair(rows[measure, scaled]) for scaled in SCALED]
+        parts.append(
+            f"{shown} {told[0]}, against scaled {key['reference']} {told[1]}, both scaled {told[2]}: "
+            + _said(rows[measure, "none"], rows[measure, "both"], key["reference"], level)
+        )
+    n = rows["nll", "none"]["n"]
+    where = f"{key['task']}, {key['model']}, {key['init']}, {n} seed{'s' if n > 1 else ''}"
+    return f"{name} vs {key['reference']} ({where}): {'; '.join(parts)}"
+
+
+def _pair(row: dict) -> str:
+    return f"{row['mean_method']:.4f} vs {row['mean_reference']:.4f} (Holm p = {p_text(row['p_holm'])})"
+
+
+def _said(before: dict, after: dict, reference: str, level: float) -> str:
+    def side(row):
+        return int(np.sign(row["estimate"])) if row["p_holm"] <= level else 0
+
+    if before["min_p_holm"] > level:
+        return f"too few seeds to tell (Holm p cannot be below {p_text(before['min_p_holm'])})"
+    words = {-1: "lower", 0: "not shown to differ", 1: "higher"}
+    if side(before) == -1:
+        left = {-1: "still lower", 0: "no gain is shown", 1: "higher"}[side(after)]
+        return f"lower, and {left} when {reference} is scaled as well"
+    if side(before) == side(after):
+        return f"{words[side(before)]}, before and after scaling"
+    return f"{words[side(before)]} before, {words[side(after)]} after scaling"

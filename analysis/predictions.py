@@ -1,0 +1,132 @@
+"""Predictions of runs, read and checked, and the scores that follow from counts of them.
+
+`predictions(run_id, split)` gives a DataFrame with columns idx, label and p_<class>... (or None); a mapping of
+(run_id, split) to such a frame will do too. A score here is a function of sums over examples, so that
+a resample of examples needs new sums only.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.pairing import Comparison
+
+Predictions = Callable[[str, str], "pd.DataFrame | None"] | Mapping[tuple[str, str], pd.DataFrame]
+SCORES = ("accuracy", "f1", "matthews")  # in percent; f1 of class 1
+SAME = 1e-6  # points; both sides are doubles of one formula
+LEFT_OUT = ["run_id", "task", "model", "init", "method", "seed", "reason"]
+
+
+class Missing(Exception):
+    """A run has no predictions that can be used; the text is the reason."""
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """A run's predictions on one split, in order of idx: labels `[examples]`, probabilities `[examples, classes]`."""
+
+    idx: np.ndarray
+    labels: np.ndarray
+    probabilities: np.ndarray
+
+    @property
+    def classes(self) -> np.ndarray:
+        """The predicted class of each example `[examples]`."""
+        return self.probabilities.argmax(axis=1)
+
+    @property
+    def examples(self) -> str:
+        """A digest of idx and labels: equal where two runs were tested on the same examples."""
+        return hashlib.sha256(np.stack([self.idx, self.labels]).astype(np.int64).tobytes()).hexdigest()
+
+
+def read(predictions: Predictions, run_id: str, split: str) -> Predicted:
+    """The predictions of a run. Raises Missing where there are none, or none that can be used."""
+    try:
+        get = predictions.get((run_id, split)) if isinstance(predictions, Mapping) else predictions(run_id, split)
+    except (OSError, ValueError) as error:  # a damaged file: pyarrow's errors are ValueErrors
+        raise Missing(f"predictions of {split} cannot be read: {' '.join(str(error).split())[:120]}") from None
+    if get is None or not len(get):
+        raise Missing(f"no predictions of {split}")
+    names = list(get.columns)
+    columns = [i for i, name in enumerate(names) if str(name).startswith("p_")]
+    if not {"idx", "label"} <= set(names) or len(columns) < 2:
+        raise Missing(f"predictions of {split} lack idx, label or p_<class> columns")
+    try:
+        values = get.to_numpy(dtype=float)  # once: columns one by one take longer than the rest of the analysis
+    except ValueError:
+        raise Missing(f"predictions of {split} hold a word where a number is needed") from None
+    if not np.isfinite(values).all():
+        raise Missing(f"predictions of {split} hold a NaN or an infinite number")
+    values = values[np.argsort(values[:, names.index("idx")], kind="stable")]
+    idx, labels = (values[:, names.index(name)].astype(np.int64) for name in ("idx", "label"))
+    if labels.min() < 0:
+        raise Missing(f"the labels of {split} are hidden")
+    if labels.max() >= len(columns):
+        raise Missing(f"predictions of {split} have {len(columns)} classes, a label is {labels.max()}")
+    return Predicted(idx, labels, values[:, columns])
+
+
+def split_of(metric: str) -> str | None:
+    """The split that a metric belongs to: "test" for best/test/score; None where it names none."""
+    return next((part for part in metric.split("/") if part.startswith(("dev", "test"))), None)
+
+
+def is_score(metric: str) -> bool:
+    """Whether the metric is a score that follows from predicted classes."""
+    return metric.split("/")[-1] in ("score", *SCORES)
+
+
+def indicators(labels: np.ndarray, predicted: np.ndarray, kind: str, n_classes: int) -> np.ndarray:
+    """What is summed over examples for a score of this kind: 0 or 1 `[sums, examples]`."""
+    right = labels == predicted
+    if kind == "accuracy":
+        rows = [right]
+    elif kind == "f1":
+        rows = [right & (labels == 1), predicted == 1, labels == 1]
+    else:
+        classes = range(n_classes)
+        rows = [right, *(predicted == c for c in classes), *(labels == c for c in classes)]
+    return np.array(rows, dtype=np.float32)  # exact: sums stay below 2^24
+
+
+def score(sums: np.ndarray, n: int, kind: str) -> np.ndarray:
+    """The score in percent `[...]` from sums `[..., sums]` over n examples; 0 where it is undefined, as in sklearn.
+
+    f1 = 2 TP / (predicted + actual). matthews, for any number of classes, is Gorodkin's (2004).
+    """
+    sums = np.asarray(sums, dtype=float)
+    if kind == "accuracy":
+        return 100 * sums[..., 0] / n
+    if kind == "f1":
+        above, below = 2 * sums[..., 0], sums[..., 1] + sums[..., 2]
+    else:
+        half = (sums.shape[-1] - 1) // 2
+        predicted, actual = sums[..., 1 : 1 + half], sums[..., 1 + half :]
+        above = n * sums[..., 0] - (predicted * actual).sum(axis=-1)
+        below = np.sqrt((n**2 - (predicted**2).sum(axis=-1)) * (n**2 - (actual**2).sum(axis=-1)))
+    return 100 * np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+
+
+def scores(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> dict[str, float]:
+    """The score of each kind, in percent; f1 for two classes alone."""
+    found = {}
+    for kind in SCORES if n_classes == 2 else ("accuracy", "matthews"):
+        sums = indicators(labels, predicted, kind, n_classes).sum(axis=1, dtype=float)
+        found[kind] = float(score(sums, len(labels), kind))
+    return found
+
+
+def matching(scores: dict[str, float], logged: float) -> set[str]:
+    """The kinds among `scores` whose value is the logged one."""
+    return {kind for kind, value in scores.items() if abs(value - logged) <= SAME}
+
+
+def left_out(comparison: Comparison, at: int, of_reference: bool, reason: str) -> tuple:
+    """One row of LEFT_OUT: the run (or the reference's run) of the comparison's pair `at`."""
+    c = comparison
+    run_id, method = (c.reference_run_ids[at], c.reference) if of_reference else (c.run_ids[at], c.method)
+    return run_id, c.task, c.model, c.init, method, c.seeds[at], reason

@@ -1,0 +1,216 @@
+"""Temperatures that are known, measures as runs log them, and a method that only softens."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from predicted import logged, run, table
+from scipy.optimize import minimize_scalar
+
+from analysis.calibration import (
+    BINS,
+    COSTS,
+    DIFFERENCES,
+    METHODS,
+    RELIABILITY,
+    RUNS,
+    TEMPERATURES,
+    calibrate,
+    costs,
+    differences,
+    lines,
+    measures,
+    methods,
+    scale,
+    temperature,
+)
+from analysis.hypothesis import signed_rank
+from analysis.pairing import pair
+from analysis.predictions import LEFT_OUT
+from labelreg import metrics
+
+pytestmark = pytest.mark.filterwarnings("error")
+SEEDS = range(6)
+
+
+def draw(rng, n, n_classes=3, spread=1.5):
+    """Logits and labels that follow from them: softmax(logits) is calibrated."""
+    logits = rng.normal(0, spread, (n, n_classes))
+    p = metrics.softmax(logits)
+    return logits, (p.cumsum(axis=1) < rng.random((n, 1))).sum(axis=1)
+
+
+def predictions(logits, labels) -> pd.DataFrame:
+    p = metrics.softmax(logits)
+    columns = {f"p_{c}": p[:, c] for c in range(p.shape[1])}
+    return pd.DataFrame({"idx": np.arange(len(labels)), "label": labels, **columns})
+
+
+@pytest.mark.parametrize("n_classes", [2, 3, 20])
+def test_measures_are_those_that_runs_log(n_classes):
+    logits, labels = draw(np.random.default_rng(0), 203, n_classes)
+    values = metrics.evaluate(logits, labels, "accuracy")
+    found = measures(metrics.softmax(logits), labels)
+    assert found == pytest.approx((values["nll"], values["ece"], values["brier"]))
+    assert (
+        measures(metrics.softmax(logits[:4]), labels[:4])[1]
+        == pytest.approx(  # fewer examples than bins
+            metrics.evaluate(logits[:4], labels[:4], "accuracy")["ece"]
+        )
+    )
+
+
+def test_calibrated_predictions_are_left_alone():
+    labels = np.array([0] * 8 + [1] * 2 + [1] * 8 + [0] * 2)  # of ten at 0.8, eight are right
+    p = table(labels, [0] * 10 + [1] * 10, sure=0.8)[["p_0", "p_1"]].to_numpy()
+    assert temperature(p, labels) == pytest.approx(1, abs=1e-6)
+    assert scale(p, 1.0) == pytest.approx(p)
+    logits, labels = draw(np.random.default_rng(1), 20_000)
+    assert temperature(metrics.softmax(logits), labels) == pytest.approx(1, abs=0.03)
+
+
+@pytest.mark.parametrize("t", [0.5, 2.0, 5.0])
+def test_a_known_temperature_is_found(t):
+    logits, labels = draw(np.random.default_rng(2), 3000)
+    p = metrics.softmax(logits)
+    own, found = temperature(p, labels), temperature(metrics.softmax(logits * t), labels)
+    assert found == pytest.approx(own * t, rel=1e-6)
+    assert scale(metrics.softmax(logits * t), found) == pytest.approx(scale(p, own), abs=1e-6)
+    least = minimize_scalar(lambda x: measures(scale(p, x), labels)[0], bounds=(0.1, 9), method="bounded")
+    assert own == pytest.approx(least.x, rel=1e-3)
+
+
+def test_the_ends_of_the_temperatures():
+    labels = np.array([0, 1] * 10)
+    assert temperature(table(labels, labels)[["p_0", "p_1"]].to_numpy(), labels) == TEMPERATURES[0]  # all are right
+    assert temperature(table(labels, 1 - labels)[["p_0", "p_1"]].to_numpy(), labels) == TEMPERATURES[1]  # none is
+    sure = table(labels, labels, sure=1.0)[["p_0", "p_1"]].to_numpy()  # a probability of 0
+    assert np.isfinite(scale(sure, temperature(sure, labels))).all()
+
+
+def study(sharpness: dict, test=True, n=400, n_classes=3, seeds=SEEDS, noise=0.4):
+    """Runs of methods whose logits are calibrated ones times `sharpness`, with noise of their own."""
+    rows, stored = [], {}
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        splits = {"dev": draw(rng, n, n_classes), **({"test": draw(rng, n, n_classes)} if test else {})}
+        for method, sharp in sharpness.items():
+            values = {}
+            for split, (logits, labels) in splits.items():
+                own = (logits + rng.normal(0, noise, logits.shape)) * sharp
+                frame = predictions(own, labels)
+                values[split] = logged(labels, own.argmax(axis=1), n_classes=n_classes)
+                name = run(method, seed, 0.0)["run_id"]
+                stored[name, split] = frame
+            rows.append(run(method, seed, values.get("test", math.nan), dev=values["dev"]))
+    frame = pd.DataFrame(rows)
+    return frame, pair(frame), stored
+
+
+def test_a_method_that_only_softens_gains_nothing_over_a_scaled_reference():
+    _, paired, stored = study({"finetune": 3.0, "ls": 1.5}, noise=0.0)
+    found = calibrate(paired, stored)
+    assert list(found.runs) == RUNS and found.left_out.empty and len(found.runs) == 12
+    assert set(found.runs["fitted_on"]) == {"dev"} and set(found.runs["split"]) == {"test"}
+    mean = methods(found).set_index("method")
+    assert list(methods(found)) == METHODS
+    assert mean.loc["finetune", "temperature"] == pytest.approx(2 * mean.loc["ls", "temperature"], rel=1e-5)
+    table = differences(paired, found)
+    assert list(table) == DIFFERENCES and len(table) == 9
+    rows = table.set_index(["measure", "scaled"])
+    for measure in ("nll", "ece", "brier"):
+        d = rows.loc[(measure, "none")]
+        assert (d["n"], d["p_holm"]) == (6, 2**-5) and d["estimate"] < -0.01  # lower is better
+        assert rows.loc[(measure, "both"), "mean_difference"] == pytest.approx(0, abs=1e-6)
+        assert rows.loc[(measure, "reference"), "mean_method"] == d["mean_method"]
+        assert rows.loc[(measure, "reference"), "mean_reference"] == rows.loc[(measure, "both"), "mean_reference"]
+    (line,) = lines(table)
+    assert line.startswith("ls vs finetune (t, m, pretrained, 6 seeds): NLL ")
+    assert line.count("lower, and no gain is shown when finetune is scaled as well") == 2
+
+
+def test_a_better_method_still_helps_when_both_are_scaled():
+    _, paired, stored = study({"finetune": 1.0, "kd": 1.0}, noise=0.0)
+    for (name, split), frame in stored.items():
+        if "finetune" in name:  # worse probabilities, not only softer ones
+            worse = frame.copy()
+            noise = np.random.default_rng(int(name[-1])).normal(0, 2, (len(frame), 3))
+            worse[["p_0", "p_1", "p_2"]] = metrics.softmax(np.log(frame[["p_0", "p_1", "p_2"]].to_numpy()) + noise)
+            stored[name, split] = worse
+    table = differences(paired, calibrate(paired, stored))
+    assert "lower, and still lower when finetune is scaled as well" in lines(table)[0]
+    d = table.set_index(["measure", "scaled"]).loc[("nll", "both")]
+    known = calibrate(paired, stored).runs.set_index(["method", "seed"])["nll_scaled"]
+    test = signed_rank(known["kd"] - known["finetune"])
+    assert (d["estimate"], d["low"], d["p_value"]) == (test.estimate, test.low, test.p_value)
+
+
+def test_too_few_seeds_are_said():
+    _, paired, stored = study({"finetune": 3.0, "ls": 1.5}, n=100, seeds=range(3))
+    line = lines(differences(paired, calibrate(paired, stored)))[0]
+    assert "3 seeds" in line and "too few seeds to tell (Holm p cannot be below 0.25)" in line
+
+
+def test_dev_is_scaled_by_its_other_half():
+    _, paired, stored = study({"finetune": 3.0, "ls": 1.5}, test=False, n=101)
+    found = calibrate(paired, stored)
+    assert set(found.runs["fitted_on"]) == {"other half of dev"} and set(found.runs["split"]) == {"dev"}
+    frame = stored["t-pretrained-ls-0", "dev"]
+    p, labels, even = frame[["p_0", "p_1", "p_2"]].to_numpy(), frame["label"].to_numpy(), np.arange(101) % 2 == 0
+    of_even, of_odd = temperature(p[even], labels[even]), temperature(p[~even], labels[~even])
+    scaled = np.where(even[:, None], scale(p, of_odd), scale(p, of_even))
+    row = found.runs.set_index("run_id").loc["t-pretrained-ls-0"]
+    assert row["nll_scaled"] == pytest.approx(measures(scaled, labels)[0])
+    assert row["temperature"] == pytest.approx(math.sqrt(of_even * of_odd))
+
+
+def test_reliability_bins_have_equal_mass_over_all_seeds():
+    _, paired, stored = study({"finetune": 3.0, "ls": 1.5})
+    found = calibrate(paired, stored).reliability
+    assert list(found) == RELIABILITY and len(found) == 2 * 2 * BINS
+    for _, bins in found.groupby(["method", "scaled"]):
+        assert bins["n"].sum() == 6 * 400 and bins["n"].max() - bins["n"].min() <= 1
+        assert bins["confidence"].is_monotonic_increasing and bins["bin"].tolist() == list(range(1, BINS + 1))
+    p = np.concatenate([stored[f"t-pretrained-ls-{s}", "test"][["p_0", "p_1", "p_2"]].to_numpy() for s in SEEDS])
+    labels = np.concatenate([stored[f"t-pretrained-ls-{s}", "test"]["label"].to_numpy() for s in SEEDS])
+    bins = found[(found["method"] == "ls") & ~found["scaled"]]
+    gap = (bins["n"] * (bins["confidence"] - bins["accuracy"]).abs()).sum() / bins["n"].sum()
+    assert gap == pytest.approx(measures(p, labels)[1])
+
+
+def test_runs_that_cannot_be_measured():
+    _, paired, stored = study({"finetune": 2.0, "ls": 1.0, "kd": 1.0}, n=60, seeds=range(3))
+    del stored["t-pretrained-ls-0", "dev"], stored["t-pretrained-finetune-1", "test"]
+    stored["t-pretrained-kd-2", "test"].loc[5, "p_1"] = np.nan
+    found = calibrate(paired, stored)
+    assert list(found.left_out) == LEFT_OUT
+    assert dict(zip(found.left_out["run_id"], found.left_out["reason"], strict=True)) == {
+        "t-pretrained-ls-0": "no predictions of dev",
+        "t-pretrained-finetune-1": "no predictions of test",
+        "t-pretrained-kd-2": "predictions of test hold a NaN or an infinite number",
+    }
+    counts = differences(paired, found).groupby("method")["n"].first()
+    assert counts.to_dict() == {"kd": 1, "ls": 1}
+    nothing = calibrate(paired, {})
+    assert len(nothing.left_out) == 9 and nothing.runs.empty and nothing.reliability.empty
+    assert differences(paired, nothing).empty and methods(nothing).empty
+    assert lines(differences(paired, nothing)) == []
+
+
+def test_costs_are_means_with_and_without_a_teacher():
+    rows = []
+    for s in range(2):
+        cost = {"metrics.best/epoch": 2 + s, "metrics.cost/train_seconds": 10.0 + 2 * s}
+        rows.append(run("finetune", s, 70.0 + s, **cost, **{"metrics.cost/teacher_seconds": math.nan}))
+        rows.append(run("kd", s, 72.0, **cost, **{"metrics.cost/teacher_seconds": 22.0}))
+        rows.append(run("ls", s, 71.0, **{"metrics.best/epoch": 1, "metrics.cost/train_seconds": math.nan}))
+    frame = pd.DataFrame(rows)
+    table = costs(pair(frame), frame)
+    assert list(table) == COSTS and table["method"].tolist() == ["finetune", "kd"]  # ls logged no cost
+    kd = table.set_index("method").loc["kd"]
+    assert kd[["n", "score", "epochs", "best_epoch"]].tolist() == [2, 72, 3, 2.5]
+    assert kd[["train_seconds", "teacher_seconds", "total_seconds"]].tolist() == [11, 22, 33]
+    assert kd["times_reference"] == 3 and table["times_reference"][0] == 1
+    bare = frame.drop(columns=[name for name in frame if "cost/" in name])
+    assert costs(pair(bare), bare).empty

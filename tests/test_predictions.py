@@ -1,0 +1,58 @@
+"""`significance` on a real store whose runs have predictions: read, not read, left out."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from running import call, refused, succeed
+from sklearn.metrics import f1_score
+
+from analysis import further
+from labelreg import tracking
+
+pytest_plugins = ["running"]
+
+
+@pytest.fixture
+def runs_of_mrpc(store, tmp_path):
+    """finetune and ls with seeds 0 to 2, their F1 on dev and its predictions; ls with seed 2 has none."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, 80)
+    for method in ("finetune", "ls"):
+        for seed in range(3):
+            p = np.clip(0.5 + (labels - 0.5) * 0.4 + rng.normal(0, 0.2, 80), 0.01, 0.99)
+            with tracking.open_run("student", f"{method} {seed}") as run:
+                run.params({"task": "mrpc", "model": "m", "init": "pretrained", "method": method, "seed": seed})
+                run.tags({tracking.FINGERPRINT: f"{method}{seed}"})
+                score = 100 * f1_score(labels, p > 0.5)
+                run.metrics({"best/dev/score": score, "cost/train_seconds": 3.0, "best/epoch": 2})
+                if (method, seed) != ("ls", 2):
+                    folder = tmp_path / f"{method}{seed}" / "predictions"
+                    folder.mkdir(parents=True)
+                    table = pd.DataFrame({"idx": np.arange(80), "label": labels, "p_0": 1 - p, "p_1": p})
+                    table.to_parquet(folder / "dev.parquet", index=False)
+                    run.folder(folder.parent)
+
+
+def test_significance_reads_predictions(runs_of_mrpc, tmp_path, monkeypatch):
+    ended = succeed("significance", output_dir=tmp_path / "out")
+    assert ended.err == ""
+    assert "f1 " in ended.out and "(2 seeds, 80 examples, crossed)" in ended.out
+    assert "Not in seeds and examples" in ended.out and "no predictions of dev" in ended.out
+    assert "other half of dev" in ended.out and "teacher_seconds" in ended.out
+    told = json.loads((tmp_path / "out" / "significance.json").read_text())
+    assert [row["score"] for row in told["examples"]] == ["f1"]
+    assert told["cost"][0]["train_seconds"] == 3
+    assert "## Cost" in (tmp_path / "out" / "significance.md").read_text()
+
+    ended = succeed("significance", examples="false")
+    assert "examples, crossed" not in ended.out and "not read" not in ended.out and "Cost" in ended.out
+    monkeypatch.setattr(further, "MOST_RUNS", 5)
+    ended = succeed("significance")
+    assert "predictions of 6 runs were not read" in ended.out and "examples=true" in ended.out
+    assert "(2 seeds, 80 examples, crossed)" in succeed("significance", examples="true").out
+
+
+def test_examples_is_one_of_three_words(store):
+    refused(call("significance", examples="perhaps"), "examples", "auto, false, true")
