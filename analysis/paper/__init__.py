@@ -60,3 +60,8 @@ def _number(text: str, where: str) -> tuple[float, float]:
     if not number.is_finite():
         raise AnalysisError(f"{where} is {text!r}, a number is needed")
     return float(number), 0.5 * 10.0 ** number.as_tuple().exponent
+
+
+def decimals(half: float) -> int:
+    """Decimals of a number that was printed to within `half`."""
+    return max(0, round(-math.log10(2 * half)))

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.hypothesis import holm, min_p_value
-from analysis.paper import possible
+from analysis.paper import decimals, possible
 
 SCORE = ("score", "average", "avg", "avg.", "mean")
 REFERENCES = ("finetune", "fine-tune", "fine-tuning", "base", "baseline")
@@ -102,7 +102,7 @@ def _otherwise(cell: dict, n: int, nearest: float, low: float, high: float) -> s
         tied = _between(possible.p_values_with_ties(n), low, high)
         values = ", ".join(f"{value:.4f}" for value in tied)
         told = f"only zeros or ties give it ({values})" if tied.size else "zeros and ties do not give it either"
-    scale = 10 ** _decimals(cell)
+    scale = 10 ** decimals(cell["mean_half"])
     cut = math.floor(nearest * scale) == round(cell["mean"] * scale)
     return f"{told}, or {nearest:.4f} was cut off, not rounded" if cut else told
 
@@ -171,13 +171,9 @@ def _between(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return values[(values >= low - possible.NOISE) & (values <= high + possible.NOISE)]
 
 
-def _decimals(cell: Mapping, name: str = "mean") -> int:
-    return max(0, round(-math.log10(2 * cell[f"{name}_half"])))
-
-
 def _show(cell: Mapping) -> str:
-    return f"{cell['mean']:.{_decimals(cell)}f}"
+    return f"{cell['mean']:.{decimals(cell['mean_half'])}f}"
 
 
 def _std(cell: Mapping) -> str:
-    return f"{cell['std']:.{_decimals(cell, 'std')}f}"
+    return f"{cell['std']:.{decimals(cell['std_half'])}f}"

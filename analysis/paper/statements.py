@@ -152,7 +152,11 @@ def larger_gaps(later: tuple[str, str], earlier: tuple[str, str], split: str = "
     def check(tables: Tables):
         gaps = {row: [tables.gap(t, split, row, column) for t, column in (later, earlier)] for row in rows}
         answer = HOLDS if all(one > other for one, other in gaps.values()) else FAILS
-        return answer, "larger", ", ".join(f"{row} {one:+.2f} against {other:+.2f}" for row, (one, other) in gaps.items())
+        return (
+            answer,
+            "larger",
+            ", ".join(f"{row} {one:+.2f} against {other:+.2f}" for row, (one, other) in gaps.items()),
+        )
 
     return check
 
@@ -260,9 +264,7 @@ STATEMENTS = (
         "BERT-small dev: KD's interval intersects with some of the teacher-free ones",
         intersect("2", "dev", product(("KD",), TEACHER_FREE), some=True),
     ),
-    Statement(
-        "3.3", "BERT-small test: all methods on par up to one deviation", intersect("2", "test", all_pairs("2"))
-    ),
+    Statement("3.3", "BERT-small test: all methods on par up to one deviation", intersect("2", "test", all_pairs("2"))),
     Statement("3.3", "BERT-small test: LS is slightly better", best("2", "test", "LS")),
     Statement("3.3", "DistilGPT-2 dev: the intervals overlap", intersect("3", "dev", all_pairs("3"))),
     Statement("3.3", "DistilGPT-2 test: the intervals overlap", intersect("3", "test", all_pairs("3"))),
@@ -305,12 +307,8 @@ STATEMENTS = (
         larger_gaps(("6", "From scratch"), ("6", "Pre-trained"), rows=("LS", "TF-reg")),
     ),
     Statement("4.2.2", "the teacher of table 7 is that of table 1", same_teacher),
-    Statement(
-        "4.2.2", "from scratch the gap is bigger (dev)", larger_gaps(("7", "Score"), ("1", "Score"), "dev")
-    ),
-    Statement(
-        "4.2.2", "from scratch the gap is bigger (test)", larger_gaps(("7", "Score"), ("1", "Score"), "test")
-    ),
+    Statement("4.2.2", "from scratch the gap is bigger (dev)", larger_gaps(("7", "Score"), ("1", "Score"), "dev")),
+    Statement("4.2.2", "from scratch the gap is bigger (test)", larger_gaps(("7", "Score"), ("1", "Score"), "test")),
     Statement("4.2.2", "from scratch intervals intersect much less (dev)", shared_more("1", "7", "dev")),
     Statement("4.2.2", "from scratch intervals intersect much less (test)", shared_more("1", "7", "test")),
     Statement(
