@@ -121,7 +121,7 @@ def tables(runs: pd.DataFrame, paired: Paired, zeros: str = "wilcox") -> Tables:
     for layout in LAYOUTS:
         part = found[found["model"] == layout.model]
         wanted = {(task, init) for task, init, _ in layout.columns.values()}
-        part = part[[place in wanted for place in zip(part["task"], part["init"], strict=True)]]
+        part = part[_among(part, ["task", "init"], wanted)]
         if part.empty:
             made.missing.append(f"table {layout.table} ({layout.title}): no runs")
             continue
@@ -136,10 +136,15 @@ def tables(runs: pd.DataFrame, paired: Paired, zeros: str = "wilcox") -> Tables:
     return made
 
 
+def _among(frame: pd.DataFrame, names: list[str], places: set[tuple]) -> pd.Series:
+    """Which rows have one of these places."""
+    held = [place in places for place in frame[names].itertuples(index=False, name=None)]
+    return pd.Series(held, index=frame.index, dtype=bool)
+
+
 def _own(found: pd.DataFrame, shown: set) -> Iterator[tuple[Layout, pd.DataFrame]]:
     """A layout for each model and initialisation that no table of the paper shows."""
-    places = list(zip(found["model"], found["task"], found["init"], strict=True))
-    rest = found[[place not in shown for place in places]]
+    rest = found[~_among(found, ["model", "task", "init"], shown)]
     for (model, init), part in rest.groupby(["model", "init"], sort=True):
         tasks = list(dict.fromkeys(part["task"]))
         splits = [split for split in SPLITS if split in set(part["split"])]

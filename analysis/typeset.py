@@ -5,6 +5,7 @@ Under each row stand the paper's numbers and the differences of the means, where
 
 import re
 from collections.abc import Iterator
+from functools import cache
 
 import pandas as pd
 
@@ -32,6 +33,7 @@ def halves(tables: Tables) -> Iterator[tuple[str, str, pd.DataFrame]]:
         yield table, split, pd.DataFrame(rows, columns=["", *columns])
 
 
+@cache
 def _digits() -> dict[tuple, tuple[int, int]]:
     """Decimals of mean and deviation in each column of the paper, as most of its cells have them."""
     cells = paper.read()
@@ -46,7 +48,7 @@ def _printed(cell: dict | None, digits: dict) -> tuple[str, str, str]:
     if cell is None:
         return "", "", ""
     mean, std = digits.get((cell["table"], cell["split"], cell["column"]), (DECIMALS, DECIMALS))
-    apart = "" if pd.isna(cell["difference"]) else f"{cell['difference']:+.{mean}f}"
+    apart = "" if pd.isna(cell["difference"]) else f"{round(cell['difference'], mean) + 0.0:+.{mean}f}"
     mine = _number(cell["mean"], cell["std"], mean, std)
     return mine, _number(cell["paper_mean"], cell["paper_std"], mean, std), apart
 

@@ -53,7 +53,7 @@ def signed_rank_range(difference: float, sd: tuple[float, float], n: int, half: 
     """Least and largest exact signed-rank p of n untied differences with this mean (+- half) and an sd in `sd`.
 
     Each pattern of signs, in order of size, allows a range of sd/|mean|; those that meet the given range count.
-    Raises ValueError for n above LARGEST.
+    n is at least 2. Raises ValueError for n above LARGEST.
     """
     if n > LARGEST:
         raise ValueError(f"n = {n}: patterns are enumerated up to {LARGEST}")
