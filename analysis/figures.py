@@ -24,6 +24,8 @@ def figure1_scores(cells: pd.DataFrame, model: str) -> tuple[pd.DataFrame, list[
     all of these tasks.
     """
     part = cells[(cells["model"] == model) & (cells["method"] != TEACHER)]
+    if part.empty:
+        return pd.DataFrame(columns=COLUMNS), []
     part = part.assign(method=[f"{m} [{s}]" if s else m for m, s in zip(part["method"], part["setting"], strict=True)])
     tasks = _tasks(part)
     part = part[part["task"].isin(tasks)]

@@ -3,6 +3,7 @@
 Under each row stand the paper's numbers and the differences of the means, where the paper has such a row.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -35,19 +36,29 @@ def halves(tables: Tables) -> Iterator[tuple[str, str, pd.DataFrame]]:
 
 @cache
 def _digits() -> dict[tuple, tuple[int, int]]:
-    """Decimals of mean and deviation in each column of the paper, as most of its cells have them."""
+    """Decimals of mean and deviation: of each cell of the paper, and of most cells of a column."""
     cells = paper.read()
     found = {}
+    for cell in cells.to_dict("records"):
+        place = tuple(cell[name] for name in paper.COLUMNS[:4])
+        found[place] = _decimals(cell["mean_half"], cell["std_half"])
     for key, column in cells[cells["row"] != "Teacher"].groupby(["table", "split", "column"]):
-        mean, std = column["mean_half"].mode()[0], column["std_half"].dropna().mode()
-        found[key] = paper.decimals(mean), paper.decimals(std[0]) if len(std) else DECIMALS
+        std = column["std_half"].dropna().mode()
+        found[key] = _decimals(column["mean_half"].mode()[0], std[0] if len(std) else math.nan)
     return found
+
+
+def _decimals(mean_half: float, std_half: float) -> tuple[int, int]:
+    mean = paper.decimals(mean_half)
+    return mean, mean if math.isnan(std_half) else paper.decimals(std_half)
 
 
 def _printed(cell: dict | None, digits: dict) -> tuple[str, str, str]:
     if cell is None:
         return "", "", ""
-    mean, std = digits.get((cell["table"], cell["split"], cell["column"]), (DECIMALS, DECIMALS))
+    table, split, name, column = (cell[part] for part in paper.COLUMNS[:4])
+    usual = digits.get((table, split, column), (DECIMALS, DECIMALS))
+    mean, std = digits.get((table, split, name.partition(" [")[0], column), usual)
     apart = "" if pd.isna(cell["difference"]) else f"{round(cell['difference'], mean) + 0.0:+.{mean}f}"
     mine = _number(cell["mean"], cell["std"], mean, std)
     return mine, _number(cell["paper_mean"], cell["paper_std"], mean, std), apart

@@ -67,6 +67,7 @@ def test_cells_are_printed_as_in_the_paper(made):
     assert one[3][:3] == ["Finetune", "60.53 ± 0.70", "68.66 ± 1.28"]
     assert one[4][:3] == ["(paper)", "60.53 ± 0.70", "68.66 ± 1.28"] and one[4][-1] == "82.64 ± 0.11"
     assert one[5][:3] == ["(difference)", "+0.00", "+0.00"]
+    assert lines(made, "1", "test")[1][:2] == ["(paper)", "65.1"]
     seven = lines(made, "7", "test")
     assert seven[3][:2] == ["Base", "9.8 ± 0.1"] and seven[4][-1] == "60.60 ± 0.21", "one decimal, but two of Score"
     assert [line[0] for line in seven][::3] == ["Teacher", "Base", "LS", "TF-reg", "Self-KD", "KD"]
