@@ -21,8 +21,7 @@ def main(given: dict[str, Value]) -> None:
     paired = pairing.pair(runs)
     made = paper_tables.tables(runs, paired, str(given["zeros"]))
     with tracking.open_run("report", "tables") as run:
-        names = ("experiment", "study", "where", "zeros", "csv")
-        run.params({name: given.get(name) for name in names})
+        run.params({name: given.get(name) for name in ("experiment", "study", "where", "zeros")})
         if made.cells.empty:
             print(HOW_TO_BEGIN, flush=True)
             return

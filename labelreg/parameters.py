@@ -116,7 +116,7 @@ PARAMETERS: dict[str, Parameter] = {
     "zeros": text("Wilcoxon's zero differences", "wilcox", ("wilcox", "pratt")),
     "where": text("MLflow filter that narrows the runs, e.g. params.task = 'sst5'"),
     "study": text("only the runs of this study (tag labelreg.study)"),
-    "csv": text("read this table instead of a store: task, model, init, method, seed, score; audit: printed numbers"),
+    "csv": text("audit: printed numbers of another paper: table, split, row, column, mean, std"),
     "n": integer("audit: runs per cell of the csv", low=2),
     "output_dir": text("also write the files into this folder"),
     "scores": text("CSV of the GLUE server's answers: run_id or task,model,init,method,seed; and score"),
@@ -136,7 +136,7 @@ ENTRY_POINTS: dict[str, tuple[str, ...]] = {
     "train_student": tuple(f"{_RUN} {_RESUME} save_model".split()),
     "main": tuple(f"{_SETTINGS} {_DATA} {_RESUME} settings {_LISTS} jobs margin level".split()),
     "significance": ("experiment", "where", "metric", "reference", "margin", "level", "zeros", "output_dir"),
-    "tables": ("experiment", "study", "where", "zeros", "csv", "output_dir"),
+    "tables": ("experiment", "study", "where", "zeros", "output_dir"),
     "audit": ("csv", "n"),
     "submission": ("experiment", "where", "scores", "output_dir"),
 }
