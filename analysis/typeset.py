@@ -16,7 +16,7 @@ from analysis.tables import to_markdown, to_text
 
 PAPER, DIFFERENCE = "(paper)", "(difference)"
 DECIMALS = 2  # where the paper has no such cell
-SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$"}
+SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "-": "$-$"}
 
 
 def halves(tables: Tables) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -110,7 +110,7 @@ def _latex_table(tables: Tables, table: str, parts: list) -> str:
     columns = list(parts[0][1].columns)
     lines = [
         r"\begin{table*}[t]",
-        r"\centering\footnotesize\setlength{\tabcolsep}{3pt}",
+        r"\centering\footnotesize\setlength{\tabcolsep}{2pt}",
         rf"\begin{{tabular}}{{l{'c' * (len(columns) - 1)}}}",
         r"\toprule",
         _latex_row(columns),
@@ -121,15 +121,16 @@ def _latex_table(tables: Tables, table: str, parts: list) -> str:
             lines.append(rf"\multicolumn{{{len(columns)}}}{{c}}{{{split.upper()}}} \\")
         lines += [_latex_row(row) for row in frame.values.tolist()]
     label = re.sub(r"[^A-Za-z0-9]+", "-", table)
-    caption = f"{latex(heading(tables, table))}. Means and standard deviations over seeds."
+    measured = tables.cells.loc[tables.cells["table"] == table, "std"].notna().any()
+    caption = latex(heading(tables, table)) + (". Means and standard deviations over seeds." if measured else ".")
     lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", rf"\label{{tab:labelreg-{label}}}"]
     return "\n".join([*lines, r"\end{table*}", ""])
 
 
 def _latex_row(cells: list[str]) -> str:
-    return " & ".join(latex(cell) for cell in cells) + r" \\"
+    return " & ".join(latex(cell) for cell in cells) + (r" \\[2pt]" if cells[0] == DIFFERENCE else r" \\")
 
 
 def latex(text: str) -> str:
     """The text with what LaTeX would read as commands written out."""
-    return re.sub(r"[\\~^±&%$#_{}]", lambda found: SPECIAL.get(found[0], f"\\{found[0]}"), text)
+    return re.sub(r"[\\~^±&%$#_{}]|(?<!\w)-(?=\d)", lambda found: SPECIAL.get(found[0], f"\\{found[0]}"), text)
