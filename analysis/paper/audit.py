@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from analysis.hypothesis import holm, min_p_value
+from analysis.hypothesis import detectable_effect, holm, min_p_value
 from analysis.paper import decimals, possible
 
 SCORE = ("score", "average", "avg", "avg.", "mean")
@@ -24,6 +24,7 @@ RANGES = [
     *("table", "split", "column", "row", "reference", "n", "difference"),
     *("p_low", "p_high", "p_t_low", "p_t_high", "p_welch", "p_welch_holm", "says"),
 ]
+P_VALUES = ["table", "split", "row", "column", "printed", "n", "W", "p_exact", "power_80"]
 ALWAYS, PERHAPS, NEVER = "significant whatever the pairing", "depends on the pairing", "cannot be significant"
 
 
@@ -92,6 +93,23 @@ def p_values(printed: pd.DataFrame, runs: Mapping[str, int]) -> list[tuple]:
             told = f"the nearest of {n} untied pairs; {_otherwise(cell, n, nearest, low, high)}"
             rows.append(("p-value", *place, shown, f"{nearest:.4f}", told))
     return rows
+
+
+def exact_p_values(printed: pd.DataFrame, runs: Mapping[str, int]) -> pd.DataFrame:
+    """For every printed p the W and the exact p of untied pairs that it can be (P_VALUES), "none" where none is.
+
+    power_80: the effect, in sd of the differences, that so many pairs find with a power of 0.8.
+    """
+    rows = []
+    for cell in printed[_is_p(printed)].to_dict("records"):
+        n = runs[cell["table"]]
+        by_statistic = possible.p_by_statistic(n) if n <= possible.LARGEST_UNTIED else {}
+        fits = [w for w, p in by_statistic.items() if abs(p - cell["mean"]) <= cell["mean_half"] + possible.NOISE]
+        w = ", ".join(map(str, fits)) or "none"
+        exact = by_statistic[fits[0]] if fits else math.nan
+        place = [cell[name] for name in ("table", "split", "row", "column")]
+        rows.append((*place, _show(cell), n, w, exact, detectable_effect(n)))
+    return pd.DataFrame(rows, columns=P_VALUES).astype({"p_exact": float, "power_80": float})
 
 
 def _otherwise(cell: dict, n: int, nearest: float, low: float, high: float) -> str:

@@ -22,7 +22,14 @@ NOISE = 1e-9  # of floats, beside numbers of a few decimals
 @lru_cache(maxsize=16)
 def p_values(n: int) -> np.ndarray:
     """All two-sided signed-rank p-values that n untied differences other than zero can give, ascending."""
-    return np.array(sorted({signed_rank(d).p_value for d in _one_of_each_sum(n).values()}))
+    return np.array(sorted(p_by_statistic(n).values()))
+
+
+@lru_cache(maxsize=16)
+def p_by_statistic(n: int) -> dict[int, float]:
+    """The two-sided p of each W, the smaller of the two sums of ranks, without ties."""
+    total = n * (n + 1) // 2
+    return {(total + w) // 2: signed_rank(d).p_value for w, d in _one_of_each_sum(n).items() if w <= 0}
 
 
 @lru_cache(maxsize=16)

@@ -15,11 +15,12 @@ SHOWN = ["table", "split", "column", "row", "n", "difference", "p_low", "p_high"
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """What was found: `findings`, `ranges` as in `analysis.paper.audit`, `statements` (empty for a user's table)."""
+    """What was found, as `analysis.paper.audit` has it; `statements` is empty for a user's table."""
 
     printed: pd.DataFrame
     findings: pd.DataFrame
     ranges: pd.DataFrame
+    p_values: pd.DataFrame
     statements: pd.DataFrame
     notes: tuple[str, ...]
 
@@ -37,7 +38,8 @@ def of(csv: str | Path | None = None, n: int | None = None) -> Audit:
     runs = paper.RUNS if csv is None else dict.fromkeys(printed["table"], n)
     said = statements.check(printed) if csv is None else pd.DataFrame(columns=statements.COLUMNS)
     ranges = audit.ranges(printed, runs)
-    return Audit(printed, audit.findings(printed, runs), ranges, said, tuple(_notes(printed, runs, ranges)))
+    p_values = audit.exact_p_values(printed, runs)
+    return Audit(printed, audit.findings(printed, runs), ranges, p_values, said, tuple(_notes(printed, runs, ranges)))
 
 
 def _notes(printed: pd.DataFrame, runs: dict, ranges: pd.DataFrame):
@@ -59,6 +61,12 @@ def to_lines(found: Audit) -> list[str]:
     lines = [f"{len(found.printed)} printed numbers of {found.printed['table'].nunique()} tables"]
     if len(found.ranges):
         lines += ["", *_range_lines(found.ranges), "", to_text(found.ranges[SHOWN])]
+    if len(found.p_values):
+        lines += [
+            "",
+            "Printed p-values, what exact signed-rank test gives them, and the effect (in sd of the differences)",
+        ]
+        lines += ["that so many pairs find with a power of 0.8:", "", to_text(found.p_values)]
     if len(found.statements):
         answers = found.statements["answer"].value_counts()
         counted = ", ".join(f"{answers.get(a, 0)} {a}" for a in (statements.HOLDS, statements.FAILS, statements.OPEN))

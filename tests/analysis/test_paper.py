@@ -147,6 +147,19 @@ def test_no_cell_of_five_seeds_can_be_significant_by_the_papers_own_test(found):
     assert (found.ranges["p_welch"] <= found.ranges["p_welch_holm"]).all()
 
 
+def test_the_papers_p_values_are_statistics_of_eight_pairs(found):
+    rows = found.p_values[["row", "column", "printed", "W"]].values.tolist()
+    assert rows == [
+        ["Base vs TF-reg", "Pre-trained", "0.46", "12"],
+        ["Base vs TF-reg", "From scratch", "0.01", "0"],
+        ["Base vs KD", "Pre-trained", "0.94", "none"],
+        ["Base vs KD", "From scratch", "0.01", "0"],
+        ["Finetune vs AKD", "Pre-trained", "0.74", "15"],
+    ]
+    assert found.p_values["p_exact"].dropna().tolist() == [0.4609375, 0.0078125, 0.0078125, 0.7421875]
+    assert found.p_values["power_80"].round(2).unique().tolist() == [1.25]
+
+
 def test_welch_and_holm_are_scipys_and_statsmodels(found):
     from scipy.stats import ttest_ind_from_stats
     from statsmodels.stats.multitest import multipletests
