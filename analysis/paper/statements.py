@@ -134,8 +134,10 @@ def shared_more(earlier: str, later: str, split: str):
     def check(tables: Tables):
         shares = {row: tuple(_shared(tables, table, split, row) for table in (earlier, later)) for row in METHODS}
         wrong = {row: share for row, share in shares.items() if share[1] > 0 and share[1] >= share[0]}
-        told = ", ".join(f"{row} {share[1]:.0%} against {share[0]:.0%}" for row, share in (wrong or shares).items())
-        return FAILS if wrong else HOLDS, "much smaller or nonexistent", f"of the narrower interval, {told}"
+        told = ", ".join(
+            f"{row} {share[1]:.0%} (table {earlier}: {share[0]:.0%})" for row, share in (wrong or shares).items()
+        )
+        return FAILS if wrong else HOLDS, "much smaller or nonexistent", f"of the narrower interval is shared: {told}"
 
     return check
 

@@ -69,8 +69,8 @@ def to_lines(found: Audit) -> list[str]:
         lines += ["that so many pairs find with a power of 0.8:", "", to_text(found.p_values)]
     if len(found.statements):
         answers = found.statements["answer"].value_counts()
-        counted = ", ".join(f"{answers.get(a, 0)} {a}" for a in (statements.HOLDS, statements.FAILS, statements.OPEN))
-        lines += ["", f"Text against tables, {len(found.statements)} statements: {counted}", ""]
+        holds, fails, left = (answers.get(a, 0) for a in (statements.HOLDS, statements.FAILS, statements.OPEN))
+        lines += ["", f"Text against tables: {holds} statements hold, {fails} do not, {left} are open", ""]
         lines += [to_text(found.statements[found.statements["answer"] != statements.HOLDS])]
         lines += ["(open: the rounding of the printed digits, or the wording, decides)"]
     lines += ["", f"Numbers that do not agree with each other: {len(found.findings)}", ""]
