@@ -1,0 +1,197 @@
+"""Do printed tables agree with themselves? Means, deviations, p-values, and what mean and sd leave open.
+
+Takes any table that `analysis.paper.read` reads. Recognised by name: a Score column (SCORE), the reference
+row (REFERENCES), a teacher's row (no method, not compared), p-values (rows such as "Base vs KD").
+"""
+
+import math
+import re
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from analysis.hypothesis import detectable_effect, holm, min_p_value
+from analysis.paper import decimals, possible
+
+SCORE = ("score", "average", "avg", "avg.", "mean")
+REFERENCES = ("finetune", "fine-tune", "fine-tuning", "base", "baseline")
+TEACHER = "teacher"
+VERSUS = re.compile(r"\bvs\b")
+LEVEL = 0.05
+FINDINGS = ["check", "table", "split", "row", "column", "printed", "found", "note"]
+RANGES = [
+    *("table", "split", "column", "row", "reference", "n", "difference"),
+    *("p_low", "p_high", "p_t_low", "p_t_high", "p_welch", "p_welch_holm", "says"),
+]
+P_VALUES = ["table", "split", "row", "column", "printed", "n", "W", "p_exact", "power_80"]
+ALWAYS, PERHAPS, NEVER = "significant whatever the pairing", "depends on the pairing", "cannot be significant"
+
+
+def findings(printed: pd.DataFrame, runs: Mapping[str, int], level: float = LEVEL) -> pd.DataFrame:
+    """What does not agree, one row each with both values (FINDINGS): scores, their deviations, p-values.
+
+    `runs` is the number of runs per cell by table. `found` is what the other numbers give. A check ends in
+    "(unlikely)" where the printed value is possible, but not credible.
+    """
+    rows = score_means(printed) + score_deviations(printed, runs, level) + p_values(printed, runs)
+    return pd.DataFrame(rows, columns=FINDINGS)
+
+
+def score_means(printed: pd.DataFrame) -> list[tuple]:
+    """Score cells that are not the mean of their row's tasks, whatever was rounded away."""
+    rows = []
+    for cell, score, tasks in score_cells(printed):
+        mean, off = tasks["mean"].mean(), tasks["mean_half"].mean() + score["mean_half"]
+        if abs(mean - score["mean"]) > off + possible.NOISE:
+            note = f"{score['mean'] - mean:+.2f} from the mean of {len(tasks)} tasks, rounding explains {off:.2f}"
+            rows.append(("score", *cell, score["column"], _show(score), f"{mean:.2f}", note))
+    return rows
+
+
+def score_deviations(printed: pd.DataFrame, runs: Mapping[str, int], level: float = LEVEL) -> list[tuple]:
+    """Score deviations outside what the tasks' deviations allow; and those that only a rare accident gives.
+
+    Rare: Holm's p over all Score deviations is at most `level` if a seed means nothing across tasks.
+    """
+    rows, chances = [], []
+    for cell, score, tasks in score_cells(printed):
+        if math.isnan(score["std"]) or tasks["std"].isna().any():
+            continue
+        n, half = runs[cell[0]], score["std_half"]
+        low, high = possible.deviation_of_mean(tasks["std"], tasks["std_half"])
+        if not low - half - possible.NOISE <= score["std"] <= high + half + possible.NOISE:
+            told = f"{low:.2f} to {high:.2f}"
+            rows.append(("deviation", *cell, score["column"], _std(score), told, "what the tasks' deviations allow"))
+        elif n > 1:
+            shrunk = np.maximum(0, tasks["std"] - tasks["std_half"])
+            small, _ = possible.chance_of_deviation(score["std"] + half, shrunk, n)
+            _, large = possible.chance_of_deviation(score["std"] - half, tasks["std"] + tasks["std_half"], n)
+            chances.append((min(1, 2 * min(small, large)), cell, score, tasks, high))
+    for p, (_, cell, score, tasks, high) in zip(holm(chance[0] for chance in chances), chances, strict=True):
+        if p <= level:
+            usual = math.sqrt((tasks["std"] ** 2).sum()) / len(tasks)
+            note = f"at most {high:.2f}; Holm p = {p:.2g} if a seed's luck is not shared by the tasks"
+            rows.append(("deviation (unlikely)", *cell, score["column"], _std(score), f"about {usual:.2f}", note))
+    return rows
+
+
+def p_values(printed: pd.DataFrame, runs: Mapping[str, int]) -> list[tuple]:
+    """p-values that no exact signed-rank test of n differences gives when it is rounded as printed."""
+    rows = []
+    for cell in printed[_is_p(printed)].to_dict("records"):
+        n = runs[cell["table"]]
+        place, shown = [cell[name] for name in ("table", "split", "row", "column")], _show(cell)
+        low, high = cell["mean"] - cell["mean_half"], cell["mean"] + cell["mean_half"]
+        if not 0 <= cell["mean"] <= 1:
+            rows.append(("p-value", *place, shown, "0 to 1", "no probability"))
+        elif high < min_p_value(n):
+            rows.append(("p-value", *place, shown, f"{min_p_value(n):.4f}", f"the smallest that {n} pairs can give"))
+        elif n <= possible.LARGEST_UNTIED and not _between(possible.p_values(n), low, high).size:
+            every = possible.p_values(n)
+            nearest = every[np.argmin(np.abs(every - cell["mean"]))]
+            told = f"the nearest of {n} untied pairs; {_otherwise(cell, n, nearest, low, high)}"
+            rows.append(("p-value", *place, shown, f"{nearest:.4f}", told))
+    return rows
+
+
+def exact_p_values(printed: pd.DataFrame, runs: Mapping[str, int]) -> pd.DataFrame:
+    """For every printed p the W and the exact p of untied pairs that it can be (P_VALUES), "none" where none is.
+
+    power_80: the effect, in sd of the differences, that so many pairs find with a power of 0.8.
+    """
+    rows = []
+    for cell in printed[_is_p(printed)].to_dict("records"):
+        n = runs[cell["table"]]
+        by_statistic = possible.p_by_statistic(n) if n <= possible.LARGEST_UNTIED else {}
+        fits = [w for w, p in by_statistic.items() if abs(p - cell["mean"]) <= cell["mean_half"] + possible.NOISE]
+        w = ", ".join(map(str, fits)) or "none"
+        exact = by_statistic[fits[0]] if fits else math.nan
+        place = [cell[name] for name in ("table", "split", "row", "column")]
+        rows.append((*place, _show(cell), n, w, exact, detectable_effect(n)))
+    return pd.DataFrame(rows, columns=P_VALUES).astype({"p_exact": float, "power_80": float})
+
+
+def _otherwise(cell: dict, n: int, nearest: float, low: float, high: float) -> str:
+    """What else could have been printed as this p."""
+    if n > possible.LARGEST:
+        told = "zeros or ties may give it"
+    else:
+        tied = _between(possible.p_values_with_ties(n), low, high)
+        values = ", ".join(f"{value:.4f}" for value in tied)
+        told = f"only zeros or ties give it ({values})" if tied.size else "zeros and ties do not give it either"
+    scale = 10 ** decimals(cell["mean_half"])
+    cut = math.floor(nearest * scale) == round(cell["mean"] * scale)
+    return f"{told}, or {nearest:.4f} was cut off, not rounded" if cut else told
+
+
+def ranges(printed: pd.DataFrame, runs: Mapping[str, int], level: float = LEVEL) -> pd.DataFrame:
+    """Per cell and method: the paired p-values that mean and sd leave open, and Welch's (RANGES).
+
+    p_low, p_high: exact signed-rank test (n up to possible.LARGEST, no ties); p_t_low, p_t_high: paired t-test;
+    p_welch: unpaired, p_welch_holm: Holm over the methods of a column. says: whether the signed-rank p (above
+    that n, the t-test's) is at most `level`. Rows with a deviation are compared with their table's reference.
+    """
+    rows = []
+    measured = printed[printed["std"].notna() & ~_is_p(printed)]
+    for (table, split, column), cells in measured.groupby(["table", "split", "column"], sort=False):
+        names = cells["row"].str.lower()
+        reference = cells[names.isin(REFERENCES)].to_dict("records")
+        others = cells[~names.isin((*REFERENCES, TEACHER))].to_dict("records")
+        if len(reference) != 1 or not others:
+            continue
+        tests = [_compared(cell, reference[0], runs[table], level) for cell in others]
+        corrected = iter(holm(test[5] for test in tests if not math.isnan(test[5])))
+        for cell, test in zip(others, tests, strict=True):
+            p_holm = math.nan if math.isnan(test[5]) else next(corrected)
+            place = (table, split, column, cell["row"], reference[0]["row"], runs[table])
+            rows.append((*place, *test[:6], p_holm, test[6]))
+    return pd.DataFrame(rows, columns=RANGES)
+
+
+def _compared(cell: dict, reference: dict, n: int, level: float) -> tuple:
+    difference = cell["mean"] - reference["mean"]
+    half = cell["mean_half"] + reference["mean_half"]
+    sd = possible.spread(cell["std"], reference["std"], cell["std_half"] + reference["std_half"])
+    if n <= possible.LARGEST:
+        low, high = possible.signed_rank_range(difference, sd, n, half)
+    else:
+        low, high = math.nan, math.nan
+    t_low, t_high = possible.paired_t_range(difference, sd, n, half)
+    least, most = (t_low, t_high) if math.isnan(low) else (low, high)
+    says = ALWAYS if most <= level else PERHAPS if least <= level else NEVER
+    welch = possible.welch(difference, cell["std"], reference["std"], n)
+    return round(difference, 9), low, high, t_low, t_high, welch, says
+
+
+def without_reference(printed: pd.DataFrame) -> list[str]:
+    """Tables whose methods were not compared: none of their rows is named as a reference is, or several are."""
+    measured = printed[printed["std"].notna() & ~_is_p(printed)]
+    found = measured.groupby("table", sort=False)["row"].agg(
+        lambda names: len({name for name in names if name.lower() in REFERENCES})
+    )
+    return found.index[found != 1].tolist()
+
+
+def score_cells(printed: pd.DataFrame):
+    """(table, split, row), the Score cell and the cells of its tasks, for every row that has them."""
+    for cell, row in printed.groupby(["table", "split", "row"], sort=False):
+        is_score = row["column"].str.lower().isin(SCORE)
+        if is_score.sum() == 1 and len(row) > 2:
+            yield cell, row[is_score].iloc[0], row[~is_score]
+
+
+def _is_p(printed: pd.DataFrame) -> pd.Series:
+    return printed["row"].str.contains(VERSUS) & printed["std"].isna()
+
+
+def _between(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    return values[(values >= low - possible.NOISE) & (values <= high + possible.NOISE)]
+
+
+def _show(cell: Mapping) -> str:
+    return f"{cell['mean']:.{decimals(cell['mean_half'])}f}"
+
+
+def _std(cell: Mapping) -> str:
+    return f"{cell['std']:.{decimals(cell['std_half'])}f}"

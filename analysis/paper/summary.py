@@ -1,0 +1,101 @@
+"""The whole audit, of the paper or of a user's table, and its text."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import AnalysisError, paper
+from analysis.hypothesis import min_p_value
+from analysis.paper import audit, possible, statements
+from analysis.tables import to_text
+
+SHOWN = ["table", "split", "column", "row", "n", "difference", "p_low", "p_high", "p_welch_holm", "says"]
+
+
+@dataclass(frozen=True, eq=False)
+class Audit:
+    """What was found, as `analysis.paper.audit` has it; `statements` is empty for a user's table."""
+
+    printed: pd.DataFrame
+    findings: pd.DataFrame
+    ranges: pd.DataFrame
+    p_values: pd.DataFrame
+    statements: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def of(csv: str | Path | None = None, n: int | None = None) -> Audit:
+    """Audit the paper, or another paper's table in a CSV file with `n` runs per cell.
+
+    Raises AnalysisError for a file that cannot be read, and for one of csv and n without the other.
+    """
+    if csv is None and n is not None:
+        raise AnalysisError(f"n={n}: it belongs to csv=FILE; the runs per cell of the paper are known")
+    if csv is not None and n is None:
+        raise AnalysisError(f"csv={csv}: give n too, the runs per cell of its tables")
+    printed = paper.read(csv or paper.CSV)
+    runs = paper.RUNS if csv is None else dict.fromkeys(printed["table"], n)
+    said = statements.check(printed) if csv is None else pd.DataFrame(columns=statements.COLUMNS)
+    ranges = audit.ranges(printed, runs)
+    p_values = audit.exact_p_values(printed, runs)
+    return Audit(printed, audit.findings(printed, runs), ranges, p_values, said, tuple(_notes(printed, runs, ranges)))
+
+
+def _notes(printed: pd.DataFrame, runs: dict, ranges: pd.DataFrame):
+    alone = audit.without_reference(printed)
+    if alone:
+        names = ", ".join(audit.REFERENCES)
+        yield f"methods not compared in table {', '.join(alone)}: exactly one row must be named as one of {names}"
+    if not any(True for _ in audit.score_cells(printed)):
+        yield f"no Score column with its tasks: a column named as one of {', '.join(audit.SCORE)} beside two or more"
+    many = max(runs.values(), default=0)
+    if many > possible.LARGEST and len(ranges):
+        yield f"n = {many} is above {possible.LARGEST}: the paired range is the t-test's, not the signed-rank test's"
+    if many > possible.LARGEST_UNTIED:
+        yield f"n = {many} is above {possible.LARGEST_UNTIED}: only p-values below the smallest possible are found"
+
+
+def to_lines(found: Audit) -> list[str]:
+    """The audit as text, the findings last, where a terminal stops."""
+    lines = [f"{len(found.printed)} printed numbers of {found.printed['table'].nunique()} tables"]
+    if len(found.ranges):
+        lines += ["", *_range_lines(found.ranges), "", to_text(found.ranges[SHOWN])]
+    if len(found.p_values):
+        lines += [
+            "",
+            "Printed p-values, what exact signed-rank test gives them, and the effect (in sd of the differences)",
+        ]
+        lines += ["that so many pairs find with a power of 0.8:", "", to_text(found.p_values)]
+    if len(found.statements):
+        answers = found.statements["answer"].value_counts()
+        holds, fails, left = (answers.get(a, 0) for a in (statements.HOLDS, statements.FAILS, statements.OPEN))
+        lines += ["", f"Text against tables: {holds} statements hold, {fails} do not, {left} are open", ""]
+        lines += [to_text(found.statements[found.statements["answer"] != statements.HOLDS])]
+        lines += ["(open: the rounding of the printed digits, or the wording, decides)"]
+    lines += ["", f"Numbers that do not agree with each other: {len(found.findings)}", ""]
+    lines += [to_text(found.findings)] if len(found.findings) else []
+    return lines + [f"note: {note}" for note in found.notes]
+
+
+def _range_lines(ranges: pd.DataFrame) -> list[str]:
+    floor = ", ".join(f"{min_p_value(n):.4f} of {n}" for n in sorted(set(ranges["n"])))
+    says = ranges["says"].value_counts()
+    counted = ", ".join(f"{says.get(word, 0)} {word}" for word in (audit.ALWAYS, audit.PERHAPS, audit.NEVER))
+    unpaired = int((ranges["p_welch_holm"] <= audit.LEVEL).sum())
+    return [
+        f"What means and deviations leave open of {len(ranges)} comparisons (the deviation of paired differences is",
+        "anywhere between the difference and the sum of the two that are printed):",
+        f"  paired, exact signed-rank test at {audit.LEVEL:g}: {counted}",
+        f"  the smallest p that runs can give: {floor}",
+        f"  unpaired, Welch's t-test with Holm over the methods of a column: {unpaired} at or below {audit.LEVEL:g}",
+    ]
+
+
+def write(found: Audit, folder: Path) -> None:
+    """findings.csv, statements.csv (for the paper), ranges.csv and audit.txt."""
+    found.findings.to_csv(folder / "findings.csv", index=False)
+    found.ranges.to_csv(folder / "ranges.csv", index=False)
+    if len(found.statements):
+        found.statements.to_csv(folder / "statements.csv", index=False)
+    (folder / "audit.txt").write_text("\n".join(to_lines(found)) + "\n", encoding="utf-8")
