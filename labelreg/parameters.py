@@ -115,8 +115,6 @@ PARAMETERS: dict[str, Parameter] = {
     "level": Parameter("number", "significance level", 0.05, low=0, high=0.5, open_low=True),
     "zeros": text("Wilcoxon's zero differences", "wilcox", ("wilcox", "pratt")),
     "where": text("MLflow filter that narrows the runs, e.g. params.task = 'sst5'"),
-    "study": text("only the runs of this study (tag labelreg.study)"),
-    "csv": text("audit: printed numbers of another paper: table, split, row, column, mean, std"),
     "n": integer("audit: runs per cell of the csv", low=2),
     "output_dir": text("also write the files into this folder"),
     "study": text("the runs of this study only (a recipe's name)"),
@@ -126,7 +124,9 @@ PARAMETERS: dict[str, Parameter] = {
         "auto",
         ("auto", "true", "false"),
     ),
-    "csv": text("a table instead of a store: task,model,init,method,seed,score; audit: printed numbers (columns of tables.csv)"),
+    "csv": text(
+        "a table instead of a store: task,model,init,method,seed,score; audit: printed numbers (columns of tables.csv)"
+    ),
     "scores": text("CSV of the GLUE server's answers: run_id or task,model,init,method,seed; and score"),
 }
 
@@ -146,6 +146,7 @@ ENTRY_POINTS: dict[str, tuple[str, ...]] = {
     "significance": tuple(
         "experiment study where metric reference margin level zeros looks examples csv output_dir".split()
     ),
+    "report": tuple("experiment study where metric reference margin level zeros looks csv output_dir".split()),
     "tables": ("experiment", "study", "where", "zeros", "output_dir"),
     "audit": ("csv", "n"),
     "submission": ("experiment", "where", "scores", "output_dir"),
