@@ -182,7 +182,7 @@ def p_text(p: float) -> str:
 
 def to_text(frame: pd.DataFrame) -> str:
     """The frame as aligned plain text: words to the left, numbers to the right, a missing value as "-"."""
-    header, rows, numeric = _cells(frame)
+    header, rows, numeric = cells(frame)
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
 
     def line(cells):
@@ -194,13 +194,14 @@ def to_text(frame: pd.DataFrame) -> str:
 
 def to_markdown(frame: pd.DataFrame) -> str:
     """The frame as a Markdown table, cells as in `to_text`."""
-    header, rows, numeric = _cells(frame)
+    header, rows, numeric = cells(frame)
     rule = ["---:" if right else "---" for right in numeric]
     escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in [header, rule, *rows]]
     return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
 
 
-def _cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]], list[bool]]:
+def cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]], list[bool]]:
+    """Header, rows as text, and which columns are numbers."""
     numeric = [pd.api.types.is_numeric_dtype(t) and not pd.api.types.is_bool_dtype(t) for t in frame.dtypes]
     columns = [[_cell(str(name), value) for value in frame[name]] for name in frame.columns]
     return [str(name) for name in frame.columns], [list(row) for row in zip(*columns, strict=True)], numeric

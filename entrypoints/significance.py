@@ -49,7 +49,7 @@ def main(given: dict[str, Value]) -> None:
         runs = tracking.frame(tracking.experiment_id(given.get("experiment")), given.get("where"))
         if "study" in given:
             runs = reading.study_runs(runs, str(given["study"]))
-        found = answer(runs, plans=_plans(runs, tracking), examples=str(given.get("examples", "auto")), **rule)
+        found = answer(runs, plans=plans_of(runs, tracking), examples=str(given.get("examples", "auto")), **rule)
     found.parameters.update(source)
     with tracking.open_run("significance", "significance") as run:
         run.params(rule | source)
@@ -62,7 +62,7 @@ def report(runs, run, output_dir: str | None = None, **rule) -> None:
     """Print scores, comparisons and verdicts of a frame of runs; log them as artifacts of `run`, a study's."""
     from labelreg import tracking
 
-    found = answer(runs, plans=_plans(runs, tracking, run.run_id), examples="auto", **rule)
+    found = answer(runs, plans=plans_of(runs, tracking, run.run_id), examples="auto", **rule)
     publish(found, run, output_dir)
     tracking.summarise(found.summaries, found.parents, run)
 
@@ -135,7 +135,7 @@ def publish(found: Answer, run, output_dir: str | None) -> None:
         run.folder(Path(folder))
 
 
-def _plans(runs, tracking, *studies: str) -> list[dict]:
+def plans_of(runs, tracking, *studies: str) -> list[dict]:
     """The logged plans of the studies that these runs come from."""
     names, above = (runs.get(f"tags.{tag}") for tag in (tracking.STUDY, tracking.PARENT))
     named = set() if names is None else set(names.dropna())

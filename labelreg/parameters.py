@@ -161,6 +161,7 @@ ENTRY_POINTS: dict[str, tuple[str, ...]] = {
     "significance": tuple(
         "experiment study where metric reference margin level zeros looks examples csv output_dir".split()
     ),
+    "report": tuple("experiment study where metric reference margin level zeros looks csv output_dir".split()),
     "tables": ("experiment", "study", "where", "zeros", "output_dir"),
     "audit": ("csv", "n"),
     "submission": ("experiment", "where", "scores", "output_dir"),

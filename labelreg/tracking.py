@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 KIND, FINGERPRINT, STUDY, DATA = "labelreg.kind", "labelreg.fingerprint", "labelreg.study", "labelreg.data"
 CONTINUED, PLAN, VERDICT, PARENT = "labelreg.continued_in", "labelreg.plan", "labelreg.verdict", "mlflow.parentRunId"
 NOTE = "mlflow.note.content"
+AT_ONCE, MOST_POINTS = 500, 1_000_000  # runs of one query, values of one answer
 DOWNLOADS = 8  # at a time; a server answers several as fast as one
 ANSWER_SECONDS = 10  # a tracking server that does not answer within this time is not there
 
@@ -194,6 +195,11 @@ def experiment_id(name: str | None) -> str:
     if name not in known:
         raise unknown("experiment", name, known)
     return known[name]
+
+
+def experiment_name(experiment: str) -> str:
+    """The name of an experiment by its id."""
+    return _client().get_experiment(experiment).name
 
 
 @contextmanager
@@ -369,6 +375,35 @@ def predictions(runs: "pd.DataFrame", ahead: Collection[str] = ()) -> Callable[[
     with ThreadPoolExecutor(DOWNLOADS) as pool:
         list(pool.map(folder, ahead))
     return read
+
+
+def histories(run_ids: Sequence[str], names: Sequence[str]) -> "pd.DataFrame":
+    """Every value of these metrics: columns run_id, name, step, value; of a step's values the newest.
+
+    One query per metric and AT_ONCE runs where the store is a database, else one per metric and run.
+    """
+    import pandas as pd
+
+    store = _client()._tracking_client.store
+    if hasattr(store, "get_metric_history_bulk"):
+        found = [
+            (point.run_id, point.key, point.step, point.value, point.timestamp)
+            for name in names
+            for start in range(0, len(run_ids), AT_ONCE)
+            for point in store.get_metric_history_bulk(run_ids[start : start + AT_ONCE], name, MOST_POINTS)
+        ]
+    else:
+        wanted = [(run_id, name) for run_id in run_ids for name in names]
+        with ThreadPoolExecutor(DOWNLOADS) as pool:
+            answers = list(pool.map(lambda pair: _client().get_metric_history(*pair), wanted))
+        found = [
+            (run_id, name, point.step, point.value, point.timestamp)
+            for (run_id, name), points in zip(wanted, answers, strict=True)
+            for point in points
+        ]
+    frame = pd.DataFrame(found, columns=["run_id", "name", "step", "value", "timestamp"])
+    frame = frame.sort_values("timestamp", kind="stable").drop_duplicates(["run_id", "name", "step"], keep="last")
+    return frame.drop(columns="timestamp").sort_values(["run_id", "name", "step"]).reset_index(drop=True)
 
 
 def plans(studies: Collection[str], run_ids: Collection[str]) -> list[dict]:

@@ -1,0 +1,231 @@
+"""The page from frames whose answers are known: sentences, pictures, what is left out and why, text to paste."""
+
+import math
+import re
+import shlex
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import charts, wording
+from analysis.charts import Line, Panel, Row
+from analysis.hypothesis import signed_rank
+from analysis.pairing import pair
+from analysis.report import Design, Evidence, page
+from analysis.tables import judge
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+SVG = re.compile(r"<svg.*?</svg>", re.S)
+UP = [2.0, 2.1, 2.2, 2.3, 2.4, 2.5, 2.6, 2.7]
+MIXED = [3.0, -2.0, 1.0, -4.0, 2.5, 0.5, -1.5, 4.5]
+NONE = [0.1, -0.11, 0.05, -0.02, 0.03, 0.07, -0.06, -0.04]
+
+
+def runs(differences, **columns) -> pd.DataFrame:
+    """Finished runs of finetune and of methods with these differences; columns of every run."""
+    rows = []
+    for method, d in {"finetune": [0.0] * 8, **differences}.items():
+        for seed, added in enumerate(d):
+            values = {"task": "sst5", "model": "minilm-3l", "init": "pretrained", "method": method, "seed": str(seed)}
+            rows.append(
+                {
+                    "run_id": "-".join(map(str, [*columns.values(), method, seed])),
+                    "status": "FINISHED",
+                    **{f"params.{name}": value for name, value in values.items()},
+                    "metrics.best/test/score": 70 + seed / 4 + added,
+                    "tags.labelreg.kind": "student",
+                    **columns,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def made(frame, evidence=None, **rule) -> str:
+    paired = pair(frame)
+    judged = judge(paired, **rule)
+    return page(paired, judged, evidence or Evidence(frame), Design("experiment Default", **rule))
+
+
+def text_of(html: str) -> str:
+    """What a reader sees, without the pictures."""
+    plain = re.sub(r"<[^>]+>", " ", SVG.sub("", html[html.index("<body>") :]))
+    return " ".join(plain.replace("&#39;", "'").split())
+
+
+def sentences(frame, **rule) -> list[str]:
+    families = {}
+    for row in judge(pair(frame), **rule).to_dict("records"):
+        families.setdefault(row["init"], []).append(row)
+    return [wording.sentence(members) for members in families.values()]
+
+
+def test_the_verdict_comes_first_in_one_sentence():
+    (sentence,) = sentences(runs({"ls": UP, "tfreg": NONE, "kd": MIXED}))
+    assert sentence == (
+        "ls (+2.35) is better than finetune; tfreg (+0.00) is equivalent to finetune within ±0.5 points; "
+        "kd (+0.50) is undecided (mean differences in points over 8 seeds)."
+    )
+    html = made(runs({"ls": UP, "tfreg": NONE, "kd": MIXED}))
+    assert html.index(sentence) < html.index("<svg")
+    assert "pretrained: 3 comparisons in 1 family: 1 better, 1 equivalent, 1 undecided." in html
+
+
+def test_a_small_but_real_difference_is_called_so():
+    (sentence,) = sentences(runs({"ls": [0.1] * 8, "kd": [0.2] * 8}))
+    assert "ls (+0.10) and kd (+0.20) are better than finetune, by less than the margin of ±0.5 points" in sentence
+
+
+def test_the_question_of_the_paper_is_answered():
+    frame = pd.concat([runs({"ls": NONE}), runs({"ls": UP}, **{"params.init": "random"})])
+    html = made(frame)
+    assert "the effect is larger from scratch in 1 of 1 comparison, smaller in 0, not shown to differ in 0." in html
+    assert "Verdicts and mean differences" in html  # two families: a table of all
+    assert 'aria-label="Verdicts of all families"' in html
+
+
+def test_every_picture_is_told_and_its_ids_are_its_own():
+    frame = pd.concat([runs({"ls": UP, "kd": MIXED}), runs({"ls": UP, "kd": NONE}, **{"params.init": "random"})])
+    html = made(frame)
+    pictures = SVG.findall(html)
+    assert len(pictures) == 7  # scores, differences and intervals of two families, one interaction
+    for picture in pictures:
+        tree = ElementTree.fromstring(picture)  # well-formed
+        title, desc = tree.find("title"), tree.find("desc")
+        assert tree.get("role") == "img" and title.text and desc.text
+        assert tree.get("aria-labelledby").split() == [title.get("id"), desc.get("id")]
+        assert not re.search(r"#[0-9a-f]{6}\b", picture), "a colour that does not follow the page"
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    assert f"kd: {signed_rank(MIXED).estimate:+.2f}  ? undecided" in html
+    assert {f"var(--{name})" for name in re.findall(r"var\(--([\w-]+)\)", html)} <= {
+        f"var(--{name})" for name in re.findall(r"--([\w-]+):", html)
+    }, "a variable without a value"
+
+
+def test_the_page_runs_and_asks_for_nothing():
+    html = made(runs({"ls": UP}))
+    assert not re.search(r"<script|\son\w+=|@import|<link|<img|<iframe", html)
+    assert not re.search(r"""(?:src|href)=["'](?!#)""", html)
+    assert not re.search(r"url\((?!#)", html)
+    assert "default-src 'none'" in html
+
+
+def test_names_are_escaped():
+    html = made(runs({"<b>kd</b>": UP}, **{"params.task": "a&b<script>"}))
+    assert "<b>" not in html and "<script>" not in html
+    assert "&lt;b&gt;kd&lt;/b&gt; (+2.35) is better" in html and "a&amp;b" in html
+
+
+def test_a_table_of_scores_has_no_store_parts_and_says_so():
+    said = text_of(made(runs({"ls": UP})))
+    assert "Learning curves Left out: the epochs of runs are in a store, not in a table of scores." in said
+    assert "Calibration Left out: predictions are in a store" in said
+    assert "Cost against score Left out: seconds are in a store" in said
+    assert "Across tasks Left out: there are not two tasks" in said
+    assert "Pre-trained or from scratch Left out: no method has paired runs of both initialisations" in said
+
+
+def test_curves_calibration_and_cost_are_drawn_where_they_are():
+    frame = runs({"ls": UP}, **{"metrics.cost/train_seconds": 40.0, "artifact_uri": "/nowhere"})
+    points = [(run, name, step, 80.0 + step) for run in frame["run_id"] for name in ("dev/score", "train/loss")
+              for step in (1, 2, 3)]  # fmt: skip
+    histories = pd.DataFrame(points, columns=["run_id", "name", "step", "value"])
+    chance = np.random.default_rng(0)
+    p = chance.uniform(0.01, 0.99, 100)
+    table = pd.DataFrame({"idx": range(100), "label": (chance.random(100) < p).astype(int), "p_0": 1 - p, "p_1": p})
+    html = made(frame, Evidence(frame, histories, lambda run_id, split: table))
+    for section in ("curves", "calibration", "cost"):
+        part = html[html.index(f'<section id="{section}">') :]
+        assert "<svg" in part[: part.index("</section>")], section
+    assert "dev/score over epoch, ls: 81 to 83" in html
+    assert re.search(r"ls: 73\.2[23] for 40 s, with teacher 40 s", html)
+    assert "16 runs are left out here: its predictions give" in text_of(html)  # generated: not the logged score
+
+
+def test_one_method_alone_is_no_error():
+    said = text_of(made(runs({})))
+    assert "Nothing to compare yet: it takes runs of finetune and of another method with the same seeds." in said
+    assert "Methods section Left out: there is no comparison to describe." in said
+    assert "Tables Mean and standard deviation" in said
+
+
+@pytest.mark.parametrize("d", [[1.0], [1.0, 2.0], [0.0] * 8, [0.0], UP[:5]])
+def test_no_nan_reaches_a_reader(d):
+    html = made(runs({"ls": d}))
+    assert not re.search(r"\bnan\b", html, re.I)
+    assert len(SVG.findall(html)) == 3
+
+
+def test_the_methods_section_has_what_a_paper_needs():
+    digest = "0123456789abcdef" * 2
+    tags = {"data": digest, "version.torch": "2.14.0", "python": "3.11.7"}
+    frame = runs({"ls": UP, "kd": MIXED[:7]}, **{f"tags.labelreg.{name}": value for name, value in tags.items()})
+    frame.loc[len(frame) - 1, "status"] = "FAILED"
+    paired = pair(frame)
+    told = "\n".join(wording.methods_section(paired, judge(paired), frame, Design("x", looks=())))
+    for part in (
+        "We compared ls and kd with finetune in 1 cell of task, model and initialisation: ",
+        "sst5 · minilm-3l · pretrained. Runs were paired by seed",
+        "Each comparison has 6 to 8 pairs (seeds 0, 1, 2, 3, 4, 5, 6, 7).",
+        "The metric is best/test/score in percent.",
+        "exact two-sided Wilcoxon signed-rank test",
+        "zero differences were dropped before ranking",
+        "Holm's method within each family",
+        "2 methods per family), at level 0.05",
+        "Equivalence within ±0.5",
+        "at least 7 seeds",
+        "the pairs at hand can give is 0.0078 to 0.0312",
+        "1 run had no part in any comparison: failed (1).",
+        "Python 3.11.7, torch 2.14.0",
+        "numpy 2.",
+        "sst5 0123456789abcdef0123456789abcdef.",
+    ):
+        assert part in told, part
+
+
+def test_the_commands_repeat_every_run():
+    frame = runs({"ls": UP, "kd": UP[:3]}, **{"params.train_file": "my reviews.csv", "params.lr": "0.0005"})
+    frame["tags.mlflow.source.git.commit"] = "c0ffee"
+    frame.loc[frame["params.method"] == "kd", "params.alpha"] = "0.5"
+    lines = wording.again(pair(frame), frame, Design("x", given=(("margin", "0.5"), ("where", "params.seed < '9'"))))
+    assert lines[0] == "git checkout c0ffee"
+    assert lines[1] == "for method in finetune ls; do for seed in 0 1 2 3 4 5 6 7; do"
+    words = shlex.split(lines[2])
+    assert words[:5] == ["mlflow", "run", ".", "-e", "train_student"]
+    assert {"task=sst5", "lr=0.0005", "train_file=my reviews.csv", "method=$method", "seed=$seed"} <= set(words)
+    assert lines[4] == "for method in kd; do for seed in 0 1 2; do" and "alpha=0.5" in lines[5]
+    assert shlex.split(lines[-1])[3:] == ["-e", "report", "-P", "margin=0.5", "-P", "where=params.seed < '9'"]
+
+
+def test_a_study_is_repeated_by_its_own_command():
+    frame = runs({"ls": UP}, **{"tags.labelreg.study": "table8"})
+    study = {"run_id": "s", "tags.labelreg.kind": "study", "tags.labelreg.study": "table8", "params.recipe": "table8"}
+    frame = pd.concat([frame, pd.DataFrame([study | {"params.seeds": "0,1,2", "status": "FINISHED"}])])
+    assert wording.again(pair(frame), frame, Design("x"))[0] == "mlflow run . -P recipe=table8 -P seeds=0,1,2"
+
+
+def test_rows_keep_their_numbers_and_show_unbounded_ends():
+    row = Row("ls", "Holm p 0.0049", "ls", 1.0, -math.inf, math.inf)
+    figure = charts.rows([row], "points", margin=0.5)
+    markers = [line.get_marker() for line in figure.axes[0].lines]
+    assert "<" in markers and ">" in markers
+    picture = charts.svg(figure, "a", "t", "d")
+    assert "Holm p 0.0049" in picture and 'role="img"' in picture
+    low, high = charts.extent([row], 0.5)
+    assert low < -0.5 and high > 1.0 and math.isfinite(low) and math.isfinite(high)
+
+
+def test_methods_differ_in_colour_and_in_marker():
+    looks = [charts.look(method) for method in charts.METHODS]
+    assert len({look["color"] for look in looks}) == len({look["marker"] for look in looks}) == len(looks)
+    assert charts.look("my-own") == charts.look("my-own")
+
+
+def test_panels_share_one_legend():
+    lines = (Line("finetune", "finetune", (1, 2), (1.0, 2.0)), Line("kd", "kd", (1, 2), (1.0, 3.0)))
+    figure = charts.panels([Panel(lines, "epoch", "dev/score", whole=True), Panel(lines, "epoch", "train/loss")])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["finetune", "kd"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["dev/score", "train/loss"]

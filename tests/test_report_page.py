@@ -1,0 +1,116 @@
+"""`report` on real stores and tables, and its page in headless Chromium: two widths, light and dark, offline."""
+
+import re
+import shutil
+
+import mlflow
+import pytest
+from running import artifacts, call, refused, runs, succeed
+from stores import generate
+
+pytest_plugins = ["running"]
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+PATIENCE_MS = 300_000
+EFFECTS = {"pretrained": {"ls": 0.0}, "random": {"ls": 3.0}}
+SEEN = """() => [...document.querySelectorAll('svg.chart')].map(svg => {
+  const box = svg.getBoundingClientRect();
+  return box.width > 250 && box.height > 60 && box.left >= 0 && box.right <= innerWidth && svg.checkVisibility();
+})"""
+INK = "() => getComputedStyle(document.querySelector('svg.chart text')).fill"
+
+
+@pytest.fixture
+def report(store):
+    """The page of a store of generated runs, 6 seeds, on disk."""
+    generate(EFFECTS, ["sst2"], range(6), store / "mlruns" / "0", epochs=2, examples=200)
+    ended = succeed("report", output_dir=store / "out")
+    assert re.search(r"report.html: \d\.\d\d MB, artifact of run ", ended.out), ended
+    return store / "out" / "report.html"
+
+
+def browsed(path, widths):
+    """Open the file once per (width, scheme); the requests, the console and what `SEEN` and `INK` say."""
+    if not CHROMIUM:
+        pytest.skip("no chromium on the PATH: apt-get install -y chromium")
+    from playwright.sync_api import sync_playwright
+
+    found = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET), timeout=PATIENCE_MS)
+        try:
+            for width, scheme in widths:
+                page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+                page.set_default_timeout(PATIENCE_MS)
+                asked, said = [], []
+                page.route("**/*", lambda route, request, asked=asked: (asked.append(request.url), route.continue_()))
+                page.on("console", lambda message, said=said: said.append(message.text))
+                page.on("pageerror", lambda error, said=said: said.append(str(error)))
+                page.goto(path.as_uri())
+                wide = page.evaluate("document.documentElement.scrollWidth")
+                found.append((width, wide, asked, said, page.evaluate(SEEN), page.evaluate(INK)))
+                page.close()
+        finally:
+            browser.close()
+    return found
+
+
+@pytest.mark.browser
+def test_the_page_of_a_store(report):
+    text = report.read_text(encoding="utf-8")
+    assert "ls (" in text and "is better than finetune" in text
+    assert "Left out" not in text.replace("Left out: there are not two tasks with the same model", "")
+    assert len(re.findall("<svg", text)) == 13  # six of each init, and the interaction
+    (run,) = runs("report")
+    assert artifacts(run) == {"report.html"} and run.info.status == "FINISHED"
+    path = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="report.html")
+    with open(path, encoding="utf-8") as stored:
+        assert stored.read() == text
+    found = browsed(report, [(360, "light"), (1200, "dark")])
+    for width, wide, asked, said, seen, _ in found:
+        assert wide <= width, "the page scrolls sideways"
+        assert asked == [report.as_uri()], "a request left the page"
+        assert said == []
+        assert len(seen) == 13 and all(seen), seen
+    assert len({ink for *_, ink in found}) == 2, "pictures follow the scheme"
+
+
+def test_the_page_of_a_table(store):
+    table = store / "scores.csv"
+    lines = [f"sst5,mine,,{m},{s},{70 + s + (2 + s / 10) * (m == 'kd')}" for s in range(8) for m in ("finetune", "kd")]
+    table.write_text("\n".join(["task,model,init,method,seed,score", *lines]), encoding="utf-8")
+    succeed("report", csv=table, output_dir=store / "out")
+    text = (store / "out" / "report.html").read_text(encoding="utf-8")
+    assert "kd (+2.35) is better than finetune" in text
+    assert "scores of scores.csv" in text
+    assert "the epochs of runs are in a store, not in a table of scores" in text
+    refused(call("report", csv=table, study="x"), "a table has no study")
+    table.write_text("task,model,seed\na,b,1\n", encoding="utf-8")
+    refused(call("report", csv=table, output_dir=store / "other"), "no column", "score")
+    assert not (store / "other").exists()
+
+
+def test_no_runs_are_an_answer_and_mistakes_are_told(store):
+    assert "nothing to compare yet" in succeed("report").out
+    assert runs("report") == []
+    refused(call("report", experiment="Defualt"), "Default")
+    refused(call("report", margin=0), "margin")
+
+
+def test_histories_are_whole_and_of_a_step_the_newest(store):
+    from labelreg import tracking
+
+    client, ids = mlflow.MlflowClient(), []
+    for run in range(3):
+        ids.append(client.create_run("0").info.run_id)
+        for step in (2, 1):
+            client.log_metric(ids[-1], "dev/score", 10 * run + step, timestamp=step, step=step)
+    client.log_metric(ids[0], "dev/score", 99.0, timestamp=7, step=2)
+    client.log_metric(ids[0], "train/loss", 5.0, timestamp=7, step=1)
+    found = tracking.histories(ids[:2], ["dev/score"])
+    assert sorted(found.itertuples(index=False, name=None)) == sorted(
+        [(ids[0], "dev/score", 1, 1.0), (ids[0], "dev/score", 2, 99.0), (ids[1], "dev/score", 1, 11.0)]
+        + [(ids[1], "dev/score", 2, 12.0)]
+    )
+    assert tracking.histories([], ["dev/score"]).empty
