@@ -54,10 +54,12 @@ def _prepare(steps) -> None:
         settings = job.settings_of(step.given)
         where = models.roots(settings)
         if settings.get("teacher_model"):
-            models.checkpoint(str(settings["teacher_model"]), where)
-        if (settings["task"], settings["model"]) not in seen:
+            teacher = str(settings["teacher_model"])
+            models.weights_digest(teacher, models.teacher_init(teacher), where)
+        start = (settings["task"], settings["model"], settings["init"])
+        if start not in seen:
             corpus.prepare(settings, where)
-        seen.add((settings["task"], settings["model"]))
+        seen.add(start)
 
 
 def _execute(steps, run, name: str, jobs: int) -> tuple[list[str], int]:
