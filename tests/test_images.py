@@ -295,8 +295,8 @@ def nothing_there(root):
 
 
 BAD_SOURCES = [bad_archive, truncated_archive, truncated_file, missing_file, hostile_pickle, no_labels,
-               wrong_class_count, label_out_of_range, wrong_shape, too_few_labels, undecodable_on_the_hub, truncated_parquet,
-               wrong_class_count_on_the_hub, nothing_there]  # fmt: skip
+               wrong_class_count, label_out_of_range, wrong_shape, too_few_labels, undecodable_on_the_hub,
+               truncated_parquet, wrong_class_count_on_the_hub, nothing_there]  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", BAD_SOURCES, ids=lambda damage: damage.__name__)
