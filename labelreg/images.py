@@ -144,7 +144,7 @@ def _source(task: Task, name: str, roots: models.Roots) -> Path:
                 return place
     from torchvision import datasets
 
-    target = roots.cache / "downloads"
+    target = roots.cache / "downloads" / name
     if not (target / packed).is_file():
         try:
             with corpus.whole_folder(target) as fresh:

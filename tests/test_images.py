@@ -308,7 +308,7 @@ def test_a_damaged_source_is_one_line_and_leaves_nothing(damage, store, tmp_path
     ended = call("train_student", task="cifar100", data_root=tmp_path / "data", init="random", threads=1)
     refused(ended, "task cifar100", *words)
     assert "run by a pickle" not in ended.out
-    assert not list(tmp_path.glob("cache/prepared/*")) and not list(tmp_path.glob("cache/downloads*"))
+    assert not list(tmp_path.glob("cache/prepared/*")) and not list(tmp_path.glob("cache/downloads/*/*"))
 
 
 @pytest.mark.parametrize(
@@ -347,8 +347,8 @@ def digits(prepare):
     """Few and small digits, with the settings of their training."""
 
     def made(**given):
-        small = {"image_size": 8, "max_train_examples": 24, "batch_size": 8, "epochs": 2, "lr": 0.05, "seed": 3}
-        given = {"task": "digits", "model": "resnet18", "method": "finetune", "init": "random"} | small | given
+        small = {"image_size": 8, "max_train_examples": 16, "batch_size": 8, "epochs": 2, "lr": 0.05, "seed": 3}
+        given = {"task": "digits", "model": "shufflenet_v2", "method": "finetune", "init": "random"} | small | given
         settings = recipes.resolve(with_defaults("train_student", given))
         settings |= {"precision_used": "fp32", "compile_used": "off", "checkpoint_seconds": 0}
         return prepare(**{key: value for key, value in settings.items() if key != "data_root"}), settings
@@ -363,12 +363,12 @@ def new(settings, data):
 
 def test_the_engine_equals_a_plain_loop(digits):
     """torch's SGD and MultiStepLR on augmented batches; no clipping, decay on all parameters."""
-    data, settings = digits(epochs=4, lr_milestones=[0.5, 0.75], warmup_ratio=0.0)
+    data, settings = digits(model="resnet18", epochs=3, lr_milestones=[0.34, 0.67], warmup_ratio=0.0)
     model, plain, split = new(settings, data), new(settings, data), data.splits["train"]
     reports = list(training.train(model, data, settings))
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [2, 3], 0.2)
-    for epoch in range(1, 5):
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1, 2], 0.2)
+    for epoch in range(1, 4):
         seen, losses = split.of_epoch(3, epoch), []
         for batch in batching.epoch_batches(split.lengths, 8, 3, epoch):
             images = augment.apply(split.pixels[batch], seen.drawn, batch) / 255
@@ -380,7 +380,6 @@ def test_the_engine_equals_a_plain_loop(digits):
             losses.append(loss.item())
         schedule.step()
         assert reports[epoch - 1].train_loss == pytest.approx(np.mean(losses), rel=1e-3)
-        plain.train()
 
 
 @pytest.mark.parametrize("stopped", [1, 3])
@@ -418,17 +417,17 @@ def test_a_teachers_logits_are_of_the_images_as_they_are(digits):
     logits = training.conclude(model, data, report, settings, ["train"]).logits["train"]
     model.eval()
     with torch.inference_mode():
-        own = model(data.splits["train"].inputs(torch.arange(24), 1)["pixel_values"]).logits
+        own = model(data.splits["train"].inputs(torch.arange(16), 1)["pixel_values"]).logits
     torch.testing.assert_close(logits, own, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_on_images(method, digits):
-    data, settings = digits(method=method, model="shufflenet_v2")
-    teacher = torch.randn(24, 10, generator=torch.Generator().manual_seed(0)) if METHODS[method].needs else None
+    data, settings = digits(method=method)
+    teacher = torch.randn(16, 10, generator=torch.Generator().manual_seed(0)) if METHODS[method].needs else None
     reports = list(training.train(new(settings, data), data, settings, teacher))
     assert [report.epoch for report in reports] == [1, 2]
-    assert reports[-1].tokens == 48 and reports[-1].padding_share == 0
+    assert reports[-1].tokens == 32 and reports[-1].padding_share == 0
 
 
 @pytest.mark.parametrize("layout", [archive, on_the_hub])
@@ -450,7 +449,7 @@ def test_a_student_of_cifar100_in_each_layout(layout, store, tmp_path):
 
 
 def test_kd_finds_its_teacher_and_trains_it_from_scratch(store, settings_file):
-    rules = settings_file({"epochs": 1}, image_size=8, max_train_examples=24, batch_size=8, epochs=1)
+    rules = settings_file({"epochs": 1}, image_size=8, max_train_examples=16, batch_size=8, epochs=1)
     given = {"task": "digits", "init": "random", "recipe": rules, "threads": 1, "model": "mobilenet_v2"}
     first = succeed("train_student", **given, method="kd")
     assert "training it first" in first.out
