@@ -190,8 +190,7 @@ def _find_source(job: Job, data: corpus.PreparedTask):
         exact = _with_tag(tracking.FINGERPRINT, _identity(needed, data))
         return next(iter(tracking.find(f"{exact} and {_with_tag(tracking.KIND, 'student')}")), None)
     runs = tracking.find(f"{_with_tag(tracking.DATA, data.digest)} and {_with_tag(tracking.KIND, 'teacher')}")
-    wanted = {name: needed.settings.get(name) for name in TEACHERS_SETTING}
-    wanted |= {name: needed.settings.get(name, usual) for name, usual in training.ALSO_DECIDES.items()}
+    wanted = {name: needed.settings.get(name) for name in (*TEACHERS_SETTING, *training.ALSO_DECIDES)}
     held = {"optimizer": training.ALSO_DECIDES["optimizer"]}  # of runs that were logged before there was another
     fits = [
         run
@@ -199,7 +198,7 @@ def _find_source(job: Job, data: corpus.PreparedTask):
         if all(
             tracking.same((held | run.data.params).get(name, ""), tracking.plain(value))
             for name, value in wanted.items()
-            if value is not None and name != "tfreg_target"
+            if value is not None
         )
     ]
     return next(iter(fits), None)  # the oldest: a later one does not change what a study has begun

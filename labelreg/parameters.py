@@ -6,7 +6,7 @@ is downloaded or written. A default of None is decided by the recipe, the task o
 
 import argparse
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labelreg.errors import UserError, unknown
@@ -80,8 +80,14 @@ PARAMETERS: dict[str, Parameter] = {
         "adamw: lr falls linearly, gradients clipped; sgd: lr falls at milestones", None, ("adamw", "sgd")
     ),
     "momentum": Parameter("number", "sgd: momentum", low=0, high=1, open_high=True),
-    "lr_milestones": Parameter("list", "sgd: where lr falls, shares of the epochs, comma-separated"),
-    "lr_milestone": Parameter("number", "one of lr_milestones", low=0, high=1, open_low=True, open_high=True),
+    "lr_milestones": Parameter(
+        "list",
+        "sgd: where lr falls, shares of the epochs, comma-separated",
+        low=0,
+        high=1,
+        open_low=True,
+        open_high=True,
+    ),
     "lr_decay": Parameter("number", "sgd: what lr is multiplied by at each milestone", low=0, high=1, open_low=True),
     "max_length": integer("text: tokens an example is cut to", low=4),
     "stem": text("images: first layers for small images (3x3, no pooling) or torchvision's own", None, STEMS),
@@ -159,10 +165,18 @@ def convert(name: str, value: object) -> Value:
         UserError: wrong type or out of range; the line says what is allowed.
     """
     spec = PARAMETERS[name]
-    mistake = UserError(f"{name}={value}: allowed is {spec.allowed()}")
     if spec.kind == "list":
         items = value if isinstance(value, list) else [item.strip() for item in str(value).split(",")]
-        return [convert(_SINGULAR[name], item) for item in items if item != ""]
+        number, single = replace(spec, kind="number"), _SINGULAR.get(name)
+        return [convert(single, item) if single else _one(name, item, number) for item in items if item != ""]
+    return _one(name, value, spec)
+
+
+_SINGULAR = {"tasks": "task", "models": "model", "inits": "init", "methods": "method", "seeds": "seed"}
+
+
+def _one(name: str, value: object, spec: Parameter) -> Value:
+    mistake = UserError(f"{name}={value}: allowed is {spec.allowed()}")
     if value is None or (isinstance(value, bool) and spec.kind in ("integer", "number")):  # YAML has such values
         raise mistake
     try:
@@ -179,10 +193,6 @@ def convert(name: str, value: object) -> Value:
         if below or above or result != result or result in (float("inf"), float("-inf")):
             raise mistake
     return result
-
-
-_SINGULAR = {"tasks": "task", "models": "model", "inits": "init", "methods": "method", "seeds": "seed"}
-_SINGULAR |= {"lr_milestones": "lr_milestone"}
 
 
 def _integer(value: object) -> int:

@@ -320,7 +320,7 @@ def test_a_damaged_source_is_one_line_and_leaves_nothing(damage, store, tmp_path
         ({"task": "digits", "image_size": 4}, ["image_size=4", "at least 8"]),
         ({"task": "digits", "stem": "cifra"}, ["did you mean 'cifar'"]),
         ({"task": "digits", "augment": "flip"}, ["crop+flip+rotation"]),
-        ({"task": "digits", "lr_milestones": "0.5,1.5"}, ["lr_milestone=1.5", "(0, 1)"]),
+        ({"task": "digits", "lr_milestones": "0.5,1.5"}, ["lr_milestones=1.5", "(0, 1)"]),
         ({"task": "digits", "batch_size": 29}, ["batch_size=29", "the last of 900 images"]),
         ({"task": "digit"}, ["unknown task 'digit'", "did you mean 'digits'"]),
     ],
