@@ -62,7 +62,7 @@ def test_the_base_recipe_says_what_it_lacks(tiny):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", STUDIES)
+@pytest.mark.parametrize("recipe", [name for name in STUDIES if name not in ("table6", "digits")])  # of images
 def test_every_study_recipe(recipe, tiny, monkeypatch):
     monkeypatch.setattr(study, "execute", in_this_process)  # test_study.py has the workers
     lists = recipes.read(recipe, "study")

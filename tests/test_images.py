@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from running import call, measured, refused, run_of, succeed
+from running import call, in_this_process, measured, refused, run_of, runs, succeed
 from sklearn.datasets import load_digits
 
-from labelreg import augment, batching, corpus, models, recipes, training
+from labelreg import augment, batching, corpus, models, recipes, study, training
 from labelreg.errors import UserError
 from labelreg.methods import METHODS
 from labelreg.models import Roots
@@ -326,17 +326,17 @@ def test_a_damaged_source_is_one_line_and_leaves_nothing(damage, store, tmp_path
     ],
 )
 def test_a_mistake_is_one_line(given, words, store):
-    refused(call("train_student", init="random", **given), *words)
+    refused(call("train_student", init="random", threads=1, **given), *words)
 
 
 def test_an_image_that_does_not_decode_is_named(store, tmp_path):
     folder = own_folder(tmp_path / "pets")
     path = folder / "train" / "dog" / "2.png"
     path.write_bytes(path.read_bytes()[:90])
-    refused(call("train_student", train_file=folder, init="random"), "task pets", str(path), "is no image")
+    refused(call("train_student", train_file=folder, init="random", threads=1), "task pets", str(path), "is no image")
     path.unlink()
     shutil.rmtree(folder / "train")
-    refused(call("train_student", train_file=folder, init="random"), "no images in folders of their class")
+    refused(call("train_student", train_file=folder, init="random", threads=1), "no images in folders of their class")
 
 
 # training
@@ -459,6 +459,14 @@ def test_kd_finds_its_teacher_and_trains_it_from_scratch(store, settings_file):
     assert run_of(first).data.params["teacher_model"] == "resnet18"
 
 
+def test_the_study_of_digits_cut_small(store, monkeypatch):
+    monkeypatch.setattr(study, "execute", in_this_process)
+    short = {"image_size": 8, "max_train_examples": 16, "batch_size": 8, "epochs": 1, "models": "shufflenet_v2"}
+    ended = succeed("main", recipe="digits", methods="finetune,selfkd", seeds=7, threads=1, **short)
+    assert [run.data.params["method"] for run in runs("student")] == ["finetune", "selfkd"]
+    assert "digits shufflenet_v2 random" in ended.out and "selfkd vs finetune" in ended.out
+
+
 # one engine
 
 
@@ -503,7 +511,6 @@ def test_tables_6_and_13_are_the_papers():
         assert found["ls"]["alpha"] == 0.1
         named = {key: found["tfreg"][key] for key in ("alpha", "tau", "a", "tfreg_target")}
         assert named == {"alpha": 0.1, "tau": 20, "a": 0.99, "tfreg_target": "code"}
-    study = recipes.read("table6", "study")
-    assert study["seeds"] == [11, 125, 1350, 23, 230, 4653, 5589, 56, 6, 992]
+    assert recipes.read("table6", "study")["seeds"] == [11, 125, 1350, 23, 230, 4653, 5589, 56, 6, 992]
     with pytest.raises(UserError, match="recipe table13 has no max_length"):
         recipes.resolve({"recipe": "table13", "method": "ls", "init": "random", "task": "sst5"})
