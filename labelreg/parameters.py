@@ -158,25 +158,18 @@ ENTRY_POINTS: dict[str, tuple[str, ...]] = {
 FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
-def convert(name: str, value: object) -> Value:
-    """One value, from a command line (text) or a recipe (YAML), checked.
+def convert(name: str, value: object, spec: Parameter | None = None) -> Value:
+    """One value, from a command line (text) or a recipe (YAML), checked against `spec` (default: that of its name).
 
     Raises:
         UserError: wrong type or out of range; the line says what is allowed.
     """
-    spec = PARAMETERS[name]
+    spec = spec or PARAMETERS[name]
+    mistake = UserError(f"{name}={value}: allowed is {spec.allowed()}")
     if spec.kind == "list":
         items = value if isinstance(value, list) else [item.strip() for item in str(value).split(",")]
-        number, single = replace(spec, kind="number"), _SINGULAR.get(name)
-        return [convert(single, item) if single else _one(name, item, number) for item in items if item != ""]
-    return _one(name, value, spec)
-
-
-_SINGULAR = {"tasks": "task", "models": "model", "inits": "init", "methods": "method", "seeds": "seed"}
-
-
-def _one(name: str, value: object, spec: Parameter) -> Value:
-    mistake = UserError(f"{name}={value}: allowed is {spec.allowed()}")
+        single = None if name in _SINGULAR else replace(spec, kind="number")
+        return [convert(_SINGULAR.get(name, name), item, single) for item in items if item != ""]
     if value is None or (isinstance(value, bool) and spec.kind in ("integer", "number")):  # YAML has such values
         raise mistake
     try:
@@ -193,6 +186,9 @@ def _one(name: str, value: object, spec: Parameter) -> Value:
         if below or above or result != result or result in (float("inf"), float("-inf")):
             raise mistake
     return result
+
+
+_SINGULAR = {"tasks": "task", "models": "model", "inits": "init", "methods": "method", "seeds": "seed"}
 
 
 def _integer(value: object) -> int:
