@@ -82,7 +82,7 @@ PARAMETERS: dict[str, Parameter] = {
     "momentum": Parameter("number", "sgd: momentum", low=0, high=1, open_high=True),
     "lr_milestones": Parameter(
         "list",
-        "sgd: where lr falls, shares of the epochs, comma-separated",
+        "sgd: where lr falls, as shares of the epochs (0.3,0.6)",
         low=0,
         high=1,
         open_low=True,
