@@ -19,8 +19,9 @@ __all__ = ["AnalysisError", "Comparison", "Paired", "pair"]
 
 # equal in a pair; then the setting: what finetune has too, and what is the method's own
 PROTOCOL = ("split_seed", "max_train_examples", "max_length", "selection", "precision", "epochs")
-SHARED = ("lr", "batch_size", "weight_decay", "warmup_ratio")
-OWN = ("alpha", "tau", "a", "phase1_epochs", "teacher_model")
+PROTOCOL += ("stem", "image_size", "augment")
+SHARED = ("lr", "batch_size", "weight_decay", "warmup_ratio", "momentum", "lr_milestones", "lr_decay")
+OWN = ("alpha", "tau", "a", "tfreg_target", "phase1_epochs", "teacher_model")
 TEST, DEV = "best/test/score", "best/dev/score"
 METHODS = ("finetune", "ls", "tfreg", "selfkd", "kd", "akd")  # order of rows; others follow by name
 LOWER_IS_BETTER = {"nll", "ece", "brier", "loss", "seconds", "mb"}

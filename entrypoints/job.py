@@ -15,9 +15,12 @@ from labelreg import checkpoint, corpus, metrics, models, recipes, study, teache
 from labelreg.errors import UserError
 from labelreg.methods import METHODS
 from labelreg.parameters import Value
+from labelreg.tasks import made_of
 
+OWN_SETTING = "lr batch_size epochs weight_decay warmup_ratio optimizer momentum lr_milestones lr_decay".split()
 DEFAULT_TEACHER_SEED = 42  # one teacher for all seeds of a task, as in tables 1-4 and 7
-VERSIONS = ("torch", "transformers", "mlflow")
+VERSIONS = ("torch", "torchvision", "transformers", "mlflow")
+TEACHERS_SETTING = "task model init seed lr batch_size epochs weight_decay warmup_ratio max_length selection".split()
 
 
 @dataclass(frozen=True)
@@ -63,10 +66,16 @@ def ignored(given: Mapping[str, Value]) -> list[str]:
     method = METHODS[str(given["method"])]
     own = set(method.parameters) | ({"teacher_run_id"} if method.needs else set())
     own |= {"teacher_model"} if method.needs == "teacher" else set()
-    names = ("alpha", "tau", "a", "phase1_epochs", "teacher_model", "teacher_run_id")
-    return [
+    names = ("alpha", "tau", "a", "tfreg_target", "phase1_epochs", "teacher_model", "teacher_run_id")
+    lines = [
         f"{name} is ignored: method {given['method']} has none" for name in names if name in given and name not in own
     ]
+    settings = recipes.resolve(dict(given))
+    data = made_of(settings)
+    others = [name for kind, keys in recipes.OF_DATA.items() if kind != data for name in keys]
+    lines += [f"{name} is ignored: the task is made of {data}" for name in others if name in given]
+    unread = [name for name in recipes.OF_SGD if name in given and name not in settings]
+    return lines + [f"{name} is ignored: optimizer {settings['optimizer']} has none" for name in unread]
 
 
 def run(job: Job) -> Done:
@@ -139,7 +148,8 @@ def _identity(job: Job, data: corpus.PreparedTask, teaching=None) -> str:
 def _train(job: Job, opened: tracking.Run, data, where: models.Roots, logits, identity: str, claim: checkpoint.Claim):
     """The epochs of one run, logged as they end, and its results."""
     settings = job.settings
-    model = models.load(str(settings["model"]), data.classes, str(settings["init"]), int(settings["seed"]), where)
+    name, init = str(settings["model"]), str(settings["init"])
+    model = models.load(name, data.classes, init, int(settings["seed"]), where, settings.get("stem"))
     for report in training.train(model, data, settings, logits, claim.folder, progress=not job.quiet):
         dev = {f"dev/{name}": value for name, value in report.dev.items()}
         opened.metrics({"train/loss": report.train_loss, **dev}, report.epoch)
@@ -158,19 +168,18 @@ def _train(job: Job, opened: tracking.Run, data, where: models.Roots, logits, id
         ends |= {f"{which}/{split}/score": values["score"] for split, values in by_split.items()}
     ends |= {
         "cost/train_seconds": report.train_seconds,
-        "cost/tokens_per_second": report.tokens / report.train_seconds,
+        f"cost/{data.splits['train'].unit}_per_second": report.tokens / report.train_seconds,
         "cost/padding_share": report.padding_share,
         "cost/peak_memory_mb": training.peak_memory_mb(),
     }
     opened.metrics(ends, report.epoch)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         if keeps_logits:
             teacher.save(folder / "logits", outcome.logits, data, identity)
         _write_predictions(folder, outcome.logits, data)
         if job.kind == "teacher" or settings.get("save_model") == "true":
-            model.save_pretrained(folder / "model")
-            models.tokenizer(models.checkpoint(str(settings["model"]), where)).save_pretrained(folder / "model")
+            models.save(model, name, folder / "model", where)
         opened.folder(folder)
     return report
 
@@ -202,10 +211,13 @@ def teacher_among(runs: list, settings: Mapping[str, Value]):
     Args:
         runs: on the same examples, oldest first: a later one does not change what a study has begun.
     """
-    names = "task model init seed lr batch_size epochs weight_decay warmup_ratio max_length selection".split()
+    wanted = {name: settings.get(name) for name in (*TEACHERS_SETTING, *training.ALSO_DECIDES)}
+    wanted = {name: tracking.plain(value) for name, value in wanted.items() if value is not None}
+    held = {"optimizer": training.ALSO_DECIDES["optimizer"]}  # of runs that were logged before there was another
 
     def fits(run) -> bool:
-        return all(tracking.same(run.data.params.get(name, ""), tracking.plain(settings[name])) for name in names)
+        params = held | run.data.params
+        return all(tracking.same(params.get(name, ""), value) for name, value in wanted.items())
 
     return next(filter(fits, runs), None)
 
@@ -213,17 +225,17 @@ def teacher_among(runs: list, settings: Mapping[str, Value]):
 def source_job(job: Job) -> Job:
     """The run that a student needs first: its teacher, or (Self-KD) its own fine-tuned twin."""
     settings, given = job.settings, dict(job.given)
-    for name in ("alpha", "tau", "a", "phase1_epochs", "teacher_run_id", "teacher_model"):
+    for name in ("alpha", "tau", "a", "tfreg_target", "phase1_epochs", "teacher_run_id", "teacher_model"):
         given.pop(name, None)
     if METHODS[str(settings["method"])].needs == "finetune":
         twin = settings_of(given | {"method": "finetune"})
         return Job(twin, given, "student", None, job.study, job.experiment, reuse=True, quiet=job.quiet)
-    for name in "lr batch_size epochs weight_decay warmup_ratio".split():
-        given.pop(name, None)  # the student's own; the recipe has the teacher's
+    for name in OWN_SETTING:  # the student's own; the recipe has the teacher's
+        given.pop(name, None)
     given |= {
         "method": "finetune",
         "model": settings["teacher_model"],
-        "init": "pretrained",
+        "init": models.teacher_init(str(settings["teacher_model"])),
         "task": settings["task"],
         "seed": settings["seed"] if str(settings["task"]).startswith("fewrel") else DEFAULT_TEACHER_SEED,
         "threads": settings["threads"],
@@ -280,8 +292,9 @@ def _logits(teaching, data: corpus.PreparedTask, where: models.Roots) -> torch.T
 
 def _log_start(run: tracking.Run, settings: dict[str, Value], data, fingerprint: str, teaching) -> None:
     names = (
-        "task model init method seed split_seed lr batch_size epochs phase1_epochs alpha tau a max_length "
-        "max_train_examples weight_decay warmup_ratio precision precision_used compile compile_used threads device "
+        "task model init method seed split_seed lr batch_size epochs phase1_epochs alpha tau a tfreg_target max_length "
+        "max_train_examples weight_decay warmup_ratio optimizer momentum lr_milestones lr_decay stem image_size "
+        "augment precision precision_used compile compile_used threads device "
         "selection teacher_model recipe train_file dev_file test_file text_column text_pair_column label_column"
     ).split()
     values = {name: settings.get(name) for name in names}

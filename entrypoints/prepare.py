@@ -12,14 +12,15 @@ def main(given: dict[str, Value]) -> None:
     tracking.connect()
     data = corpus.prepare(settings, models.roots(settings))
     with tracking.open_run("prepare", f"prepare {data.task}") as run:
-        names = "task model split_seed max_length max_train_examples train_file dev_file test_file".split()
+        names = "task model split_seed max_length image_size max_train_examples train_file dev_file test_file".split()
         run.params({name: settings.get(name) for name in names})
         run.data(data.task, data.digest, str(settings.get("train_file") or data.task))
-        for split, tokens in data.splits.items():
-            run.metrics({f"{split}/examples": len(tokens), f"{split}/tokens": len(tokens.ids)})
-            counts = tokens.labels.unique(return_counts=True)[1].tolist() if tokens.labelled else "no labels"
-            longest, mean = int(tokens.lengths.max()), len(tokens.ids) / len(tokens)
-            print(f"{split}: {len(tokens)} examples, per class {counts}, tokens mean {mean:.1f}, longest {longest}")
+        for split, examples in data.splits.items():
+            units, longest = int(examples.lengths.sum()), int(examples.lengths.max())
+            run.metrics({f"{split}/examples": len(examples), f"{split}/{examples.unit}": units})
+            counts = examples.labels.unique(return_counts=True)[1].tolist() if examples.labelled else "no labels"
+            size = f"{examples.unit} mean {units / len(examples):.1f}, longest {longest}"
+            print(f"{split}: {len(examples)} examples, per class {counts}, {size}")
     print(f"{data.task}: classes {', '.join(data.classes)}; metric {data.metric}; digest {data.digest}")
 
 

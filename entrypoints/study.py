@@ -203,10 +203,10 @@ def _prepare(steps: Sequence[Step]) -> None:
         own = settings[step.name]
         where = models.roots(own)
         if step.kind == "teacher":
-            models.checkpoint(str(own["model"]), where)
+            models.weights_digest(str(own["model"]), str(own["init"]), where)
             continue
         by_seed = corpus.task_of(own).split_by == "seed"
-        key = (step.cell[1:3], own["max_length"], own.get("max_train_examples"), own["seed"] if by_seed else None)
+        key = (step.cell[1:4], own.get("max_length"), own.get("max_train_examples"), own["seed"] if by_seed else None)
         if key not in seen:
             corpus.prepare(own, where)
         seen.add(key)

@@ -1,10 +1,13 @@
-"""Length-bucketed batches of a tokenised split: index tensors, and the padded tensors that they name."""
+"""Length-bucketed batches of a tokenised split: index tensors, and the model's inputs that they name."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from labelreg.corpus import Tokens
-
+UNLABELLED = -1
 WINDOW = 50  # batches sorted by length together: 2-4% padding on GLUE at batch 32 (docs/choices.md)
 
 
@@ -44,16 +47,85 @@ def padding_share(lengths: Tensor, batches: list[Tensor]) -> float:
     return 1 - int(lengths.sum()) / padded
 
 
-def inputs(split: Tokens, batch: Tensor, width: int) -> dict[str, Tensor]:
-    """The model's inputs for one batch, padded to `width` on the right: [batch, width] each.
+class Split(Protocol):
+    """What the engine asks of a prepared split, whatever its examples are made of."""
 
-    Token types are passed only where a split has a second text; RoBERTa and GPT-2 have none.
+    unit: str  # what `lengths` counts
+    labels: Tensor  # [examples], -1 where there are none
+    idx: Tensor  # [examples], the number of each in its source
+    fingerprint: str  # of the examples
+
+    def __len__(self) -> int: ...
+
+    @property
+    def lengths(self) -> Tensor:
+        """Units of each example [examples]; a batch costs its longest."""
+
+    @property
+    def labelled(self) -> bool: ...
+
+    def to(self, where: torch.device) -> "Split":
+        """The same split on a device."""
+
+    def of_epoch(self, seed: int, epoch: int) -> "Split":
+        """The split as this epoch of training sees it; what is drawn for that is the same for every method."""
+
+    def inputs(self, batch: Tensor, width: int) -> dict[str, Tensor]:
+        """The model's inputs for the examples `batch` [batch], the longest of `width` units."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One tokenised split: examples end to end in flat tensors.
+
+    `ids`, `types` [tokens] int32 and int8; `offsets` [examples + 1]; `labels`, `idx` [examples], labels
+    -1 where there are none. `fingerprint` is of the examples (text and label), whatever the tokenizer.
     """
-    start, stop = split.offsets[batch], split.offsets[batch + 1]
-    at = start[:, None] + torch.arange(width, device=start.device)
-    real = at < stop[:, None]
-    at = at.clamp_(max=len(split.ids) - 1)
-    tensors = {"input_ids": torch.where(real, split.ids[at], split.pad_id).long(), "attention_mask": real.long()}
-    if split.paired:
-        tensors["token_type_ids"] = torch.where(real, split.types[at], 0).long()
-    return tensors
+
+    ids: Tensor
+    types: Tensor
+    offsets: Tensor
+    labels: Tensor
+    idx: Tensor
+    fingerprint: str
+    pad_id: int
+    unit: ClassVar[str] = "tokens"
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens of each example [examples]."""
+        return self.offsets.diff()
+
+    @cached_property
+    def paired(self) -> bool:
+        """Whether any example has a second text that the tokenizer marks."""
+        return bool(self.types.any())
+
+    @property
+    def labelled(self) -> bool:
+        return bool((self.labels != UNLABELLED).all())
+
+    def to(self, where: torch.device) -> "Tokens":
+        """A split whose tensors live on the training device."""
+        return replace(self, **{name: getattr(self, name).to(where) for name in ("ids", "types", "offsets", "labels")})
+
+    def of_epoch(self, seed: int, epoch: int) -> "Tokens":
+        """The same in every epoch."""
+        return self
+
+    def inputs(self, batch: Tensor, width: int) -> dict[str, Tensor]:
+        """The model's inputs for one batch, padded to `width` on the right: [batch, width] each.
+
+        Token types are passed only where a split has a second text; RoBERTa and GPT-2 have none.
+        """
+        start, stop = self.offsets[batch], self.offsets[batch + 1]
+        at = start[:, None] + torch.arange(width, device=start.device)
+        real = at < stop[:, None]
+        at = at.clamp_(max=len(self.ids) - 1)
+        tensors = {"input_ids": torch.where(real, self.ids[at], self.pad_id).long(), "attention_mask": real.long()}
+        if self.paired:
+            tensors["token_type_ids"] = torch.where(real, self.types[at], 0).long()
+        return tensors

@@ -9,59 +9,24 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from labelreg import models
+from labelreg.batching import UNLABELLED, Split, Tokens
 from labelreg.errors import UserError, unknown
 from labelreg.parameters import Value
-from labelreg.tasks import TASKS, Task
+from labelreg.tasks import TASKS, Task, made_of
 
 FORMAT = 2  # raised when a change of this file alters what is prepared
-UNLABELLED = -1
 HELD_OUT = 0.1  # share of one file that becomes dev, and as much test
 READERS = {".csv": ",", ".tsv": "\t", ".jsonl": None, ".parquet": None}
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """One tokenised split: examples end to end in flat tensors.
-
-    `ids`, `types` [tokens] int32 and int8; `offsets` [examples + 1]; `labels`, `idx` [examples], labels
-    -1 where there are none. `fingerprint` is of the examples (text and label), whatever the tokenizer.
-    """
-
-    ids: Tensor
-    types: Tensor
-    offsets: Tensor
-    labels: Tensor
-    idx: Tensor
-    fingerprint: str
-    pad_id: int
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def lengths(self) -> Tensor:
-        """Tokens of each example [examples]."""
-        return self.offsets.diff()
-
-    @cached_property
-    def paired(self) -> bool:
-        """Whether any example has a second text that the tokenizer marks."""
-        return bool(self.types.any())
-
-    @property
-    def labelled(self) -> bool:
-        return bool((self.labels != UNLABELLED).all())
 
 
 @dataclass(frozen=True)
@@ -71,25 +36,29 @@ class PreparedTask:
     task: str
     metric: str
     classes: tuple[str, ...]
-    splits: dict[str, Tokens]
+    splits: dict[str, Split]
     digest: str
     glue: dict[str, str]
 
 
 def prepare(settings: dict[str, Value], roots: "models.Roots") -> PreparedTask:
-    """The examples of a run, tokenised for its model; read from the cache when nothing has changed.
+    """The examples of a run, ready for its model; read from the cache when nothing has changed.
 
     Raises:
         UserError: anything wrong with the task, the files or the labels, in one line.
     """
+    if made_of(settings) == "images":
+        from labelreg import images  # it builds on this file
+
+        return images.prepare(settings, roots)
     task, name = task_of(settings), str(settings["task"])
     folder, checkpoint, cached = place(settings, task, roots)
     if not cached.is_dir():
         frames = _own_files(settings, task) if folder is None else _embedded_or_hub(folder, task, name)
-        frames, classes = _labelled(frames, task, name)
-        frames = _split(frames, classes, task, name, settings)
-        frames["train"] = _sample(frames["train"], settings.get("max_train_examples"), int(settings["split_seed"]))
-        _check(frames, classes, name)
+        frames, classes = labelled(frames, task, name)
+        frames = divide(frames, classes, task, name, settings)
+        frames["train"] = sample(frames["train"], settings.get("max_train_examples"), int(settings["split_seed"]))
+        check(frames, classes, name)
         _write(cached, frames, classes, task, checkpoint, int(settings["max_length"]))
     return _read(cached, name, task)
 
@@ -103,7 +72,7 @@ def place(settings: dict[str, Value], task: Task, roots: "models.Roots") -> tupl
     folder = None if settings.get("train_file") else _source(task, roots)
     checkpoint = models.checkpoint(str(settings["model"]), roots)
     models.check_length(checkpoint, int(settings["max_length"]))
-    key = _digest(
+    key = digest(
         f"{FORMAT} {settings['task']} {task} {_files_digest(settings, folder, task)} "
         f"{models.tokenizer_digest(checkpoint)} "
         + json.dumps({k: settings.get(k) for k in ("max_length", "max_train_examples", "split_seed")})
@@ -167,7 +136,7 @@ def _files_digest(settings: dict[str, Value], folder: Path | None, task: Task) -
         inside = folder / task.config if task.config and (folder / task.config).is_dir() else folder
         found = sorted(path for path in inside.rglob("*") if path.is_file() and not path.name.startswith("."))
         files = {str(path.relative_to(inside)): path for path in found}
-    return _digest(" ".join(f"{role} {models.file_digest(file)}" for role, file in files.items()))
+    return digest(" ".join(f"{role} {models.file_digest(file)}" for role, file in files.items()))
 
 
 def _own_files(settings: dict[str, Value], task: Task) -> dict[str, pd.DataFrame]:
@@ -275,9 +244,7 @@ def _plain(frame: pd.DataFrame, task: Task, dataset) -> pd.DataFrame:
     return frame
 
 
-def _labelled(
-    frames: dict[str, pd.DataFrame], task: Task, name: str
-) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
+def labelled(frames: dict[str, pd.DataFrame], task: Task, name: str) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
     """Labels as integers, and the names of the classes (those of train, in natural order)."""
     if task.classes:
         for split, frame in frames.items():
@@ -312,7 +279,7 @@ def _label_name(value: object) -> str:
     return str(value).strip()
 
 
-def _split(
+def divide(
     frames: dict[str, pd.DataFrame], classes: tuple[str, ...], task: Task, name: str, settings: dict[str, Value]
 ) -> dict[str, pd.DataFrame]:
     """What the source does not divide is divided here: dev (and test, when there is neither)."""
@@ -339,7 +306,7 @@ def _split(
     return frames | made
 
 
-def _sample(frame: pd.DataFrame, examples: Value, seed: int) -> pd.DataFrame:
+def sample(frame: pd.DataFrame, examples: Value, seed: int) -> pd.DataFrame:
     """A stratified sample of the training set, in its order; the same for every seed and method."""
     if examples is None or int(examples) >= len(frame):
         return frame
@@ -350,7 +317,7 @@ def _sample(frame: pd.DataFrame, examples: Value, seed: int) -> pd.DataFrame:
     return frame.iloc[np.sort(order[np.argsort(share, kind="stable")[: int(examples)]])]
 
 
-def _check(frames: dict[str, pd.DataFrame], classes: tuple[str, ...], name: str) -> None:
+def check(frames: dict[str, pd.DataFrame], classes: tuple[str, ...], name: str) -> None:
     present = [classes[label] for label in sorted(frames["train"]["label"].unique()) if label != UNLABELLED]
     if len(present) < 2:
         raise UserError(f"task {name}: the training set has one class ({', '.join(present)}); at least two are needed")
@@ -374,9 +341,7 @@ def _write(
     """Tokenise and store, complete or not at all: a temporary folder becomes the target."""
     tokenizer = models.tokenizer(checkpoint)
     marks_pairs = "token_type_ids" in tokenizer.model_input_names  # GPT-2 would take a mark for a word
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent))
-    try:
+    with whole_folder(target) as temporary:
         fingerprints = {}
         for split, frame in frames.items():
             pairs = list(frame["text_pair"]) if "text_pair" in frame else None
@@ -399,14 +364,23 @@ def _write(
                 "idx": torch.from_numpy(frame["idx"].to_numpy().astype(np.int64)),
             }
             save_file(tensors, temporary / f"{split}.safetensors")
-            fingerprints[split] = _digest("".join(_example_lines(frame, classes)))
+            fingerprints[split] = digest("".join(_example_lines(frame, classes)))
         meta = {
             "classes": classes,
             "fingerprints": fingerprints,
             "pad_id": tokenizer.pad_token_id,
-            "digest": _digest(json.dumps(fingerprints, sort_keys=True)),
+            "digest": digest(json.dumps(fingerprints, sort_keys=True)),
         }
         (temporary / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `target` at the end: complete or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent))
+    try:
+        yield temporary
         os.replace(temporary, target)
     except OSError:
         if not target.is_dir():  # else another process was first, with the same content
@@ -432,5 +406,6 @@ def _read(folder: Path, name: str, task: Task) -> PreparedTask:
     return PreparedTask(name, task.metric, classes, splits, meta["digest"], task.glue)
 
 
-def _digest(text: str) -> str:
+def digest(text: str) -> str:
+    """32 hex digits of the sha256."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]

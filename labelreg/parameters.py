@@ -6,7 +6,7 @@ is downloaded or written. A default of None is decided by the recipe, the task o
 
 import argparse
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labelreg.errors import UserError, unknown
@@ -52,6 +52,8 @@ INITS = ("pretrained", "random")
 SELECTIONS = ("best", "last")
 EXECUTORS = ("local", "ray")
 PRECISIONS = ("auto", "bf16", "fp32")
+STEMS = ("cifar", "imagenet")
+AUGMENTATIONS = ("none", "crop+rotation", "crop+flip+rotation")
 LARGEST_SEED = 2**32 - 1  # what every library takes
 
 PARAMETERS: dict[str, Parameter] = {
@@ -63,7 +65,7 @@ PARAMETERS: dict[str, Parameter] = {
     "seed": integer("fixes head initialisation, order of examples and dropout", 42, low=0, high=LARGEST_SEED),
     # settings: decided by the recipe
     "recipe": text("settings (train_*, prepare) or study (study, main): a shipped name or a YAML file"),
-    "lr": Parameter("number", "peak learning rate of AdamW", low=0, open_low=True),
+    "lr": Parameter("number", "peak learning rate", low=0, open_low=True),
     "batch_size": integer("examples per step"),
     "epochs": integer("epochs in all; akd divides them into two phases"),
     "phase1_epochs": integer("akd: epochs of phase I, default round(2/3 epochs)"),
@@ -72,9 +74,26 @@ PARAMETERS: dict[str, Parameter] = {
     "a": Parameter(
         "number", "tfreg: probability of the true class in r(x)", low=0, high=1, open_low=True, open_high=True
     ),
-    "weight_decay": Parameter("number", "AdamW weight decay (matrices only)", low=0),
+    "tfreg_target": text("tfreg: r at tau by the paper's equations, or by Yuan et al.'s code", None, ("paper", "code")),
+    "weight_decay": Parameter("number", "weight decay (adamw: matrices only; sgd: all)", low=0),
     "warmup_ratio": Parameter("number", "share of the steps in which lr rises from 0", low=0, high=1),
-    "max_length": integer("tokens an example is cut to", low=4),
+    "optimizer": text(
+        "adamw: lr falls linearly, gradients clipped; sgd: lr falls at milestones", None, ("adamw", "sgd")
+    ),
+    "momentum": Parameter("number", "sgd: momentum", low=0, high=1, open_high=True),
+    "lr_milestones": Parameter(
+        "list",
+        "sgd: where lr falls, as shares of the epochs (0.3,0.6)",
+        low=0,
+        high=1,
+        open_low=True,
+        open_high=True,
+    ),
+    "lr_decay": Parameter("number", "sgd: what lr is multiplied by at each milestone", low=0, high=1, open_low=True),
+    "max_length": integer("text: tokens an example is cut to", low=4),
+    "stem": text("images: first layers for small images (3x3, no pooling) or torchvision's own", None, STEMS),
+    "image_size": integer("images: side in pixels that the model sees (default 32, with stem=imagenet 224)", low=8),
+    "augment": text("images: what is drawn for each in training", None, AUGMENTATIONS),
     "max_train_examples": integer("train on this many, a stratified sample fixed by split_seed"),
     "selection": text("the epoch whose weights are kept: best dev score, or the last", "best", SELECTIONS),
     "split_seed": integer("splits own files and embedded data, once for all seeds", 42, low=0, high=LARGEST_SEED),
@@ -94,7 +113,7 @@ PARAMETERS: dict[str, Parameter] = {
     "data_root": text("folder laid out like the hub, for data sets (or LABELREG_DATA_ROOT)"),
     "model_root": text("folder laid out like the hub, for checkpoints (or LABELREG_MODEL_ROOT)"),
     "cache_root": text("prepared data and copies of logits (or LABELREG_CACHE_ROOT)"),
-    "train_file": text("your own data: CSV, TSV, JSONL or Parquet"),
+    "train_file": text("your own data: CSV, TSV, JSONL or Parquet, or a folder of images (train/CLASS/*.png)"),
     "dev_file": text("your own dev set (default: split from train_file)"),
     "test_file": text("your own test set (default: split from train_file when dev_file is missing too)"),
     "text_column": text("column of the text"),
@@ -142,8 +161,9 @@ PARAMETERS: dict[str, Parameter] = {
 
 _DATA = "data_root model_root cache_root train_file dev_file test_file text_column text_pair_column label_column"
 _SETTINGS = (
-    "split_seed recipe lr batch_size epochs phase1_epochs alpha tau a max_length max_train_examples weight_decay "
-    "warmup_ratio precision compile threads selection teacher_model"
+    "split_seed recipe lr batch_size epochs phase1_epochs alpha tau a tfreg_target max_length max_train_examples "
+    "weight_decay warmup_ratio optimizer momentum lr_milestones lr_decay stem image_size augment precision "
+    "compile threads selection teacher_model"
 )
 _RESUME = "resume checkpoint_seconds"
 _LISTS = "tasks models inits methods seeds"
@@ -169,19 +189,20 @@ ENTRY_POINTS: dict[str, tuple[str, ...]] = {
 FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
-def convert(name: str, value: object) -> Value:
-    """One value, from a command line (text) or a recipe (YAML), checked.
+def convert(name: str, value: object, spec: Parameter | None = None) -> Value:
+    """One value, from a command line (text) or a recipe (YAML), checked against `spec` (default: that of its name).
 
     Raises:
         UserError: wrong type or out of range; the line says what is allowed.
     """
-    spec = PARAMETERS[name]
+    spec = spec or PARAMETERS[name]
     mistake = UserError(f"{name}={value}: allowed is {spec.allowed()}")
     if spec.kind == "list":
         items = value if isinstance(value, list) else [item.strip() for item in str(value).split(",")]
         if name == "looks":
             return _looks(items)
-        return [convert(_SINGULAR[name], item) for item in items if item != ""]
+        single = None if name in _SINGULAR else replace(spec, kind="number")
+        return [convert(_SINGULAR.get(name, name), item, single) for item in items if item != ""]
     if value is None or (isinstance(value, bool) and spec.kind in ("integer", "number")):  # YAML has such values
         raise mistake
     try:

@@ -1,6 +1,8 @@
 """The registry of tasks: data set, columns, classes, metric, splits. A new task is one entry."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 GLUE = "nyu-mll/glue"
 
@@ -26,6 +28,9 @@ class Task:
     glue: dict[str, str] = field(default_factory=dict)
     split_by: str | None = None  # "split_seed", or "seed": a new data set per seed (appendix B)
     per_class: dict[str, int] = field(default_factory=dict)  # examples of each class per split
+    image: str | None = None  # column of the image, for a task of images; `text` is empty then
+    archive: str | None = None  # torchvision's: the folder in it, and the name of the .tar.gz
+    count: int = 0  # classes of a task of images, whose names come with the data
 
 
 ENTAILMENT = ("entailment", "not_entailment")
@@ -73,4 +78,41 @@ TASKS = {
     "rotten_tomatoes": Task(
         "embedded", "text", classes=("negative", "positive"), splits={"train": "train"}, split_by="split_seed"
     ),
+    # section 4.2.1; appendix C: dev is 10% of train
+    "cifar100": Task(
+        "uoft-cs/cifar100",
+        "",
+        label="fine_label",
+        splits={"train": "train", "test": "test"},
+        split_by="split_seed",
+        image="img",
+        archive="cifar-100-python",
+        count=100,
+    ),
+    "cifar10": Task(
+        "uoft-cs/cifar10",
+        "",
+        splits={"train": "train", "test": "test"},
+        split_by="split_seed",
+        image="img",
+        archive="cifar-10-batches-py",
+        count=10,
+    ),
+    # scikit-learn's 1,797 images, at least 174 of each class: 10% of what is not the test set is dev
+    "digits": Task(
+        "embedded",
+        "",
+        classes=tuple("0123456789"),
+        splits={"train": "train"},
+        split_by="split_seed",
+        per_class={"train": 90, "dev": 10, "test": 70},
+        image="image",
+        count=10,
+    ),
 }
+
+
+def made_of(settings: Mapping[str, object]) -> str:
+    """`text` or `images`: what the examples of a run's task are made of."""
+    own, task = settings.get("train_file"), TASKS.get(str(settings.get("task")))
+    return "images" if (Path(str(own)).is_dir() if own else task is not None and task.image) else "text"

@@ -11,7 +11,7 @@ import resource
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,7 +19,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from labelreg import batching, checkpoint, methods, metrics, models
-from labelreg.corpus import PreparedTask, Tokens
+from labelreg.batching import Split
+from labelreg.corpus import PreparedTask
 from labelreg.errors import DivergedError, UserError
 from labelreg.parameters import Value
 
@@ -52,7 +53,7 @@ class EpochReport:
     best: Point
     epoch_seconds: float  # training steps alone, this epoch
     train_seconds: float  # and since the start
-    tokens: int  # real ones, since the start
+    tokens: int  # real ones since the start; of images, the images
     padding_share: float  # this epoch
 
 
@@ -84,12 +85,6 @@ def resolve_precision(precision: str) -> str:
     return "bf16" if found.get("avx512_bf16") or found.get("amx_bf16") else "fp32"
 
 
-def used_tokens(data: PreparedTask) -> Tensor:
-    """The ids that occur in any split, the padding's among them, sorted [rows]."""
-    padding = torch.tensor([data.splits["train"].pad_id], dtype=torch.int32)
-    return torch.cat([padding, *(split.ids for split in data.splits.values())]).unique().long()
-
-
 def resolve_compile(wanted: str, steps: int) -> str:
     """`auto` compiles on a GPU, for runs long enough to pay for it; on a CPU it did not pay (docs/choices.md)."""
     if wanted == "on" and device().type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
@@ -97,11 +92,6 @@ def resolve_compile(wanted: str, steps: int) -> str:
     if wanted != "auto":
         return wanted
     return "on" if device().type == "cuda" and steps >= COMPILE_FROM_STEPS else "off"
-
-
-def to_device(split: Tokens, where: torch.device) -> Tokens:
-    """A split whose tensors live on the training device."""
-    return replace(split, **{name: getattr(split, name).to(where) for name in ("ids", "types", "offsets", "labels")})
 
 
 def train(
@@ -127,12 +117,13 @@ def train(
     """
     where = device()
     model.to(where)
-    models.compact(model, used_tokens(data).to(where))
-    split, lengths = to_device(data.splits["train"], where), data.splits["train"].lengths
+    models.compact(model, data)
+    split, lengths = data.splits["train"].to(where), data.splits["train"].lengths
     teacher = teacher.to(where) if teacher is not None else None
     method, seed, batch_size = str(settings["method"]), int(settings["seed"]), int(settings["batch_size"])
     own = {name: settings[name] for name in methods.METHODS[method].parameters}
-    forward = torch.compile(model, dynamic=True) if settings.get("compile_used") == "on" else model
+    varied = len(lengths.unique()) > 1  # else every batch but the last has one shape
+    forward = torch.compile(model, dynamic=varied) if settings.get("compile_used") == "on" else model
     optimizer = _optimizer(model, settings)
     report = _restore(keep, model, optimizer) if keep else None
     if report:
@@ -146,7 +137,7 @@ def train(
         if nth == 1:  # a phase has an optimiser and a schedule of its own
             optimizer = _optimizer(model, settings)
         rates = [_rate(settings, step, of * steps) for step in range((nth - 1) * steps, nth * steps)]
-        batches = batching.epoch_batches(lengths, batch_size, seed, epoch)
+        batches, seen = batching.epoch_batches(lengths, batch_size, seed, epoch), split.of_epoch(seed, epoch)
         torch.manual_seed(batching.generator(seed, epoch, "dropout").initial_seed())
         loss_of = methods.loss_of(method, epoch, **own)
         shown = tqdm(batches, f"epoch {epoch}/{sum(phases)}", leave=False, disable=None if progress else True)
@@ -156,10 +147,10 @@ def train(
         for batch, rate in zip(shown, rates, strict=True):
             index, width = batch.to(where, non_blocking=True), int(lengths[batch].max())
             with _autocast(where, settings):
-                logits = forward(**batching.inputs(split, index, width)).logits
+                logits = forward(**seen.inputs(index, width)).logits
             loss = loss_of(logits, split.labels[index], teacher[index] if teacher is not None else None)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
+            _clip(model, settings)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
@@ -257,21 +248,21 @@ def snapshot(model: torch.nn.Module) -> Weights:
 
 
 @torch.inference_mode()
-def predict(model: torch.nn.Module, split: Tokens, settings: Mapping[str, Value]) -> Tensor:
+def predict(model: torch.nn.Module, split: Split, settings: Mapping[str, Value]) -> Tensor:
     """Logits of every example, in the split's order [examples, classes], float32 on the CPU."""
     where = device()
     model.to(where).eval()
-    lengths, split = split.lengths, to_device(split, where)
+    lengths, split = split.lengths, split.to(where)
     result: Tensor | None = None
     for batch in batching.sorted_batches(lengths, EVALUATION_BATCH):
         with _autocast(where, settings):
-            logits = model(**batching.inputs(split, batch.to(where), int(lengths[batch].max()))).logits
+            logits = model(**split.inputs(batch.to(where), int(lengths[batch].max()))).logits
         result = logits.new_empty(len(split), logits.shape[1], dtype=torch.float32) if result is None else result
         result[batch.to(where)] = logits.float()
     return result.cpu()
 
 
-def score(logits: Tensor, split: Tokens, metric: str) -> dict[str, float]:
+def score(logits: Tensor, split: Split, metric: str) -> dict[str, float]:
     """The metrics of a labelled split."""
     return metrics.evaluate(logits.numpy(), split.labels.cpu().numpy(), metric)
 
@@ -292,18 +283,34 @@ def _autocast(where: torch.device, settings: Mapping[str, Value]):
     return torch.autocast(where.type, torch.bfloat16, enabled=settings["precision_used"] == "bf16")
 
 
-def _optimizer(model: torch.nn.Module, settings: Mapping[str, Value]) -> torch.optim.AdamW:
-    """AdamW without decay on vectors (biases, norms)."""
+def _optimizer(model: torch.nn.Module, settings: Mapping[str, Value]) -> torch.optim.Optimizer:
+    """AdamW without decay on vectors (biases, norms), or SGD with momentum and decay on all (Yuan et al. 2020)."""
+    if settings.get("optimizer") == "sgd":
+        momentum, decay = settings["momentum"], settings["weight_decay"]
+        return torch.optim.SGD(model.parameters(), settings["lr"], momentum=momentum, weight_decay=decay)
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": settings["weight_decay"]}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=settings["lr"], fused=True)
 
 
+def _clip(model: torch.nn.Module, settings: Mapping[str, Value]) -> None:
+    """Gradients are clipped for AdamW, as the Trainer does, and not for SGD, as Yuan et al. do."""
+    if settings.get("optimizer") != "sgd":
+        torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
+
+
 def _rate(settings: Mapping[str, Value], step: int, steps: int) -> float:
-    """The learning rate of a step (from 0): it rises linearly, then falls linearly to 0."""
+    """The learning rate of a step (from 0): it rises linearly; then it falls linearly to 0, or, for SGD, is
+    multiplied by lr_decay at each of lr_milestones (shares of the steps)."""
     warmup = round(settings["warmup_ratio"] * steps)
-    share = (step + 1) / (warmup + 1) if step < warmup else (steps - step) / max(1, steps - warmup)
+    if step < warmup:
+        share = (step + 1) / (warmup + 1)
+    elif settings.get("optimizer") == "sgd":
+        passed = sum(step >= round(milestone * steps) for milestone in settings["lr_milestones"])
+        share = settings["lr_decay"] ** passed
+    else:
+        share = (steps - step) / max(1, steps - warmup)
     return settings["lr"] * share
 
 
@@ -311,6 +318,10 @@ DECIDES = (  # every parameter that decides a result; paths, executors and names
     "task model init method seed split_seed lr batch_size epochs phase1_epochs alpha tau a max_length "
     "max_train_examples weight_decay warmup_ratio precision_used threads compile_used selection device"
 ).split()
+# what decides too where it applies, and the value that needs no mention: earlier runs keep their fingerprints
+ALSO_DECIDES = {"optimizer": "adamw", "tfreg_target": "paper"} | dict.fromkeys(
+    "momentum lr_milestones lr_decay stem image_size augment".split()
+)
 
 
 def fingerprint(settings: Mapping[str, Value], data: PreparedTask, weights: str, teacher: str | None) -> str:
@@ -321,5 +332,6 @@ def fingerprint(settings: Mapping[str, Value], data: PreparedTask, weights: str,
         teacher: fingerprint of the run whose logits it learns from.
     """
     facts = {name: settings.get(name) for name in DECIDES}
+    facts |= {name: settings[name] for name, usual in ALSO_DECIDES.items() if settings.get(name, usual) != usual}
     facts |= {"data": data.digest, "weights": weights, "teacher": teacher, "version": RESULT_VERSION}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

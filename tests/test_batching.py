@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labelreg import models
-from labelreg.batching import WINDOW, epoch_batches, generator, inputs, padding_share, sorted_batches
+from labelreg.batching import WINDOW, epoch_batches, generator, padding_share, sorted_batches
 
 lengths_ = st.lists(st.integers(1, 512), min_size=1, max_size=400).map(torch.tensor)
 sizes = st.integers(1, 40)
@@ -95,7 +95,7 @@ def test_padded_inputs_decode_to_the_examples(model, paired, prepare, tiny_roots
     tokenizer = models.tokenizer(models.checkpoint(model, tiny_roots))
     batch = torch.arange(len(split)).flip(0)[:7]
     width = int(split.lengths[batch].max()) + 2
-    tensors = inputs(split, batch, width)
+    tensors = split.inputs(batch, width)
 
     assert {tuple(tensor.shape) for tensor in tensors.values()} == {(len(batch), width)}
     assert ("token_type_ids" in tensors) == (paired and model == "bert-small")

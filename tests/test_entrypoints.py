@@ -18,6 +18,7 @@ pytest_plugins = ["running"]
 
 SETTINGS = sorted(path.stem for path in (recipes.HERE / "settings").glob("*.yaml"))
 STUDIES = sorted(path.stem for path in (recipes.HERE / "studies").glob("*.yaml"))
+IMAGES = ("table13", "digits")  # what they train on is in test_images.py
 BASE = "paper"  # what tables 9 to 12 share; no settings of its own
 
 
@@ -25,7 +26,7 @@ BASE = "paper"  # what tables 9 to 12 share; no settings of its own
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", [name for name in SETTINGS if name != BASE])
+@pytest.mark.parametrize("recipe", [name for name in SETTINGS if name not in (BASE, *IMAGES)])
 def test_every_settings_recipe_with_every_method(recipe, store, small_hub, tiny_models, tiny_file):
     short = {"max_train_examples": 24, "threads": 1, "save_model": "false"}
     given = short | {"recipe": recipe, "data_root": small_hub, "model_root": tiny_models}
@@ -62,7 +63,7 @@ def test_the_base_recipe_says_what_it_lacks(tiny):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", STUDIES)
+@pytest.mark.parametrize("recipe", [name for name in STUDIES if name not in ("table6", "digits")])  # of images
 def test_every_study_recipe(recipe, tiny, monkeypatch):
     monkeypatch.setattr(executors, "execute", in_this_process)  # test_study.py has the workers
     lists = recipes.read(recipe, "study")

@@ -87,6 +87,42 @@ def test_tfreg_closed_form_at_a_temperature(a, tau):
     )
 
 
+@pytest.mark.parametrize("classes", [3, 100])
+@pytest.mark.parametrize("tau", [1.0, 20.0])
+def test_tfreg_as_published_against_float64(classes, tau):
+    """(1 - alpha) CE + alpha KL(softmax(p^d / tau), p): value (but for the entropy of the target) and gradient."""
+    student, labels, _ = batch(classes)
+    a, alpha, exact = 0.99, 0.1, student.double().numpy()
+    p_d = np.full((len(labels), classes), (1 - a) / (classes - 1))
+    p_d[np.arange(len(labels)), labels] = a
+    target, p = softmax(p_d / tau, axis=1), softmax(exact, axis=1)
+    hard = -log_softmax(exact, axis=1)[np.arange(len(labels)), labels]
+    published = ((1 - alpha) * hard + alpha * rel_entr(target, p).sum(axis=1)).mean()
+    entropy = -(target * np.log(target)).sum(axis=1).mean()
+    loss = loss_of("tfreg", 1, alpha=alpha, tau=tau, a=a, tfreg_target="code")
+    value, gradient = value_and_gradient(lambda x: loss(x, labels, None), student)
+    assert value.item() == pytest.approx(published + alpha * entropy, rel=1e-5)
+    by_hand = (1 - alpha) * (p - np.eye(classes)[labels]) + alpha * (p - target)
+    assert_close(gradient.double(), torch.from_numpy(by_hand) / len(labels), atol=1e-7, rtol=1e-4)
+
+
+def test_the_two_readings_of_tfreg_differ_as_the_docstring_says():
+    labels, kept = torch.tensor([4]), dict(classes=100, a=0.99)
+    published = METHODS["tfreg"].log_r(labels, None, **kept).exp()
+    published = F.softmax(published / 20, dim=1)[0]
+    paper = F.softmax(METHODS["tfreg"].log_r(labels, None, **kept) / 20, dim=1)[0]
+    assert published[[4, 0]].tolist() == pytest.approx([0.0105, 0.00999], rel=1e-3)
+    assert paper[[4, 0]].tolist() == pytest.approx([0.0157, 0.0099], rel=1e-2)
+
+
+def test_ls_of_yuan_et_al_is_equation_3_at_another_alpha():
+    """alpha/(K - 1) on the false classes: equation 3 with alpha K/(K - 1)."""
+    student, labels, _ = batch(7)
+    target = torch.full((len(labels), 7), 0.1 / 6).scatter(1, labels[:, None], 0.9)
+    own = loss_of("ls", 1, alpha=0.1 * 7 / 6)(student, labels, None)
+    assert own.item() == pytest.approx(F.cross_entropy(student, target).item(), rel=1e-6)
+
+
 def equation_1(student, labels, r_tau, alpha, tau):
     """(1 - alpha) H(q, p) + alpha D_KL(r_tau, p_tau) in float64, a mean over the batch."""
     student = student.double().numpy()

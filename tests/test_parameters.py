@@ -54,6 +54,11 @@ BAD = [  # name, value, what the line says is allowed
     ("zeros", "prat", "did you mean 'pratt'?"),
     ("seeds", "1,2,x", "seed=x: allowed is an integer"),
     ("inits", "randm", "unknown init 'randm'; did you mean 'random'?"),
+    ("momentum", "1", "a number in [0, 1)"),
+    ("lr_milestones", "0.3,1", "lr_milestones=1: allowed is a number in (0, 1)"),
+    ("optimizer", "adam", "did you mean 'adamw'? Known: adamw, sgd"),
+    ("tfreg_target", "papr", "did you mean 'paper'? Known: code, paper"),
+    ("image_size", "7", "an integer of at least 8"),
 ]
 BAD_YAML = [("epochs", float("inf")), ("epochs", True), ("epochs", [3]), ("lr", None), ("lr", False), ("task", None)]
 
@@ -116,6 +121,7 @@ def test_bounds_that_belong_to_the_range():
 def test_lists():
     assert convert("seeds", "0, 42,7") == convert("seeds", [0, 42, "7"]) == [0, 42, 7]
     assert convert("methods", "finetune,ls,") == ["finetune", "ls"]
+    assert convert("lr_milestones", "0.3, 0.6") == convert("lr_milestones", [0.3, 0.6]) == [0.3, 0.6]
     assert convert("tasks", "my own task,sst5") == ["my own task", "sst5"]
 
 

@@ -67,7 +67,7 @@ def die(parameters: dict, folder: Path, module: str, name: str, count: int) -> N
 @pytest.mark.parametrize(
     "module, name, count, epochs_kept",
     [
-        ("labelreg.batching", "inputs", 3, 0),  # in the first epoch, before any checkpoint
+        ("labelreg.methods", "smoothed_loss", 3, 0),  # in the first epoch, before any checkpoint
         ("labelreg.metrics", "evaluate", 3, 2),  # at the end of the third epoch
         ("labelreg.checkpoint", "save_file", 3, 2),  # before the third checkpoint is written
         ("os", "fsync", 3, 2),  # when it is written but not yet in place

@@ -10,7 +10,7 @@ import torch
 
 from labelreg import corpus, metrics, models
 from labelreg.errors import UserError
-from labelreg.tasks import TASKS
+from labelreg.tasks import TASKS, made_of
 
 GLUE_FILES = {  # the names that gluebenchmark.com asks for
     "cola": {"test": "CoLA"},
@@ -24,7 +24,9 @@ GLUE_FILES = {  # the names that gluebenchmark.com asks for
 
 
 def test_the_issues_tasks_are_there():
-    assert set(TASKS) == {*GLUE_FILES, "sst5", "fewrel", "fewrel_val", "rotten_tomatoes"}
+    images = {"cifar100", "cifar10", "digits"}
+    assert set(TASKS) == {*GLUE_FILES, "sst5", "fewrel", "fewrel_val", "rotten_tomatoes", *images}
+    assert {name for name in TASKS if made_of({"task": name}) == "images"} == images
 
 
 def test_scores_are_the_papers():
@@ -54,12 +56,13 @@ def test_fewrel_is_divided_as_appendix_b_says(name):
 
 
 def test_only_what_labelreg_divides_names_a_seed():
-    assert {name for name, task in TASKS.items() if task.split_by} == {"fewrel", "fewrel_val", "rotten_tomatoes"}
+    divided = {"fewrel", "fewrel_val", "rotten_tomatoes", "cifar100", "cifar10", "digits"}
+    assert {name for name, task in TASKS.items() if task.split_by} == divided
 
 
 @pytest.mark.parametrize(("name", "nearest"), [("colla", "cola"), ("sst-5", "sst5"), ("MRPC", "mrpc")])
 def test_an_unknown_task_names_the_nearest(name, nearest, prepare):
-    with pytest.raises(UserError, match=f"unknown task .*did you mean '{nearest}'.*Known: cola, "):
+    with pytest.raises(UserError, match=f"unknown task .*did you mean '{nearest}'.*Known: cifar10, "):
         prepare(task=name)
 
 

@@ -1,10 +1,10 @@
 """Recipes are data: settings (hyper-parameters by rule) and studies (grids that name a settings file).
 
 A settings file is a list of rules, read from top to bottom; a later rule wins, and a parameter given
-by the user wins over all. `when` narrows a rule by task, model, init, method and role (teacher or
-student); `extends` names a settings file whose rules come first; `tuned_on_seeds` names the seeds that a
-search has looked at. A study is five lists and the settings that they are run with; `without` names cells
-(by task, model, init, method) that are left out.
+by the user wins over all. `when` narrows a rule by task, model, init, method, role (teacher or
+student) and data (text or images); `extends` names a settings file whose rules come first; `tuned_on_seeds`
+names the seeds that a search has looked at. A study is five lists and the settings that they are run with;
+`without` names cells (by task, model, init, method) that are left out.
 """
 
 import hashlib
@@ -14,15 +14,20 @@ from typing import Any
 import yaml
 
 from labelreg.errors import UserError, unknown
-from labelreg.methods import METHODS
+from labelreg.methods import METHODS, Method
 from labelreg.parameters import INITS, PARAMETERS, Value, convert
+from labelreg.tasks import made_of
 
 HERE = Path(__file__).parent
-CONDITIONS = ("task", "model", "init", "method", "role")
+CONDITIONS = ("task", "model", "init", "method", "role", "data")
 KNOWN = {"init": INITS, "method": tuple(METHODS), "role": ("student", "teacher")}  # a task or a model may be your own
+KNOWN |= {"data": ("text", "images")}
 SETTABLE = (
-    "task model lr batch_size epochs phase1_epochs alpha tau a weight_decay warmup_ratio max_length max_train_examples"
+    "task model lr batch_size epochs phase1_epochs alpha tau a tfreg_target weight_decay warmup_ratio optimizer "
+    "momentum lr_milestones lr_decay max_length stem image_size augment max_train_examples"
 ).split()
+OF_DATA = {"text": ("max_length",), "images": ("stem", "image_size", "augment")}  # what only these read
+OF_SGD = ("momentum", "lr_milestones", "lr_decay")
 LISTS = ("tasks", "models", "inits", "methods", "seeds")
 AXES = {"task": "tasks", "model": "models", "init": "inits", "method": "methods"}  # what `without` may name
 KEYS = {
@@ -31,6 +36,7 @@ KEYS = {
 }
 FOLDERS = {"settings": HERE / "settings", "study": HERE / "studies"}
 DEFAULT = "default"  # the settings file used without `recipe`
+IMAGE_SIZES = {"cifar": 32, "imagenet": 224}  # what each stem was made for
 PHASE1_SHARE = 2 / 3  # table 11: 20 of 30 epochs
 
 
@@ -130,7 +136,8 @@ def rules(name: str, seen: tuple[str, ...] = ()) -> list[dict[str, Any]]:
         for key in rule["set"]:
             if key not in SETTABLE:
                 raise unknown(f"parameter in recipe {name}", str(key), SETTABLE)
-            if key in ("task", "model") and rule.get("when"):  # the conditions themselves read them
+            free = {"data"} if key == "model" else set()  # the other conditions themselves read them
+            if key in ("task", "model") and set(rule.get("when") or ()) - free:
                 raise UserError(f"recipe {name}: {key} is set by a rule without 'when' only")
     return before + own
 
@@ -146,16 +153,20 @@ def resolve(given: dict[str, Value], role: str = "student") -> dict[str, Value]:
     name = given.get("recipe", DEFAULT)
     known = rules(name)
     settings: dict[str, Value] = {}
-    for rule in known:  # task and model first: later rules depend on them
-        if not rule.get("when"):
-            settings |= {key: convert(key, value) for key, value in rule["set"].items() if key in ("task", "model")}
-    run = settings | given
+    for rule in known:  # the task first, then the model: later rules depend on them
+        if "task" in rule["set"]:
+            settings["task"] = convert("task", rule["set"]["task"])
     if "train_file" in given and "task" not in given:
-        run["task"] = Path(given["train_file"]).stem
+        settings["task"] = Path(given["train_file"]).stem
+    data = made_of(settings | given)
+    for rule in known:
+        if "model" in rule["set"] and (rule.get("when") or {}).get("data", data) == data:
+            settings["model"] = convert("model", rule["set"]["model"])
+    run = settings | given
     if run["method"] not in METHODS:
         raise unknown("method", str(run["method"]), METHODS)
     method = METHODS[run["method"]]
-    facts = {key: run.get(key) for key in ("task", "model", "init", "method")} | {"role": role}
+    facts = {key: run.get(key) for key in ("task", "model", "init", "method")} | {"role": role, "data": data}
     for rule in known:
         conditions = (rule.get("when") or {}).items()
         if all(facts[key] in (value if isinstance(value, list) else [value]) for key, value in conditions):
@@ -163,14 +174,7 @@ def resolve(given: dict[str, Value], role: str = "student") -> dict[str, Value]:
     if "epochs" in given:  # the recipe's division belongs to the recipe's number
         settings.pop("phase1_epochs", None)
     run = settings | run
-    for key in ("alpha", "tau", "a", "phase1_epochs"):
-        if key not in method.parameters:
-            run.pop(key, None)
-        elif run.get(key) is None and key != "phase1_epochs":
-            raise UserError(f"recipe {name} has no {key} for method {run['method']}: give {key}=...")
-    for key in ("task", "model", "lr", "batch_size", "epochs", "max_length", "weight_decay", "warmup_ratio"):
-        if run.get(key) is None:
-            raise UserError(f"recipe {name} has no {key}: give {key}=... ({PARAMETERS[key].help})")
+    _complete(run, method, data, name)
     if "phase1_epochs" in method.parameters:
         run.setdefault("phase1_epochs", max(1, round(PHASE1_SHARE * run["epochs"])))
         if not 1 <= run["phase1_epochs"] < run["epochs"]:
@@ -182,3 +186,22 @@ def resolve(given: dict[str, Value], role: str = "student") -> dict[str, Value]:
     if method.needs != "teacher":
         run.pop("teacher_model", None)
     return run
+
+
+def _complete(run: dict[str, Value], method: Method, data: str, name: str) -> None:
+    """Leave out what the run does not read; what it needs and nothing decides is a mistake of the recipe."""
+    run.setdefault("optimizer", "adamw")  # that of every table but 13
+    run.setdefault("tfreg_target", "paper")
+    run.setdefault("image_size", IMAGE_SIZES.get(str(run.get("stem"))))
+    others = [key for kind, keys in OF_DATA.items() if kind != data for key in keys]
+    for key in (*others, *(OF_SGD if run["optimizer"] != "sgd" else ())):
+        run.pop(key, None)
+    for key in ("alpha", "tau", "a", "tfreg_target", "phase1_epochs"):
+        if key not in method.parameters:
+            run.pop(key, None)
+        elif run.get(key) is None and key != "phase1_epochs":
+            raise UserError(f"recipe {name} has no {key} for method {run['method']}: give {key}=...")
+    needed = ("task", "model", "lr", "batch_size", "epochs", *OF_DATA[data], "weight_decay", "warmup_ratio")
+    for key in (*needed, *(OF_SGD if run["optimizer"] == "sgd" else ())):
+        if run.get(key) is None:
+            raise UserError(f"recipe {name} has no {key}: give {key}=... ({PARAMETERS[key].help})")

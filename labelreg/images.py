@@ -1,0 +1,368 @@
+"""Load -> split -> store: labelled images from an archive, the hub, a folder or scikit-learn, as uint8 tensors."""
+
+import hashlib
+import io
+import json
+import pickle
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from labelreg import augment, corpus, models, vision
+from labelreg.batching import UNLABELLED, generator
+from labelreg.errors import UserError
+from labelreg.parameters import Value
+from labelreg.tasks import TASKS, Task
+
+FORMAT = 1  # raised when a change of this file alters what is prepared
+CIFAR_SIDE = 32
+SPLIT_FOLDERS = {"train": ("train",), "dev": ("dev", "val", "validation", "valid"), "test": ("test",)}
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".tif", ".tiff")
+
+Pixels = np.ndarray  # [examples, 3, side, side] uint8
+
+
+@dataclass(frozen=True)
+class Images:
+    """One split of images, kept as they are stored: augmented, normalised and resized batch by batch on the device.
+
+    `pixels` [examples, 3, side, side] uint8; `labels`, `idx` [examples]; `mean`, `deviation` [3] of the source's
+    whole training set, as fractions of 255. `fingerprint` is of classes, labels and pixels. `size` is the side at
+    which a model sees the images, `augment` one of parameters.AUGMENTATIONS, `drawn` what an epoch drew for it.
+    """
+
+    pixels: Tensor
+    labels: Tensor
+    idx: Tensor
+    mean: Tensor
+    deviation: Tensor
+    fingerprint: str
+    size: int
+    augment: str
+    drawn: augment.Drawn | None = None
+    unit: ClassVar[str] = "images"
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> Tensor:
+        """Every image counts one [examples]: batches are drawn from all of them."""
+        return torch.ones(len(self), dtype=torch.int64)
+
+    @property
+    def labelled(self) -> bool:
+        return bool((self.labels != UNLABELLED).all())
+
+    def to(self, where: torch.device) -> "Images":
+        """A split whose tensors live on the training device."""
+        return replace(
+            self, **{name: getattr(self, name).to(where) for name in ("pixels", "labels", "mean", "deviation")}
+        )
+
+    def of_epoch(self, seed: int, epoch: int) -> "Images":
+        """The split with this epoch's crops, flips and angles; the same for every method of the seed."""
+        chance = generator(seed, epoch, "augmentation")
+        drawn = augment.draw(len(self), self.augment, self.pixels.shape[-1], chance)
+        return replace(self, drawn=drawn and drawn.to(self.pixels.device))
+
+    def inputs(self, batch: Tensor, width: int) -> dict[str, Tensor]:
+        """Normalised images [batch, 3, size, size], channels last; augmented where the epoch drew how."""
+        images = self.pixels[batch]
+        images = images.float() if self.drawn is None else augment.apply(images, self.drawn, batch)
+        images = (images / 255 - self.mean[:, None, None]) / self.deviation[:, None, None]
+        if images.shape[-1] != self.size:
+            images = F.interpolate(images, (self.size, self.size), mode="bilinear", antialias=True)
+        return {"pixel_values": images.contiguous(memory_format=torch.channels_last)}
+
+
+def prepare(settings: dict[str, Value], roots: models.Roots) -> corpus.PreparedTask:
+    """The images of a run; read from the cache when nothing has changed.
+
+    CIFAR is stored at 32 pixels and resized on the device; everything else is stored at `image_size`.
+
+    Raises:
+        UserError: anything wrong with the task, the files, the labels or the model, in one line.
+    """
+    name, own, size = str(settings["task"]), settings.get("train_file"), int(settings["image_size"])
+    if not vision.network(str(settings["model"])):
+        raise UserError(
+            f"model {settings['model']} reads text, and task {name} is made of images: "
+            f"choose one of {', '.join(vision.NETWORKS)}"
+        )
+    models.weights_digest(str(settings["model"]), str(settings["init"]), roots)  # a missing file is said now
+    task = Task("folder", "", split_by="split_seed", image="image") if own else TASKS[name]
+    _refuse(settings, name)
+    folder = Path(str(own)) if own else None if task.source == "embedded" else _source(task, name, roots)
+    stored = CIFAR_SIDE if task.archive else size
+    facts = json.dumps({key: settings.get(key) for key in ("max_train_examples", "split_seed")})
+    key = corpus.digest(f"images {FORMAT} {name} {task} {stored} {facts} {_files_digest(folder, task)}")
+    cached = roots.cache / "prepared" / key
+    if not cached.is_dir():
+        frames, arrays, task = _load(folder, task, name, stored)
+        frames, classes = corpus.labelled(frames, task, name)
+        frames = corpus.divide(frames, classes, task, name, settings)
+        examples, seed = settings.get("max_train_examples"), int(settings["split_seed"])
+        frames["train"] = corpus.sample(frames["train"], examples, seed)
+        corpus.check(frames, classes, name)
+        _write(cached, frames, arrays, classes)
+    data = _read(cached, name, task, size, str(settings["augment"]))
+    if len(data.splits["train"]) % int(settings["batch_size"]) == 1:
+        raise UserError(
+            f"batch_size={settings['batch_size']}: the last of {len(data.splits['train'])} images would be a batch "
+            "of its own, which batch normalisation cannot be trained on; choose another"
+        )
+    return data
+
+
+def _refuse(settings: dict[str, Value], name: str) -> None:
+    for key in ("dev_file", "test_file", "text_column", "text_pair_column", "label_column"):
+        if settings.get(key):
+            raise UserError(
+                f"{key}={settings[key]}: task {name} is made of images; a folder has train/CLASS/*.png and "
+                "perhaps dev/CLASS/*.png and test/CLASS/*.png"
+            )
+
+
+def _source(task: Task, name: str, roots: models.Roots) -> Path:
+    """Where CIFAR is: torchvision's folder or .tar.gz under data_root, the hub's layout there, else downloaded."""
+    packed = f"{task.archive.replace('-batches-py', '-python')}.tar.gz"
+    if roots.data:
+        for place in (roots.data / task.archive, roots.data / packed, roots.data / task.source):
+            if place.exists():
+                return place
+    from torchvision import datasets
+
+    target = roots.cache / "downloads" / name
+    if not (target / packed).is_file():
+        try:
+            with corpus.whole_folder(target) as fresh:
+                {"cifar100": datasets.CIFAR100, "cifar10": datasets.CIFAR10}[name](str(fresh), download=True)
+        except Exception as error:  # urllib's types, OSError, RuntimeError for a wrong digest
+            raise UserError(
+                f"task {name}: no {task.archive}, {packed} or {task.source} under "
+                f"{roots.data or 'data_root (not given)'}, and torchvision's download failed ({type(error).__name__}); "
+                "give data_root=FOLDER with one of them"
+            ) from None
+    return target / packed
+
+
+def _files_digest(folder: Path | None, task: Task) -> str:
+    if folder is None:
+        return "embedded"
+    if folder.is_file():
+        return models.file_digest(folder)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    return corpus.digest(" ".join(f"{path.relative_to(folder)} {models.file_digest(path)}" for path in files))
+
+
+def _load(folder: Path | None, task: Task, name: str, size: int):
+    """Frames of label and idx by split, the pixels of each, and the task with the names of its classes."""
+    if folder is None:
+        splits = _digits(size)
+    elif not task.archive:
+        splits = _folder(folder, name, size)
+    else:
+        read = _hub if folder.as_posix().endswith(task.source) else _archive
+        splits, classes = read(folder, task, name)
+        if len(classes) != task.count:
+            raise UserError(f"task {name}: {folder} has {len(classes)} classes; it must have {task.count}")
+        task = replace(task, classes=classes)
+    frames = {
+        split: pd.DataFrame({"label": labels, "idx": np.arange(len(labels))}) for split, (_, labels) in splits.items()
+    }
+    return frames, {split: pixels for split, (pixels, _) in splits.items()}, task
+
+
+def _digits(size: int) -> dict[str, tuple[Pixels, list]]:
+    """scikit-learn's UCI digits, 8 pixels wide with values 0..16, enlarged and the same in all three channels."""
+    from sklearn.datasets import load_digits
+
+    found = load_digits()
+    grey = torch.from_numpy(found.images).float()[:, None] * (255 / 16)
+    large = F.interpolate(grey, (size, size), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
+    return {"train": (large.expand(-1, 3, -1, -1).numpy(), found.target.tolist())}
+
+
+# CIFAR
+
+
+class _Plain(pickle.Unpickler):
+    """Reads arrays and plain values; whatever else a pickle asks for is refused."""
+
+    def find_class(self, module: str, name: str):
+        allowed = {"_reconstruct": np._core.multiarray._reconstruct, "ndarray": np.ndarray, "dtype": np.dtype}
+        if module.split(".")[0] == "numpy" and name in allowed:
+            return allowed[name]
+        if (module, name) == ("_codecs", "encode"):  # how Python 2's bytes are written
+            return lambda text, encoding: text.encode(encoding)
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+def _archive(path: Path, task: Task, name: str) -> tuple[dict[str, tuple[Pixels, list]], tuple[str, ...]]:
+    """torchvision's archive, packed or not: pickled batches of [n, 3072] pixels, red, green, blue, row by row."""
+    ten = task.count == 10
+    files = {
+        "train": [f"data_batch_{n}" for n in range(1, 6)] if ten else ["train"],
+        "test": ["test_batch" if ten else "test"],
+    }
+    names, key = ("batches.meta", "label_names") if ten else ("meta", "fine_label_names")
+    label = "labels" if ten else "fine_labels"
+    with _opened(path, task, name) as read:
+        classes = tuple(read(names)[key])
+        splits = {}
+        for split, parts in files.items():
+            batches = [read(part) for part in parts]
+            arrays = [np.asarray(batch["data"]) for batch in batches]
+            labels = [int(each) for batch in batches for each in batch[label]]
+            for part, array in zip(parts, arrays, strict=True):
+                if array.dtype != np.uint8 or array.ndim != 2 or array.shape[1] != 3 * CIFAR_SIDE**2:
+                    raise UserError(
+                        f"task {name}: {path}: {part} has data {array.dtype} {array.shape}, not uint8 (n, 3072)"
+                    )
+            pixels = np.concatenate(arrays).reshape(-1, 3, CIFAR_SIDE, CIFAR_SIDE)
+            if len(pixels) != len(labels):
+                raise UserError(f"task {name}: {path}: {split} has {len(pixels)} images and {len(labels)} labels")
+            splits[split] = (pixels, labels)
+    return splits, classes
+
+
+@contextmanager
+def _opened(path: Path, task: Task, name: str) -> Iterator[Callable[[str], dict]]:
+    """Reads one pickled file of the archive after the other; whatever is wrong with it is one line."""
+    file = ""
+
+    def read(wanted: str) -> dict:
+        nonlocal file
+        file = wanted
+        content = (path / file).read_bytes() if packed is None else packed.extractfile(f"{task.archive}/{file}").read()
+        return _Plain(io.BytesIO(content), encoding="latin1").load()
+
+    try:
+        with tarfile.open(path) if path.is_file() else nullcontext() as packed:
+            yield read
+    except UserError:
+        raise
+    except KeyError as error:
+        raise UserError(f"task {name}: {path}: {file} has no {error.args[0]!s}") from None
+    except Exception as error:  # tarfile's types, zlib's, pickle's, and what a wrong type raises later
+        what = " ".join(str(error).split())[:150] or type(error).__name__
+        raise UserError(f"task {name}: {path}: {file or 'the archive'} cannot be read ({what})") from None
+
+
+def _hub(folder: Path, task: Task, name: str) -> tuple[dict[str, tuple[Pixels, list]], tuple[str, ...]]:
+    """The hub's data set: parquet files with PNG bytes."""
+    import datasets  # 0.4 s, needed only when nothing is cached
+
+    datasets.disable_progress_bars()
+    with tempfile.TemporaryDirectory() as fresh:  # the reader's own cache does not notice a changed file
+        try:
+            found = datasets.load_dataset(str(folder), cache_dir=fresh)
+        except Exception as error:  # a damaged or partial copy: the reader's own words
+            raise UserError(f"task {name}: {folder} cannot be read ({' '.join(str(error).split())[:200]})") from None
+        splits = {}
+        for split, source in task.splits.items():
+            if source not in found:
+                raise UserError(f"task {name}: {folder} has no split {source!r}; it has {', '.join(found)}")
+            rows = found[source]
+            for column in (task.image, task.label):
+                if column not in rows.column_names:
+                    raise UserError(
+                        f"task {name}: {folder} has no column {column!r}; it has {', '.join(rows.column_names)}"
+                    )
+            files = rows.cast_column(task.image, datasets.Image(decode=False))[task.image]
+            where = f"{folder} ({source})"
+            pixels = [_decoded(f["bytes"], f"{where}, row {n}", name, CIFAR_SIDE) for n, f in enumerate(files, 1)]
+            splits[split] = (np.stack(pixels), list(rows[task.label]))
+        label = found[task.splits["train"]].features[task.label]
+    known = getattr(label, "names", None) or sorted({each for _, labels in splits.values() for each in labels})
+    return splits, tuple(map(str, known))
+
+
+# a folder of one's own
+
+
+def _folder(root: Path, name: str, size: int) -> dict[str, tuple[Pixels, list]]:
+    """train/CLASS/*.png, and perhaps dev and test, or CLASS/*.png to be split; in natural order of the names."""
+    found = {
+        split: next((root / n for n in names if (root / n).is_dir()), None) for split, names in SPLIT_FOLDERS.items()
+    }
+    splits = {split: path for split, path in found.items() if path} if found["train"] else {"train": root}
+    result = {}
+    for split, folder in splits.items():
+        files = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in ENDINGS)
+        if not files:
+            raise UserError(f"task {name}: {folder} has no images in folders of their class (CLASS/*.png)")
+        pixels = [_decoded(path.read_bytes(), str(path), name, size) for path in files]
+        result[split] = (np.stack(pixels), [path.parent.name for path in files])
+    return result
+
+
+def _decoded(content: bytes | None, where: str, name: str, size: int) -> Pixels:
+    """One image as [3, size, size] uint8: its shorter side at `size`, cut in the middle."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(content or b"")) as image:
+            square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
+    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, and more for a damaged file
+        raise UserError(f"task {name}: {where} is no image ({type(error).__name__})") from None
+    return np.asarray(square).transpose(2, 0, 1)
+
+
+# the cache
+
+
+def _write(target: Path, frames: dict[str, pd.DataFrame], arrays: dict[str, Pixels], classes: tuple[str, ...]) -> None:
+    """Store pixels and labels of every split, and the moments of the source's training set."""
+    counts = np.stack([np.bincount(arrays["train"][:, each].ravel(), minlength=256) for each in range(3)])
+    mean = counts @ np.arange(256) / counts.sum(1) / 255
+    deviation = np.sqrt(counts @ (np.arange(256) / 255) ** 2 / counts.sum(1) - mean**2)
+    with corpus.whole_folder(target) as temporary:
+        fingerprints = {}
+        for split, frame in frames.items():
+            idx, labels = (frame[column].to_numpy(np.int64, copy=True) for column in ("idx", "label"))
+            pixels = np.ascontiguousarray(arrays.get(split, arrays["train"])[idx])
+            tensors = {
+                "pixels": torch.from_numpy(pixels),
+                "labels": torch.from_numpy(labels),
+                "idx": torch.from_numpy(idx),
+            }
+            save_file(tensors, temporary / f"{split}.safetensors")
+            facts = json.dumps([classes, pixels.shape]).encode() + labels.tobytes() + pixels.tobytes()
+            fingerprints[split] = hashlib.sha256(facts).hexdigest()[:32]
+        meta = {
+            "classes": classes,
+            "fingerprints": fingerprints,
+            "digest": corpus.digest(json.dumps(fingerprints, sort_keys=True)),
+            "mean": mean.tolist(),
+            "deviation": np.maximum(deviation, 1 / 255).tolist(),  # images of one colour are images too
+        }
+        (temporary / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+def _read(folder: Path, name: str, task: Task, size: int, augmentation: str) -> corpus.PreparedTask:
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    common = {"mean": torch.tensor(meta["mean"]), "deviation": torch.tensor(meta["deviation"])}
+    splits = {
+        split: Images(
+            **load_file(folder / f"{split}.safetensors"),
+            **common,
+            fingerprint=example_digest,
+            size=size,
+            augment=augmentation,
+        )
+        for split, example_digest in meta["fingerprints"].items()
+    }
+    return corpus.PreparedTask(name, task.metric, tuple(meta["classes"]), splits, meta["digest"], {})
