@@ -3,7 +3,7 @@
 import os
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +23,9 @@ VERSIONS = ("torch", "torchvision", "transformers", "mlflow")
 TEACHERS_SETTING = "task model init seed lr batch_size epochs weight_decay warmup_ratio max_length selection".split()
 
 
+Watch = Callable[[tracking.Run, Iterator[training.EpochReport]], Iterator[training.EpochReport]]
+
+
 @dataclass(frozen=True)
 class Job:
     """A run to be done: its resolved settings and where it belongs."""
@@ -35,6 +38,8 @@ class Job:
     experiment: str | None = None
     reuse: bool = False  # take a finished run with the same fingerprint instead
     quiet: bool = False
+    place: str = ""  # tells the checkpoints of runs with one fingerprint apart
+    watch: Watch | None = None  # sees each epoch after it is logged, and may end the run there
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def run(job: Job) -> Done:
     if not job.quiet:
         print(f"{settings['device']}, threads {settings['threads']}, {settings['precision_used']}, ", end="")
         print(f"compile {settings['compile_used']}", flush=True)
-    with checkpoint.claim(checkpoints(where, identity), wait=job.reuse) as claim:
+    with checkpoint.claim(checkpoints(where, f"{identity}{job.place}"), wait=job.reuse) as claim:
         if job.reuse:  # asked for here, where no other process can be training it
             same = f"{_with_tag(tracking.FINGERPRINT, identity)} and {_with_tag(tracking.KIND, job.kind)}"
             found = tracking.find(same)
@@ -150,7 +155,8 @@ def _train(job: Job, opened: tracking.Run, data, where: models.Roots, logits, id
     settings = job.settings
     name, init = str(settings["model"]), str(settings["init"])
     model = models.load(name, data.classes, init, int(settings["seed"]), where, settings.get("stem"))
-    for report in training.train(model, data, settings, logits, claim.folder, progress=not job.quiet):
+    epochs = training.train(model, data, settings, logits, claim.folder, progress=not job.quiet)
+    for report in job.watch(opened, epochs) if job.watch else epochs:
         dev = {f"dev/{name}": value for name, value in report.dev.items()}
         opened.metrics({"train/loss": report.train_loss, **dev}, report.epoch)
         claim.note(f"{report.epoch}/{settings['epochs']}")
@@ -160,19 +166,23 @@ def _train(job: Job, opened: tracking.Run, data, where: models.Roots, logits, id
                 f"dev score {report.dev['score']:.2f} ({report.epoch_seconds:.1f} s)",
                 flush=True,
             )
+    cost = {
+        "cost/train_seconds": report.train_seconds,
+        f"cost/{data.splits['train'].unit}_per_second": report.tokens / report.train_seconds,
+        "cost/padding_share": report.padding_share,
+        "cost/peak_memory_mb": training.peak_memory_mb(),
+    }
+    if job.kind == "trial":  # a search looks at no test set, and needs no files
+        dev = {"best/dev/score": report.best.dev["score"], "last/dev/score": report.dev["score"]}
+        opened.metrics({"best/epoch": report.best.epoch} | dev | cost, report.epoch)
+        return report
     keeps_logits = job.kind == "teacher" or settings["method"] == "finetune"
     splits = [split for split in data.splits if split != "train" or keeps_logits]
     outcome = training.conclude(model, data, report, settings, splits)
     ends = {"best/epoch": outcome.best_epoch}
     for which, by_split in (("best", outcome.best), ("last", outcome.last)):
         ends |= {f"{which}/{split}/score": values["score"] for split, values in by_split.items()}
-    ends |= {
-        "cost/train_seconds": report.train_seconds,
-        f"cost/{data.splits['train'].unit}_per_second": report.tokens / report.train_seconds,
-        "cost/padding_share": report.padding_share,
-        "cost/peak_memory_mb": training.peak_memory_mb(),
-    }
-    opened.metrics(ends, report.epoch)
+    opened.metrics(ends | cost, report.epoch)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if keeps_logits:

@@ -135,6 +135,17 @@ PARAMETERS: dict[str, Parameter] = {
         "all: every seed; decided: at each of `looks`, go on only with what is undecided", "all", ("all", "decided")
     ),
     "allow_tuned_seeds": Parameter("flag", "compare on seeds that the settings were tuned on, and say so", False),
+    # search
+    "space": text("search space: a shipped name or a YAML file", "search"),
+    "trials": integer("trials in all, those of an interrupted search included (default: the space's)"),
+    "storage": text("where the search is kept: any Optuna storage URL (default: SQLite in cache_root)"),
+    "sampler": text("how settings are drawn", "tpe", ("tpe", "random")),
+    "min_resource": integer("pruning: epochs before the first rung; above epochs nothing is pruned", 1),
+    "reduction_factor": integer("pruning: of the trials at a rung, one in this many goes on", 4, low=2),
+    "min_early_stopping_rate": integer("pruning: rungs that are left out at the start", 0, low=0),
+    "heartbeat_seconds": integer("a worker's sign of life; silent for three of them, its trial is taken over", 10),
+    "cross_check": integer("this many of the best settings are run with every method (the paper: 5); 0: off", 0, low=0),
+    "per_method": Parameter("flag", "true: a search of the same size for each of `methods`", False),
     # analysis
     "experiment": text("experiment name or id (default: MLflow's current one)"),
     "metric": text("metric to compare (default per task: best/test/score, else best/dev/score)"),
@@ -184,7 +195,14 @@ ENTRY_POINTS: dict[str, tuple[str, ...]] = {
     "report": tuple("experiment study where metric reference margin level zeros looks csv output_dir".split()),
     "tables": ("experiment", "study", "where", "zeros", "output_dir"),
     "audit": ("csv", "n"),
+    "tune": tuple(
+        f"{_RUN} checkpoint_seconds space trials storage sampler min_resource reduction_factor min_early_stopping_rate "
+        f"heartbeat_seconds cross_check per_method methods {_WORKERS} output_dir".split()
+    ),
     "submission": ("experiment", "where", "scores", "output_dir"),
+}
+OWN_DEFAULTS: dict[str, dict[str, Value]] = {  # where an entry point's default is not that of the table
+    "tune": {"method": "kd", "seed": 7},  # appendix D tunes KD; no shipped study has seed 7
 }
 FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
@@ -263,7 +281,8 @@ def parse(entry_point: str, arguments: Sequence[str], description: str = "") -> 
     )
     for name in names:
         spec = PARAMETERS[name]
-        default = "" if spec.default is None else f" [{spec.default}]"
+        default = default_of(entry_point, name)
+        default = "" if default is None else f" [{default}]"
         choices = f" ({', '.join(words)})" if (words := shown.get(name, spec.choices)) else ""
         parser.add_argument(
             f"--{name}", metavar=spec.kind.upper(), help=f"{spec.help}{choices}{default}".replace("%", "%%")
@@ -276,9 +295,13 @@ def parse(entry_point: str, arguments: Sequence[str], description: str = "") -> 
 
 def with_defaults(entry_point: str, given: dict[str, Value]) -> dict[str, Value]:
     """`given` with the fixed defaults of the table above; what a recipe decides stays absent."""
-    names = ENTRY_POINTS[entry_point]
-    defaults = {name: PARAMETERS[name].default for name in names if PARAMETERS[name].default is not None}
-    return defaults | given
+    defaults = {name: default_of(entry_point, name) for name in ENTRY_POINTS[entry_point]}
+    return {name: value for name, value in defaults.items() if value is not None} | given
+
+
+def default_of(entry_point: str, name: str) -> Value:
+    """The fixed default of a parameter; None is decided by the recipe, the task or the machine."""
+    return OWN_DEFAULTS.get(entry_point, {}).get(name, PARAMETERS[name].default)
 
 
 def folder(value: str | None, variable: str, environment: dict[str, str]) -> Path | None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from labelreg.errors import UserError
-from labelreg.parameters import ENTRY_POINTS, PARAMETERS, convert, folder, parse, with_defaults
+from labelreg.parameters import ENTRY_POINTS, PARAMETERS, convert, default_of, folder, parse, with_defaults
 
 ROOT = Path(__file__).parents[1]
 MLPROJECT = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
@@ -154,7 +154,7 @@ def test_mlproject_declares_what_the_table_says(entry_point):
     declared = MLPROJECT[entry_point].get("parameters", {})
     for name, spec in declared.items():
         assert name in ENTRY_POINTS[entry_point]
-        assert spec["default"] == PARAMETERS[name].default
+        assert spec["default"] == default_of(entry_point, name)
     words = shlex.split(MLPROJECT[entry_point]["command"])
     assert words[:3] == ["python", "-m", f"entrypoints.{entry_point}"]
     assert words[3:] == [f"--{name}={{{name}}}" for name in declared]

@@ -1,4 +1,4 @@
-"""Recipes are data: settings (hyper-parameters by rule) and studies (grids that name a settings file).
+"""Recipes are data: settings (hyper-parameters by rule), studies (grids that name a settings file), search spaces.
 
 A settings file is a list of rules, read from top to bottom; a later rule wins, and a parameter given
 by the user wins over all. `when` narrows a rule by task, model, init, method, role (teacher or
@@ -33,8 +33,9 @@ AXES = {"task": "tasks", "model": "models", "init": "inits", "method": "methods"
 KEYS = {
     "settings": ("kind", "extends", "rules", "tuned_on_seeds"),
     "study": ("kind", "settings", *LISTS, "without", "max_train_examples"),
+    "search": ("kind", "trials", "epochs", "space"),
 }
-FOLDERS = {"settings": HERE / "settings", "study": HERE / "studies"}
+FOLDERS = {"settings": HERE / "settings", "study": HERE / "studies", "search": HERE}
 DEFAULT = "default"  # the settings file used without `recipe`
 IMAGE_SIZES = {"cifar": 32, "imagenet": 224}  # what each stem was made for
 PHASE1_SHARE = 2 / 3  # table 11: 20 of 30 epochs
@@ -46,10 +47,10 @@ def shipped(kind: str) -> dict[str, Path]:
 
 
 def read(name: str, kind: str) -> dict[str, Any]:
-    """A recipe by its shipped name or by path; `kind` is settings or study.
+    """A recipe by its shipped name or by path; `kind` is settings, study or search.
 
     Raises:
-        UserError: no such recipe, no YAML mapping, or a recipe of the other kind.
+        UserError: no such recipe, no YAML mapping, or a recipe of another kind.
     """
     known = shipped(kind)
     path = known.get(name) or (carried(name) if carried(name).is_file() else Path(name))

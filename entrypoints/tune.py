@@ -1,0 +1,399 @@
+"""Search for good settings as in appendix D: `mlflow run . -e tune -P task=sst5`.
+
+The search is a run; each trial is a run nested under it. The same command continues an interrupted search.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from entrypoints.command import command
+from labelreg.parameters import Value, convert
+
+STATE, TRIAL, EPOCHS = "optuna.state", "optuna.trial", "optuna.epochs"
+PRUNER = ("min_resource", "reduction_factor", "min_early_stopping_rate")
+NOT_OF_RUNS = (
+    *PRUNER, "space", "trials", "storage", "sampler", "heartbeat_seconds", "cross_check", "per_method", "methods",
+    "jobs", "output_dir", "method",
+)  # fmt: skip
+SETTINGS_FILE = "settings.yaml"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What one trial came to."""
+
+    method: str
+    number: int
+    state: str
+    score: float | None
+    epochs: int
+    reason: str
+
+
+def main(given: dict[str, Value]) -> None:
+    """Search, and log the best settings, what mattered, and what it cost."""
+    from labelreg import checkpoint, models, recipes, search, tracking
+    from labelreg.methods import METHODS
+
+    recipe = recipes.read(str(given["space"]), "search")
+    methods = _methods(given)
+    common = _given_to_trials(given, recipe)
+    trials = given.get("trials") or convert("trials", recipe.get("trials"))
+    spaces = {method: search.space_for(method, recipe, common) for method in methods}
+    roots = models.roots(given)
+    url = str(given.get("storage") or f"sqlite:///{_folder(roots.cache)}/search.db")
+    search.open_storage(url)
+    tracking.connect()
+    own = {name: given[name] for name in (*PRUNER, "sampler", "seed", "heartbeat_seconds")}
+    searches = {
+        method: search.Search(_name(common | {"method": method}, space, own), url, space, trials, **own)
+        for method, space in spaces.items()
+    }
+    jobs = int(given.get("jobs") or os.cpu_count() or 1)
+    same = _digest([[each.name for each in searches.values()], trials, given["cross_check"], given.get("methods")])
+    with checkpoint.claim(roots.cache / "checkpoints" / f"tune-{same}") as claim:
+        before = tracking.unfinished(claim.run_id)
+        title = f"tune {searches[methods[0]].name}" if len(methods) == 1 else f"tune {len(methods)} methods"
+        with tracking.open_run("tune", title, continued=before) as run:
+            claim.start(run.run_id, anew=before is None)
+            _log_start(run, given, common, searches, before)
+            _search(run, searches, common, jobs)
+            kept = None
+            if given["cross_check"]:
+                every = sorted(given.get("methods") or METHODS, key=list(METHODS).index)
+                kept = _cross_check(run, searches[methods[0]], int(given["cross_check"]), common, every, jobs)
+            _report(run, searches, common, kept, given.get("output_dir"))
+        claim.forget()
+
+
+def _methods(given: dict[str, Value]) -> list[str]:
+    """The methods that are searched for, each with a search of its own."""
+    from labelreg.errors import UserError, unknown
+    from labelreg.methods import METHODS
+
+    for method in (given["method"], *given.get("methods", [])):
+        if method not in METHODS:
+            raise unknown("method", str(method), METHODS)
+    if given["per_method"] and given["cross_check"]:
+        raise UserError("cross_check runs one method's settings with all, per_method tunes each: give one of them")
+    if not given["per_method"]:
+        return [str(given["method"])]
+    chosen = given.get("methods") or list(METHODS)
+    if len(set(chosen)) < len(chosen):
+        raise UserError(f"methods={','.join(chosen)}: a value stands there twice")
+    return chosen
+
+
+def _given_to_trials(given: dict[str, Value], recipe) -> dict[str, Value]:
+    common = {name: value for name, value in given.items() if name not in NOT_OF_RUNS}
+    common.setdefault("threads", 1)
+    if "epochs" not in common:
+        common["epochs"] = convert("epochs", recipe.get("epochs"))
+    return common
+
+
+def _name(given: dict[str, Value], space, asked: dict[str, Value]) -> str:
+    """The search's name in the storage: the same for the same question, whatever the number of trials."""
+    from entrypoints import job
+    from labelreg import corpus, models, training
+
+    settings = job.settings_of(given | {name: values[0] for name, values in space.items()})
+    where = models.roots(settings)
+    if settings.get("teacher_model"):
+        models.checkpoint(str(settings["teacher_model"]), where)
+    data = corpus.prepare(settings, where)
+    weights = models.weights_digest(str(settings["model"]), str(settings["init"]), where)
+    teacher = settings.get("teacher_run_id") or settings.get("teacher_model")
+    facts = [training.fingerprint(settings, data, weights, teacher), space, asked["sampler"]]
+    digest = _digest([*facts, *(asked[name] for name in PRUNER)])
+    return " ".join(str(settings[key]) for key in ("method", "task", "model", "init")) + f" {digest}"
+
+
+def _digest(facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _log_start(run, given: dict[str, Value], common: dict[str, Value], searches, before: str | None) -> None:
+    import sqlalchemy
+
+    from labelreg import recipes
+
+    method, one = next(iter(searches.items()))
+    settings = recipes.resolve(common | {"method": method} | {name: values[0] for name, values in one.space.items()})
+    storage = sqlalchemy.make_url(one.storage).render_as_string(hide_password=True)
+    names = (
+        "task",
+        "model",
+        "init",
+        "seed",
+        "epochs",
+        "recipe",
+        "space",
+        "sampler",
+        *PRUNER,
+        "cross_check",
+        "per_method",
+    )
+    run.params(
+        {name: (settings | given).get(name) for name in names} | {"trials": one.trials, "methods": list(searches)}
+    )
+    if before:
+        print(f"going on with the interrupted search {before}", flush=True)
+    for method, each in searches.items():
+        axes = ", ".join(f"{name} {{{', '.join(f'{v:g}' for v in values)}}}" for name, values in each.space.items())
+        print(f"{method}: {each.trials} trials in {axes}", flush=True)
+    print(f"stored in {storage} (optuna-dashboard opens it)", flush=True)
+
+
+def _search(run, searches, given: dict[str, Value], jobs: int) -> None:
+    """Run trials until each search has all of them, those of workers that died included.
+
+    Raises:
+        DivergedError: not one trial could be started.
+    """
+    from labelreg import search
+    from labelreg.errors import DivergedError
+
+    studies = {method: search.open_study(each) for method, each in searches.items()}
+    while True:
+        todo = {method: search.left(studies[method], each.trials) for method, each in searches.items()}
+        if not sum(todo.values()):
+            beat = min(each.heartbeat_seconds for each in searches.values())
+            under_way = sum(search.take_over(study, beat) for study in studies.values())
+            todo = {method: search.left(studies[method], each.trials) for method, each in searches.items()}
+            if not under_way and not sum(todo.values()):
+                return
+            if not sum(todo.values()):
+                print(f"waiting for trials under way elsewhere, or abandoned: {under_way}", flush=True)
+                time.sleep(beat)
+                continue
+        reason = _round(run, searches, studies, given, todo, jobs)
+        if all(search.left(studies[method], searches[method].trials) == todo[method] for method in searches):
+            raise DivergedError(f"no trial could be started: {reason}")
+
+
+def _round(run, searches, studies, given: dict[str, Value], todo: dict[str, int], jobs: int) -> str:
+    """Run this many trials of each search, a line per event; the reason of the last step that failed."""
+    from labelreg import tracking
+    from labelreg.study import execute
+
+    reason = ""
+    job = partial(work, searches=searches, parent=run.run_id, experiment=tracking.current_experiment())
+    for event in execute(_steps(given, todo), job, jobs, {"OMP_NUM_THREADS": str(given["threads"])}):
+        if event.state in ("failed", "skipped"):
+            reason = event.reason
+            print(f"{event.step.name}: {event.state}: {reason}", flush=True)
+        elif event.state == "done" and isinstance(event.result, Tried):
+            _say(run, searches, studies, event.result, event.seconds)
+        elif event.state == "done" and event.step.kind == "teacher" and not event.result.reused:
+            print(f"{event.step.name}: {event.result.split} score {event.result.score:.2f}", flush=True)
+    return reason
+
+
+def _steps(given: dict[str, Value], todo: dict[str, int]) -> list:
+    """First what students learn from, one after another (kd and akd may share it); then trials, methods in turn."""
+    from labelreg.methods import METHODS
+    from labelreg.study import Step
+
+    steps: list[Step] = []
+    for method in [method for method, count in todo.items() if count and METHODS[method].needs]:
+        before = (steps[-1].name,) if steps else ()
+        steps.append(Step(f"what {method} learns from", given | {"method": method}, "teacher", before))
+    sources = {str(step.given["method"]): (step.name,) for step in steps}
+    for nth in range(max(todo.values())):
+        for method in [method for method, count in todo.items() if nth < count]:
+            needs = sources.get(method, ())
+            steps.append(
+                Step(f"{method} trial ({nth + 1} of {todo[method]})", given | {"method": method}, "trial", needs)
+            )
+    return steps
+
+
+def _say(run, searches, studies, tried: Tried, seconds: float) -> None:
+    from labelreg import search
+
+    done = sum(trial.state.is_finished() for study in studies.values() for trial in search.own(study))
+    failed = sum(trial.state.name == "FAIL" for study in studies.values() for trial in search.own(study))
+    total = sum(each.trials for each in searches.values())
+    line = f"[{done}/{total}] {tried.method} trial {tried.number}: {tried.state}"
+    line += f" at epoch {tried.epochs}" if tried.state == "pruned" else ""
+    line += f": {tried.reason}" if tried.reason else ""
+    line += f", dev score {tried.score:.2f}" if tried.score is not None else ""
+    found = search.best(studies[tried.method])
+    line += f" ({seconds:.0f} s); best {found[0].value:.2f}" if found else f" ({seconds:.0f} s)"
+    print(line, flush=True)
+    best = {f"search/best/{tried.method}": found[0].value} if found else {}
+    run.metrics({"search/done": done, "search/failed": failed} | best, step=done)
+
+
+def work(step, searches, parent: str, experiment: str):
+    """One step, in a worker process: a trial, a run of the cross-check, or the run that they learn from."""
+    from entrypoints import job
+    from labelreg import findings, search
+
+    own = searches[str(step.given["method"])] if step.kind != "student" else next(iter(searches.values()))
+    if step.kind != "trial":
+        first = {name: values[0] for name, values in own.space.items()} if step.kind == "teacher" else {}
+        settings = job.settings_of(step.given | first)
+        asked = job.Job(settings, step.given, "student", parent, own.name, experiment, reuse=True, quiet=True)
+        return job.source(asked) if step.kind == "teacher" else job.run(asked)
+
+    def train(draw, stop) -> float:
+        settings = job.settings_of(step.given | draw.params) | {"resume": "auto"}
+        place = f"-{_digest(own.name)}-{draw.number}"
+        watched = partial(watch, draw, stop)
+        return job.run(
+            job.Job(settings, step.given, "trial", parent, own.name, experiment, quiet=True, place=place, watch=watched)
+        ).score
+
+    found = search.run_trial(own, train)
+    if found is None:  # another machine has begun the last one
+        return None
+    number, trial = found
+    reason = trial.user_attrs.get(search.REASON, "") if trial.state.name == "FAIL" else ""
+    return Tried(
+        str(step.given["method"]),
+        number,
+        findings.STATES[trial.state.name],
+        trial.value,
+        trial.last_step or 0,
+        str(reason),
+    )
+
+
+def watch(draw, stop, run, epochs: Iterator) -> Iterator:
+    """Between Optuna and MLflow: epochs pass through to be logged, then Optuna is told and may end the trial."""
+    name = f"trial {draw.number} {_words(draw.params, ' ')}"
+    run.tags({"mlflow.runName": name, TRIAL: str(draw.number), STATE: "running"})
+    state, last = "failed", 0
+    try:
+        for report in epochs:
+            yield report
+            last = report.epoch
+            if stop(report.epoch, report.dev["score"]):
+                state = "pruned"
+                return
+        state = "complete"
+    except (KeyboardInterrupt, GeneratorExit):
+        state = "interrupted"
+        raise
+    finally:
+        run.tags({STATE: state, EPOCHS: str(last)})
+
+
+def _cross_check(run, best_of, count: int, given: dict[str, Value], methods: list[str], jobs: int) -> dict[str, Value]:
+    """Appendix D: the best settings of one method are run with every method; the best on average is kept.
+
+    Raises:
+        DivergedError: no setting could be run with every method.
+    """
+    import pandas as pd
+
+    from analysis import tables
+    from labelreg import findings, search, tracking
+    from labelreg.errors import DivergedError
+    from labelreg.methods import METHODS
+    from labelreg.study import Step, execute
+
+    chosen = [trial.params for trial in search.best(search.open_study(best_of), count)]
+    steps = []
+    for index, params in enumerate(chosen, 1):
+        for method in methods:
+            twin = METHODS[method].needs == "finetune" and "finetune" in methods
+            first = (f"setting {index} with finetune",) if twin else ()
+            run_given = given | params | {"method": method}
+            steps.append(Step(f"setting {index} with {method}", run_given, "student", first))
+    print(f"cross-check: {len(chosen)} settings with {len(methods)} methods, {len(steps)} students", flush=True)
+    job = partial(work, searches={"": best_of}, parent=run.run_id, experiment=tracking.current_experiment())
+    scores = pd.DataFrame(index=range(len(chosen)), columns=methods, dtype=float)
+    for event in execute(steps, job, jobs, {"OMP_NUM_THREADS": str(given["threads"])}):
+        if event.state in ("failed", "skipped"):
+            print(f"{event.step.name}: {event.state}: {event.reason}", flush=True)
+        elif event.state == "done":
+            score = tracking.get(event.result.run_id).data.metrics[f"{given['selection']}/dev/score"]
+            scores.loc[int(event.step.name.split()[1]) - 1, event.step.given["method"]] = score
+            print(f"{event.step.name}: dev score {score:.2f} ({event.seconds:.0f} s)", flush=True)
+    if scores.isna().any(axis=1).all():
+        raise DivergedError("cross_check: no setting could be run with every method")
+    kept, settings, differs = findings.cross_check(chosen, scores)
+    print(f"\n{tables.to_text(settings)}\n\nkept for every method: setting {kept + 1}")
+    print(f"what each method's own best differs:\n{tables.to_text(differs)}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        settings.to_csv(Path(folder) / "cross_check.csv", index=False)
+        differs.to_csv(Path(folder) / "cross_check_methods.csv", index=False)
+        run.folder(Path(folder))
+    return chosen[kept]
+
+
+def _report(run, searches, given: dict[str, Value], kept: dict[str, Value] | None, output_dir: str | None) -> None:
+    """Best settings, importances, budgets and pictures: printed, and artifacts of the search.
+
+    Raises:
+        DivergedError: a method has no trial that succeeded.
+    """
+    from labelreg import findings, search, tracking
+    from labelreg.errors import DivergedError
+
+    studies = {method: search.open_study(each) for method, each in searches.items()}
+    for method, study in studies.items():
+        if not search.finished(study):
+            reasons = [trial.user_attrs.get(search.REASON) for trial in search.own(study)]
+            raise DivergedError(f"no trial of {method} succeeded: {next(filter(None, reasons), 'no reason is known')}")
+    chosen = {method: search.best(study)[0].params for method, study in studies.items()}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        content = findings.settings(given, {None: kept} if kept else chosen, run.run_id)
+        for target in [folder, *([_folder(Path(output_dir))] if output_dir else [])]:
+            (target / SETTINGS_FILE).write_text(content, encoding="utf-8")
+        _write_budgets(run, folder, studies, {m: each.trials * int(given["epochs"]) for m, each in searches.items()})
+        for method, study in studies.items():
+            own = folder / method if len(studies) > 1 else folder
+            findings.plot(study, own / "plots")
+            study.trials_dataframe().to_csv(own / "trials.csv", index=False)
+            shares = findings.importances(study)
+            (own / "importances.json").write_text(json.dumps(shares, indent=1), encoding="utf-8")
+            run.metrics({f"importance/{method}/{name}": share for name, share in shares.items()})
+            best = search.best(study)[0]
+            print(f"{method}: best dev score {best.value:.2f} with {_words(best.params)}", flush=True)
+            if shares:
+                print("  importances: " + ", ".join(f"{key} {share:.2f}" for key, share in shares.items()), flush=True)
+        run.folder(folder)
+    place = output_dir or tracking.get(run.run_id).info.artifact_uri.removeprefix("file://")
+    print(f"settings: {place}/{SETTINGS_FILE} (train_student -P recipe=FILE, main -P settings=FILE)", flush=True)
+    print(f"tuned on seed {given['seed']}: a comparison with them must use other seeds", flush=True)
+
+
+def _write_budgets(run, folder: Path, studies, epochs_allowed: dict[str, int]) -> None:
+    from analysis import tables
+    from labelreg import findings
+
+    budgets, curves = findings.budgets(studies, epochs_allowed), findings.best_of_n(studies)
+    for row in curves.to_dict("records"):
+        run.metrics({f"search/best_of_n/{method}": row[method] for method in studies}, step=int(row["n"]))
+    budgets.to_csv(folder / "budget.csv", index=False)
+    curves.to_csv(folder / "best_of_n.csv", index=False)
+    findings.plot_best_of_n(curves, folder / "best_of_n.svg")
+    shown = curves[curves["n"].isin([1, 2, 5, 10, 20, len(curves)])]
+    print(f"\n{tables.to_text(budgets)}\n\nexpected best dev score of n trials:\n{tables.to_text(shown)}\n", flush=True)
+    if len(studies) == 1:
+        print(f"only {next(iter(studies))} was tuned: per_method=true gives every method the same budget", flush=True)
+
+
+def _words(params: dict[str, Value], between: str = ", ") -> str:
+    return between.join(f"{name}={value:g}" for name, value in params.items())
+
+
+if __name__ == "__main__":
+    command("tune", main, __doc__)
