@@ -33,3 +33,4 @@ bench: setup
 	python -m bench.engine
 	python -m bench.parity
 	python -m bench.study
+	python -m bench.search

@@ -258,7 +258,7 @@ def work(step, searches, parent: str, experiment: str):
             job.Job(settings, step.given, "trial", parent, own.name, experiment, quiet=True, place=place, watch=watched)
         ).score
 
-    found = search.run_trial(own, train)
+    found = search.run_trial(search.open_study(own), own, train)
     if found is None:  # another machine has begun the last one
         return None
     number, trial = found

@@ -72,7 +72,7 @@ def cross_check(chosen: Sequence[Mapping[str, Value]], scores: pd.DataFrame) -> 
     """
     means = scores.mean(axis=1, skipna=False)
     kept = int(means.dropna().idxmax())
-    all_of_them = pd.concat([pd.DataFrame(list(chosen)), scores, means.rename("mean")], axis=1)
+    all_of_them = pd.concat([pd.DataFrame(list(chosen)).map("{:g}".format), scores, means.rename("mean")], axis=1)
     all_of_them.insert(0, "setting", range(1, len(chosen) + 1))
     own = scores.idxmax()
     differs = pd.DataFrame(
@@ -113,6 +113,7 @@ def importances(study: optuna.Study) -> dict[str, float]:
     return optuna.importance.get_param_importances(drawn) if len(values) > 1 else {}
 
 
+@search.experimental()
 def plot(study: optuna.Study, folder: Path) -> None:
     """Optuna's history, slice, parallel-coordinate and learning-curve plots as SVG; pruned trials are shown in all."""
     import matplotlib

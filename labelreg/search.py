@@ -5,7 +5,8 @@ Optuna has it). The seed is never tuned: it would choose the luckiest run instea
 """
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -31,7 +32,6 @@ FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 BEGUN, REASON = "begun", "reason"  # user attributes of trials
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # the caller says what happens, once
-warnings.filterwarnings("ignore", category=ExperimentalWarning)
 
 Space = dict[str, list[Value]]
 Stop = Callable[[int, float], bool]  # (epoch, dev score) -> whether the trial is to end here
@@ -60,6 +60,13 @@ class Draw:
 
     number: int
     params: dict[str, Value]
+
+
+@contextmanager
+def experimental() -> Iterator[None]:
+    """Heartbeats and pictures are experimental to Optuna, which would say so at every call."""
+    with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
+        yield
 
 
 def space_for(method: str, recipe: Mapping, given: Mapping[str, Value]) -> Space:
@@ -94,6 +101,7 @@ def space_for(method: str, recipe: Mapping, given: Mapping[str, Value]) -> Space
     return space
 
 
+@experimental()
 def open_storage(url: str, heartbeat_seconds: int = 10) -> RDBStorage:
     """Optuna's storage behind a URL; a trial whose worker fell silent is failed there and put back into the queue.
 
@@ -146,6 +154,7 @@ def open_study(search: Search) -> optuna.Study:
     )
 
 
+@experimental()
 def own(study: optuna.Study) -> list[FrozenTrial]:
     """The trials that count: an interrupted one that was put back into the queue is counted there."""
     trials = study.get_trials(deepcopy=False)
@@ -159,6 +168,7 @@ def left(study: optuna.Study, trials: int) -> int:
     return max(0, trials - len(found)) + sum(trial.state == TrialState.WAITING for trial in found)
 
 
+@experimental()
 def take_over(study: optuna.Study, heartbeat_seconds: int) -> int:
     """Put trials of silent workers back into the queue; how many are still under way."""
     optuna.storages.fail_stale_trials(study)
@@ -170,13 +180,12 @@ def take_over(study: optuna.Study, heartbeat_seconds: int) -> int:
     return sum(trial.state == TrialState.RUNNING for trial in own(study))
 
 
-def run_trial(search: Search, train: Train) -> tuple[int, FrozenTrial] | None:
+def run_trial(study: optuna.Study, search: Search, train: Train) -> tuple[int, FrozenTrial] | None:
     """One trial: draw a setting (or take an interrupted one), train, prune; its number and what Optuna holds of it.
 
     A RuntimeError in training (a diverged loss, no memory left) fails the trial and counts; Ctrl-C puts it
     back into the queue. None when the search has all its trials.
     """
-    study = open_study(search)
     if not left(study, search.trials):
         return None
     begun: list[tuple[int, optuna.Trial]] = []
@@ -217,6 +226,7 @@ def _objective(search: Search, train: Train, begun: list, trial: optuna.Trial) -
     return score
 
 
+@experimental()
 def _number(trial: optuna.Trial) -> int:
     """The trial's place among those that count: the same whether or not the search was interrupted."""
     before = trial.study.get_trials(deepcopy=False)
@@ -231,6 +241,7 @@ def _sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
     return {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}[search.sampler](seed=seed)
 
 
+@experimental()
 def _retry(times: int | None) -> RetryHeartbeatStaleTrialCallback:
     return RetryHeartbeatStaleTrialCallback(times, inherit_intermediate_values=True)
 

@@ -1,0 +1,251 @@
+"""A search through its entry point: trials as nested runs, interruptions, budgets, and the settings file."""
+
+import contextlib
+import os
+import signal
+import time
+
+import pandas as pd
+import pytest
+import yaml
+from running import (
+    artifacts,
+    call,
+    finish,
+    in_this_process,
+    measured,
+    python,
+    refused,
+    run_of,
+    runs,
+    started,
+    succeed,
+    wait_for,
+)
+
+from labelreg import checkpoint, metrics, search
+
+pytest_plugins = ["running"]
+SPACE = {"lr": [1e-5, 1e-3, 3e-3], "alpha": [0.1, 0.9], "tau": [1, 2]}
+EPOCHS, TRIALS = 4, 5
+
+
+@pytest.fixture
+def space(tmp_path):
+    """Writes a search recipe, small unless told otherwise."""
+
+    def write(**changed):
+        path = tmp_path / "space.yaml"
+        path.write_text(
+            yaml.safe_dump({"kind": "search", "trials": TRIALS, "epochs": EPOCHS, "space": SPACE} | changed)
+        )
+        return path
+
+    return write
+
+
+@pytest.fixture
+def small(tiny, space, monkeypatch) -> dict:
+    """Parameters of a search that takes seconds, in this process."""
+    monkeypatch.setattr("labelreg.study.execute", in_this_process)
+    kept = {name: tiny[name] for name in ("train_file", "model", "model_root", "batch_size", "max_length")}
+    return kept | {"method": "ls", "space": space(), "checkpoint_seconds": 0, "heartbeat_seconds": 1}
+
+
+def steps_of(run, metric: str) -> list[int]:
+    import mlflow
+
+    return [point.step for point in mlflow.MlflowClient().get_metric_history(run.info.run_id, metric)]
+
+
+def text(run, path: str) -> str:
+    import mlflow
+
+    return mlflow.artifacts.load_text(f"{run.info.artifact_uri}/{path}")
+
+
+def curves() -> dict[str, tuple]:
+    """What each trial run holds, by its place in the search."""
+    return {
+        run.data.tags["optuna.trial"]: (run.data.tags["optuna.state"], run.data.tags["optuna.epochs"], measured(run))
+        for run in runs("trial")
+    }
+
+
+def test_a_search_for_kd(small, tmp_path):
+    small |= {"method": "kd", "teacher_model": "bert-small", "output_dir": tmp_path / "out"}
+    ended = succeed("tune", **small)
+    (tune,), trials, (teacher,) = runs("tune"), runs("trial"), runs("teacher")
+    assert teacher.data.params["epochs"] == "3", "the recipe's, not the search's"
+    assert len(trials) == TRIALS and tune.info.status == "FINISHED"
+    states = [run.data.tags["optuna.state"] for run in trials]
+    assert set(states) == {"complete", "pruned"}
+    for run, state in zip(trials, states, strict=True):
+        assert run.info.status == "FINISHED" and run.data.tags["mlflow.parentRunId"] == tune.info.run_id
+        epochs = int(run.data.tags["optuna.epochs"])
+        assert (epochs == EPOCHS) == (state == "complete")
+        assert steps_of(run, "dev/score") == list(range(1, epochs + 1))
+        assert {run.data.params["seed"], run.data.params["epochs"]} == {"7", str(EPOCHS)}
+        assert not [name for name in run.data.metrics if "test" in name] and not artifacts(run)
+    best = max(
+        (run for run in trials if run.data.tags["optuna.state"] == "complete"),
+        key=lambda r: r.data.metrics["best/dev/score"],
+    )
+    assert f"best dev score {best.data.metrics['best/dev/score']:.2f}" in ended.out
+    files = "settings.yaml trials.csv importances.json budget.csv best_of_n.csv best_of_n.svg".split()
+    plots = {f"plots/{name}.svg" for name in ("history", "slice", "parallel_coordinate", "curves")}
+    assert artifacts(tune) == {*files, *plots}
+    assert steps_of(tune, "search/done") == list(range(1, TRIALS + 1))
+    assert {f"importance/kd/{name}" for name in SPACE} <= set(tune.data.metrics)
+
+    path = tmp_path / "out" / "settings.yaml"
+    assert path.read_text() == text(tune, "settings.yaml")
+    again = {name: small[name] for name in ("train_file", "model_root")}
+    student = run_of(
+        succeed("train_student", **again, recipe=path, method="kd", seed=7, threads=1, teacher_model="bert-small")
+    )
+    assert student.data.metrics["best/dev/score"] == best.data.metrics["best/dev/score"]
+    refused(call("main", recipe=path), "settings.yaml: kind is 'settings', here it must be 'study'")
+
+
+@pytest.mark.parametrize("nth", [2, 6])
+def test_an_interrupted_search_goes_on_with_the_same_command(small, tmp_path, monkeypatch, nth):
+    real, count = metrics.evaluate, 0
+
+    def interrupting(*args):
+        nonlocal count
+        count += 1
+        if count == nth:
+            os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C, as the terminal sends it
+        return real(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(metrics, "evaluate", interrupting)
+        assert call("tune", **small).status == 130
+    (tune,) = runs("tune")
+    stopped = runs("trial")[-1]
+    assert (tune.info.status, stopped.info.status) == ("KILLED", "KILLED")
+    assert stopped.data.tags["optuna.state"] == "interrupted"
+
+    ended = succeed("tune", **small)
+    assert f"going on with the interrupted search {tune.info.run_id}" in ended.out
+    assert [run.info.run_id for run in runs("tune")] == [tune.info.run_id] and len(runs("trial")) == TRIALS
+    resumed = next(run for run in runs("trial") if run.info.run_id == stopped.info.run_id)
+    assert resumed.data.tags["optuna.state"] in ("complete", "pruned")
+    found = curves()
+    assert not list((tmp_path / "cache" / "checkpoints").glob("*")), "nothing is left to go on with"
+
+    monkeypatch.setenv("LABELREG_CACHE_ROOT", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/straight.db")
+    succeed("tune", **small)
+    straight = curves()
+    assert {number: state[2] for number, state in found.items() if state[0] == straight[number][0]} == {
+        number: state[2] for number, state in straight.items() if state[0] == found[number][0]
+    }
+    assert {number: run[1] for number, run in found.items()} == {number: run[1] for number, run in straight.items()}
+
+
+def test_more_trials_are_added_to_a_search(small):
+    succeed("tune", **small)
+    ended = succeed("tune", **small, trials=TRIALS + 1)
+    assert f"[{TRIALS + 1}/{TRIALS + 1}] ls trial {TRIALS}" in ended.out
+    assert len(runs("trial")) == TRIALS + 1 and len(runs("tune")) == 2
+    assert pd.read_csv(pd.io.common.StringIO(text(runs("tune")[1], "budget.csv")))["trials"].tolist() == [TRIALS + 1]
+
+
+def test_each_method_is_given_the_same_budget(small):
+    ended = succeed("tune", **small | {"trials": 3}, per_method="true", methods="finetune,ls,selfkd")
+    (tune,) = runs("tune")
+    assert len(runs("trial")) == 9 and len(runs("student")) == 1  # the twin that all trials of selfkd learn from
+    table = pd.read_csv(pd.io.common.StringIO(text(tune, "budget.csv"))).set_index("method")
+    assert table["trials"].tolist() == [3, 3, 3] and table["epochs allowed"].tolist() == [3 * EPOCHS] * 3
+    gains = table["best dev"] - table.loc["finetune", "best dev"]
+    assert table["gain over finetune"].tolist() == pytest.approx(gains.tolist())
+    assert "gain over finetune" in ended.out and "expected best dev score of n trials" in ended.out
+    assert steps_of(tune, "search/best_of_n/selfkd") == [1, 2, 3]
+    rules = yaml.safe_load(text(tune, "settings.yaml"))["rules"]
+    assert [rule["when"]["method"] for rule in rules[1:]] == ["finetune", "ls", "selfkd"]
+    assert set(rules[1]["set"]) & set(SPACE) == {"lr"} and set(rules[2]["set"]) & set(SPACE) == {"lr", "alpha"}
+
+
+def test_the_papers_cross_check(small):
+    ended = succeed("tune", **small, cross_check=2, methods="finetune,ls")
+    (tune,), students = runs("tune"), runs("student")
+    assert len(students) == 4 and {run.data.tags["mlflow.parentRunId"] for run in students} == {tune.info.run_id}
+    table = pd.read_csv(pd.io.common.StringIO(text(tune, "cross_check.csv")))
+    assert table["mean"].tolist() == pytest.approx(table[["finetune", "ls"]].mean(axis=1).tolist())
+    rules = yaml.safe_load(text(tune, "settings.yaml"))["rules"]
+    kept = table.loc[table["mean"].idxmax()]
+    assert len(rules) == 2 and "method" not in rules[1]["when"]
+    assert rules[1]["set"]["lr"] == kept["lr"] and rules[1]["set"]["alpha"] == kept["alpha"]
+    assert "what each method's own best differs" in ended.out
+
+
+def test_a_diverged_trial_is_a_failed_run_and_the_search_goes_on(small, space):
+    small["space"] = space(space={"lr": [1e-3, 1e12]}, trials=6)
+    ended = succeed("tune", **small | {"sampler": "random"})
+    states = {run.data.params["lr"]: (run.data.tags["optuna.state"], run.info.status) for run in runs("trial")}
+    assert states["1000000000000.0"] == ("failed", "FAILED")
+    assert states["0.001"][1] == "FINISHED" and "failed at" not in ended.out and ": failed: " in ended.out
+    small["space"] = space(space={"lr": [1e12]}, trials=2)
+    refused(call("tune", **small), "no trial of ls succeeded: the ", "lower lr", status=3)
+
+
+@pytest.mark.parametrize(
+    "changed, words",
+    [
+        ({"storage": "sqlite:////nowhere/at/all.db"}, ["storage=sqlite:////nowhere/at/all.db", "does not open"]),
+        ({"storage": "here.db"}, ["storage=here.db", "no database URL"]),
+        ({"space": "appendix"}, ["unknown recipe (search) 'appendix'"]),
+        ({"alpha": 2}, ["alpha=2: allowed is a number in [0, 1]"]),
+        ({"method": "kdd"}, ["unknown method 'kdd'", "'kd'"]),
+        ({"trails": 5}, ["unknown parameter 'trails'", "'trials'"]),
+        ({"sampler": "grid"}, ["unknown sampler 'grid'"]),
+        ({"reduction_factor": 1}, ["reduction_factor=1: allowed is an integer of at least 2"]),
+        ({"per_method": "true", "cross_check": 5}, ["cross_check", "per_method"]),
+        ({"per_method": "true", "methods": "ls,ls"}, ["methods=ls,ls", "twice"]),
+        ({"recipe": "smoke.yml"}, ["unknown recipe (settings) 'smoke.yml'"]),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_starts(small, changed, words):
+    refused(call("tune", **small | changed), *words)
+    assert not runs()
+
+
+@pytest.mark.parametrize(
+    "changed, words",
+    [
+        ({"space": {"alpha": [0.5, 1.5]}}, ["alpha=1.5"]),
+        ({"space": {"seed": [1, 2]}}, ["the seed is never tuned"]),
+        ({"spaces": {}}, ["unknown key in recipe", "'spaces'", "'space'"]),
+        ({"kind": "study"}, ["kind is 'study', here it must be 'search'"]),
+        ({"trials": 0}, ["trials=0"]),
+        ({"epochs": "many"}, ["epochs=many"]),
+    ],
+)
+def test_a_mistake_in_the_space_is_one_line_before_anything_starts(small, space, changed, words):
+    refused(call("tune", **small | {"space": space(**changed)}), *words)
+    assert not runs()
+
+
+@pytest.mark.slow
+def test_a_search_whose_processes_are_killed_goes_on(tiny, space, tmp_path):
+    parameters = {name: tiny[name] for name in ("train_file", "model", "model_root", "batch_size", "max_length")}
+    parameters |= {"method": "ls", "space": space(epochs=60, trials=3), "checkpoint_seconds": 0, "heartbeat_seconds": 1}
+    parameters |= {"jobs": 1, "min_resource": 61}
+    checkpoints = tmp_path / "cache" / "checkpoints"
+    with started(python("tune", **parameters), tmp_path) as process:
+        wait_for(lambda: list(checkpoints.glob(f"*/{checkpoint.FILE}")), "a checkpoint", process)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(60)
+    (tune,), (killed,) = runs("tune"), runs("trial")
+    assert killed.data.tags["optuna.state"] == "running"
+    time.sleep(search.SILENT_BEATS + 1)
+    ended = finish(python("tune", **parameters), tmp_path)
+    assert ended.status == 0, ended
+    trials = runs("trial")
+    assert len(trials) == 3 and [run.info.run_id for run in runs("tune")] == [tune.info.run_id]
+    assert killed.info.run_id in [run.info.run_id for run in trials]
+    for run in trials:
+        assert run.data.tags["optuna.state"] == "complete" and steps_of(run, "dev/score") == list(range(1, 61))
