@@ -107,10 +107,14 @@ def expected_best(scores: Sequence[float]) -> list[float]:
 
 
 def importances(study: optuna.Study) -> dict[str, float]:
-    """Share of each parameter in what the dev score varies with (PED-ANOVA), over complete and pruned trials."""
+    """Share of each parameter in the variance of the dev score (fANOVA, Hutter et al. 2014), pruned trials included.
+
+    Optuna's default, PED-ANOVA, looks at the best tenth of the trials: of 20, that is two.
+    """
     drawn = _as_complete(study)
-    values = {trial.value for trial in drawn.trials}
-    return optuna.importance.get_param_importances(drawn) if len(values) > 1 else {}
+    if len({trial.value for trial in drawn.trials}) < 2:
+        return {}
+    return optuna.importance.get_param_importances(drawn, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0))
 
 
 @search.experimental()

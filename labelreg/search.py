@@ -4,6 +4,7 @@ It knows Optuna and not MLflow: what trains a trial is given as a function. Foll
 Optuna has it). The seed is never tuned: it would choose the luckiest run instead of the best setting.
 """
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -148,10 +149,17 @@ def open_study(search: Search) -> optuna.Study:
         direction="maximize",
         load_if_exists=True,
         sampler=_sampler(search, 0),
-        pruner=optuna.pruners.SuccessiveHalvingPruner(
-            search.min_resource, search.reduction_factor, search.min_early_stopping_rate
-        ),
+        pruner=_Halving(search.min_resource, search.reduction_factor, search.min_early_stopping_rate),
     )
+
+
+class _Halving(optuna.pruners.SuccessiveHalvingPruner):
+    """Optuna's own, which would let an interrupted trial compete beside its retry."""
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        view = copy.copy(study)
+        view.get_trials = lambda deepcopy=True, states=None: own(study)
+        return super().prune(view, trial)
 
 
 @experimental()
