@@ -27,7 +27,7 @@ from labelreg import checkpoint, metrics, search
 
 pytest_plugins = ["running"]
 SPACE = {"lr": [1e-5, 1e-3, 3e-3], "alpha": [0.1, 0.9], "tau": [1, 2]}
-EPOCHS, TRIALS = 4, 5
+EPOCHS, TRIALS = 3, 4
 
 
 @pytest.fixture
@@ -108,14 +108,13 @@ def test_a_search_for_kd(small, tmp_path):
     refused(call("main", recipe=path), "settings.yaml: kind is 'settings', here it must be 'study'")
 
 
-@pytest.mark.parametrize("nth", [2, 6])
-def test_an_interrupted_search_goes_on_with_the_same_command(small, tmp_path, monkeypatch, nth):
+def test_an_interrupted_search_goes_on_with_the_same_command(small, tmp_path, monkeypatch):
     real, count = metrics.evaluate, 0
 
     def interrupting(*args):
         nonlocal count
         count += 1
-        if count == nth:
+        if count == 3:  # at the end of the first trial's third epoch
             os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C, as the terminal sends it
         return real(*args)
 
@@ -131,18 +130,14 @@ def test_an_interrupted_search_goes_on_with_the_same_command(small, tmp_path, mo
     assert f"going on with the interrupted search {tune.info.run_id}" in ended.out
     assert [run.info.run_id for run in runs("tune")] == [tune.info.run_id] and len(runs("trial")) == TRIALS
     resumed = next(run for run in runs("trial") if run.info.run_id == stopped.info.run_id)
-    assert resumed.data.tags["optuna.state"] in ("complete", "pruned")
+    assert resumed.data.tags["optuna.state"] == "complete" and steps_of(resumed, "dev/score") == [1, 2, 3]
     found = curves()
     assert not list((tmp_path / "cache" / "checkpoints").glob("*")), "nothing is left to go on with"
 
     monkeypatch.setenv("LABELREG_CACHE_ROOT", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/straight.db")
     succeed("tune", **small)
-    straight = curves()
-    assert {number: state[2] for number, state in found.items() if state[0] == straight[number][0]} == {
-        number: state[2] for number, state in straight.items() if state[0] == found[number][0]
-    }
-    assert {number: run[1] for number, run in found.items()} == {number: run[1] for number, run in straight.items()}
+    assert found == curves()
 
 
 def test_more_trials_are_added_to_a_search(small):
@@ -171,7 +166,8 @@ def test_each_method_is_given_the_same_budget(small):
 def test_the_papers_cross_check(small):
     ended = succeed("tune", **small, cross_check=2, methods="finetune,ls")
     (tune,), students = runs("tune"), runs("student")
-    assert len(students) == 4 and {run.data.tags["mlflow.parentRunId"] for run in students} == {tune.info.run_id}
+    assert len(students) == 3, "both settings have one lr: finetune runs once"
+    assert {run.data.tags["mlflow.parentRunId"] for run in students} == {tune.info.run_id}
     table = pd.read_csv(pd.io.common.StringIO(text(tune, "cross_check.csv")))
     assert table["mean"].tolist() == pytest.approx(table[["finetune", "ls"]].mean(axis=1).tolist())
     rules = yaml.safe_load(text(tune, "settings.yaml"))["rules"]
