@@ -5,7 +5,6 @@ The search is a run; each trial is a run nested under it. The same command conti
 
 import hashlib
 import json
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,9 +17,10 @@ from labelreg.parameters import Value, convert
 
 STATE, TRIAL, EPOCHS = "optuna.state", "optuna.trial", "optuna.epochs"
 PRUNER = ("min_resource", "reduction_factor", "min_early_stopping_rate")
+WORKERS = ("jobs", "executor", "runs_per_gpu", "ray_address")
 NOT_OF_RUNS = (
     *PRUNER, "space", "trials", "storage", "sampler", "heartbeat_seconds", "cross_check", "per_method", "methods",
-    "jobs", "output_dir", "method",
+    "output_dir", "method", *WORKERS,
 )  # fmt: skip
 SETTINGS_FILE = "settings.yaml"
 
@@ -39,7 +39,7 @@ class Tried:
 
 def main(given: dict[str, Value]) -> None:
     """Search, and log the best settings, what mattered, and what it cost."""
-    from labelreg import checkpoint, models, recipes, search, tracking
+    from labelreg import checkpoint, executors, models, recipes, search, tracking
     from labelreg.methods import METHODS
 
     recipe = recipes.read(str(given["space"]), "search")
@@ -47,6 +47,8 @@ def main(given: dict[str, Value]) -> None:
     common = _given_to_trials(given, recipe)
     trials = given.get("trials") or convert("trials", recipe.get("trials"))
     spaces = {method: search.space_for(method, recipe, common) for method in methods}
+    workers = {name: given.get(name) for name in WORKERS} | {"environment": {"OMP_NUM_THREADS": str(common["threads"])}}
+    executors.check(_steps(common, dict.fromkeys(methods, trials)), **workers)
     roots = models.roots(given)
     url = str(given.get("storage") or f"sqlite:///{_folder(roots.cache)}/search.db")
     search.open_storage(url)
@@ -56,7 +58,6 @@ def main(given: dict[str, Value]) -> None:
         method: search.Search(_name(common | {"method": method}, space, own), url, space, trials, **own)
         for method, space in spaces.items()
     }
-    jobs = int(given.get("jobs") or os.cpu_count() or 1)
     same = _digest([[each.name for each in searches.values()], trials, given["cross_check"], given.get("methods")])
     with checkpoint.claim(roots.cache / "checkpoints" / f"tune-{same}") as claim:
         before = tracking.unfinished(claim.run_id)
@@ -64,11 +65,11 @@ def main(given: dict[str, Value]) -> None:
         with tracking.open_run("tune", title, continued=before) as run:
             claim.start(run.run_id, anew=before is None)
             _log_start(run, given, common, searches, before)
-            _search(run, searches, common, jobs)
+            _search(run, searches, common, workers)
             kept = None
             if given["cross_check"]:
                 every = sorted(given.get("methods") or METHODS, key=list(METHODS).index)
-                kept = _cross_check(run, searches[methods[0]], int(given["cross_check"]), common, every, jobs)
+                kept = _cross_check(run, searches[methods[0]], int(given["cross_check"]), common, every, workers)
             _report(run, searches, common, kept, given.get("output_dir"))
         claim.forget()
 
@@ -157,7 +158,7 @@ def _log_start(run, given: dict[str, Value], common: dict[str, Value], searches,
     print(f"stored in {storage} (optuna-dashboard opens it)", flush=True)
 
 
-def _search(run, searches, given: dict[str, Value], jobs: int) -> None:
+def _search(run, searches, given: dict[str, Value], workers: dict) -> None:
     """Run trials until each search has all of them, those of workers that died included.
 
     Raises:
@@ -179,19 +180,19 @@ def _search(run, searches, given: dict[str, Value], jobs: int) -> None:
                 print(f"waiting for trials under way elsewhere, or abandoned: {under_way}", flush=True)
                 time.sleep(beat)
                 continue
-        reason = _round(run, searches, studies, given, todo, jobs)
+        reason = _round(run, searches, studies, given, todo, workers)
         if all(search.left(studies[method], searches[method].trials) == todo[method] for method in searches):
             raise DivergedError(f"no trial could be started: {reason}")
 
 
-def _round(run, searches, studies, given: dict[str, Value], todo: dict[str, int], jobs: int) -> str:
+def _round(run, searches, studies, given: dict[str, Value], todo: dict[str, int], workers: dict) -> str:
     """Run this many trials of each search, a line per event; the reason of the last step that failed."""
     from labelreg import tracking
-    from labelreg.study import execute
+    from labelreg.executors import execute
 
     reason = ""
     job = partial(work, searches=searches, parent=run.run_id, experiment=tracking.current_experiment())
-    for event in execute(_steps(given, todo), job, jobs, {"OMP_NUM_THREADS": str(given["threads"])}):
+    for event in execute(_steps(given, todo), job, **workers):
         if event.state in ("failed", "skipped"):
             reason = event.reason
             print(f"{event.step.name}: {event.state}: {reason}", flush=True)
@@ -293,7 +294,9 @@ def watch(draw, stop, run, epochs: Iterator) -> Iterator:
         run.tags({STATE: state, EPOCHS: str(last)})
 
 
-def _cross_check(run, best_of, count: int, given: dict[str, Value], methods: list[str], jobs: int) -> dict[str, Value]:
+def _cross_check(
+    run, best_of, count: int, given: dict[str, Value], methods: list[str], workers: dict
+) -> dict[str, Value]:
     """Appendix D: the best settings of one method are run with every method; the best on average is kept.
 
     Raises:
@@ -304,8 +307,9 @@ def _cross_check(run, best_of, count: int, given: dict[str, Value], methods: lis
     from analysis import tables
     from labelreg import findings, search, tracking
     from labelreg.errors import DivergedError
+    from labelreg.executors import execute
     from labelreg.methods import METHODS
-    from labelreg.study import Step, execute
+    from labelreg.study import Step
 
     chosen = [trial.params for trial in search.best(search.open_study(best_of), count)]
     steps = []
@@ -318,7 +322,7 @@ def _cross_check(run, best_of, count: int, given: dict[str, Value], methods: lis
     print(f"cross-check: {len(chosen)} settings with {len(methods)} methods, {len(steps)} students", flush=True)
     job = partial(work, searches={"": best_of}, parent=run.run_id, experiment=tracking.current_experiment())
     scores = pd.DataFrame(index=range(len(chosen)), columns=methods, dtype=float)
-    for event in execute(steps, job, jobs, {"OMP_NUM_THREADS": str(given["threads"])}):
+    for event in execute(steps, job, **workers):
         if event.state in ("failed", "skipped"):
             print(f"{event.step.name}: {event.state}: {event.reason}", flush=True)
         elif event.state == "done":

@@ -20,7 +20,7 @@ from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.trial import FrozenTrial, TrialState
 
 from labelreg import recipes
-from labelreg.errors import UserError, unknown
+from labelreg.errors import StoreLostError, UserError, unknown
 from labelreg.methods import METHODS
 from labelreg.parameters import Value, convert
 
@@ -191,8 +191,8 @@ def take_over(study: optuna.Study, heartbeat_seconds: int) -> int:
 def run_trial(study: optuna.Study, search: Search, train: Train) -> tuple[int, FrozenTrial] | None:
     """One trial: draw a setting (or take an interrupted one), train, prune; its number and what Optuna holds of it.
 
-    A RuntimeError in training (a diverged loss, no memory left) fails the trial and counts; Ctrl-C puts it
-    back into the queue. None when the search has all its trials.
+    A RuntimeError in training (a diverged loss, no memory left) fails the trial and counts; Ctrl-C and a lost
+    tracking store put it back into the queue. None when the search has all its trials.
     """
     if not left(study, search.trials):
         return None
@@ -200,12 +200,16 @@ def run_trial(study: optuna.Study, search: Search, train: Train) -> tuple[int, F
     objective = partial(_objective, search, train, begun)
     try:
         study.optimize(objective, n_trials=1, catch=(RuntimeError,))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _Away) as end:
         for _, trial in begun:
             _retry(None)(study, study.trials[trial.number])
-        raise
+        raise end.__cause__ or end from None
     number, trial = begun[0]
     return number, study.trials[trial.number]
+
+
+class _Away(Exception):
+    """The tracking store is away: no failure of the trial, whose cause Optuna would take for one."""
 
 
 def _objective(search: Search, train: Train, begun: list, trial: optuna.Trial) -> float:
@@ -226,6 +230,8 @@ def _objective(search: Search, train: Train, begun: list, trial: optuna.Trial) -
 
     try:
         score = train(Draw(number, params), stop)
+    except StoreLostError as error:
+        raise _Away from error
     except Exception as error:
         trial.set_user_attr(REASON, " ".join(str(error).split())[:300])
         raise

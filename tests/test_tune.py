@@ -47,7 +47,7 @@ def space(tmp_path):
 @pytest.fixture
 def small(tiny, space, monkeypatch) -> dict:
     """Parameters of a search that takes seconds, in this process."""
-    monkeypatch.setattr("labelreg.study.execute", in_this_process)
+    monkeypatch.setattr("labelreg.executors.execute", in_this_process)
     kept = {name: tiny[name] for name in ("train_file", "model", "model_root", "batch_size", "max_length")}
     return kept | {"method": "ls", "space": space(), "checkpoint_seconds": 0, "heartbeat_seconds": 1}
 
