@@ -85,6 +85,8 @@ def _methods(given: dict[str, Value]) -> list[str]:
     if given["per_method"] and given["cross_check"]:
         raise UserError("cross_check runs one method's settings with all, per_method tunes each: give one of them")
     if not given["per_method"]:
+        if given.get("methods") and not given["cross_check"]:
+            raise UserError("methods is for per_method=true and cross_check=N; one method is method=NAME")
         return [str(given["method"])]
     chosen = given.get("methods") or list(METHODS)
     if len(set(chosen)) < len(chosen):

@@ -199,6 +199,7 @@ def test_a_diverged_trial_is_a_failed_run_and_the_search_goes_on(small, space):
         ({"sampler": "grid"}, ["unknown sampler 'grid'"]),
         ({"reduction_factor": 1}, ["reduction_factor=1: allowed is an integer of at least 2"]),
         ({"per_method": "true", "cross_check": 5}, ["cross_check", "per_method"]),
+        ({"methods": "ls,kd"}, ["methods", "per_method=true", "cross_check=N"]),
         ({"per_method": "true", "methods": "ls,ls"}, ["methods=ls,ls", "twice"]),
         ({"recipe": "smoke.yml"}, ["unknown recipe (settings) 'smoke.yml'"]),
     ],
