@@ -1,7 +1,6 @@
 """The page: question, verdicts, pictures, tables and a methods section, in one HTML file without scripts."""
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -161,7 +160,7 @@ def _examples(paired: Paired, evidence: Evidence) -> Section:
     if evidence.predictions is None:
         return replace(section, missing=NO_STORE)
     table, left = examples.bootstrap(paired, evidence.predictions)
-    lines = tuple(f"{number} runs are left out here: {why}." for why, number in _reasons(left))
+    lines = wording.left_out_lines(left)
     if table.empty:
         why = f" ({lines[0].rstrip('.')})" if lines else ""
         return replace(section, missing=f"no pair has predictions that can be read{why}")
@@ -210,10 +209,6 @@ def _table(caption: str, frame: pd.DataFrame) -> Table:
     if len(frame) > MOST_ROWS:
         caption += f" The first {MOST_ROWS} of {len(frame):,} rows."
     return Table(caption, [SHORT.get(name, name.replace("_", " ")) for name in header], rows, numeric)
-
-
-def _reasons(left: pd.DataFrame) -> Sequence[tuple[str, int]]:
-    return list(left["reason"].value_counts().items())
 
 
 def _methods(paired: Paired, judged: pd.DataFrame, evidence: Evidence, design: Design) -> Section:

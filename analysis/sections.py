@@ -11,7 +11,7 @@ from analysis.calibration import Calibration
 from analysis.charts import Line, Panel, Row
 from analysis.pairing import METHODS, Paired
 from analysis.tables import p_text
-from analysis.wording import GLYPHS, label, unit
+from analysis.wording import GLYPHS, label, left_out_lines, unit
 
 EPOCH_METRICS = ("dev/score", "train/loss")  # what learning curves show
 CELL = ["task", "model", "init"]
@@ -203,8 +203,7 @@ def reliability(calibration: Calibration | None) -> Section:
     )
     if calibration is None:
         return replace(section, missing="predictions are in a store, not in a table of scores")
-    left = calibration.left_out["reason"].value_counts()
-    reasons = tuple(f"{number} runs are left out here: {reason}." for reason, number in left.items())
+    reasons = left_out_lines(calibration.left_out)
     if calibration.reliability.empty:
         why = reasons[0].rstrip(".") if reasons else "no paired run"
         return replace(section, missing=f"no run has predictions that can be read ({why})")

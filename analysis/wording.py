@@ -108,6 +108,18 @@ def interaction_headline(table: pd.DataFrame, level: float) -> list[str]:
     ]
 
 
+def left_out_lines(left: pd.DataFrame) -> tuple[str, ...]:
+    """How many runs are left out and why, of frames with a column `reason`; reasons that differ in numbers are one."""
+    kinds = left["reason"].str.replace(r"\b[0-9a-f]{32}\b|\d[\d.,]*", "#", regex=True)
+    lines = []
+    for _, found in left.groupby(kinds, sort=False):
+        first = found["reason"].iloc[0]
+        told = first if found["reason"].nunique() == 1 else f"{first} (the first of them)"
+        verb = "is" if len(found) == 1 else "are"
+        lines.append(f"{_count(len(found), 'run')} {verb} left out here: {told}.")
+    return tuple(lines)
+
+
 def methods_section(paired: Paired, judged: pd.DataFrame, runs: pd.DataFrame, design: Design) -> list[str]:
     """Paragraphs for the methods section of a paper: what was compared, tested, corrected, with what."""
     rows = judged.to_dict("records")
