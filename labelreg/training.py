@@ -160,10 +160,7 @@ def train(
         seconds = time.perf_counter() - started
         if not math.isfinite(train_loss):
             raise DivergedError(f"the loss of epoch {epoch} is {train_loss}: lower lr ({settings['lr']:g})?")
-        dev_logits = predict(model, data.splits["dev"], settings)
-        if not torch.isfinite(dev_logits).all():  # the loss is computed before a step, the weights break after it
-            raise DivergedError(f"the model of epoch {epoch} predicts no finite number: lower lr ({settings['lr']:g})?")
-        dev = score(dev_logits, data.splits["dev"], data.metric)
+        dev_logits, dev = _on_dev(model, data, settings, epoch)
         best = report.best if report else None
         if best is None or dev["score"] > best.dev["score"]:
             best = Point(epoch, dev, dev_logits, snapshot(model))
@@ -177,6 +174,13 @@ def train(
             _keep(keep, model, optimizer, report)
             unsaved = 0.0
         yield report
+
+
+def _on_dev(model: torch.nn.Module, data: PreparedTask, settings: Mapping[str, Value], epoch: int):
+    logits = predict(model, data.splits["dev"], settings)
+    if not torch.isfinite(logits).all():  # the loss is computed before a step, the weights break after it
+        raise DivergedError(f"the model of epoch {epoch} predicts no finite number: lower lr ({settings['lr']:g})?")
+    return logits, score(logits, data.splits["dev"], data.metric)
 
 
 def _keep(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, report: EpochReport) -> None:
