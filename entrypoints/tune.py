@@ -110,7 +110,8 @@ def _name(given: dict[str, Value], space, asked: dict[str, Value]) -> str:
     settings = job.settings_of(given | {name: values[0] for name, values in space.items()})
     where = models.roots(settings)
     if settings.get("teacher_model"):
-        models.checkpoint(str(settings["teacher_model"]), where)
+        name = str(settings["teacher_model"])
+        models.weights_digest(name, models.teacher_init(name), where)
     data = corpus.prepare(settings, where)
     weights = models.weights_digest(str(settings["model"]), str(settings["init"]), where)
     teacher = settings.get("teacher_run_id") or settings.get("teacher_model")

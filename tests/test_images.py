@@ -12,7 +12,7 @@ from pictures import CIFAR, TEST, TRAIN, archive, examples, on_the_hub, own_fold
 from running import call, in_this_process, measured, refused, run_of, runs, succeed
 from sklearn.datasets import load_digits
 
-from labelreg import augment, batching, corpus, models, recipes, study, training
+from labelreg import augment, batching, corpus, executors, models, recipes, training
 from labelreg.errors import UserError
 from labelreg.methods import METHODS
 from labelreg.models import Roots
@@ -381,7 +381,7 @@ def test_kd_finds_its_teacher_and_trains_it_from_scratch(store, settings_file):
 
 
 def test_the_study_of_digits_cut_small(store, monkeypatch):
-    monkeypatch.setattr(study, "execute", in_this_process)
+    monkeypatch.setattr(executors, "execute", in_this_process)
     short = {"image_size": 8, "max_train_examples": 16, "batch_size": 8, "epochs": 1, "models": "shufflenet_v2"}
     ended = succeed("main", recipe="digits", methods="finetune,selfkd", seeds=7, threads=1, **short)
     assert [run.data.params["method"] for run in runs("student")] == ["finetune", "selfkd"]
