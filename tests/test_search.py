@@ -343,7 +343,7 @@ def test_what_is_reported_of_a_search(folder, tmp_path):
         "kd": run(made(folder, trials=12)),
         "finetune": run(made(folder, name="finetune", trials=12, seed=8)),
     }
-    shares = findings.importances(studies["kd"])
+    shares = findings.importances(run(made(folder, name="whole", trials=12, min_resource=9)))
     assert set(shares) == set(SMALL) and shares["lr"] > 0.6 and sum(shares.values()) == pytest.approx(1)
     table = findings.budgets(studies, {"kd": 48, "finetune": 48}).set_index("method")
     assert table["trials"].tolist() == [12, 12] and (table["epochs"] < 48).all() and (table["pruned"] > 0).all()
