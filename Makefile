@@ -24,7 +24,7 @@ demo: setup
 test: setup
 	ruff check .
 	ruff format --check .
-	python -m pytest
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal
 
 ui: setup
 	mlflow ui --no-serve-artifacts --host 127.0.0.1 --port 5000
@@ -33,4 +33,6 @@ bench: setup
 	python -m bench.engine
 	python -m bench.parity
 	python -m bench.study
+	python -m bench.vision
+	python -m bench.verdicts
 	python -m bench.search
