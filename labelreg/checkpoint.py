@@ -89,10 +89,13 @@ def _locked(folder: Path, wait: bool) -> Iterator[bool]:
             continue
         with lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                yield False
-                return
+                if not wait:
+                    yield False
+                    return
+                print("another process trains this run: waiting for it", flush=True)
+                fcntl.flock(lock, fcntl.LOCK_EX)
             except OSError as error:
                 raise UserError(f"cache_root: the file system of {folder} has no locks ({error.strerror})") from None
             if not _in_place(lock, folder / LOCK):  # locked is a file that its owner removed meanwhile

@@ -265,7 +265,7 @@ def settings_file(tmp_path) -> Callable[..., Path]:
     """Writes a settings recipe: default.yaml, and then these rules; `teacher` are those of a teacher."""
 
     def write(teacher: dict | None = None, **rule) -> Path:
-        path = tmp_path / "settings.yaml"
+        path = tmp_path / f"settings{len(list(tmp_path.glob('settings*.yaml')))}.yaml"
         rules = [{"set": rule}] + ([{"when": {"role": "teacher"}, "set": teacher}] if teacher else [])
         path.write_text(json.dumps({"kind": "settings", "extends": "default", "rules": rules}))  # JSON is YAML
         return path

@@ -306,10 +306,11 @@ def test_ctrl_c_and_sigterm(store, tiny, settings_file):
     for folder in folders:
         folder.mkdir()
     taught = tiny | {"recipe": settings_file(teacher=LONG)}
+    another = settings_file(teacher=LONG | {"lr": 1e-3})  # two commands would share one teacher
     again = tiny | {"epochs": 12, "batch_size": 1, "checkpoint_seconds": 0, "method": "ls"}
     commands = [
         python("train_student", **taught, method="kd"),
-        mlflow_run("train_student", **taught | {"method": "akd", "epochs": 2}),
+        mlflow_run("train_student", **taught | {"method": "akd", "epochs": 2, "recipe": another}),
         python("train_student", **again),
     ]
     with contextlib.ExitStack() as stack:
