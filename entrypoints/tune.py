@@ -255,6 +255,9 @@ def work(step, searches, parent: str, experiment: str):
         return job.source(asked) if step.kind == "teacher" else job.run(asked)
 
     def train(draw, stop) -> float:
+        before = _ended_before(own.name, draw)  # its worker died before the search was told
+        if before and (stop(*before[:2]) or before[2] == "complete"):
+            return before[3]
         settings = job.settings_of(step.given | draw.params) | {"resume": "auto"}
         place = f"-{_digest(own.name)}-{draw.number}"
         watched = partial(watch, draw, stop)
@@ -275,6 +278,18 @@ def work(step, searches, parent: str, experiment: str):
         trial.last_step or 0,
         str(reason),
     )
+
+
+def _ended_before(search: str, draw) -> tuple[int, float, str, float] | None:
+    """Of the finished run of this trial: its last epoch and the dev score there, its state, its best dev score."""
+    from labelreg import tracking
+
+    tags = {tracking.KIND: "trial", tracking.STUDY: search, TRIAL: draw.number}
+    for run in tracking.find(" and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())):
+        if all(tracking.same(run.data.params[name], tracking.plain(value)) for name, value in draw.params.items()):
+            scores, held = run.data.metrics, run.data.tags
+            return int(held[EPOCHS]), scores["last/dev/score"], held[STATE], scores["best/dev/score"]
+    return None
 
 
 def watch(draw, stop, run, epochs: Iterator) -> Iterator:

@@ -30,7 +30,7 @@ SILENT_BEATS = 3  # heartbeats that a worker may miss before its trial is taken 
 RETRIES = 10  # a trial that kills its worker each time would otherwise keep the search from ending
 SQLITE_PATIENCE_SECONDS, SERVER_PATIENCE_SECONDS = 60, 10  # for a lock; for an answer
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
-BEGUN, REASON = "begun", "reason"  # user attributes of trials
+BEGUN, REASON, PRUNED = "begun", "reason", "pruned"  # user attributes of trials
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # the caller says what happens, once
 
@@ -225,7 +225,9 @@ def _objective(search: Search, train: Train, begun: list, trial: optuna.Trial) -
         nonlocal pruned
         if epoch not in reported:
             trial.report(score, epoch)
-            pruned = trial.should_prune()
+            if trial.should_prune():
+                trial.set_user_attr(PRUNED, epoch)  # a retry inherits it: the decision stands
+        pruned = trial.user_attrs.get(PRUNED) == epoch
         return pruned
 
     try:

@@ -162,6 +162,27 @@ def test_an_interrupted_search_draws_what_it_would_have_drawn(folder, sampler, t
     assert [t.params for t in run(replace(asked, name="other", seed=8)).trials] != [t.params for t in whole.trials]
 
 
+def test_a_pruning_that_was_decided_stays_decided(folder):
+    asked, killed = made(folder, trials=12), []
+
+    def interrupted(draw, stop):
+        def asking(epoch, score):
+            ends = stop(epoch, score)
+            if ends and not killed:
+                killed.append((draw.number, epoch))
+                raise KeyboardInterrupt  # decided, and Optuna not told
+            return ends
+
+        return train(draw, asking)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(asked, interrupted)
+    study = run(asked, interrupted)
+    ((_, epoch),) = killed
+    (again,) = [trial for trial in search.own(study) if "retry_history" in trial.system_attrs]
+    assert again.state.name == "PRUNED" and again.last_step == epoch
+
+
 def test_pruning_saves_epochs_and_keeps_the_best(folder):
     space = {"lr": [x / 1000 for x in range(1, 101)], "alpha": [0.0]}
     asked = made(folder, space=space, trials=20)

@@ -49,7 +49,13 @@ def small(tiny, space, monkeypatch) -> dict:
     """Parameters of a search that takes seconds, in this process."""
     monkeypatch.setattr("labelreg.executors.execute", in_this_process)
     kept = {name: tiny[name] for name in ("train_file", "model", "model_root", "batch_size", "max_length")}
-    return kept | {"method": "ls", "space": space(), "checkpoint_seconds": 0, "heartbeat_seconds": 1}
+    return kept | {
+        "method": "ls",
+        "space": space(),
+        "checkpoint_seconds": 0,
+        "heartbeat_seconds": 1,
+        "reduction_factor": 2,
+    }
 
 
 def steps_of(run, metric: str) -> list[int]:
@@ -228,7 +234,13 @@ def test_a_mistake_in_the_space_is_one_line_before_anything_starts(small, space,
 @pytest.mark.slow
 def test_a_search_whose_processes_are_killed_goes_on(tiny, space, tmp_path):
     parameters = {name: tiny[name] for name in ("train_file", "model", "model_root", "batch_size", "max_length")}
-    parameters |= {"method": "ls", "space": space(epochs=60, trials=3), "checkpoint_seconds": 0, "heartbeat_seconds": 1}
+    parameters |= {
+        "method": "ls",
+        "space": space(epochs=60, trials=3),
+        "checkpoint_seconds": 0,
+        "heartbeat_seconds": 1,
+        "reduction_factor": 2,
+    }
     parameters |= {"jobs": 1, "min_resource": 61}
     checkpoints = tmp_path / "cache" / "checkpoints"
     with started(python("tune", **parameters), tmp_path) as process:
