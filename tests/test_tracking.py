@@ -326,7 +326,8 @@ def test_ctrl_c_and_sigterm(store, tiny, settings_file):
         ended = [end_of(*both) for both in zip((alone, under, terminated), folders, strict=True)]
     for each in (ended[0], ended[2]):
         assert (each.status, each.err) == (130, "interrupted\n"), each
-    assert ended[1].status == 1 and "Aborted!" in ended[1].err, ended[1]
+    assert ended[1].status == 1, ended[1]
+    assert "Aborted!" in ended[1].err or "failed ===" in ended[1].err, "whichever MLflow sees first: Ctrl-C, its child"
     assert sorted(states("finetune")) == ["KILLED", "KILLED"], "the nested teachers"
     assert states("kd") == states("ls") == ["KILLED"]
     assert states("akd")[0] in ("KILLED", "FAILED"), "mlflow run decides the status of the run that it opened"

@@ -130,7 +130,7 @@ def own_server(isolated, tmp_path, empty_store, monkeypatch) -> Server:
 @pytest.mark.server
 def test_a_server_that_goes_away_costs_nothing(own_server, tiny_file, tiny_models, settings_file, tmp_path):
     """A study loses its server for good, ends as interrupted, goes on; then loses it for a while."""
-    epochs = 150
+    epochs = 300
     settings = settings_file(lr=1e-3, batch_size=8, epochs=epochs)
     lists = {"models": "bert-small", "inits": "pretrained", "methods": "finetune,ls", "seeds": 1}
     given = {"train_file": tiny_file, "model_root": tiny_models, "max_length": 32, "settings": settings, "jobs": 2}
@@ -157,7 +157,7 @@ def test_a_server_that_goes_away_costs_nothing(own_server, tiny_file, tiny_model
             arrived = sum(own_server.epochs())
             process = stack.enter_context(started(command, work, **environment))
             wait_for(lambda: sum(own_server.epochs()) > arrived, "an epoch after the interruption", process)
-        wait_for(lambda: len(list(waiting.glob("*.jsonl"))) >= 2, "metrics that wait on disk", process)
+        wait_for(lambda: list(waiting.glob("*.jsonl")), "metrics that wait on disk", process)  # one run may have ended
         stack.enter_context(own_server.up())
         found = ended(process, work)
         assert found.status == 0, found
