@@ -86,7 +86,7 @@ def resolve_precision(precision: str) -> str:
 
 
 def resolve_compile(wanted: str, steps: int) -> str:
-    """`auto` compiles on a GPU, for runs long enough to pay for it; on a CPU it did not pay (docs/choices.md)."""
+    """`auto` compiles on a GPU, for runs long enough to pay for it; not on a CPU (docs/choices.md)."""
     if wanted == "on" and device().type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):
         raise UserError("compile=on needs a C++ compiler on a CPU; there is none on PATH")
     if wanted != "auto":
