@@ -248,6 +248,20 @@ def follows(plans: Sequence[Mapping], paired, judged, metric, margin: float, lev
     return said
 
 
+def mark_tuned(judged, plans: Sequence[Mapping]):
+    """The frame of `tables.judge`, with the mark of allow_tuned_seeds on the verdicts that it concerns.
+
+    `plans` as for `follows`; each has tuned, the seeds that its study's settings were tuned on.
+    """
+    tuned = {seed for plan in plans for seed in plan["tuned"]}
+    marks = [", ".join(str(seed) for seed in sorted(tuned & set(seeds))) for seeds in judged["seeds"]]
+    judged["reason"] = [
+        f"{reason}; tuned on seeds of this comparison ({mark})" if mark else reason
+        for reason, mark in zip(judged["reason"], marks, strict=True)
+    ]
+    return judged
+
+
 def compare_plan(plan: dict, judged, metric: str | None, margin: float, level: float, looks: Sequence[int]) -> list:
     """Where what is reported departs from the logged plan, a sentence each; empty where it follows it.
 

@@ -6,7 +6,7 @@ import pandas as pd
 
 from analysis import design as rules
 from analysis import pairing
-from labelreg import tracking
+from labelreg import records
 from labelreg.study import Step
 
 REFERENCE = "finetune"
@@ -17,7 +17,7 @@ def frame(done: Mapping[str, str]) -> pd.DataFrame:
     """The runs of a study (run ids by step) as MLflow gives them; a reused one may be of another experiment."""
     ids = list(done.values())
     parts = [", ".join(map(repr, ids[i : i + FEW])) for i in range(0, len(ids), FEW)] or ["''"]
-    return pd.concat([tracking.frame(None, f"attributes.run_id IN ({part})") for part in parts], ignore_index=True)
+    return pd.concat([records.frame(None, f"attributes.run_id IN ({part})") for part in parts], ignore_index=True)
 
 
 def until_decided(steps: Sequence[Step], plan: dict, carry_out: Callable[[list[Step]], Mapping[str, str]]) -> None:

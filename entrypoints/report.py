@@ -5,11 +5,10 @@ import tempfile
 from pathlib import Path
 
 from entrypoints.command import command
-from labelreg.errors import UserError
+from entrypoints.scores import runs_of
 from labelreg.parameters import ENTRY_POINTS, Value
 
 PAGE = "report.html"
-STORE = ("experiment", "study", "where")
 
 
 def main(given: dict[str, Value]) -> None:
@@ -18,7 +17,7 @@ def main(given: dict[str, Value]) -> None:
     from labelreg import tracking
 
     tracking.connect()
-    html = _from_table(given) if given.get("csv") else _from_store(given)
+    html = _page(*runs_of(given), given)
     if html is None:
         print(HOW_TO_BEGIN, flush=True)
         return
@@ -32,51 +31,27 @@ def main(given: dict[str, Value]) -> None:
     print(f"{PAGE}: {len(html.encode()) / 1e6:.2f} MB, artifact of run {run.run_id}", flush=True)
 
 
-def _from_table(given: dict[str, Value]) -> str | None:
-    from analysis import reading
-
-    path = Path(str(given["csv"]))
-    if clash := [name for name in STORE if name in given]:
-        raise UserError(f"csv={path} and {clash[0]}={given[clash[0]]}: a table has no {clash[0]}")
-    runs, unused = reading.scores_table(path, given.get("metric"))
-    if unused:
-        print(f"columns that are not used: {', '.join(unused)}", flush=True)
-    return _page(runs, f"scores of {path.name}", given, given.get("metric") or reading.SCORE)
-
-
-def _from_store(given: dict[str, Value]) -> str | None:
-    from analysis import reading
-    from labelreg import tracking
-
-    experiment = tracking.experiment_id(given.get("experiment"))
-    runs = tracking.frame(experiment, given.get("where"))
-    source = f"experiment {tracking.experiment_name(experiment)}"
-    if given.get("study"):
-        runs, source = reading.study_runs(runs, str(given["study"])), f"study {given['study']}, {source}"
-    return _page(runs, source, given, given.get("metric"))
-
-
-def _page(runs, source: str, given: dict[str, Value], metric: Value) -> str | None:
+def _page(runs, source: str, metric: Value, given: dict[str, Value]) -> str | None:
     """The page, or None where no run has a score."""
     from analysis import pairing, report, tables
-    from analysis.design import follows
+    from analysis.design import follows, mark_tuned
     from entrypoints.significance import plans_of
-    from labelreg import tracking
+    from labelreg import records, tracking
 
     stored = not given.get("csv")
     rule = given["margin"], given["level"]
     looks, zeros = given.get("looks") or [], str(given["zeros"])
     paired = pairing.pair(runs, str(given["reference"]), metric)
-    plans = plans_of(runs, tracking) if stored else []
+    plans = plans_of(runs) if stored else []
     order = plans[0]["plan"]["seeds"] if plans else pairing.seed_order(runs)
-    judged = tables.judge(paired, *rule, zeros, looks, order)
+    judged = mark_tuned(tables.judge(paired, *rule, zeros, looks, order), plans)
     if paired.runs.empty:
         return None
     evidence = report.Evidence(runs)
     if stored:
         plan = follows(plans, paired, judged, metric, *rule, looks) if len(judged) else []
-        histories = tracking.histories(list(paired.runs["run_id"]), report.EPOCH_METRICS)
-        evidence = report.Evidence(runs, histories, tracking.predictions(runs), tuple(plan))
+        histories = records.histories(list(paired.runs["run_id"]), report.EPOCH_METRICS)
+        evidence = report.Evidence(runs, histories, records.predictions(runs), tuple(plan))
     told = [name for name in ENTRY_POINTS["report"] if name in given and name != "output_dir"]
     repeat = tuple((name, tracking.plain(given[name])) for name in told)
     return report.page(paired, judged, evidence, report.Design(source, *rule, zeros, tuple(looks), repeat))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from entrypoints.command import command
-from labelreg.errors import UserError
+from entrypoints.scores import STORE, runs_of
 from labelreg.parameters import Value
 
 HOW_TO_BEGIN = """nothing to compare yet: it takes runs of finetune and of another method with the same seeds, e.g.
@@ -15,7 +15,6 @@ or a whole study: mlflow run ."""
 HOW_TO_BEGIN_A_TABLE = """nothing to compare yet: it takes rows of finetune and of another method with the same seeds;
 a baseline of another name is given by reference=NAME"""
 RULE = ("metric", "reference", "margin", "level", "zeros", "looks")
-STORE = ("experiment", "study", "where")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,39 +31,31 @@ class Answer:
 
 def main(given: dict[str, Value]) -> None:
     """Compare the runs of an experiment, or the scores of a table; print, and log the files."""
-    from analysis import reading
-    from labelreg import tracking
+    from labelreg import records, tracking
 
     tracking.connect()
     rule = {name: given[name] for name in RULE if name in given}
     source = {name: given[name] for name in (*STORE, "csv") if name in given}
+    runs, _, metric = runs_of(given)
     if "csv" in given:
-        if clash := [name for name in STORE if name in given]:
-            raise UserError(f"csv={given['csv']} and {clash[0]}={given[clash[0]]}: a table has no {clash[0]}")
-        runs, unused = reading.scores_table(str(given["csv"]), given.get("metric"))
-        if unused:
-            print(f"columns that are not used: {', '.join(unused)}", flush=True)
-        found = answer(runs, **rule | {"metric": given.get("metric") or reading.SCORE})
+        found = answer(runs, **rule | {"metric": metric})
     else:
-        runs = tracking.frame(tracking.experiment_id(given.get("experiment")), given.get("where"))
-        if "study" in given:
-            runs = reading.study_runs(runs, str(given["study"]))
-        found = answer(runs, plans=plans_of(runs, tracking), examples=str(given.get("examples", "auto")), **rule)
+        found = answer(runs, plans=plans_of(runs), examples=str(given.get("examples", "auto")), **rule)
     found.parameters.update(source)
     with tracking.open_run("significance", "significance") as run:
         run.params(rule | source)
         publish(found, run, given.get("output_dir"))
         if "csv" not in given:
-            tracking.summarise(found.summaries, found.parents, run, str(given.get("where", "")))
+            records.summarise(found.summaries, found.parents, run, str(given.get("where", "")))
 
 
 def report(runs, run, output_dir: str | None = None, **rule) -> None:
     """Print scores, comparisons and verdicts of a frame of runs; log them as artifacts of `run`, a study's."""
-    from labelreg import tracking
+    from labelreg import records
 
-    found = answer(runs, plans=plans_of(runs, tracking, run.run_id), examples="auto", **rule)
+    found = answer(runs, plans=plans_of(runs, run.run_id), examples="auto", **rule)
     publish(found, run, output_dir)
-    tracking.summarise(found.summaries, found.parents, run)
+    records.summarise(found.summaries, found.parents, run)
 
 
 def answer(
@@ -76,21 +67,18 @@ def answer(
     zeros: str = "wilcox",
     looks: list[int] | None = None,
     plans: list[dict] | None = None,
-    note: str = "",
     examples: str = "false",
 ) -> Answer:
-    """The answer on a frame of runs. `plans`: those of its studies, as `tracking.plans` reads them. `note` marks each
-    verdict. `examples`: whether predictions are read from the store, auto being for up to further.MOST_RUNS runs."""
+    """The answer on a frame of runs. `plans`: those of its studies, as `records.plans` reads them. `examples`: whether
+    predictions are read from the store, auto being for up to further.MOST_RUNS runs."""
     from analysis import answer as parts
     from analysis import pairing, tables
-    from analysis.design import follows
+    from analysis.design import follows, mark_tuned
 
     looks = looks or []
     paired = pairing.pair(runs, reference, metric)
     order = plans[0]["plan"]["seeds"] if plans else pairing.seed_order(runs)
-    judged = tables.judge(paired, margin, level, zeros, looks, order)
-    if note:
-        judged["reason"] = [f"{reason}; {note}" for reason in judged["reason"]]
+    judged = mark_tuned(tables.judge(paired, margin, level, zeros, looks, order), plans or [])
     sections = parts.first_sections(paired, judged, level, looks)
     plan = [] if plans is None or judged.empty else follows(plans, paired, judged, metric, margin, level, looks)
     sections += _further(runs, paired, examples, level) if len(judged) else []
@@ -104,12 +92,12 @@ def answer(
 def _further(runs, paired, examples: str, level: float) -> list:
     """The sections beside the comparisons; predictions are read where `examples` and the number of runs let them be."""
     from analysis import further
-    from labelreg import tracking
+    from labelreg import records
 
     ids = further.compared(paired)
     if examples == "auto" and len(ids) > further.MOST_RUNS:
         return [further.not_read(paired), *further.sections(paired, runs, None, level)]
-    predictions = tracking.predictions(runs, ids) if examples != "false" else None
+    predictions = records.predictions(runs, ids) if examples != "false" else None
     return further.sections(paired, runs, predictions, level)
 
 
@@ -135,11 +123,13 @@ def publish(found: Answer, run, output_dir: str | None) -> None:
         run.folder(Path(folder))
 
 
-def plans_of(runs, tracking, *studies: str) -> list[dict]:
+def plans_of(runs, *studies: str) -> list[dict]:
     """The logged plans of the studies that these runs come from."""
+    from labelreg import records, tracking
+
     names, above = (runs.get(f"tags.{tag}") for tag in (tracking.STUDY, tracking.PARENT))
     named = set() if names is None else set(names.dropna())
-    return tracking.plans(named, {*studies, *(() if above is None else above.dropna())})
+    return records.plans(named, {*studies, *(() if above is None else above.dropna())})
 
 
 if __name__ == "__main__":

@@ -147,11 +147,6 @@ def _families(plan: dict) -> dict[tuple, int]:
     return found
 
 
-def _note(design: Design) -> str:
-    """What marks the verdicts on seeds that the settings were tuned on."""
-    return f"tuned on seeds of this comparison ({', '.join(map(str, design.tuned))})" if design.tuned else ""
-
-
 # The plan
 
 
@@ -238,7 +233,7 @@ def _run(design: Design) -> None:
         else:
             work.carry_out(design.steps)
         rule = {name: design.plan[name] for name in ("margin", "level", "looks")}
-        significance.report(looks.frame(work.done), run, note=_note(design), **rule)
+        significance.report(looks.frame(work.done), run, **rule)
         if work.failed:
             raise IncompleteError(_what_failed(work.failed, len(design.steps)))
 
@@ -257,7 +252,7 @@ def _opened(design: Design) -> Iterator:
             if before:
                 print(f"going on with the study that was interrupted (run {before})", flush=True)
             if design.tuned:
-                run.tags({"labelreg.tuned_seeds": ",".join(map(str, design.tuned))})
+                run.tags({tracking.TUNED: ",".join(map(str, design.tuned))})
             yield run
         claim.forget()
 

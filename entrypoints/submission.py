@@ -25,11 +25,11 @@ DEFAULT_FOLDER = "submissions"
 
 def main(given: dict[str, Value]) -> None:
     """Write the zips, or bring the server's scores back."""
-    from labelreg import tracking
+    from labelreg import records, tracking
     from labelreg.errors import UserError
 
     tracking.connect()
-    runs = tracking.frame(tracking.experiment_id(given.get("experiment")), given.get("where"))
+    runs = records.frame(tracking.experiment_id(given.get("experiment")), given.get("where"))
     glue = _glue_students(runs)
     if given.get("scores"):
         _bring_back(glue, Path(str(given["scores"])))

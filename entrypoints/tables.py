@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 from entrypoints.command import command
+from entrypoints.scores import STORE, runs_of
 from labelreg.parameters import Value
 
 HOW_TO_BEGIN = """no runs to show yet: a table takes runs of one task and model, e.g.
@@ -12,16 +13,16 @@ or a whole study: mlflow run ."""
 
 
 def main(given: dict[str, Value]) -> None:
-    """Make the tables and figures of an experiment's runs; print, log, and write them into output_dir."""
+    """Make the tables and figures of runs or of a table of scores; print, log, and write them into output_dir."""
     from analysis import pairing, paper_tables, typeset
     from labelreg import tracking
 
     tracking.connect()
-    runs = _runs(given)
-    paired = pairing.pair(runs)
+    runs, _, metric = runs_of(given)
+    paired = pairing.pair(runs, metric=metric)
     made = paper_tables.tables(runs, paired, str(given["zeros"]))
     with tracking.open_run("report", "tables") as run:
-        run.params({name: given.get(name) for name in ("experiment", "study", "where", "zeros")})
+        run.params({name: given.get(name) for name in (*STORE, "zeros", "csv")})
         if made.cells.empty:
             print(HOW_TO_BEGIN, flush=True)
             return
@@ -33,15 +34,6 @@ def main(given: dict[str, Value]) -> None:
             for target in [Path(folder), *([Path(str(given["output_dir"]))] if given.get("output_dir") else [])]:
                 _write(target, made, figures)
             run.folder(Path(folder))
-
-
-def _runs(given: dict[str, Value]):
-    from labelreg import tracking
-
-    where = given.get("where")
-    if given.get("study"):
-        where = " and ".join(filter(None, [f"tags.`{tracking.STUDY}` = '{given['study']}'", where]))
-    return tracking.frame(tracking.experiment_id(given.get("experiment")), where)
 
 
 def _figures(scores, made) -> dict:

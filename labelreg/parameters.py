@@ -193,7 +193,7 @@ ENTRY_POINTS: dict[str, tuple[str, ...]] = {
         "experiment study where metric reference margin level zeros looks examples csv output_dir".split()
     ),
     "report": tuple("experiment study where metric reference margin level zeros looks csv output_dir".split()),
-    "tables": ("experiment", "study", "where", "zeros", "output_dir"),
+    "tables": ("experiment", "study", "where", "zeros", "csv", "output_dir"),
     "audit": ("csv", "n"),
     "tune": tuple(
         f"{_RUN} checkpoint_seconds space trials storage sampler min_resource reduction_factor min_early_stopping_rate "

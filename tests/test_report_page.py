@@ -99,7 +99,7 @@ def test_no_runs_are_an_answer_and_mistakes_are_told(store):
 
 
 def test_histories_are_whole_and_of_a_step_the_newest(store):
-    from labelreg import tracking
+    from labelreg import records
 
     client, ids = mlflow.MlflowClient(), []
     for run in range(3):
@@ -108,9 +108,9 @@ def test_histories_are_whole_and_of_a_step_the_newest(store):
             client.log_metric(ids[-1], "dev/score", 10 * run + step, timestamp=step, step=step)
     client.log_metric(ids[0], "dev/score", 99.0, timestamp=7, step=2)
     client.log_metric(ids[0], "train/loss", 5.0, timestamp=7, step=1)
-    found = tracking.histories(ids[:2], ["dev/score"])
+    found = records.histories(ids[:2], ["dev/score"])
     assert sorted(found.itertuples(index=False, name=None)) == sorted(
         [(ids[0], "dev/score", 1, 1.0), (ids[0], "dev/score", 2, 99.0), (ids[1], "dev/score", 1, 11.0)]
         + [(ids[1], "dev/score", 2, 12.0)]
     )
-    assert tracking.histories([], ["dev/score"]).empty
+    assert records.histories([], ["dev/score"]).empty

@@ -47,6 +47,7 @@ def test_tables_of_a_store(store, tmp_path):
     assert ls["split"].tolist() == ["dev", "test"] and ls["n"].tolist() == [2, 0]
     assert ls["difference"].tolist()[0] == pytest.approx(61.538 - 60.46, abs=0.001)
     narrow = succeed("tables", study="mine").out
+    refused(call("tables", study="mime"), "study", "mine")
     assert "Table 1" in narrow and "my/model" not in narrow
     assert "Table 1" not in succeed("tables", where="params.task = 'a task'").out
 
@@ -65,6 +66,17 @@ def test_glue_test_scores_come_back_from_the_server(store, tmp_path):
     ended = succeed("tables", output_dir=tmp_path / "after")
     assert "Table 1: DistilRoBERTa on GLUE (test, n = 2)" in ended.out and "51.50 ± 0.71" in ended.out
     assert "no test scores" not in (tmp_path / "after" / "figure1-distilroberta.svg").read_text()
+
+
+def test_tables_of_a_table_of_scores(store, tmp_path):
+    rows = [f"cifar100,resnet18,random,{method},{seed},{70 + seed}" for method in ("finetune", "ls") for seed in (1, 2)]
+    path = tmp_path / "scores.csv"
+    path.write_text("\n".join(["task,model,init,method,seed,score", *rows]))
+    ended = succeed("tables", csv=path, output_dir=tmp_path / "out")
+    assert "Table 6: ResNet18 on CIFAR100 (n = 2)" in ended.out and "71.50 ± 0.71" in ended.out
+    assert runs("report")[0].data.params["csv"] == str(path)
+    refused(call("tables", csv=path, study="mine"), "csv=", "study=mine")
+    refused(call("tables", csv=tmp_path / "none.csv"), "no such file")
 
 
 def test_no_runs_is_an_answer_and_unknown_names_are_mistakes(store):

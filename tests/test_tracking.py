@@ -16,7 +16,7 @@ import pytest
 from running import ROOT, artifacts, call, finish, mlflow_run, python, runs, started, succeed, together, wait_for
 from running import ended as end_of
 
-from labelreg import tracking
+from labelreg import records, tracking
 
 pytest_plugins = ["running"]
 
@@ -390,19 +390,19 @@ def with_predictions(test_scores: list, folder: Path) -> pd.DataFrame:
                 table = pd.DataFrame({"idx": range(len(scores)), "label": 0, "p_0": scores})
                 table.to_parquet(folder / str(number) / "predictions" / "test.parquet", index=False)
                 run.folder(folder / str(number))
-    return tracking.frame(tracking.current_experiment()).iloc[::-1].reset_index(drop=True)
+    return records.frame(tracking.current_experiment()).iloc[::-1].reset_index(drop=True)
 
 
 def test_predictions_of_a_local_store_are_read_in_place(store, tmp_path):
     runs = with_predictions([[0.5, 0.25], None], tmp_path / "own")
-    read = tracking.predictions(runs, list(runs["run_id"]))
+    read = records.predictions(runs, list(runs["run_id"]))
     assert read(runs["run_id"][0], "test")["p_0"].tolist() == [0.5, 0.25]
     assert read(runs["run_id"][0], "dev") is None and read(runs["run_id"][1], "test") is None
     place = next(tmp_path.glob(f"mlruns/**/{runs['run_id'][0]}/artifacts/predictions/test.parquet"))
     place.write_bytes(b"no parquet")
     with pytest.raises((OSError, ValueError)):  # what analysis.predictions takes for a damaged file
         read(runs["run_id"][0], "test")
-    assert tracking.predictions(runs.iloc[:0])  # an empty store
+    assert records.predictions(runs.iloc[:0])  # an empty store
 
 
 @pytest.mark.server
@@ -416,7 +416,7 @@ def test_predictions_of_a_server_are_downloaded_once(served, tmp_path, monkeypat
         return download(run_id, path, target)
 
     monkeypatch.setattr(tracking, "download", counted)
-    read = tracking.predictions(runs, [one, without])
+    read = records.predictions(runs, [one, without])
     assert sorted(asked) == sorted([one, without])
     for _ in range(2):
         assert read(one, "test")["p_0"].tolist() == [0.5] and read(one, "dev") is None

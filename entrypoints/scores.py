@@ -1,0 +1,34 @@
+"""Where `significance`, `report` and `tables` find their runs: an experiment, a study of it, or a table of scores."""
+
+from pathlib import Path
+
+from labelreg.errors import UserError
+from labelreg.parameters import Value
+
+STORE = ("experiment", "study", "where")
+
+
+def runs_of(given: dict[str, Value]):
+    """The runs (a DataFrame), words that say where they come from, and the metric to compare (None: the default).
+
+    Raises:
+        UserError: csv beside what names runs of a store; an experiment that does not exist.
+        AnalysisError: a table that cannot be read, a study without runs.
+    """
+    from analysis import reading
+    from labelreg import records, tracking
+
+    if given.get("csv"):
+        path = Path(str(given["csv"]))
+        if clash := [name for name in STORE if name in given]:
+            raise UserError(f"csv={path} and {clash[0]}={given[clash[0]]}: a table has no {clash[0]}")
+        runs, unused = reading.scores_table(path, given.get("metric"))
+        if unused:
+            print(f"columns that are not used: {', '.join(unused)}", flush=True)
+        return runs, f"scores of {path.name}", given.get("metric") or reading.SCORE
+    experiment = tracking.experiment_id(given.get("experiment"))
+    runs = records.frame(experiment, given.get("where"))
+    source = f"experiment {tracking.experiment_name(experiment)}"
+    if given.get("study"):
+        runs, source = reading.study_runs(runs, str(given["study"])), f"study {given['study']}, {source}"
+    return runs, source, given.get("metric")
