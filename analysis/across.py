@@ -214,7 +214,8 @@ def _random_effects(found: dict) -> tuple:
 
     mean, variance = (np.array([values[task] for task in used]) for values in (means, variances))
     unit = np.sqrt(variance.mean())  # its stopping rule is absolute, made for effects of about 1
-    result = combine_effects(mean / unit, variance / unit**2, method_re="iterated", use_t=True)
+    with np.errstate(divide="ignore"):  # of its I^2, which is not used, where the means are equal
+        result = combine_effects(mean / unit, variance / unit**2, method_re="iterated", use_t=True)
     low, high = result.conf_int()[1] * unit
     tau = math.sqrt(max(float(result.tau2), 0)) * unit
     return float(result.mean_effect_re * unit), float(low), float(high), float(tau), len(used), note

@@ -11,6 +11,7 @@ import torch
 from pictures import CIFAR, TEST, TRAIN, archive, examples, on_the_hub, own_folder, packed
 from running import call, in_this_process, measured, refused, run_of, runs, succeed
 from sklearn.datasets import load_digits
+from torchvision.models import get_model
 
 from labelreg import augment, batching, corpus, executors, models, recipes, training
 from labelreg.errors import UserError
@@ -378,6 +379,24 @@ def test_kd_finds_its_teacher_and_trains_it_from_scratch(store, settings_file):
     assert "training it first" not in second.out
     assert run_of(first).data.params["teacher_run_id"] == run_of(second).data.params["teacher_run_id"]
     assert run_of(first).data.params["teacher_model"] == "resnet18"
+
+
+def test_table_6_cut_small(store, tmp_path, monkeypatch):
+    """Both initialisations, the pre-trained one from a file such as torchvision publishes, up to the printed table."""
+    monkeypatch.setattr(executors, "execute", in_this_process)
+    archive(tmp_path / "data", "cifar100")
+    (tmp_path / "weights").mkdir()
+    torch.save(get_model("resnet18", weights=None).state_dict(), tmp_path / "weights" / "resnet18-f37072fd.pth")
+    given = {"data_root": tmp_path / "data", "model_root": tmp_path / "weights", "threads": 1}
+    short = {"methods": "finetune,ls", "seeds": "1,2", "image_size": 8, "max_train_examples": 100, "epochs": 1}
+    ended = succeed("main", recipe="table6", **given, **short)
+    assert "ls vs finetune (cifar100, resnet18, pretrained" in ended.out
+    assert "ls vs finetune (cifar100, resnet18, random" in ended.out
+    assert {run.data.params["init"] for run in runs("student")} == {"pretrained", "random"} and len(
+        runs("student")
+    ) == 8
+    said = succeed("tables").out
+    assert "Table 6: ResNet18 on CIFAR100 (n = 2)" in said and "77.04" in said and "78.17" in said
 
 
 def test_the_study_of_digits_cut_small(store, monkeypatch):

@@ -23,6 +23,7 @@ from running import (
     wait_for,
 )
 
+from entrypoints import job
 from labelreg import checkpoint, metrics, search
 
 pytest_plugins = ["running"]
@@ -148,6 +149,24 @@ def test_an_interrupted_search_goes_on_with_the_same_command(small, tmp_path, mo
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/straight.db")
     succeed("tune", **small)
     assert found == curves()
+
+
+def test_a_trial_whose_worker_died_after_its_run_is_not_trained_twice(small, monkeypatch):
+    whole = job.run
+
+    def dying(asked):
+        whole(asked)
+        raise KeyboardInterrupt  # before the search is told
+
+    with monkeypatch.context() as patched:
+        patched.setattr(job, "run", dying)
+        assert call("tune", **small).status == 130
+    (before,) = runs("trial")
+    assert before.info.status == "FINISHED"
+    held = curves()["0"]
+    succeed("tune", **small)
+    assert len(runs("trial")) == TRIALS and curves()["0"] == held
+    assert before.info.run_id in {run.info.run_id for run in runs("trial")}
 
 
 def test_more_trials_are_added_to_a_search(small):

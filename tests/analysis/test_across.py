@@ -194,6 +194,13 @@ def test_tasks_without_spread_have_no_weight():
     assert row["note"] in across_lines(friedman(study({})), table)[0]
 
 
+def test_equal_effects_have_no_spread_between_tasks():
+    scores = {("finetune", "t0"): [70, 71, 70], ("ls", "t0"): [71, 73, 71]}
+    both = {(task, "pretrained", method): values for (method, _), values in scores.items() for task in ("t0", "t1")}
+    (row,) = against_reference(study(both)).to_dict("records")
+    assert row["tau"] == 0 and row["effect"] == pytest.approx(4 / 3) and row["effect_low"] < 0
+
+
 def test_several_settings_are_several_methods():
     rows = [run(m, s, 70 + s, task=t) for t in ("t0", "t1") for m in ("finetune", "kd") for s in range(3)]
     rows += [
