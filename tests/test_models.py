@@ -90,6 +90,7 @@ def test_teachers_are_the_papers():
     for name, expected in {**mistakes, "minilm-31": "unknown model 'minilm-31'; did you mean 'minilm-3l'"}.items():
         with pytest.raises(UserError, match=expected):
             models.teacher_of(name, "cola")
+    assert [models.teacher_of("resnet18", task) for task in ("cifar100", "digits")] == ["resnet50", "resnet18"]
 
 
 def test_a_hub_id_and_a_folder_are_names_too(load, tiny_models):
