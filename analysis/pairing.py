@@ -25,7 +25,7 @@ OWN = ("alpha", "tau", "a", "tfreg_target", "phase1_epochs", "teacher_model")
 TEST, DEV = "best/test/score", "best/dev/score"
 METHODS = ("finetune", "ls", "tfreg", "selfkd", "kd", "akd")  # order of rows; others follow by name
 LOWER_IS_BETTER = {"nll", "ece", "brier", "loss", "seconds", "mb"}
-LEFT_OUT = ["run_id", "task", "model", "init", "method", "seed", "reason"]
+LEFT_OUT = ["run_id", "task", "model", "init", "method", "seed", "family", "reason"]
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,15 @@ def pair(runs: pd.DataFrame, reference: str = "finetune", metric: str | None = N
         raise unknown("metric", metric, sorted(metrics))
     usable = _scored(_finished(students, left), metrics, metric, left)
     usable = _newest(usable, left)
-    comparisons = _compare(_matched(usable, reference, left), reference)
+    pairs = _matched(usable, reference, left)
+    comparisons = _compare(pairs, reference)
+    compared = defaultdict(dict)
+    for c, run in zip(comparisons, _first_runs(comparisons, pairs), strict=True):
+        compared[run.cell].setdefault(run.protocol, c.family)
     left.sort(key=lambda item: item[0].row)
-    rows = [(run.run_id, *run.cell, run.method, run.seed, reason) for run, reason in left]
+    rows = [
+        (run.run_id, *run.cell, run.method, run.seed, _family(run, compared[run.cell]), reason) for run, reason in left
+    ]
     return Paired(reference, comparisons, pd.DataFrame(rows, columns=LEFT_OUT), _table(usable))
 
 
@@ -343,6 +349,22 @@ def _compare(pairs: list[tuple[_Run, _Run]], reference: str) -> tuple[Comparison
         told = _setting(setting, found[0][1].shared, settings[cell, protocol, method], reference)
         comparisons.append(_comparison(found, family, "; ".join(filter(None, [family, told])), reference))
     return tuple(comparisons)
+
+
+def _first_runs(comparisons: tuple[Comparison, ...], pairs: list[tuple[_Run, _Run]]) -> list[_Run]:
+    by_id = {run.run_id: run for run, _ in pairs}
+    return [by_id[c.run_ids[0]] for c in comparisons]
+
+
+def _family(run: _Run, compared: dict[tuple, str]) -> str:
+    """The family that a run without a pair would have been of; `compared`: those of its cell, by protocol.
+
+    What a run that did not end has not logged yet (a value, or what `auto` came to) fits every protocol.
+    """
+    for protocol, family in compared.items():
+        if all(mine in (theirs, None, "auto") for mine, theirs in zip(run.protocol, protocol, strict=True)):
+            return family
+    return _describe(PROTOCOL, run.protocol, [*compared, run.protocol], "=")
 
 
 def _comparison(found: list[tuple[_Run, _Run]], family: str, setting: str, reference: str) -> Comparison:

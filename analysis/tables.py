@@ -68,26 +68,43 @@ def judge(
 
 
 def _judge_at_looks(paired: Paired, members: list[Comparison], rule: tuple, order: Sequence):
-    """The members of a family cut to the seeds of their look, and their decisions."""
-    cell = (members[0].task, members[0].model, members[0].init)
-    lost = defaultdict(set)  # seeds that were run without giving a pair
+    """The members of a family cut to the seeds of their look, and their decisions.
+
+    A look waits for the runs of its seeds that are not through, whichever member's they are, and never takes later
+    seeds in their place.
+    """
+    place = (members[0].task, members[0].model, members[0].init, members[0].family)
+    lost, running = defaultdict(set), defaultdict(set)  # by method, seeds that were run without giving a pair
     for run in paired.left_out.itertuples():
-        if (run.task, run.model, run.init) == cell and run.reason != "running" and not pd.isna(run.seed):
-            lost[run.method].add(run.seed)
+        if (run.task, run.model, run.init, run.family) == place and not pd.isna(run.seed):
+            (running if run.reason == "running" else lost)[run.method].add(run.seed)
+    pending = set().union(*((running[c.method] | running[c.reference]) - set(c.seeds) for c in members))
     own = [{*c.seeds, *lost[c.method]} for c in members]
-    tried = set().union(*own)
+    tried = pending.union(*own)
     seeds = [seed for seed in order if seed in tried]
     seeds += sorted(tried - set(seeds), key=lambda seed: (isinstance(seed, str), seed))
+    waits = [seed for seed in seeds if seed in pending]
+    end = seeds.index(waits[0]) if waits else len(seeds)
 
     def sample(c: Comparison, mine: set) -> list:
         given = dict(zip(c.seeds, c.differences, strict=True))
         last = max(i for i, seed in enumerate(seeds) if seed in mine)
-        return [given.get(seed) for seed in seeds[: last + 1]]
+        return [given.get(seed) for seed in seeds[: min(last + 1, end)]]
 
     samples = {i: sample(c, mine) for i, (c, mine) in enumerate(zip(members, own, strict=True))}
     found = at_looks(samples, *rule)
-    cut = [_first(c, seeds[: found[i].look]) if found[i].look else c for i, c in enumerate(members)]
-    return cut, found
+    cut = [_first(c, seeds[: found[i].look or len(samples[i])]) for i, c in enumerate(members)]
+    return cut, {i: _waiting(d, waits, members[i]) for i, d in found.items()}
+
+
+def _waiting(decision: Decision, pending: list, c: Comparison) -> Decision:
+    """The decision on `c`, with the seed that the next look waits for in its reason."""
+    verdict = decision.verdict
+    if not pending or verdict.word != "undecided":
+        return decision
+    behind = len(c.seeds) - verdict.test.n
+    reason = f"{verdict.reason}; seed {pending[0]} still runs{f', pairs behind it: {behind}' if behind else ''}"
+    return replace(decision, verdict=replace(verdict, reason=reason))
 
 
 def _first(c: Comparison, seeds: list) -> Comparison:
