@@ -24,7 +24,10 @@ SHARED = ("lr", "batch_size", "weight_decay", "warmup_ratio", "momentum", "lr_mi
 OWN = ("alpha", "tau", "a", "tfreg_target", "phase1_epochs", "teacher_model")
 TEST, DEV = "best/test/score", "best/dev/score"
 METHODS = ("finetune", "ls", "tfreg", "selfkd", "kd", "akd")  # order of rows; others follow by name
-LOWER_IS_BETTER = {"nll", "ece", "brier", "loss", "seconds", "mb"}
+LOWER_IS_BETTER = set(
+    "nll ece ace mce brier loss losses logloss xent entropy crossentropy deviance perplexity ppl bpc bpb "
+    "error errors err mse rmse mae mape wer cer ter eer fpr fnr seconds latency mb".split()
+)
 LEFT_OUT = ["run_id", "task", "model", "init", "method", "seed", "family", "reason"]
 
 
@@ -389,8 +392,12 @@ def _comparison(found: list[tuple[_Run, _Run]], family: str, setting: str, refer
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether a smaller value of this metric is the better one (NLL, ECE, Brier, a loss, a cost)."""
-    return bool(LOWER_IS_BETTER.intersection(re.split(r"[/_]", metric)))
+    """Whether a smaller value of this metric is the better one (NLL, ECE, Brier, a loss, an error, a cost).
+
+    Known by a word of its name: `val.loss`, `evalLoss`, `error_rate`, `ECE`.
+    """
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", metric)
+    return not LOWER_IS_BETTER.isdisjoint(word.lower() for word in words)
 
 
 def _setting(setting: tuple, reference_shared: tuple, siblings: list[tuple], reference: str) -> str:

@@ -266,7 +266,10 @@ def test_lower_is_better_is_turned_round():
         "cost/peak_memory_mb",
     ]
     assert all(map(lower_is_better, names))
-    assert not any(map(lower_is_better, ["best/test/score", "dev/accuracy", "cost/tokens_per_second"]))
+    names += "NLL ECE ECE15 val.loss test-loss evalLoss error_rate perplexity mse RMSE mae wer CER".split()
+    assert [name for name in names if not lower_is_better(name)] == []
+    higher = "best/test/score dev/accuracy cost/tokens_per_second F1 mAP bleu lossless Cerebral MCC r2".split()
+    assert [name for name in higher if lower_is_better(name)] == []
 
 
 def test_a_metric_that_nobody_logged_is_a_mistake():
