@@ -92,7 +92,7 @@ def summaries(paired: Paired, judged: pd.DataFrame) -> list[dict]:
     return [
         {
             "params": {name: row[name] for name in (*WHO, "metric") if row[name]} | {"reference": paired.reference},
-            "metrics": {name: value for name, value in metrics.items() if value is not None},
+            "metrics": {name: value for name, value in metrics.items() if not pd.isna(value)},
             "verdict": word,
             "line": line,
             "run_ids": ids[tuple(row[name] for name in WHO[:4])],

@@ -183,6 +183,8 @@ def _bars(axes, line: Row, top: float) -> None:
 
 
 def _interval(axes, line: Row, y: float, low: float, high: float) -> None:
+    if math.isnan(line.centre):
+        return
     style = look(line.method)
     if line.points:
         axes.plot(line.points, [y] * len(line.points), "|", color=MUTED, markersize=9, markeredgewidth=0.9)

@@ -1,5 +1,6 @@
 """The parts of the page that are pictures: each takes what a store or a table gave, or says why it is left out."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -134,8 +135,9 @@ def intervals(judged: pd.DataFrame) -> Section:
     cells = defaultdict(lambda: defaultdict(list))
     for row in judged.to_dict("records"):
         word = f"{GLYPHS[row['verdict']]} {row['verdict']}" + (", negligible" if row["negligible"] else "")
-        note = f"{row['estimate']:+.2f}  {word}"
-        found = Row(label(row), note, row["method"], row["estimate"], row["low"], row["high"])
+        note = f"{row['estimate']:+.2f}  {word}" if row["n"] else f"no pair  {word}"
+        centre = row["estimate"] if row["n"] else math.nan
+        found = Row(label(row), note, row["method"], centre, row["low"], row["high"])
         cells[row["task"], row["model"], row["metric"]][row["init"]].append(found)
     return replace(section, lead=lead, groups=_groups(section, cells, "difference in ", margin))
 

@@ -64,7 +64,8 @@ def judge(
         check_looks(looks, 1, level)
     frame = pd.DataFrame(rows, columns=COLUMNS + BESIDE + EXTRA)
     frame["p_holm_study"] = holm(frame["p_value"])
-    return frame.astype({"std_difference": float, "p_t": float, "seeds_needed": "Int64", "look": "Int64"})
+    numbers = ("mean_method", "mean_reference", "mean_difference", "std_difference", "p_t")  # None: no pair, no spread
+    return frame.astype(dict.fromkeys(numbers, float) | {"seeds_needed": "Int64", "look": "Int64"})
 
 
 def _judge_at_looks(paired: Paired, members: list[Comparison], rule: tuple, order: Sequence):

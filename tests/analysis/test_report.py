@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from analysis import charts, wording
+from analysis.answer import summaries
 from analysis.charts import Line, Panel, Row
 from analysis.hypothesis import signed_rank
 from analysis.pairing import pair
@@ -157,6 +158,15 @@ def test_no_nan_reaches_a_reader(d):
     html = made(runs({"ls": d}))
     assert not re.search(r"\bnan\b", html, re.I)
     assert len(SVG.findall(html)) == 3
+
+
+def test_a_look_without_a_pair_is_no_error():
+    frame = runs({"finetune": [np.nan] * 8 + [0.0], "ls": [1.0] * 9})
+    html = made(frame, looks=(8, 12))
+    assert not re.search(r"\bnan\b", html, re.I)
+    assert "ls (no pair) is undecided" in html and "no pair  ? undecided" in html
+    (summary,) = [found for found in summaries(pair(frame), judge(pair(frame), looks=(8,))) if found["verdict"]]
+    assert set(summary["metrics"]) == {"n", "low", "high", "p_value", "p_holm"}
 
 
 def test_the_methods_section_has_what_a_paper_needs():
