@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pandas as pd
 
+from analysis.design import level_of_a_look
 from analysis.hypothesis import least_seeds
 from analysis.pairing import METHODS, Paired, lower_is_better
 from analysis.tables import p_text
@@ -126,7 +127,8 @@ def methods_section(paired: Paired, judged: pd.DataFrame, runs: pd.DataFrame, de
     names = _join(sorted({row["method"] for row in rows}, key=[row["method"] for row in rows].index))
     cells = judged.groupby(["task", "model", "init"], sort=False).ngroups
     metrics = _join(sorted({row["metric"] for row in rows}))
-    seeds = sorted({seed for c in paired.comparisons for seed in c.seeds}, key=str)
+    seeds = {seed for row in rows for seed in row["seeds"]}
+    share = level_of_a_look(design.level, design.looks)
     sizes = sorted({len(row["family"]) for row in rows})
     used = _used(paired, runs)
     compared = (
@@ -134,7 +136,7 @@ def methods_section(paired: Paired, judged: pd.DataFrame, runs: pd.DataFrame, de
         f"{_join(list(dict.fromkeys(family_name(row) for row in rows)))}. Runs were paired by seed: both runs of a "
         "pair share the seed (initialisation of the head, order of examples, dropout), the split, the number of "
         f"epochs and the data. Each comparison has {_range([row['n'] for row in rows], 'pair')} "
-        f"(seeds {', '.join(map(str, _numbers(seeds)))}). The metric is {metrics}"
+        f"(seeds {', '.join(map(str, _numbers(list(seeds))))}). The metric is {metrics}"
         + (" in percent." if all(unit(row["metric"]) == "points" for row in rows) else ".")
     )
     tested = (
@@ -144,7 +146,7 @@ def methods_section(paired: Paired, judged: pd.DataFrame, runs: pd.DataFrame, de
         f"{_range(sizes, 'method')} per family), at level {design.level:g}. The estimate is Hodges and Lehmann's, with "
         f"its exact confidence interval. Equivalence within ±{design.margin:g} was tested by two one-sided exact "
         f"signed-rank tests, corrected likewise. {STEPS_OF_THE_VERDICT} With the largest family better or worse takes "
-        f"at least {least_seeds(max(sizes), design.level)} seeds; the smallest p that the pairs at hand can give is "
+        f"at least {least_seeds(max(sizes), share)} seeds; the smallest p that the pairs at hand can give is "
         f"{_p_range([row['min_p_value'] for row in rows])}. Inference is over seeds, for one test set and one setting."
     )
     if design.looks:

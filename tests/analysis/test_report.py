@@ -196,6 +196,13 @@ def test_the_methods_section_has_what_a_paper_needs():
         assert part in told, part
 
 
+def test_the_methods_section_under_looks_is_about_the_looks():
+    frame = runs({"finetune": [0.0] * 12, "ls": [2.0 + i / 10 for i in range(12)]})
+    paired = pair(frame)
+    told = "\n".join(wording.methods_section(paired, judge(paired, looks=[8, 12]), frame, Design("x", looks=(8, 12))))
+    assert "has 8 pairs (seeds 0, 1, 2, 3, 4, 5, 6, 7)" in told and "at least 7 seeds" in told, "1 look: 6 seeds"
+
+
 def test_the_commands_repeat_every_run():
     frame = runs({"ls": UP, "kd": UP[:3]}, **{"params.train_file": "my reviews.csv", "params.lr": "0.0005"})
     frame["tags.mlflow.source.git.commit"] = "c0ffee"
