@@ -90,7 +90,7 @@ def _sections(
         sections.means(paired, paper_tables.scores(evidence.runs, paired)),
         sections.differences(judged),
         sections.intervals(judged),
-        sections.interaction(between),
+        sections.interaction(between, across.interaction_lines(between, paired, design.level)),
         _across(paired, evidence, design),
         sections.curves(paired, evidence.histories),
         _calibration(paired, evidence, design),

@@ -87,6 +87,15 @@ def test_the_question_of_the_paper_is_answered():
     assert 'aria-label="Verdicts of all families"' in html
 
 
+def test_seeds_and_methods_of_one_initialisation_are_told():
+    other = {"params.init": "random"}
+    said = text_of(made(pd.concat([runs({"ls": UP, "kd": UP}), runs({"ls": UP[:6]}, **other)])))
+    assert "2 seeds have one initialisation only" in said
+    assert "kd (sst5, minilm-3l, pretrained): no counterpart in the other initialisation" in said
+    said = text_of(made(pd.concat([runs({"ls": UP}), runs({"kd": UP}, **other)])))
+    assert "kd (sst5, minilm-3l, random): no counterpart" in said
+
+
 def test_every_picture_is_told_and_its_ids_are_its_own():
     frame = pd.concat([runs({"ls": UP, "kd": MIXED}), runs({"ls": UP, "kd": NONE}, **{"params.init": "random"})])
     html = made(frame)
