@@ -63,7 +63,7 @@ def page(paired: Paired, judged: pd.DataFrame, evidence: Evidence, design: Desig
     """
     families = defaultdict(list)
     for row in judged.to_dict("records"):
-        families[row["task"], row["model"], row["init"], row["metric"], row["family"]].append(row)
+        families[row["task"], row["model"], row["init"], row["metric"], row["protocol"]].append(row)
     between = across.interaction(paired)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True

@@ -19,7 +19,7 @@ COLUMNS = [
     *("p_equivalence", "p_equivalence_holm", "margin", "verdict", "negligible", "decidable", "seeds_needed"),
 ]
 BESIDE = ["p_holm_study", "p_sign_flip", "p_t", "look"]  # in significance.csv after COLUMNS
-EXTRA = ["n_nonzero", "family", "reason", "seeds", "scores", "differences"]
+EXTRA = ["n_nonzero", "family", "protocol", "reason", "seeds", "scores", "differences"]
 TESTED = (
     "Tested is the symmetry of the paired differences about 0, over seeds, for one test set and one setting "
     "(exact Wilcoxon signed-rank test, Holm within the family)."
@@ -39,7 +39,8 @@ def judge(
     looks: Sequence[int] = (),
     order: Sequence = (),
 ) -> pd.DataFrame:
-    """One row per comparison: COLUMNS, BESIDE, and EXTRA with the family of Holm's correction and the reason.
+    """One row per comparison: COLUMNS, BESIDE, and EXTRA with the family of Holm's correction (its methods, and
+    the protocol that sets it apart) and the reason.
 
     Differences, estimate, interval and margin are in units of the metric (points); `level` is the interval's.
     std_difference of one seed is missing; seeds_needed is the total for the undecided, else missing;
@@ -136,6 +137,7 @@ def _row(c: Comparison, decision: Decision, margin: float, family: tuple[str, ..
         "margin": margin,
         "verdict": verdict.word,
         "family": family,
+        "protocol": c.family,
         "p_holm_study": None,
         "p_sign_flip": sign_flip(d),
         "p_t": t_test(d),

@@ -43,8 +43,8 @@ class Design:
 
 
 def family_name(row: dict) -> str:
-    """Task, model and start of a row of `judge`, as a heading."""
-    return " · ".join(filter(None, [row["task"], row["model"], row["init"]]))
+    """Task, model, start and what else sets its family apart, of a row of `judge`, as a heading."""
+    return " · ".join(filter(None, [row["task"], row["model"], row["init"], row["protocol"]]))
 
 
 def label(row: dict) -> str:
@@ -89,7 +89,7 @@ def headlines(judged: pd.DataFrame) -> list[str]:
     for init, part in judged.groupby("init", sort=False):
         counts = part["verdict"].value_counts()
         told = ", ".join(f"{counts[word]} {word}" for word in WORDS if word in counts)
-        families = part.groupby(["task", "model", "metric"], sort=False).ngroups
+        families = part.groupby(["task", "model", "metric", "protocol"], sort=False).ngroups
         where = f"{init}: " if init else ""
         comparisons = _count(len(part), "comparison")
         lines.append(f"{where}{comparisons} in {_count(families, 'family', 'families')}: {told}.")
@@ -125,15 +125,15 @@ def methods_section(paired: Paired, judged: pd.DataFrame, runs: pd.DataFrame, de
     """Paragraphs for the methods section of a paper: what was compared, tested, corrected, with what."""
     rows = judged.to_dict("records")
     names = _join(sorted({row["method"] for row in rows}, key=[row["method"] for row in rows].index))
-    cells = judged.groupby(["task", "model", "init"], sort=False).ngroups
+    cells = list(dict.fromkeys(family_name(row) for row in rows))
     metrics = _join(sorted({row["metric"] for row in rows}))
     seeds = {seed for row in rows for seed in row["seeds"]}
     share = level_of_a_look(design.level, design.looks)
     sizes = sorted({len(row["family"]) for row in rows})
     used = _used(paired, runs)
     compared = (
-        f"We compared {names} with {paired.reference} in {_count(cells, 'cell')} of task, model and initialisation: "
-        f"{_join(list(dict.fromkeys(family_name(row) for row in rows)))}. Runs were paired by seed: both runs of a "
+        f"We compared {names} with {paired.reference} in {_count(len(cells), 'cell')} of task, model and initialisation: "
+        f"{_join(cells)}. Runs were paired by seed: both runs of a "
         "pair share the seed (initialisation of the head, order of examples, dropout), the split, the number of "
         f"epochs and the data. Each comparison has {_range([row['n'] for row in rows], 'pair')} "
         f"(seeds {', '.join(map(str, _numbers(list(seeds))))}). The metric is {metrics}"

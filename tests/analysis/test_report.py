@@ -87,6 +87,15 @@ def test_the_question_of_the_paper_is_answered():
     assert 'aria-label="Verdicts of all families"' in html
 
 
+def test_families_that_differ_in_protocol_are_families_of_their_own():
+    longer = {"params.epochs": "5"}
+    said = text_of(made(pd.concat([runs({"ls": UP}, **{"params.epochs": "3"}), runs({"ls": MIXED}, **longer)])))
+    assert "2 comparisons in 2 families: 1 better, 1 undecided." in said
+    assert "sst5 · minilm-3l · pretrained · epochs=3" in said
+    assert "ls [epochs=5] (+0.50) is undecided (mean" in said
+    assert "in 2 cells of task, model and initialisation" in said
+
+
 def test_seeds_and_methods_of_one_initialisation_are_told():
     other = {"params.init": "random"}
     said = text_of(made(pd.concat([runs({"ls": UP, "kd": UP}), runs({"ls": UP[:6]}, **other)])))
