@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -37,7 +37,7 @@ def judge(
     level: float = 0.05,
     zeros: str = "wilcox",
     looks: Sequence[int] = (),
-    order: Sequence = (),
+    order: Sequence | Mapping = (),
 ) -> pd.DataFrame:
     """One row per comparison: COLUMNS, BESIDE, and EXTRA with the family of Holm's correction (its methods, and
     the protocol that sets it apart) and the reason.
@@ -45,16 +45,18 @@ def judge(
     Differences, estimate, interval and margin are in units of the metric (points); `level` is the interval's.
     std_difference of one seed is missing; seeds_needed is the total for the undecided, else missing;
     min_p_value is that of the non-zero differences. p_holm_study is Holm over all rows; p_t is missing where it
-    is not defined. With planned `looks` each row is about the seeds of its `look`, taken in `order` (of all seeds;
-    default: rising). Raises AnalysisError for a margin, level, zeros or looks that are not allowed.
+    is not defined. With planned `looks` each row is about the seeds of its `look`, taken in `order` (of all seeds,
+    or a mapping from (task, model, init) to it; default: rising).
+    Raises AnalysisError for a margin, level, zeros or looks that are not allowed.
     """
     families = defaultdict(list)
     for c in paired.comparisons:
         families[c.task, c.model, c.init, c.metric, c.family].append(c)
     rows = []
-    for members in families.values():
+    for key, members in families.items():
         if looks:
-            members, found = _judge_at_looks(paired, members, (margin, level, looks, zeros), order)
+            seeds = order[key[:3]] if isinstance(order, Mapping) else order
+            members, found = _judge_at_looks(paired, members, (margin, level, looks, zeros), seeds)
         else:
             told = verdicts({i: c.differences for i, c in enumerate(members)}, margin, level, zeros)
             found = {i: Decision(verdict, None) for i, verdict in told.items()}

@@ -132,8 +132,8 @@ def methods_section(paired: Paired, judged: pd.DataFrame, runs: pd.DataFrame, de
     sizes = sorted({len(row["family"]) for row in rows})
     used = _used(paired, runs)
     compared = (
-        f"We compared {names} with {paired.reference} in {_count(len(cells), 'cell')} of task, model and initialisation: "
-        f"{_join(cells)}. Runs were paired by seed: both runs of a "
+        f"We compared {names} with {paired.reference} in {_count(len(cells), 'cell')} of task, model and "
+        f"initialisation: {_join(cells)}. Runs were paired by seed: both runs of a "
         "pair share the seed (initialisation of the head, order of examples, dropout), the split, the number of "
         f"epochs and the data. Each comparison has {_range([row['n'] for row in rows], 'pair')} "
         f"(seeds {', '.join(map(str, _numbers(list(seeds))))}). The metric is {metrics}"
