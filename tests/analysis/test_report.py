@@ -138,6 +138,17 @@ def test_names_are_escaped():
     assert "&lt;b&gt;kd&lt;/b&gt; (+2.35) is better" in html and "a&amp;b" in html
 
 
+@pytest.mark.parametrize("name", ["$x_{$", "a$b$c", "日本"])
+def test_names_are_no_formulas_and_need_no_glyph(name):
+    columns = {"params.model": name, "metrics.cost/train_seconds": 40.0}
+    frame, other = (runs({name: UP}, **columns, **{"params.task": f"{task} {name}"}) for task in "tu")
+    points = [(run, "dev/score", step, 80.0) for run in frame["run_id"] for step in (1, 2)]
+    histories = pd.DataFrame(points, columns=["run_id", "name", "step", "value"])
+    both = pd.concat([frame, other])
+    html = made(both, Evidence(both, histories, lambda run_id, split: None))
+    assert f">{name}</text>" in html and html.count("<svg") > 6
+
+
 def test_a_table_of_scores_has_no_store_parts_and_says_so():
     said = text_of(made(runs({"ls": UP})))
     assert "Learning curves Left out: the epochs of runs are in a store, not in a table of scores." in said
