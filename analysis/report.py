@@ -70,7 +70,9 @@ def page(paired: Paired, judged: pd.DataFrame, evidence: Evidence, design: Desig
     )
     return environment.get_template("report.html.j2").render(
         reference=paired.reference,
-        headlines=wording.headlines(judged) + wording.interaction_headline(between, design.level),
+        headlines=wording.headlines(judged)
+        + wording.interaction_headline(between, design.level)
+        + tables.unit_lines(judged),
         verdicts=[(family_name(members[0]), wording.sentence(members)) for members in families.values()],
         matrix=_matrix(list(families.values())),
         tested=tables.TESTED if families else "",

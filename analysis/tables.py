@@ -20,6 +20,8 @@ COLUMNS = [
 ]
 BESIDE = ["p_holm_study", "p_sign_flip", "p_t", "look"]  # in significance.csv after COLUMNS
 EXTRA = ["n_nonzero", "family", "protocol", "reason", "seeds", "scores", "differences"]
+IN_POINTS = ("score", "accuracy", "f1", "matthews")
+LARGE_FOR_FRACTIONS = 0.05
 TESTED = (
     "Tested is the symmetry of the paired differences about 0, over seeds, for one test set and one setting "
     "(exact Wilcoxon signed-rank test, Holm within the family)."
@@ -166,6 +168,23 @@ def scores(paired: Paired) -> pd.DataFrame:
     table["rank"] = table["method"].map(rank).fillna(len(METHODS))
     order = ["task", "model", "init", "rank", "method", "setting"]
     return table.sort_values(order, kind="stable").drop(columns="rank").reset_index(drop=True)
+
+
+def unit_lines(judged: pd.DataFrame) -> list[str]:
+    """A warning for each metric whose scores are all between 0 and 1, beside a margin that is meant for points."""
+    found: dict[tuple, dict[str, None]] = {}
+    for (metric, margin, task, *_), rows in judged.groupby(["metric", "margin", "task", "model", "init"], sort=False):
+        where, _, name = metric.rpartition("/")
+        logged = where and name in IN_POINTS  # by this project, in percent
+        values = [*rows["scores"].explode(), *rows["mean_reference"]]
+        values = [value for value in values if not pd.isna(value)]
+        if not logged and margin >= LARGE_FOR_FRACTIONS and values and min(values) >= 0 and 0 < max(values) <= 1:
+            found.setdefault((metric, margin), {})[task] = None
+    return [
+        f"scores look like fractions of 1 ({', '.join(filter(None, [*tasks, metric]))}): margin={margin:g} is in the "
+        f"metric's own unit; give margin={margin / 100:g} where {margin:g} points of 100 are meant"
+        for (metric, margin), tasks in found.items()
+    ]
 
 
 def verdict_lines(judged: pd.DataFrame) -> list[str]:

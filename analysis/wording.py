@@ -11,12 +11,11 @@ import pandas as pd
 from analysis.design import level_of_a_look
 from analysis.hypothesis import least_seeds
 from analysis.pairing import METHODS, Paired, lower_is_better
-from analysis.tables import p_text
+from analysis.tables import IN_POINTS, p_text
 
 WORDS = ("better", "worse", "equivalent", "undecided")
 GLYPHS = {"better": "▲", "worse": "▼", "equivalent": "=", "undecided": "?"}
 LIBRARIES = ("numpy", "scipy", "pandas", "matplotlib")
-IN_POINTS = ("score", "accuracy", "f1", "matthews")
 LISTS = ("tasks", "models", "inits", "methods", "seeds")
 SETTINGS = (
     "split_seed lr batch_size epochs phase1_epochs alpha tau a max_length max_train_examples weight_decay "

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from analysis import charts, wording
-from analysis.answer import summaries
+from analysis.answer import as_text, first_sections, summaries
 from analysis.charts import Line, Panel, Row
 from analysis.hypothesis import signed_rank
 from analysis.pairing import pair
@@ -72,6 +72,16 @@ def test_the_verdict_comes_first_in_one_sentence():
     html = made(runs({"ls": UP, "tfreg": NONE, "kd": MIXED}))
     assert html.index(sentence) < html.index("<svg")
     assert "pretrained: 3 comparisons in 1 family: 1 better, 1 equivalent, 1 undecided." in html
+
+
+def test_fractions_with_a_margin_of_points_are_pointed_at():
+    frame = runs({"ls": UP}, **{"metrics.score": 0.0})
+    frame["metrics.score"] = frame["metrics.best/test/score"] / 100
+    paired = pair(frame, metric="score")
+    judged = judge(paired)
+    warning = "scores look like fractions of 1 (sst5, score): margin=0.5"
+    assert warning in text_of(page(paired, judged, Evidence(frame), Design("csv")))
+    assert warning in as_text(first_sections(paired, judged, 0.05, []))
 
 
 def test_a_small_but_real_difference_is_called_so():

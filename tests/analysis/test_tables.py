@@ -9,7 +9,7 @@ import pytest
 from analysis import AnalysisError
 from analysis.hypothesis import equivalence, signed_rank
 from analysis.pairing import pair
-from analysis.tables import COLUMNS, compare, judge, p_text, scores, to_markdown, to_text, verdict_lines
+from analysis.tables import COLUMNS, compare, judge, p_text, scores, to_markdown, to_text, unit_lines, verdict_lines
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -237,3 +237,18 @@ def test_lost_runs_of_another_protocol_are_no_part_of_a_look():
     same = other.assign(**{"params.epochs": "3", "status": "FAILED"})
     (row,) = looked_at(pd.concat([frame, same]), 8)
     assert (row["look"], row["n"]) == (8, 7)
+
+
+def test_a_margin_of_points_on_fractions_is_pointed_at():
+    frame = runs({"ls": UP, "kd": NONE}, metric="score")
+    frame["metrics.score"] /= 100
+    paired = pair(frame, metric="score")
+    assert unit_lines(judge(paired)) == [
+        "scores look like fractions of 1 (rotten_tomatoes, score): margin=0.5 is in the metric's own unit; "
+        "give margin=0.005 where 0.5 points of 100 are meant"
+    ]
+    assert unit_lines(judge(paired, margin=0.005)) == []
+    frame["metrics.best/dev/score"] = frame["metrics.score"]
+    assert unit_lines(judge(pair(frame, metric="best/dev/score"))) == [], "known to be in percent"
+    frame["metrics.score"] *= 100
+    assert unit_lines(judge(pair(frame, metric="score"))) == unit_lines(judge(pair(pd.DataFrame()))) == []
