@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from analysis import AnalysisError, unknown
-from analysis.hypothesis import rounded
+from analysis.hypothesis import LARGEST, rounded
 
 __all__ = ["AnalysisError", "Comparison", "Paired", "pair"]
 
@@ -241,8 +241,10 @@ def _scored(usable: list[_Run], metrics: dict, metric: str | None, left: list) -
     kept = []
     for run in usable:
         name = names[run.task]
-        if math.isfinite(score(run, name)):
+        if abs(score(run, name)) <= LARGEST / 2:
             kept.append(replace(run, metric=name, score=score(run, name)))
+        elif math.isfinite(score(run, name)):
+            left.append((run, f"no score: {name} is {score(run, name):g}"))
         else:
             left.append((run, f"no such metric: {name} is missing or no finite number"))
     return kept

@@ -345,3 +345,9 @@ def test_every_student_is_somewhere():
     assert not set(used) & set(paired.left_out["run_id"])
     assert paired.left_out["run_id"].is_unique and all(paired.left_out["reason"])
     assert all(len(set(c.seeds)) == len(c.seeds) for c in paired.comparisons)
+
+
+def test_a_number_that_no_metric_has_is_left_out():
+    paired = pair(frame(*GOOD[:-1], GOOD[-1] | {"metrics.best/test/score": 1e300}))
+    assert paired.left_out["reason"].iloc[-1] == "no score: best/test/score is 1e+300"
+    assert len(paired.comparisons[0].seeds) == 2
