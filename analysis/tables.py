@@ -84,7 +84,8 @@ def _judge_at_looks(paired: Paired, members: list[Comparison], rule: tuple, orde
     for run in paired.left_out.itertuples():
         if (run.task, run.model, run.init, run.family) == place and not pd.isna(run.seed):
             (running if run.reason == "running" else lost)[run.method].add(run.seed)
-    pending = set().union(*((running[c.method] | running[c.reference]) - set(c.seeds) for c in members))
+    paired_seeds = set().union(*(c.seeds for c in members))  # of these the reference is through
+    pending = (running[members[0].reference] - paired_seeds).union(*(running[c.method] - set(c.seeds) for c in members))
     own = [{*c.seeds, *lost[c.method]} for c in members]
     tried = pending.union(*own)
     seeds = [seed for seed in order if seed in tried]

@@ -221,6 +221,9 @@ def test_a_look_waits_for_runs_that_are_not_through():
     own = frame.copy()
     own.loc[own["run_id"] == "ls-3", "status"] = "RUNNING"
     assert [(row["n"], row["verdict"]) for row in looked_at(own, 8, 12)] == [(3, "undecided")] * 2
+    again = frame[frame["run_id"] == "finetune-7"].assign(run_id="again", status="RUNNING")
+    shorter = frame[frame["run_id"] != "kd-7"]
+    assert [row["look"] for row in looked_at(pd.concat([shorter, again]), 8, 12)] == [8, 8], "ls has that seed"
     failed = frame.copy()
     failed.loc[failed["run_id"] == "finetune-7", "status"] = "FAILED"
     assert [(row["look"], row["n"]) for row in looked_at(failed, 8, 12)] == [(8, 7), (8, 7)], "it was run, and lost"
