@@ -364,14 +364,25 @@ def _across_line(row: dict, level: float) -> str:
 
 
 def interaction_lines(table: pd.DataFrame, paired: Paired, level: float = 0.05) -> list[str]:
-    """One sentence per row of `interaction`, and one per comparison that has no counterpart in the other init."""
+    """One sentence per row of `interaction`, and one per comparison that has no counterpart in the other init, or
+    no seed in common with it."""
     lines = [_interaction_line(row, level) for row in table.to_dict("records")]
     if len({c.init for c in paired.comparisons} & set(INITS)) < 2:
         return lines
-    for c in _matched(paired)[1]:
-        name = f"{c.method} [{c.setting}]" if c.setting else c.method
-        lines.append(f"{name} ({c.task}, {c.model}, {c.init}): no counterpart in the other initialisation")
+    pairs, alone = _matched(paired)
+    for c, random in pairs:
+        if not set(c.seeds) & set(random.seeds):
+            lines.append(
+                f"{_name(c)} ({c.task}, {c.model}, {c.metric}): no seed has both initialisations; "
+                f"{len(c.seeds) + len(random.seeds)} seeds have one initialisation only"
+            )
+    for c in alone:
+        lines.append(f"{_name(c)} ({c.task}, {c.model}, {c.init}): no counterpart in the other initialisation")
     return lines
+
+
+def _name(c: Comparison) -> str:
+    return f"{c.method} [{c.setting}]" if c.setting else c.method
 
 
 def _interaction_line(row: dict, level: float) -> str:

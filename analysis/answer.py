@@ -55,7 +55,7 @@ class Section:
 def first_sections(paired: Paired, judged: pd.DataFrame, level: float, looks: Sequence[int]) -> list[Section]:
     """Scores, comparisons with their verdicts, the other tests beside them, and what these seeds can show."""
     found = [Section("scores", "Scores, mean and standard deviation over seeds", frame=scores(paired))]
-    told = [tables.TESTED, *verdict_lines(judged)] if len(judged) else []
+    told = [tables.TESTED, *tables.unit_lines(judged), *verdict_lines(judged)] if len(judged) else []
     found.append(Section("comparisons", f"Compared with {paired.reference}", tuple(told), judged, BRIEF))
     if len(judged):
         found += [_estimates(judged), _beside(judged), _power(judged, level_of_a_look(level, looks), bool(looks))]
@@ -74,15 +74,19 @@ def last_sections(paired: Paired, plan: Sequence[str] = ()) -> list[Section]:
 def summaries(paired: Paired, judged: pd.DataFrame) -> list[dict]:
     """What one summary run per method and setting holds: `params`, `metrics`, `verdict`, `line`, `run_ids`.
 
-    Metrics: mean and std of the score over n seeds; beside a reference the mean difference, the interval of the
-    difference [low, high] (unbounded ends are infinite), p_value and p_holm.
+    A method without any comparison has one too. Metrics: mean and std of the score over n seeds; beside a reference
+    the mean difference, the interval of the difference [low, high] (unbounded ends are infinite), p_value and p_holm.
     """
     ids = {tuple(key): list(group["run_id"]) for key, group in paired.runs.groupby([*WHO[:4]])}
     found = []
     table = scores(paired)
-    for row in table[table["method"] == paired.reference].to_dict("records"):
-        metrics = {"mean": row["mean"], "std": row["std"], "n": row["n"]}
-        found.append((row, metrics, "", f"{row['method']}: mean {row['mean']:.2f} over {row['n']} seeds"))
+    compared = set(judged[WHO[:4]].itertuples(index=False, name=None))
+    for row in table.to_dict("records"):
+        if tuple(row[name] for name in WHO[:4]) not in compared:
+            metrics = {name: row[name] for name in ("mean", "std", "n")}
+            line = f"{row['method']}: mean {row['mean']:.2f} over {_seeds(row['n'])}"
+            alone = row["method"] != paired.reference
+            found.append((row, metrics, "", f"{line}; no pair with {paired.reference}" if alone else line))
     for row, line in zip(judged.to_dict("records"), verdict_lines(judged), strict=True):
         metrics = {"mean": row["mean_method"], "n": row["n"], "difference": row["mean_difference"]}
         metrics |= {"std": float(np.std(row["scores"], ddof=1)) if row["n"] > 1 else None}
@@ -92,13 +96,17 @@ def summaries(paired: Paired, judged: pd.DataFrame) -> list[dict]:
     return [
         {
             "params": {name: row[name] for name in (*WHO, "metric") if row[name]} | {"reference": paired.reference},
-            "metrics": {name: value for name, value in metrics.items() if value is not None},
+            "metrics": {name: value for name, value in metrics.items() if not pd.isna(value)},
             "verdict": word,
             "line": line,
             "run_ids": ids[tuple(row[name] for name in WHO[:4])],
         }
         for row, metrics, word, line in found
     ]
+
+
+def _seeds(n: int) -> str:
+    return f"{n} seed" if n == 1 else f"{n} seeds"
 
 
 def _estimates(judged: pd.DataFrame) -> Section:

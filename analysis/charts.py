@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis.figures import COLOURS
+from analysis.figures import COLOURS, plain_text
 from analysis.pairing import METHODS
 
 WIDTH = 340  # px; the text of a picture is 10 px where it is shown as wide as this
@@ -36,6 +36,7 @@ OTHERWISE = {"#000000": "ink", "#ffffff": "paper", "#888888": "muted"} | {
 STYLE = {
     "font.size": 10,
     "svg.fonttype": "none",  # text stays text
+    "text.parse_math": False,  # a $ in a name too
     "text.color": INK,
     "axes.labelcolor": MUTED,
     "axes.edgecolor": GRID,
@@ -106,7 +107,10 @@ def svg(figure: Figure, name: str, title: str, description: str) -> str:
     `name` makes the ids of this picture its own on the page.
     """
     file = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with (
+        rc_context({"svg.fonttype": "none", "svg.hashsalt": name}),
+        plain_text(),
+    ):  # the reader's fonts have all letters
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>|<!--.*?-->", "", text, flags=re.S)
@@ -183,6 +187,8 @@ def _bars(axes, line: Row, top: float) -> None:
 
 
 def _interval(axes, line: Row, y: float, low: float, high: float) -> None:
+    if math.isnan(line.centre):
+        return
     style = look(line.method)
     if line.points:
         axes.plot(line.points, [y] * len(line.points), "|", color=MUTED, markersize=9, markeredgewidth=0.9)

@@ -10,6 +10,7 @@ less at first (O'Brien and Fleming), which few seeds cannot reach, and power fro
 import hashlib
 import json
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -224,41 +225,77 @@ def plan_digest(plan: dict) -> str:
 
 
 def follows(plans: Sequence[Mapping], paired, judged, metric, margin: float, level: float, looks) -> list[str]:
-    """Sentences on whether what is reported follows the newest of `plans`.
+    """Sentences on whether what is reported follows `plans`: each cell the newest plan that holds it.
 
     Each plan has run_id, start (seconds, when its study began), digest (as it was logged) and plan; newest first.
+    A cell that no plan holds is an addition to the newest plan of its task, model and init, else to the newest.
     """
     if not plans:
         return ["no plan was logged before these runs: margin, level and seeds could have been chosen afterwards"]
-    run_id, digest, plan = (plans[0][name] for name in ("run_id", "digest", "plan"))
+    holders: dict[tuple, int] = {}
+    for at, logged in enumerate(plans):
+        for cell in map(tuple, logged["plan"]["cells"]):
+            holders.setdefault(cell, at)
+            holders.setdefault(cell[:3], at)
+
+    def held(frame, at: int):
+        cells = frame[["task", "model", "init", "method"]].itertuples(index=False, name=None)
+        return frame.loc[[holders.get(cell, holders.get(cell[:3], 0)) == at for cell in cells]]
+
+    said = []
+    for at, logged in enumerate(plans):
+        cells = [cell for cell, holder in holders.items() if holder == at and len(cell) == 4]
+        runs, rows = held(paired.runs, at), held(judged, at)
+        if len(runs) or len(rows):
+            said += _follows(logged, cells, runs, rows, paired.reference, (metric, margin, level, looks))
+            said += _planned_before(logged, plans[at + 1 :], cells)
+    return said
+
+
+def _follows(logged: Mapping, cells: list[tuple], runs, judged, reference: str, rule: tuple) -> list[str]:
+    """What is said of one plan, about those of its cells that no newer plan holds."""
+    run_id, digest, plan = (logged[name] for name in ("run_id", "digest", "plan"))
     if plan_digest(plan) != digest:
         return [f"plan.json of run {run_id} is not the plan that was logged: its digest is not {digest}"]
-    departs = compare_plan(plan, judged, metric, margin, level, looks)
-    before = int((paired.runs["start"] < plans[0]["start"]).sum())
+    departs = compare_plan({**plan, "cells": [cell for cell in cells if cell[3] != reference]}, judged, *rule)
+    before = int((runs["start"] < logged["start"]).sum())
     if before:
-        departs.append(
-            f"{before} of {len(paired.runs)} runs are older than the plan: their scores could be known to it"
-        )
-    said = [f"plan {digest} of run {run_id}: {'not followed' if departs else 'followed'}", *departs]
-    cells = set(map(tuple, plan["cells"]))
-    for old in plans[1:]:
-        if old["digest"] != digest and cells & set(map(tuple, old["plan"]["cells"])):
+        departs.append(f"{before} of {len(runs)} runs are older than the plan: their scores could be known to it")
+    return [f"plan {digest} of run {run_id}: {'not followed' if departs else 'followed'}", *departs]
+
+
+def _planned_before(logged: Mapping, older: Sequence[Mapping], cells: list[tuple]) -> list[str]:
+    said, plan = [], logged["plan"]
+    for old in older:
+        if old["digest"] != logged["digest"] and not set(cells).isdisjoint(map(tuple, old["plan"]["cells"])):
             changed = ", ".join(key for key in plan if _plain(plan[key]) != _plain(old["plan"].get(key)))
             said.append(f"run {old['run_id']} had planned some of these cells before, with other {changed}")
     return said
 
 
+def seed_orders(plans: Sequence[Mapping], default: Sequence) -> Mapping[tuple, Sequence]:
+    """The order of the seeds of each (task, model, init): of the newest of `plans` that holds it, else `default`."""
+    found = defaultdict(lambda: default)
+    for logged in reversed(plans):
+        found |= {tuple(cell[:3]): logged["plan"]["seeds"] for cell in logged["plan"]["cells"]}
+    return found
+
+
 def mark_tuned(judged, plans: Sequence[Mapping]):
     """The frame of `tables.judge`, with the mark of allow_tuned_seeds on the verdicts that it concerns.
 
-    `plans` as for `follows`; each has tuned, the seeds that its study's settings were tuned on.
+    `plans` as for `follows`; each has tuned, the seeds that its study's settings were tuned on: a mark for its cells.
     """
-    tuned = {seed for plan in plans for seed in plan["tuned"]}
-    marks = [", ".join(str(seed) for seed in sorted(tuned & set(seeds))) for seeds in judged["seeds"]]
-    judged["reason"] = [
-        f"{reason}; tuned on seeds of this comparison ({mark})" if mark else reason
-        for reason, mark in zip(judged["reason"], marks, strict=True)
-    ]
+    tuned: dict[tuple, set] = {}
+    for logged in plans:
+        for cell in map(tuple, logged["plan"]["cells"]):
+            tuned.setdefault(cell, set()).update(logged["tuned"])
+    reasons = []
+    for row in judged.itertuples():
+        seeds = sorted(tuned.get((row.task, row.model, row.init, row.method), set()) & set(row.seeds))
+        mark = f"; tuned on seeds of this comparison ({', '.join(map(str, seeds))})" if seeds else ""
+        reasons.append(f"{row.reason}{mark}")
+    judged["reason"] = reasons
     return judged
 
 

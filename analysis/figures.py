@@ -1,8 +1,11 @@
 """Figure 1 of the paper from runs: mean score and one standard deviation per method, initialisations side by side."""
 
-from collections.abc import Collection
+import warnings
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 
 import pandas as pd
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from analysis.pairing import METHODS
@@ -52,6 +55,15 @@ def _tasks(part: pd.DataFrame) -> list[str]:
     return sorted(set.intersection(*common)) if common else []
 
 
+@contextmanager
+def plain_text() -> Iterator[None]:
+    """Names are drawn and saved as they are: `$` begins no formula, and a letter that the font lacks is a box."""
+    with rc_context({"text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        yield
+
+
+@plain_text()
 def figure1(scores: pd.DataFrame, subject: str = "") -> Figure:
     """The figure of `scores` (COLUMNS, one row per init, method and seed), one panel per init.
 

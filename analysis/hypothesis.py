@@ -21,6 +21,8 @@ POWER = 0.8
 EFFICIENCY = 0.95  # of the signed-rank to the t-test; in the limit 3/pi = 0.955, 0.95 fits simulated sizes
 CONFIDENCE = 0.95
 ZEROS = ("wilcox", "pratt")
+LARGEST = 1e15  # of a difference: beyond it a float has no decimals
+MOST_SEEDS = 10**9  # that are counted
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,12 @@ class Verdict:
 def rounded(differences) -> np.ndarray:
     """Differences as floats `[seeds]`, rounded to 9 decimals so that equal ones are tied.
 
-    Raises AnalysisError where one is NaN or infinite.
+    Raises AnalysisError where one is NaN, infinite or beyond LARGEST.
     """
     values = np.asarray(differences, dtype=float).ravel()
-    if not np.isfinite(values).all():
-        bad = np.flatnonzero(~np.isfinite(values))
+    usable = np.abs(values) <= LARGEST
+    if not usable.all():
+        bad = np.flatnonzero(~usable)
         at = f"difference {bad[0] + 1} of {len(values)} is {values[bad[0]]}"
         raise AnalysisError(f"{at}, a finite number is needed: leave that seed out")
     return np.round(values, DECIMALS) + 0.0  # -0.0 becomes 0.0
@@ -175,12 +178,14 @@ def seeds_needed(sd: float, effect: float, k: int = 1, level: float = 0.05) -> i
 
     `effect` and `sd` (of the differences) share a unit. Noncentral t at the level that the signed-rank test
     attains with n seeds, at Wilcoxon's efficiency, and at least `least_seeds`: 11 and 15 for 1 sd (k = 1, 4),
-    36 and 51 for 0.5 sd. Give it the margin, never the observed effect.
+    36 and 51 for 0.5 sd; at most MOST_SEEDS. Give it the margin, never the observed effect.
     """
     least = least_seeds(k, level)
     size = effect / sd if sd > 0 else math.inf
-    high = 100
-    for n in range(max(least, _fewest(size, level / k)), high + 1):
+    fewest, high = _fewest(size, level / k), 100
+    if fewest >= MOST_SEEDS:
+        return MOST_SEEDS
+    for n in range(max(least, fewest), high + 1):
         if _power(n, size, level / k) >= POWER:
             return n
     while _power(high, size, level / k) < POWER:
@@ -431,7 +436,8 @@ def _fewest(size: float, level: float) -> int:
     """Seeds below which not even a z-test, which knows the spread, has the power."""
     from scipy.special import ndtri
 
-    return int(((ndtri(1 - level / 2) + ndtri(POWER)) / size) ** 2)
+    root = float(ndtri(1 - level / 2) + ndtri(POWER))
+    return int((root / size) ** 2) if root < size * math.sqrt(MOST_SEEDS) else MOST_SEEDS
 
 
 def _signed_sums(values: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from analysis import AnalysisError, unknown
-from analysis.hypothesis import rounded
+from analysis.hypothesis import LARGEST, rounded
 
 __all__ = ["AnalysisError", "Comparison", "Paired", "pair"]
 
@@ -24,8 +24,11 @@ SHARED = ("lr", "batch_size", "weight_decay", "warmup_ratio", "momentum", "lr_mi
 OWN = ("alpha", "tau", "a", "tfreg_target", "phase1_epochs", "teacher_model")
 TEST, DEV = "best/test/score", "best/dev/score"
 METHODS = ("finetune", "ls", "tfreg", "selfkd", "kd", "akd")  # order of rows; others follow by name
-LOWER_IS_BETTER = {"nll", "ece", "brier", "loss", "seconds", "mb"}
-LEFT_OUT = ["run_id", "task", "model", "init", "method", "seed", "reason"]
+LOWER_IS_BETTER = set(
+    "nll ece ace mce brier loss losses logloss xent entropy crossentropy deviance perplexity ppl bpc bpb "
+    "error errors err mse rmse mae mape wer cer ter eer fpr fnr seconds latency mb".split()
+)
+LEFT_OUT = ["run_id", "task", "model", "init", "method", "seed", "family", "reason"]
 
 
 @dataclass(frozen=True)
@@ -117,9 +120,15 @@ def pair(runs: pd.DataFrame, reference: str = "finetune", metric: str | None = N
         raise unknown("metric", metric, sorted(metrics))
     usable = _scored(_finished(students, left), metrics, metric, left)
     usable = _newest(usable, left)
-    comparisons = _compare(_matched(usable, reference, left), reference)
+    pairs = _matched(usable, reference, left)
+    comparisons = _compare(pairs, reference)
+    compared = defaultdict(dict)
+    for c, run in zip(comparisons, _first_runs(comparisons, pairs), strict=True):
+        compared[run.cell].setdefault(run.protocol, c.family)
     left.sort(key=lambda item: item[0].row)
-    rows = [(run.run_id, *run.cell, run.method, run.seed, reason) for run, reason in left]
+    rows = [
+        (run.run_id, *run.cell, run.method, run.seed, _family(run, compared[run.cell]), reason) for run, reason in left
+    ]
     return Paired(reference, comparisons, pd.DataFrame(rows, columns=LEFT_OUT), _table(usable))
 
 
@@ -232,8 +241,10 @@ def _scored(usable: list[_Run], metrics: dict, metric: str | None, left: list) -
     kept = []
     for run in usable:
         name = names[run.task]
-        if math.isfinite(score(run, name)):
+        if abs(score(run, name)) <= LARGEST / 2:
             kept.append(replace(run, metric=name, score=score(run, name)))
+        elif math.isfinite(score(run, name)):
+            left.append((run, f"no score: {name} is {score(run, name):g}"))
         else:
             left.append((run, f"no such metric: {name} is missing or no finite number"))
     return kept
@@ -345,6 +356,22 @@ def _compare(pairs: list[tuple[_Run, _Run]], reference: str) -> tuple[Comparison
     return tuple(comparisons)
 
 
+def _first_runs(comparisons: tuple[Comparison, ...], pairs: list[tuple[_Run, _Run]]) -> list[_Run]:
+    by_id = {run.run_id: run for run, _ in pairs}
+    return [by_id[c.run_ids[0]] for c in comparisons]
+
+
+def _family(run: _Run, compared: dict[tuple, str]) -> str:
+    """The family that a run without a pair would have been of; `compared`: those of its cell, by protocol.
+
+    What a run that did not end has not logged yet (a value, or what `auto` came to) fits every protocol.
+    """
+    for protocol, family in compared.items():
+        if all(mine in (theirs, None, "auto") for mine, theirs in zip(run.protocol, protocol, strict=True)):
+            return family
+    return _describe(PROTOCOL, run.protocol, [*compared, run.protocol], "=")
+
+
 def _comparison(found: list[tuple[_Run, _Run]], family: str, setting: str, reference: str) -> Comparison:
     runs, partners = zip(*found, strict=True)
     negated = lower_is_better(runs[0].metric)
@@ -367,8 +394,12 @@ def _comparison(found: list[tuple[_Run, _Run]], family: str, setting: str, refer
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether a smaller value of this metric is the better one (NLL, ECE, Brier, a loss, a cost)."""
-    return bool(LOWER_IS_BETTER.intersection(re.split(r"[/_]", metric)))
+    """Whether a smaller value of this metric is the better one (NLL, ECE, Brier, a loss, an error, a cost).
+
+    Known by a word of its name: `val.loss`, `evalLoss`, `error_rate`, `ECE`.
+    """
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", metric)
+    return not LOWER_IS_BETTER.isdisjoint(word.lower() for word in words)
 
 
 def _setting(setting: tuple, reference_shared: tuple, siblings: list[tuple], reference: str) -> str:

@@ -19,6 +19,7 @@ GLUE = {
 }  # fmt: skip
 NAMES = {"finetune": "Finetune", "ls": "LS", "tfreg": "TF-reg", "selfkd": "Self-KD", "kd": "KD", "akd": "AKD"}
 TEACHER, SCORE, SPLITS = "teacher", "Score", ("dev", "test")
+SCORE_OF_A_TABLE = "score"
 TAUGHT = ("kd", "akd")  # by the run that teacher_run_id names
 INITS = {"Pre-trained": "pretrained", "From scratch": "random"}  # columns of tables 6 and 8
 CELLS = ["task", "model", "init", "method", "setting", "seed", "split", "score"]
@@ -85,11 +86,12 @@ def scores(runs: pd.DataFrame, paired: Paired) -> pd.DataFrame:
     """Dev and test scores of the usable runs of `paired`, and of the teachers that they name (CELLS).
 
     A teacher has the task, model and init of the students that it taught, and method "teacher". Where scores
-    came from a table (one metric, neither dev nor test), they count as test scores.
+    came from a table (one metric, neither dev nor test), they count as test scores, unless its name says dev.
     """
     frame = runs.set_index("run_id")
     students = paired.runs
-    rows = [_rows(frame, [*place, seed], run_id) for *place, seed, run_id in students[[*CELLS[:6], "run_id"]].values]
+    columns = [*CELLS[:6], "run_id", "metric"]
+    rows = [_rows(frame, place, run_id, metric) for *place, run_id, metric in students[columns].values]
     named = frame.get("params.teacher_run_id", pd.Series(dtype=object))
     taught = students[students["method"].isin(TAUGHT)]
     teachers = {(r.task, r.model, r.init, named.get(r.run_id)) for r in taught.itertuples()}
@@ -98,14 +100,15 @@ def scores(runs: pd.DataFrame, paired: Paired) -> pd.DataFrame:
     return pd.DataFrame([row for found in rows for row in found], columns=CELLS)
 
 
-def _rows(frame: pd.DataFrame, place: list, run_id: str) -> list[list]:
-    found = []
-    for split, names in (("dev", [DEV]), ("test", [TEST, "score"])):
-        for name in names:
-            value = frame[f"metrics.{name}"].get(run_id) if f"metrics.{name}" in frame else None
-            if value is not None and math.isfinite(value):
-                found.append([*place, split, float(value)])
-                break
+def _rows(frame: pd.DataFrame, place: list, run_id: str, metric: str = SCORE_OF_A_TABLE) -> list[list]:
+    def logged(name: str) -> float:
+        value = frame[f"metrics.{name}"].get(run_id) if f"metrics.{name}" in frame else None
+        return math.nan if value is None else float(value)
+
+    found = [[*place, split, logged(name)] for split, name in (("dev", DEV), ("test", TEST))]
+    found = [row for row in found if math.isfinite(row[-1])]
+    if not found and math.isfinite(logged(metric)):
+        found = [[*place, "dev" if "dev" in metric.split("/") else "test", logged(metric)]]
     return found
 
 

@@ -63,14 +63,16 @@ def page(paired: Paired, judged: pd.DataFrame, evidence: Evidence, design: Desig
     """
     families = defaultdict(list)
     for row in judged.to_dict("records"):
-        families[row["task"], row["model"], row["init"], row["metric"], row["family"]].append(row)
+        families[row["task"], row["model"], row["init"], row["metric"], row["protocol"]].append(row)
     between = across.interaction(paired)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template("report.html.j2").render(
         reference=paired.reference,
-        headlines=wording.headlines(judged) + wording.interaction_headline(between, design.level),
+        headlines=wording.headlines(judged)
+        + wording.interaction_headline(between, design.level)
+        + tables.unit_lines(judged),
         verdicts=[(family_name(members[0]), wording.sentence(members)) for members in families.values()],
         matrix=_matrix(list(families.values())),
         tested=tables.TESTED if families else "",
@@ -90,7 +92,7 @@ def _sections(
         sections.means(paired, paper_tables.scores(evidence.runs, paired)),
         sections.differences(judged),
         sections.intervals(judged),
-        sections.interaction(between),
+        sections.interaction(between, across.interaction_lines(between, paired, design.level)),
         _across(paired, evidence, design),
         sections.curves(paired, evidence.histories),
         _calibration(paired, evidence, design),

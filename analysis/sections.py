@@ -1,5 +1,6 @@
 """The parts of the page that are pictures: each takes what a store or a table gave, or says why it is left out."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -134,28 +135,32 @@ def intervals(judged: pd.DataFrame) -> Section:
     cells = defaultdict(lambda: defaultdict(list))
     for row in judged.to_dict("records"):
         word = f"{GLYPHS[row['verdict']]} {row['verdict']}" + (", negligible" if row["negligible"] else "")
-        note = f"{row['estimate']:+.2f}  {word}"
-        found = Row(label(row), note, row["method"], row["estimate"], row["low"], row["high"])
+        note = f"{row['estimate']:+.2f}  {word}" if row["n"] else f"no pair  {word}"
+        centre = row["estimate"] if row["n"] else math.nan
+        found = Row(label(row), note, row["method"], centre, row["low"], row["high"])
         cells[row["task"], row["model"], row["metric"]][row["init"]].append(found)
     return replace(section, lead=lead, groups=_groups(section, cells, "difference in ", margin))
 
 
-def interaction(table: pd.DataFrame) -> Section:
-    """What a method adds from a random start beyond what it adds to a pre-trained one (across.interaction)."""
+def interaction(table: pd.DataFrame, lines: Sequence[str]) -> Section:
+    """What a method adds from a random start beyond what it adds to a pre-trained one (across.interaction).
+
+    `lines`: across.interaction_lines.
+    """
     section = Section(
         "interaction",
         "Pre-trained or from scratch",
         "The paper's question: (method - reference | random) - (method - reference | pretrained), paired by seed, with "
         "its exact interval. To the right of 0: the method does more for a model that starts from scratch.",
     )
-    if table.empty:
+    if not lines:
         return replace(section, missing="no method has paired runs of both initialisations with the same seeds")
     cells = defaultdict(lambda: defaultdict(list))
     for row in table.to_dict("records"):
         note = f"{row['estimate']:+.2f}, Holm p {p_text(row['p_holm'])}, n = {row['n']}"
         found = Row(label(row), note, row["method"], row["estimate"], row["low"], row["high"])
         cells["", row["model"], row["metric"]][row["task"]].append(found)
-    return replace(section, groups=_groups(section, cells, "difference of differences in "))
+    return replace(section, groups=_groups(section, cells, "difference of differences in "), lines=tuple(lines))
 
 
 def effects(section: Section, table: pd.DataFrame) -> Section:

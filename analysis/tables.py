@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +19,9 @@ COLUMNS = [
     *("p_equivalence", "p_equivalence_holm", "margin", "verdict", "negligible", "decidable", "seeds_needed"),
 ]
 BESIDE = ["p_holm_study", "p_sign_flip", "p_t", "look"]  # in significance.csv after COLUMNS
-EXTRA = ["n_nonzero", "family", "reason", "seeds", "scores", "differences"]
+EXTRA = ["n_nonzero", "family", "protocol", "reason", "seeds", "scores", "differences"]
+IN_POINTS = ("score", "accuracy", "f1", "matthews")
+LARGE_FOR_FRACTIONS = 0.05
 TESTED = (
     "Tested is the symmetry of the paired differences about 0, over seeds, for one test set and one setting "
     "(exact Wilcoxon signed-rank test, Holm within the family)."
@@ -37,23 +39,26 @@ def judge(
     level: float = 0.05,
     zeros: str = "wilcox",
     looks: Sequence[int] = (),
-    order: Sequence = (),
+    order: Sequence | Mapping = (),
 ) -> pd.DataFrame:
-    """One row per comparison: COLUMNS, BESIDE, and EXTRA with the family of Holm's correction and the reason.
+    """One row per comparison: COLUMNS, BESIDE, and EXTRA with the family of Holm's correction (its methods, and
+    the protocol that sets it apart) and the reason.
 
     Differences, estimate, interval and margin are in units of the metric (points); `level` is the interval's.
     std_difference of one seed is missing; seeds_needed is the total for the undecided, else missing;
     min_p_value is that of the non-zero differences. p_holm_study is Holm over all rows; p_t is missing where it
-    is not defined. With planned `looks` each row is about the seeds of its `look`, taken in `order` (of all seeds;
-    default: rising). Raises AnalysisError for a margin, level, zeros or looks that are not allowed.
+    is not defined. With planned `looks` each row is about the seeds of its `look`, taken in `order` (of all seeds,
+    or a mapping from (task, model, init) to it; default: rising).
+    Raises AnalysisError for a margin, level, zeros or looks that are not allowed.
     """
     families = defaultdict(list)
     for c in paired.comparisons:
         families[c.task, c.model, c.init, c.metric, c.family].append(c)
     rows = []
-    for members in families.values():
+    for key, members in families.items():
         if looks:
-            members, found = _judge_at_looks(paired, members, (margin, level, looks, zeros), order)
+            seeds = order[key[:3]] if isinstance(order, Mapping) else order
+            members, found = _judge_at_looks(paired, members, (margin, level, looks, zeros), seeds)
         else:
             told = verdicts({i: c.differences for i, c in enumerate(members)}, margin, level, zeros)
             found = {i: Decision(verdict, None) for i, verdict in told.items()}
@@ -64,30 +69,49 @@ def judge(
         check_looks(looks, 1, level)
     frame = pd.DataFrame(rows, columns=COLUMNS + BESIDE + EXTRA)
     frame["p_holm_study"] = holm(frame["p_value"])
-    return frame.astype({"std_difference": float, "p_t": float, "seeds_needed": "Int64", "look": "Int64"})
+    numbers = ("mean_method", "mean_reference", "mean_difference", "std_difference", "p_t")  # None: no pair, no spread
+    return frame.astype(dict.fromkeys(numbers, float) | {"seeds_needed": "Int64", "look": "Int64"})
 
 
 def _judge_at_looks(paired: Paired, members: list[Comparison], rule: tuple, order: Sequence):
-    """The members of a family cut to the seeds of their look, and their decisions."""
-    cell = (members[0].task, members[0].model, members[0].init)
-    lost = defaultdict(set)  # seeds that were run without giving a pair
+    """The members of a family cut to the seeds of their look, and their decisions.
+
+    A look waits for the runs of its seeds that are not through, whichever member's they are, and never takes later
+    seeds in their place.
+    """
+    place = (members[0].task, members[0].model, members[0].init, members[0].family)
+    lost, running = defaultdict(set), defaultdict(set)  # by method, seeds that were run without giving a pair
     for run in paired.left_out.itertuples():
-        if (run.task, run.model, run.init) == cell and run.reason != "running" and not pd.isna(run.seed):
-            lost[run.method].add(run.seed)
+        if (run.task, run.model, run.init, run.family) == place and not pd.isna(run.seed):
+            (running if run.reason == "running" else lost)[run.method].add(run.seed)
+    paired_seeds = set().union(*(c.seeds for c in members))  # of these the reference is through
+    pending = (running[members[0].reference] - paired_seeds).union(*(running[c.method] - set(c.seeds) for c in members))
     own = [{*c.seeds, *lost[c.method]} for c in members]
-    tried = set().union(*own)
+    tried = pending.union(*own)
     seeds = [seed for seed in order if seed in tried]
     seeds += sorted(tried - set(seeds), key=lambda seed: (isinstance(seed, str), seed))
+    waits = [seed for seed in seeds if seed in pending]
+    end = seeds.index(waits[0]) if waits else len(seeds)
 
     def sample(c: Comparison, mine: set) -> list:
         given = dict(zip(c.seeds, c.differences, strict=True))
         last = max(i for i, seed in enumerate(seeds) if seed in mine)
-        return [given.get(seed) for seed in seeds[: last + 1]]
+        return [given.get(seed) for seed in seeds[: min(last + 1, end)]]
 
     samples = {i: sample(c, mine) for i, (c, mine) in enumerate(zip(members, own, strict=True))}
     found = at_looks(samples, *rule)
-    cut = [_first(c, seeds[: found[i].look]) if found[i].look else c for i, c in enumerate(members)]
-    return cut, found
+    cut = [_first(c, seeds[: found[i].look or len(samples[i])]) for i, c in enumerate(members)]
+    return cut, {i: _waiting(d, waits, members[i]) for i, d in found.items()}
+
+
+def _waiting(decision: Decision, pending: list, c: Comparison) -> Decision:
+    """The decision on `c`, with the seed that the next look waits for in its reason."""
+    verdict = decision.verdict
+    if not pending or verdict.word != "undecided":
+        return decision
+    behind = len(c.seeds) - verdict.test.n
+    reason = f"{verdict.reason}; seed {pending[0]} still runs{f', pairs behind it: {behind}' if behind else ''}"
+    return replace(decision, verdict=replace(verdict, reason=reason))
 
 
 def _first(c: Comparison, seeds: list) -> Comparison:
@@ -118,6 +142,7 @@ def _row(c: Comparison, decision: Decision, margin: float, family: tuple[str, ..
         "margin": margin,
         "verdict": verdict.word,
         "family": family,
+        "protocol": c.family,
         "p_holm_study": None,
         "p_sign_flip": sign_flip(d),
         "p_t": t_test(d),
@@ -144,6 +169,23 @@ def scores(paired: Paired) -> pd.DataFrame:
     table["rank"] = table["method"].map(rank).fillna(len(METHODS))
     order = ["task", "model", "init", "rank", "method", "setting"]
     return table.sort_values(order, kind="stable").drop(columns="rank").reset_index(drop=True)
+
+
+def unit_lines(judged: pd.DataFrame) -> list[str]:
+    """A warning for each metric whose scores are all between 0 and 1, beside a margin that is meant for points."""
+    found: dict[tuple, dict[str, None]] = {}
+    for (metric, margin, task, *_), rows in judged.groupby(["metric", "margin", "task", "model", "init"], sort=False):
+        where, _, name = metric.rpartition("/")
+        logged = where and name in IN_POINTS  # by this project, in percent
+        values = [*rows["scores"].explode(), *rows["mean_reference"]]
+        values = [value for value in values if not pd.isna(value)]
+        if not logged and margin >= LARGE_FOR_FRACTIONS and values and min(values) >= 0 and 0 < max(values) <= 1:
+            found.setdefault((metric, margin), {})[task] = None
+    return [
+        f"scores look like fractions of 1 ({', '.join(filter(None, [*tasks, metric]))}): margin={margin:g} is in the "
+        f"metric's own unit; give margin={margin / 100:g} where {margin:g} points of 100 are meant"
+        for (metric, margin), tasks in found.items()
+    ]
 
 
 def verdict_lines(judged: pd.DataFrame) -> list[str]:

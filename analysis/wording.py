@@ -8,14 +8,14 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pandas as pd
 
+from analysis.design import level_of_a_look
 from analysis.hypothesis import least_seeds
 from analysis.pairing import METHODS, Paired, lower_is_better
-from analysis.tables import p_text
+from analysis.tables import IN_POINTS, p_text
 
 WORDS = ("better", "worse", "equivalent", "undecided")
 GLYPHS = {"better": "▲", "worse": "▼", "equivalent": "=", "undecided": "?"}
 LIBRARIES = ("numpy", "scipy", "pandas", "matplotlib")
-IN_POINTS = ("score", "accuracy", "f1", "matthews")
 LISTS = ("tasks", "models", "inits", "methods", "seeds")
 SETTINGS = (
     "split_seed lr batch_size epochs phase1_epochs alpha tau a max_length max_train_examples weight_decay "
@@ -42,8 +42,8 @@ class Design:
 
 
 def family_name(row: dict) -> str:
-    """Task, model and start of a row of `judge`, as a heading."""
-    return " · ".join(filter(None, [row["task"], row["model"], row["init"]]))
+    """Task, model, start and what else sets its family apart, of a row of `judge`, as a heading."""
+    return " · ".join(filter(None, [row["task"], row["model"], row["init"], row["protocol"]]))
 
 
 def label(row: dict) -> str:
@@ -88,7 +88,7 @@ def headlines(judged: pd.DataFrame) -> list[str]:
     for init, part in judged.groupby("init", sort=False):
         counts = part["verdict"].value_counts()
         told = ", ".join(f"{counts[word]} {word}" for word in WORDS if word in counts)
-        families = part.groupby(["task", "model", "metric"], sort=False).ngroups
+        families = part.groupby(["task", "model", "metric", "protocol"], sort=False).ngroups
         where = f"{init}: " if init else ""
         comparisons = _count(len(part), "comparison")
         lines.append(f"{where}{comparisons} in {_count(families, 'family', 'families')}: {told}.")
@@ -124,17 +124,18 @@ def methods_section(paired: Paired, judged: pd.DataFrame, runs: pd.DataFrame, de
     """Paragraphs for the methods section of a paper: what was compared, tested, corrected, with what."""
     rows = judged.to_dict("records")
     names = _join(sorted({row["method"] for row in rows}, key=[row["method"] for row in rows].index))
-    cells = judged.groupby(["task", "model", "init"], sort=False).ngroups
+    cells = list(dict.fromkeys(family_name(row) for row in rows))
     metrics = _join(sorted({row["metric"] for row in rows}))
-    seeds = sorted({seed for c in paired.comparisons for seed in c.seeds}, key=str)
+    seeds = {seed for row in rows for seed in row["seeds"]}
+    share = level_of_a_look(design.level, design.looks)
     sizes = sorted({len(row["family"]) for row in rows})
     used = _used(paired, runs)
     compared = (
-        f"We compared {names} with {paired.reference} in {_count(cells, 'cell')} of task, model and initialisation: "
-        f"{_join(list(dict.fromkeys(family_name(row) for row in rows)))}. Runs were paired by seed: both runs of a "
+        f"We compared {names} with {paired.reference} in {_count(len(cells), 'cell')} of task, model and "
+        f"initialisation: {_join(cells)}. Runs were paired by seed: both runs of a "
         "pair share the seed (initialisation of the head, order of examples, dropout), the split, the number of "
         f"epochs and the data. Each comparison has {_range([row['n'] for row in rows], 'pair')} "
-        f"(seeds {', '.join(map(str, _numbers(seeds)))}). The metric is {metrics}"
+        f"(seeds {', '.join(map(str, _numbers(list(seeds))))}). The metric is {metrics}"
         + (" in percent." if all(unit(row["metric"]) == "points" for row in rows) else ".")
     )
     tested = (
@@ -144,7 +145,7 @@ def methods_section(paired: Paired, judged: pd.DataFrame, runs: pd.DataFrame, de
         f"{_range(sizes, 'method')} per family), at level {design.level:g}. The estimate is Hodges and Lehmann's, with "
         f"its exact confidence interval. Equivalence within ±{design.margin:g} was tested by two one-sided exact "
         f"signed-rank tests, corrected likewise. {STEPS_OF_THE_VERDICT} With the largest family better or worse takes "
-        f"at least {least_seeds(max(sizes), design.level)} seeds; the smallest p that the pairs at hand can give is "
+        f"at least {least_seeds(max(sizes), share)} seeds; the smallest p that the pairs at hand can give is "
         f"{_p_range([row['min_p_value'] for row in rows])}. Inference is over seeds, for one test set and one setting."
     )
     if design.looks:

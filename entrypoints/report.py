@@ -34,7 +34,7 @@ def main(given: dict[str, Value]) -> None:
 def _page(runs, source: str, metric: Value, given: dict[str, Value]) -> str | None:
     """The page, or None where no run has a score."""
     from analysis import pairing, report, tables
-    from analysis.design import follows, mark_tuned
+    from analysis.design import follows, mark_tuned, seed_orders
     from entrypoints.significance import plans_of
     from labelreg import records, tracking
 
@@ -43,7 +43,7 @@ def _page(runs, source: str, metric: Value, given: dict[str, Value]) -> str | No
     looks, zeros = given.get("looks") or [], str(given["zeros"])
     paired = pairing.pair(runs, str(given["reference"]), metric)
     plans = plans_of(runs) if stored else []
-    order = plans[0]["plan"]["seeds"] if plans else pairing.seed_order(runs)
+    order = seed_orders(plans, pairing.seed_order(runs))
     judged = mark_tuned(tables.judge(paired, *rule, zeros, looks, order), plans)
     if paired.runs.empty:
         return None

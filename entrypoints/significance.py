@@ -73,11 +73,11 @@ def answer(
     predictions are read from the store, auto being for up to further.MOST_RUNS runs."""
     from analysis import answer as parts
     from analysis import pairing, tables
-    from analysis.design import follows, mark_tuned
+    from analysis.design import follows, mark_tuned, seed_orders
 
     looks = looks or []
     paired = pairing.pair(runs, reference, metric)
-    order = plans[0]["plan"]["seeds"] if plans else pairing.seed_order(runs)
+    order = seed_orders(plans or [], pairing.seed_order(runs))
     judged = mark_tuned(tables.judge(paired, margin, level, zeros, looks, order), plans or [])
     sections = parts.first_sections(paired, judged, level, looks)
     plan = [] if plans is None or judged.empty else follows(plans, paired, judged, metric, margin, level, looks)

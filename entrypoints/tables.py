@@ -51,6 +51,7 @@ def _figures(scores, made) -> dict:
 
 def _write(folder: Path, made, figures: dict) -> None:
     from analysis import typeset
+    from analysis.figures import plain_text
 
     folder.mkdir(parents=True, exist_ok=True)
     made.cells.to_csv(folder / "tables.csv", index=False)
@@ -58,7 +59,8 @@ def _write(folder: Path, made, figures: dict) -> None:
     (folder / "tables.tex").write_text(typeset.as_latex(made), encoding="utf-8")
     for name, figure in figures.items():
         for ending in ("svg", "pdf"):
-            figure.savefig(folder / f"{name}.{ending}")
+            with plain_text():
+                figure.savefig(folder / f"{name}.{ending}")
 
 
 if __name__ == "__main__":

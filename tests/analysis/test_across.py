@@ -271,6 +271,13 @@ def test_seeds_and_methods_of_one_initialisation_are_named():
     lines = interaction_lines(table, paired)
     assert lines[1].endswith("cannot give less than 0.25; 2 seeds have one initialisation only")
     assert lines[2] == "akd (t, m, pretrained): no counterpart in the other initialisation"
+    scores["t", "random", "finetune"] = dict(enumerate(scores["t", "random", "finetune"]))
+    for method in ("finetune", "kd"):
+        scores["t", "random", method] = {seed + 10: score for seed, score in scores["t", "random", method].items()}
+    elsewhere = study(scores)
+    assert interaction_lines(interaction(elsewhere), elsewhere)[0] == (
+        "kd (t, m, best/test/score): no seed has both initialisations; 8 seeds have one initialisation only"
+    )
     one = study({key: values for key, values in scores.items() if key[1] == "pretrained"})
     assert interaction(one).empty and interaction_lines(interaction(one), one) == []
 

@@ -117,6 +117,16 @@ def test_summaries():
     assert np.isinf(kd["metrics"]["low"]) and kd["line"].startswith("kd vs finetune")
 
 
+def test_a_method_without_a_comparison_has_a_summary():
+    frame = students({"ls": UP, "kd": [1.0]})
+    frame = frame[frame["params.method"] != "finetune"]
+    paired = pair(frame)
+    ls, kd = summaries(paired, judge(paired))
+    assert ls["params"]["method"] == "ls" and set(ls["metrics"]) == {"mean", "std", "n"} and len(ls["run_ids"]) == 8
+    assert set(kd["metrics"]) == {"mean", "n"} and kd["verdict"] == ""
+    assert kd["line"] == "kd: mean 71.00 over 1 seed; no pair with finetune"
+
+
 def test_nothing_to_say():
     sections, paired, judged = answered({})
     assert [section.name for section in sections] == ["scores", "comparisons", "plan", "left_out"]

@@ -15,7 +15,9 @@ from analysis.design import (
     gate,
     level_of_a_look,
     make_plan,
+    mark_tuned,
     plan_digest,
+    seed_orders,
     undecided,
 )
 from analysis.hypothesis import holm, min_p_value, seeds_needed, verdicts
@@ -234,3 +236,43 @@ def test_what_is_said_of_logged_plans():
         "run older had planned some of these cells before, with other seeds"
     )
     assert len(said(logged(), logged("same"), logged("elsewhere", cells=[("u", "m", "random", "ls")]))) == 1
+
+
+def two_studies():
+    """Two tasks, each with its own study's plan; the runs of both in one frame."""
+    found, plans = [], []
+    for task, seeds in (("mrpc", range(10)), ("cola", range(9, -1, -1))):
+        cells = [(task, "m", "random", method) for method in ("finetune", "ls")]
+        logged = plan(cells=cells, seeds=list(seeds))
+        plans.append({"run_id": task, "start": 0, "digest": plan_digest(logged), "plan": logged, "tuned": []})
+        for method, seed in [(method, seed) for *_, method in cells for seed in seeds]:
+            params = {"task": task, "model": "m", "init": "random", "method": method, "seed": str(seed)}
+            row = {"run_id": f"{task}-{method}-{seed}", "tags.labelreg.kind": "student"}
+            row |= {"metrics.best/dev/score": 60.0 + UP[seed] * (method == "ls")}
+            found.append(row | {f"params.{name}": value for name, value in params.items()})
+    frame = pd.DataFrame(found)
+    return frame.assign(start_time=pd.Timestamp("2026-01-01", tz="UTC")), plans
+
+
+def test_two_studies_in_one_experiment_are_each_held_to_their_own_plan():
+    frame, plans = two_studies()
+    paired = pair(frame)
+    said = follows(plans, paired, judge(paired), None, 0.5, 0.05, [])
+    assert [line.partition(" of ")[2] for line in said] == ["run mrpc: followed", "run cola: followed"]
+    added = frame[frame["params.method"].eq("ls") & frame["params.task"].eq("cola")]
+    added = added.assign(**{"params.method": "kd", "run_id": added["run_id"] + "k"})
+    paired = pair(pd.concat([frame, added]))
+    said = follows(plans, paired, judge(paired), None, 0.5, 0.05, [])
+    assert said[0].endswith("run mrpc: followed") and said[1].endswith("run cola: not followed")
+    assert said[2:] == ["compared, but not planned: kd (cola, m, random)"]
+
+
+def test_seeds_and_their_mark_are_those_of_the_own_plan():
+    frame, plans = two_studies()
+    plans[1]["tuned"] = [3, 12]
+    paired = pair(frame)
+    orders = seed_orders(plans, ())
+    rows = judge(paired, looks=[6], order=orders)
+    assert dict(zip(rows["task"], rows["seeds"], strict=True)) == {"mrpc": tuple(range(6)), "cola": tuple(range(4, 10))}
+    marked = mark_tuned(judge(paired, order=orders), plans).set_index("task")["reason"]
+    assert marked["cola"].endswith("; tuned on seeds of this comparison (3)") and "tuned" not in marked["mrpc"]

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from paper_runs import SEEDS, paper_shaped, row
 
-from analysis.figures import COLUMNS, figure1, figure1_scores, title
+from analysis.figures import COLUMNS, figure1, figure1_scores, plain_text, title
 from analysis.pairing import pair
 from analysis.paper_tables import GLUE, scores
 
@@ -107,3 +107,13 @@ def test_the_picture_is_a_vector_with_text_that_fits(papers, tmp_path):
     for panel in figure.axes:
         boxes += [panel.title.get_window_extent(), *(label.get_window_extent() for label in panel.get_xticklabels())]
     assert all(page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1 for box in boxes)
+
+
+@pytest.mark.parametrize("name", ["$x_{$", "日本"])
+def test_names_are_no_formulas_and_letters_without_a_glyph_no_warning(name, tmp_path):
+    rows = [("pretrained", method, seed, 70.0 + seed, "test", 1) for method in ("finetune", name) for seed in range(3)]
+    figure = figure1(pd.DataFrame(rows, columns=COLUMNS), name)
+    assert drawn(figure)[0][1][1][0] == name
+    with plain_text():
+        for ending in ("svg", "png", "pdf"):
+            figure.savefig(tmp_path / f"figure.{ending}")

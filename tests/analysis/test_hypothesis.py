@@ -16,6 +16,8 @@ from statsmodels.stats.multitest import multipletests
 
 from analysis import AnalysisError
 from analysis.hypothesis import (
+    EFFICIENCY,
+    MOST_SEEDS,
     detectable_effect,
     equivalence,
     holm,
@@ -385,3 +387,15 @@ def test_size_of_a_family_under_no_effect():
         family = {i: (rng.normal(size=8) + common) / math.sqrt(2) for i in range(4)}
         false += any(v.word in ("better", "worse") for v in verdicts(family, 0.5).values())
     assert false <= 13  # 5% of 150 is 7.5; 14 or more have chance 0.02 at exactly 5%
+
+
+@pytest.mark.parametrize("sd", [1e6, 1e9, 1e300])
+def test_seeds_beyond_counting_are_capped(sd):
+    assert seeds_needed(sd, 0.5) == MOST_SEEDS
+    assert seeds_needed(1e3, 0.5) == pytest.approx(7.849 / EFFICIENCY * 4e6, rel=1e-3)
+
+
+@pytest.mark.parametrize("huge", [1e300, -1e16, math.inf])
+def test_differences_that_are_no_scores_are_refused(huge):
+    with pytest.raises(AnalysisError, match="difference 2 of 3 is"):
+        rounded([1.0, huge, 2.0])

@@ -266,7 +266,10 @@ def test_lower_is_better_is_turned_round():
         "cost/peak_memory_mb",
     ]
     assert all(map(lower_is_better, names))
-    assert not any(map(lower_is_better, ["best/test/score", "dev/accuracy", "cost/tokens_per_second"]))
+    names += "NLL ECE ECE15 val.loss test-loss evalLoss error_rate perplexity mse RMSE mae wer CER".split()
+    assert [name for name in names if not lower_is_better(name)] == []
+    higher = "best/test/score dev/accuracy cost/tokens_per_second F1 mAP bleu lossless Cerebral MCC r2".split()
+    assert [name for name in higher if lower_is_better(name)] == []
 
 
 def test_a_metric_that_nobody_logged_is_a_mistake():
@@ -342,3 +345,9 @@ def test_every_student_is_somewhere():
     assert not set(used) & set(paired.left_out["run_id"])
     assert paired.left_out["run_id"].is_unique and all(paired.left_out["reason"])
     assert all(len(set(c.seeds)) == len(c.seeds) for c in paired.comparisons)
+
+
+def test_a_number_that_no_metric_has_is_left_out():
+    paired = pair(frame(*GOOD[:-1], GOOD[-1] | {"metrics.best/test/score": 1e300}))
+    assert paired.left_out["reason"].iloc[-1] == "no score: best/test/score is 1e+300"
+    assert len(paired.comparisons[0].seeds) == 2

@@ -201,3 +201,14 @@ def test_latex_compiles(made, tmp_path):
     ended = subprocess.run([program, *options, "page.tex"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 0, ended.stdout[-3000:]
     assert (tmp_path / "page.pdf").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(("metric", "split"), [("accuracy", "test"), ("score", "test"), ("dev/accuracy", "dev")])
+def test_a_table_with_a_metric_of_its_own_has_scores(metric, split):
+    columns = ["task", "model", "init", "method", "seed"]
+    rows = [("rte", "own", "pretrained", method, seed) for method in ("finetune", "kd") for seed in range(3)]
+    frame = pd.DataFrame([dict(zip(columns, values, strict=True)) for values in rows]).add_prefix("params.")
+    frame = frame.assign(run_id=[f"line {i}" for i in range(6)], **{"tags.labelreg.kind": "student"})
+    frame[f"metrics.{metric}"] = [60.0, 61, 62, 63, 64, 65]
+    found = scores(frame, pair(frame, metric=metric))
+    assert found["score"].tolist() == [60, 61, 62, 63, 64, 65] and set(found["split"]) == {split}

@@ -63,6 +63,23 @@ def test_two_rows_of_one_seed_and_a_score_that_is_missing_are_listed(table):
     assert reasons["line 9"] == reasons["line 10"] == "no such metric: score is missing or no finite number"
 
 
+@pytest.mark.parametrize("end", [",\n", ",,\n", "\r\n", "\n\n", "\n , \n"])
+def test_commas_at_the_end_and_empty_lines_change_nothing(table, end):
+    path = table("\n" + HEAD + GOOD.replace("\n", end))
+    runs, unused = scores_table(path)
+    plain, _ = scores_table(table(HEAD + GOOD, "plain.csv"))
+    lines = path.read_text(encoding="utf-8").split("\n")
+    told = [lines[int(run_id.removeprefix("line ")) - 1].split(",")[3:5] for run_id in runs["run_id"]]
+    assert told == [list(pair) for pair in zip(plain["params.method"], plain["params.seed"], strict=True)]
+    columns = [name for name in plain if name != "run_id"]
+    assert runs[columns].values.tolist() == plain[columns].values.tolist() and unused == []
+
+
+def test_a_cell_with_a_line_break_moves_no_line(table):
+    text = 'task,model,init,method,seed,score,note\nr,b,x,kd,1,2,"a\nb"\nr,b,x,kd,2,2\n'
+    assert scores_table(table(text))[0]["run_id"].tolist() == ["line 2", "line 4"]
+
+
 def test_another_column_of_scores(table):
     text = (HEAD + GOOD).replace("score", "test/nll")
     (found,) = pair(scores_table(table(text), "test/nll")[0], metric="test/nll").comparisons
@@ -81,6 +98,9 @@ def test_another_column_of_scores(table):
         (HEAD + "a,b,c,d,1,2,3,4\na,b\n" + 'a,"b', "cannot be read as CSV"),
         (HEAD + "a,b,c,finetune,1,high\n", "score in line 2 is 'high', no number"),
         ("task,model,init,method,seed,score,score \n", "the column score stands there twice"),
+        ("task,model,init,method,seed,score,score\na,b,c,kd,1,2,3\n", "the column score stands there twice"),
+        (HEAD + "a,b,c,kd,1,2\n\na,b,c,kd,2,2,5\n", "line 4 has 7 cells, the first line 6"),
+        (HEAD + "\na,b,c,kd,1,high\n", "score in line 3 is 'high', no number"),
     ],
 )
 def test_mistakes_in_a_table(table, text, told):

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from analysis import charts, wording
+from analysis.answer import as_text, first_sections, summaries
 from analysis.charts import Line, Panel, Row
 from analysis.hypothesis import signed_rank
 from analysis.pairing import pair
@@ -73,6 +74,16 @@ def test_the_verdict_comes_first_in_one_sentence():
     assert "pretrained: 3 comparisons in 1 family: 1 better, 1 equivalent, 1 undecided." in html
 
 
+def test_fractions_with_a_margin_of_points_are_pointed_at():
+    frame = runs({"ls": UP}, **{"metrics.score": 0.0})
+    frame["metrics.score"] = frame["metrics.best/test/score"] / 100
+    paired = pair(frame, metric="score")
+    judged = judge(paired)
+    warning = "scores look like fractions of 1 (sst5, score): margin=0.5"
+    assert warning in text_of(page(paired, judged, Evidence(frame), Design("csv")))
+    assert warning in as_text(first_sections(paired, judged, 0.05, []))
+
+
 def test_a_small_but_real_difference_is_called_so():
     (sentence,) = sentences(runs({"ls": [0.1] * 8, "kd": [0.2] * 8}))
     assert "ls (+0.10) and kd (+0.20) are better than finetune, by less than the margin of ±0.5 points" in sentence
@@ -84,6 +95,24 @@ def test_the_question_of_the_paper_is_answered():
     assert "the effect is larger from scratch in 1 of 1 comparison, smaller in 0, not shown to differ in 0." in html
     assert "Verdicts and mean differences" in html  # two families: a table of all
     assert 'aria-label="Verdicts of all families"' in html
+
+
+def test_families_that_differ_in_protocol_are_families_of_their_own():
+    longer = {"params.epochs": "5"}
+    said = text_of(made(pd.concat([runs({"ls": UP}, **{"params.epochs": "3"}), runs({"ls": MIXED}, **longer)])))
+    assert "2 comparisons in 2 families: 1 better, 1 undecided." in said
+    assert "sst5 · minilm-3l · pretrained · epochs=3" in said
+    assert "ls [epochs=5] (+0.50) is undecided (mean" in said
+    assert "in 2 cells of task, model and initialisation" in said
+
+
+def test_seeds_and_methods_of_one_initialisation_are_told():
+    other = {"params.init": "random"}
+    said = text_of(made(pd.concat([runs({"ls": UP, "kd": UP}), runs({"ls": UP[:6]}, **other)])))
+    assert "2 seeds have one initialisation only" in said
+    assert "kd (sst5, minilm-3l, pretrained): no counterpart in the other initialisation" in said
+    said = text_of(made(pd.concat([runs({"ls": UP}), runs({"kd": UP}, **other)])))
+    assert "kd (sst5, minilm-3l, random): no counterpart" in said
 
 
 def test_every_picture_is_told_and_its_ids_are_its_own():
@@ -117,6 +146,17 @@ def test_names_are_escaped():
     html = made(runs({"<b>kd</b>": UP}, **{"params.task": "a&b<script>"}))
     assert "<b>" not in html and "<script>" not in html
     assert "&lt;b&gt;kd&lt;/b&gt; (+2.35) is better" in html and "a&amp;b" in html
+
+
+@pytest.mark.parametrize("name", ["$x_{$", "a$b$c", "日本"])
+def test_names_are_no_formulas_and_need_no_glyph(name):
+    columns = {"params.model": name, "metrics.cost/train_seconds": 40.0}
+    frame, other = (runs({name: UP}, **columns, **{"params.task": f"{task} {name}"}) for task in "tu")
+    points = [(run, "dev/score", step, 80.0) for run in frame["run_id"] for step in (1, 2)]
+    histories = pd.DataFrame(points, columns=["run_id", "name", "step", "value"])
+    both = pd.concat([frame, other])
+    html = made(both, Evidence(both, histories, lambda run_id, split: None))
+    assert f">{name}</text>" in html and html.count("<svg") > 6
 
 
 def test_a_table_of_scores_has_no_store_parts_and_says_so():
@@ -159,6 +199,15 @@ def test_no_nan_reaches_a_reader(d):
     assert len(SVG.findall(html)) == 3
 
 
+def test_a_look_without_a_pair_is_no_error():
+    frame = runs({"finetune": [np.nan] * 8 + [0.0], "ls": [1.0] * 9})
+    html = made(frame, looks=(8, 12))
+    assert not re.search(r"\bnan\b", html, re.I)
+    assert "ls (no pair) is undecided" in html and "no pair  ? undecided" in html
+    (summary,) = [found for found in summaries(pair(frame), judge(pair(frame), looks=(8,))) if found["verdict"]]
+    assert set(summary["metrics"]) == {"n", "low", "high", "p_value", "p_holm"}
+
+
 def test_the_methods_section_has_what_a_paper_needs():
     digest = "0123456789abcdef" * 2
     tags = {"data": digest, "version.torch": "2.14.0", "python": "3.11.7"}
@@ -184,6 +233,13 @@ def test_the_methods_section_has_what_a_paper_needs():
         "sst5 0123456789abcdef0123456789abcdef.",
     ):
         assert part in told, part
+
+
+def test_the_methods_section_under_looks_is_about_the_looks():
+    frame = runs({"finetune": [0.0] * 12, "ls": [2.0 + i / 10 for i in range(12)]})
+    paired = pair(frame)
+    told = "\n".join(wording.methods_section(paired, judge(paired, looks=[8, 12]), frame, Design("x", looks=(8, 12))))
+    assert "has 8 pairs (seeds 0, 1, 2, 3, 4, 5, 6, 7)" in told and "at least 7 seeds" in told, "1 look: 6 seeds"
 
 
 def test_the_commands_repeat_every_run():

@@ -9,7 +9,7 @@ import pytest
 from analysis import AnalysisError
 from analysis.hypothesis import equivalence, signed_rank
 from analysis.pairing import pair
-from analysis.tables import COLUMNS, compare, judge, p_text, scores, to_markdown, to_text, verdict_lines
+from analysis.tables import COLUMNS, compare, judge, p_text, scores, to_markdown, to_text, unit_lines, verdict_lines
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -200,3 +200,58 @@ def test_text_and_markdown():
 @pytest.mark.parametrize("p, told", [(1.0, "1.00"), (0.31, "0.31"), (1 / 128, "0.0078"), (2.0**-19, "1.9e-06")])
 def test_p_text(p, told):
     assert p_text(p) == told
+
+
+def looked_at(frame, *looks):
+    return judge(pair(frame), looks=looks).to_dict("records")
+
+
+def test_a_look_waits_for_runs_that_are_not_through():
+    frame = runs({"ls": UP, "kd": MIXED})
+    (ls, kd) = looked_at(frame, 8, 12)
+    assert (ls["look"], ls["verdict"], kd["look"]) == (8, "better", 8)
+    unlogged = {"metrics.best/test/score": np.nan, "status": "RUNNING", "params.precision": "auto"}
+    for seed, kept in ((7, 7), (3, 3)):
+        waiting = frame.copy()
+        waiting.loc[waiting["run_id"] == f"finetune-{seed}", list(unlogged)] = list(unlogged.values())
+        for row in looked_at(waiting, 8, 12):
+            assert pd.isna(row["look"]) and row["verdict"] == "undecided" and row["n"] == kept
+            assert row["seeds"] == tuple(range(kept)), "the first that were planned"
+            assert row["reason"].endswith(f"seed {seed} still runs" + (", pairs behind it: 4" if seed == 3 else ""))
+    own = frame.copy()
+    own.loc[own["run_id"] == "ls-3", "status"] = "RUNNING"
+    assert [(row["n"], row["verdict"]) for row in looked_at(own, 8, 12)] == [(3, "undecided")] * 2
+    again = frame[frame["run_id"] == "finetune-7"].assign(run_id="again", status="RUNNING")
+    shorter = frame[frame["run_id"] != "kd-7"]
+    assert [row["look"] for row in looked_at(pd.concat([shorter, again]), 8, 12)] == [8, 8], "ls has that seed"
+    failed = frame.copy()
+    failed.loc[failed["run_id"] == "finetune-7", "status"] = "FAILED"
+    assert [(row["look"], row["n"]) for row in looked_at(failed, 8, 12)] == [(8, 7), (8, 7)], "it was run, and lost"
+
+
+def test_lost_runs_of_another_protocol_are_no_part_of_a_look():
+    frame = runs({"ls": UP[:7]}, epochs="3")
+    other = runs({"ls": UP}, epochs="5")
+    other = other[(other["params.method"] == "ls") & (other["params.seed"] == "7")].assign(run_id="longer")
+    paired = pair(pd.concat([frame, other]))
+    assert paired.left_out["family"].tolist() == ["", "epochs=5"]
+    (row,) = judge(paired, looks=[8]).to_dict("records")
+    assert pd.isna(row["look"]) and row["n"] == 7
+    same = other.assign(**{"params.epochs": "3", "status": "FAILED"})
+    (row,) = looked_at(pd.concat([frame, same]), 8)
+    assert (row["look"], row["n"]) == (8, 7)
+
+
+def test_a_margin_of_points_on_fractions_is_pointed_at():
+    frame = runs({"ls": UP, "kd": NONE}, metric="score")
+    frame["metrics.score"] /= 100
+    paired = pair(frame, metric="score")
+    assert unit_lines(judge(paired)) == [
+        "scores look like fractions of 1 (rotten_tomatoes, score): margin=0.5 is in the metric's own unit; "
+        "give margin=0.005 where 0.5 points of 100 are meant"
+    ]
+    assert unit_lines(judge(paired, margin=0.005)) == []
+    frame["metrics.best/dev/score"] = frame["metrics.score"]
+    assert unit_lines(judge(pair(frame, metric="best/dev/score"))) == [], "known to be in percent"
+    frame["metrics.score"] *= 100
+    assert unit_lines(judge(pair(frame, metric="score"))) == unit_lines(judge(pair(pd.DataFrame()))) == []
