@@ -125,18 +125,21 @@ def _looks(given: dict[str, Value], grid: dict[str, list]) -> list[int]:
 
 
 def _check(steps: Sequence[Step]) -> None:
-    """One run of each cell is resolved, and all names in it are known."""
+    """One run of each cell is resolved, all names in it are known, and its models read what its task is made of."""
     from entrypoints import job
     from labelreg import corpus, models
+    from labelreg.tasks import made_of
 
     for step in {step.cell: step for step in steps}.values():
         settings = job.settings_of(step.given)
         corpus.task_of(settings)
-        models.check_name(str(settings["model"]))
+        own = [str(settings["model"])]
         models.roots(settings)
         if step.kind == "teacher":
-            source = job.source_job(job.Job(settings, step.given)).settings
-            models.check_name(str(source["model"]))
+            own.append(str(job.source_job(job.Job(settings, step.given)).settings["model"]))
+        for model in own:
+            models.check_name(model)
+            models.check_reads(model, str(settings["task"]), made_of(settings))
 
 
 def _families(plan: dict) -> dict[tuple, int]:

@@ -47,6 +47,7 @@ def prepare(settings: dict[str, Value], roots: "models.Roots") -> PreparedTask:
     Raises:
         UserError: anything wrong with the task, the files or the labels, in one line.
     """
+    models.check_reads(str(settings["model"]), str(settings["task"]), made_of(settings))
     if made_of(settings) == "images":
         from labelreg import images  # it builds on this file
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from labelreg import augment, corpus, models, vision
+from labelreg import augment, corpus, models
 from labelreg.batching import UNLABELLED, generator
 from labelreg.errors import UserError
 from labelreg.parameters import Value
@@ -96,11 +96,6 @@ def prepare(settings: dict[str, Value], roots: models.Roots) -> corpus.PreparedT
         UserError: anything wrong with the task, the files, the labels or the model, in one line.
     """
     name, own, size = str(settings["task"]), settings.get("train_file"), int(settings["image_size"])
-    if not vision.network(str(settings["model"])):
-        raise UserError(
-            f"model {settings['model']} reads text, and task {name} is made of images: "
-            f"choose one of {', '.join(vision.NETWORKS)}"
-        )
     models.weights_digest(str(settings["model"]), str(settings["init"]), roots)  # a missing file is said now
     task = Task("folder", "", split_by="split_seed", image="image") if own else TASKS[name]
     _refuse(settings, name)

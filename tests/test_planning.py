@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from running import in_this_process, runs, succeed
+from pictures import own_folder
+from running import call, in_this_process, refused, runs, succeed
 
 from entrypoints import planning
 from labelreg import executors
@@ -33,6 +34,25 @@ def test_a_plan_needs_neither_data_nor_weights(store, recipe, students, teachers
     (run,) = runs("study")
     assert run.info.status == "FINISHED" and "labelreg.plan" not in run.data.tags, "no study has begun"
     assert not list(store.glob("cache/prepared/*")) and not list(store.glob("cache/checkpoints/*"))
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ({"recipe": "smoke", "train_file": "pets"}, "model minilm-3l reads text, and task pets is made of images"),
+        (
+            {"recipe": "table6", "models": "minilm-3l"},
+            "model minilm-3l reads text, and task cifar100 is made of images",
+        ),
+        ({"recipe": "table6", "tasks": "digits", "models": "minilm-3l"}, "minilm-3l reads text, and task digits"),
+        ({"recipe": "smoke", "models": "resnet18"}, "resnet18 reads images, and task rotten_tomatoes is made of text"),
+        ({"recipe": "smoke", "teacher_model": "resnet18"}, "resnet18 reads images, and task rotten_tomatoes"),
+    ],
+)
+def test_a_model_that_reads_something_else_is_refused_in_the_plan(store, monkeypatch, tmp_path, given, words):
+    monkeypatch.chdir(tmp_path)
+    own_folder(tmp_path / "pets")
+    refused(call("study", **given, plan_only="true"), words, "choose one of")
 
 
 def test_the_plan_is_logged_as_a_table_and_as_a_record(store):
