@@ -113,9 +113,10 @@ def prepare(settings: dict[str, Value], roots: models.Roots) -> corpus.PreparedT
         corpus.check(frames, classes, name)
         _write(cached, frames, arrays, classes)
     data = _read(cached, name, task, size, str(settings["augment"]))
-    if len(data.splits["train"]) % int(settings["batch_size"]) == 1:
+    batch = int(settings["batch_size"])
+    if batch == 1 or len(data.splits["train"]) % batch == 1:
         raise UserError(
-            f"batch_size={settings['batch_size']}: the last of {len(data.splits['train'])} images would be a batch "
+            f"batch_size={batch}: the last of {len(data.splits['train'])} images would be a batch "
             "of its own, which batch normalisation cannot be trained on; choose another"
         )
     return data
@@ -276,10 +277,24 @@ def _hub(folder: Path, task: Task, name: str) -> tuple[dict[str, tuple[Pixels, l
                     raise UserError(
                         f"task {name}: {folder} has no column {column!r}; it has {', '.join(rows.column_names)}"
                     )
-            files = rows.cast_column(task.image, datasets.Image(decode=False))[task.image]
-            where = f"{folder} ({source})"
-            pixels = [_decoded(f["bytes"], f"{where}, row {n}", name, CIFAR_SIDE) for n, f in enumerate(files, 1)]
-            splits[split] = (np.stack(pixels), list(rows[task.label]))
+            where, labels = f"{folder} ({source})", list(rows[task.label])
+            for row, label in enumerate(labels, 1):
+                if not (isinstance(label, int) or isinstance(label, float) and label.is_integer()):
+                    raise UserError(
+                        f"task {name}: {where}, row {row} has {label!r} in column {task.label!r}, "
+                        "not the number of a class"
+                    )
+            try:
+                files = list(rows.cast_column(task.image, datasets.Image(decode=False))[task.image])
+            except Exception as error:  # Arrow's types and the library's own for a column of something else
+                raise UserError(
+                    f"task {name}: {where}: column {task.image!r} has no images ({type(error).__name__})"
+                ) from None
+            pixels = [
+                _decoded(file and file["bytes"], f"{where}, row {row}", name, CIFAR_SIDE)
+                for row, file in enumerate(files, 1)
+            ]
+            splits[split] = (np.stack(pixels), [int(label) for label in labels])
         label = found[task.splits["train"]].features[task.label]
     known = getattr(label, "names", None) or sorted({each for _, labels in splits.values() for each in labels})
     return splits, tuple(map(str, known))
