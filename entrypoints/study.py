@@ -1,7 +1,6 @@
 """Every run of a recipe, none of them twice, then the verdicts: `mlflow run . -e study -P recipe=table8`."""
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -28,7 +27,7 @@ class Design:
     plan: dict
     digest: str
     workers: dict  # arguments of the executor
-    jobs: int  # runs at a time
+    jobs: int  # runs at a time; 1 until the executor is asked
     decided: bool  # whether it stops where the verdicts have fallen
     tuned: list[int]  # seeds that the settings were tuned on
 
@@ -39,10 +38,11 @@ def main(given: dict[str, Value]) -> int:
 
     design = design_of(given)
     tracking.connect()
+    if not given.get("plan_only") or given["executor"] == "local":  # a plan connects to no cluster
+        design = replace(design, jobs=executors.check(design.steps, **design.workers))
     if given.get("plan_only"):
         _plan_only(design)
     else:
-        design = replace(design, jobs=executors.check(design.steps, **design.workers))
         _prepare(design.steps)
         _run(design)
         print("open the runs with `make ui`, or: mlflow ui --no-serve-artifacts (http://127.0.0.1:5000)", flush=True)
@@ -95,7 +95,7 @@ def design_of(given: dict[str, Value]) -> Design:
         digest=rules.plan_digest(plan),
         workers={"environment": {"OMP_NUM_THREADS": str(steps[0].given["threads"])}}
         | {name: given.get(name) for name in WORKERS},
-        jobs=int(given.get("jobs") or os.cpu_count() or 1),
+        jobs=int(given.get("jobs") or 1),
         decided=given.get("until") == "decided",
         tuned=tuned,
     )

@@ -55,6 +55,15 @@ def test_a_model_that_reads_something_else_is_refused_in_the_plan(store, monkeyp
     refused(call("study", **given, plan_only="true"), words, "choose one of")
 
 
+@pytest.mark.parametrize(
+    "given, jobs", [({}, "6"), ({"jobs": 4}, "4"), ({"executor": "ray"}, "1"), ({"executor": "ray", "jobs": 9}, "9")]
+)
+def test_a_plan_counts_the_runs_at_a_time_that_the_executor_takes(store, monkeypatch, given, jobs):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    planned(recipe="table8", runs_per_gpu=3, **given)
+    assert runs("study")[0].data.params["jobs"] == jobs
+
+
 def test_the_plan_is_logged_as_a_table_and_as_a_record(store):
     import json
 
