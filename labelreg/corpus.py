@@ -64,6 +64,19 @@ def prepare(settings: dict[str, Value], roots: "models.Roots") -> PreparedTask:
     return _read(cached, name, task)
 
 
+def cached(settings: dict[str, Value], roots: "models.Roots") -> Path:
+    """The folder that keeps the examples of a run once they are prepared.
+
+    Raises:
+        UserError: as `prepare`, before anything is read.
+    """
+    if made_of(settings) == "images":
+        from labelreg import images
+
+        return images.place(settings, roots)[-1]
+    return place(settings, task_of(settings), roots)[-1]
+
+
 def place(settings: dict[str, Value], task: Task, roots: "models.Roots") -> tuple[Path | None, Path, Path]:
     """Where the examples come from, the checkpoint whose tokenizer cuts them, and the folder that keeps them.
 

@@ -95,17 +95,11 @@ def prepare(settings: dict[str, Value], roots: models.Roots) -> corpus.PreparedT
     Raises:
         UserError: anything wrong with the task, the files, the labels or the model, in one line.
     """
-    name, own, size = str(settings["task"]), settings.get("train_file"), int(settings["image_size"])
+    name, size = str(settings["task"]), int(settings["image_size"])
     models.weights_digest(str(settings["model"]), str(settings["init"]), roots)  # a missing file is said now
-    task = Task("folder", "", split_by="split_seed", image="image") if own else TASKS[name]
-    _refuse(settings, name)
-    folder = Path(str(own)) if own else None if task.source == "embedded" else _source(task, name, roots)
-    stored = CIFAR_SIDE if task.archive else size
-    facts = json.dumps({key: settings.get(key) for key in ("max_train_examples", "split_seed")})
-    key = corpus.digest(f"images {FORMAT} {name} {task} {stored} {facts} {_files_digest(folder, task)}")
-    cached = roots.cache / "prepared" / key
+    task, folder, cached = place(settings, roots)
     if not cached.is_dir():
-        frames, arrays, task = _load(folder, task, name, stored)
+        frames, arrays, task = _load(folder, task, name, _stored(task, size))
         frames, classes = corpus.labelled(frames, task, name)
         frames = corpus.divide(frames, classes, task, name, settings)
         examples, seed = settings.get("max_train_examples"), int(settings["split_seed"])
@@ -120,6 +114,27 @@ def prepare(settings: dict[str, Value], roots: models.Roots) -> corpus.PreparedT
             "of its own, which batch normalisation cannot be trained on; choose another"
         )
     return data
+
+
+def place(settings: dict[str, Value], roots: models.Roots) -> tuple[Task, Path | None, Path]:
+    """The task, where its images come from (None: scikit-learn), and the folder that keeps them.
+
+    Raises:
+        UserError: as `prepare`, before an image is read.
+    """
+    name, own = str(settings["task"]), settings.get("train_file")
+    task = Task("folder", "", split_by="split_seed", image="image") if own else TASKS[name]
+    _refuse(settings, name)
+    folder = Path(str(own)) if own else None if task.source == "embedded" else _source(task, name, roots)
+    facts = json.dumps({key: settings.get(key) for key in ("max_train_examples", "split_seed")})
+    side = _stored(task, int(settings["image_size"]))
+    key = corpus.digest(f"images {FORMAT} {name} {task} {side} {facts} {_files_digest(folder, task)}")
+    return task, folder, roots.cache / "prepared" / key
+
+
+def _stored(task: Task, size: int) -> int:
+    """The side at which images are kept."""
+    return CIFAR_SIDE if task.archive else size
 
 
 def _refuse(settings: dict[str, Value], name: str) -> None:
@@ -143,6 +158,8 @@ def _source(task: Task, name: str, roots: models.Roots) -> Path:
     target = roots.cache / "downloads" / name
     if not (target / packed).is_file():
         try:
+            if not roots.download:
+                raise FileNotFoundError(target / packed)
             with corpus.whole_folder(target) as fresh:
                 {"cifar100": datasets.CIFAR100, "cifar10": datasets.CIFAR10}[name](str(fresh), download=True)
         except Exception as error:  # urllib's types, OSError, RuntimeError for a wrong digest

@@ -119,6 +119,23 @@ def _steps(small: dict):
     return design_of(with_defaults("study", parse("study", [f"--{k}={v}" for k, v in small.items()]))).steps
 
 
+def test_a_study_of_images_is_known_before_anything_runs(store, monkeypatch):
+    monkeypatch.setattr(executors, "execute", in_this_process)
+    small = {"recipe": "table6", "settings": "default", "tasks": "digits", "models": "shufflenet_v2"}
+    small |= {"inits": "random", "methods": "finetune,selfkd", "seeds": "1", "max_train_examples": 16}
+    small |= {"image_size": 8, "batch_size": 8, "epochs": 1}
+    given = {name: small[name] for name in ("max_train_examples", "image_size", "batch_size")}
+    succeed("prepare", task="digits", model="shufflenet_v2", init="random", **given)
+    assert re.search(r"steps: 4; time: about \d+ s with jobs=\d+ \(from a timed probe\)", planned(**small))
+    succeed("study", **small)
+    said = planned(**small | {"seeds": "1,2"})
+    assert "4 students, 0 teachers, 2 reused\nruns to do: 2; runs done: 2; steps: 4; time: about" in said
+    assert "(from finished runs)" in said
+    trained = {run.data.tags["labelreg.fingerprint"] for run in runs("student")}
+    assert set(planning.look(_steps(small)).fingerprints.values()) == trained
+    assert "time: unknown until prepared" in planned(recipe="table6"), "nothing is downloaded"
+
+
 def test_time_without_finished_runs_is_measured(small, store):
     succeed("prepare", **{name: small[name] for name in ("train_file", "model_root", "max_length")}, model="bert-small")
     said = planned(**small | {"methods": "finetune,ls"})
