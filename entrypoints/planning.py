@@ -14,6 +14,7 @@ from labelreg import batching, corpus, models, recipes, tracking, training
 from labelreg.errors import UserError
 from labelreg.parameters import Value
 from labelreg.study import Step
+from labelreg.tasks import made_of
 
 MANY = 20  # data sets that the store is asked for one by one; of more, all runs are read
 PROBE_SECONDS, PROBE_BATCHES = 10, 3  # one timed epoch of so many batches after a first one, for at most so long
@@ -23,11 +24,12 @@ UNKNOWN = "unknown until prepared"
 
 @dataclass(frozen=True)
 class Facts:
-    """What a prepared task tells without its examples being read: `tokens` by split."""
+    """What a prepared task tells without its examples being read."""
 
     digest: str
     examples: int  # of the training set
-    tokens: dict[str, int]
+    unit: str  # tokens or images
+    sizes: dict[str, int]  # of each split, in this unit
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class _Here:
         task = corpus.task_of(own)
         key = (*(own.get(name) for name in _EXAMPLES), own["seed"] if task.split_by == "seed" else None)
         if key not in self._facts:
-            self._facts[key] = _facts(own, task, self.where)
+            self._facts[key] = _facts(own, self.where)
         return self._facts[key]
 
     def weights(self, model: str, init: str) -> str | None:
@@ -103,20 +105,22 @@ class _Here:
         return self._weights[model, init]
 
 
-_EXAMPLES = "task model max_length max_train_examples split_seed".split()  # the files are the study's
+_EXAMPLES = "task model max_length image_size max_train_examples split_seed".split()  # the files are the study's
 
 
-def _facts(settings: dict[str, Value], task, where: models.Roots) -> Facts | None:
+def _facts(settings: dict[str, Value], where: models.Roots) -> Facts | None:
+    unit, tensor = ("images", "labels") if made_of(settings) == "images" else ("tokens", "ids")
     try:
-        *_, cached = corpus.place(settings, task, where)
+        cached = corpus.cached(settings, where)
         meta = json.loads((cached / "meta.json").read_text(encoding="utf-8"))
     except (UserError, OSError):
         return None
     sizes = {}
     for split in meta["fingerprints"]:
         with safe_open(cached / f"{split}.safetensors", "pt") as file:
-            sizes[split] = {name: file.get_slice(name).get_shape()[0] for name in ("ids", "labels")}
-    return Facts(meta["digest"], sizes["train"]["labels"], {split: size["ids"] for split, size in sizes.items()})
+            sizes[split] = {name: file.get_slice(name).get_shape()[0] for name in {tensor, "labels"}}
+    own = {split: size[tensor] for split, size in sizes.items()}
+    return Facts(meta["digest"], sizes["train"]["labels"], unit, own)
 
 
 def settings_of(steps: Sequence[Step]) -> dict[str, dict[str, Value]]:
@@ -201,63 +205,72 @@ def _estimates(left: Sequence[Step], settings, examples, found, here: _Here | No
     """Seconds of each step whose examples are known, by the speed of finished runs of its model, or by a probe."""
     speeds = defaultdict(list)
     for run in found if left else ():
-        speed = run.data.metrics.get("cost/tokens_per_second")
-        if speed:
-            speeds[_param(run, "model"), _param(run, "batch_size")].append(speed)
-            speeds[_param(run, "model"), None].append(speed)
+        for unit in ("tokens", "images"):
+            speed = run.data.metrics.get(f"cost/{unit}_per_second")
+            if speed:
+                network = (unit, *(_param(run, name) for name in _NETWORK))
+                speeds[network, _param(run, "batch_size")].append(speed)
+                speeds[network, None].append(speed)
     seconds, sources, probed = {}, set(), {}
     for step in left:
         own, facts = settings[step.name], examples[step.name]
         if facts is None:
             continue
-        model = str(own["model"])
-        known = speeds.get((model, str(own["batch_size"])), speeds.get((model, None)))
+        network = (facts.unit, *(str(own.get(name, "")) for name in _NETWORK))
+        known = speeds.get((network, str(own["batch_size"])), speeds.get((network, None)))
         sources |= {"finished runs"} if known else set()
         if not known and here:
-            if model not in probed:
-                probed[model] = _probe(own, here)
-            known = probed[model]
+            if network not in probed:
+                probed[network] = _probe(own, here)
+            known = probed[network]
             sources |= {"a timed probe"} if known else set()
         if known:
             seconds[step.name] = _work(own, facts) / statistics.median(known)
     return seconds, " and ".join(sorted(sources))
 
 
+_NETWORK = ("model", "image_size", "stem")  # what the speed depends on; of text, the model alone has a value
+
+
 def _work(settings: Mapping[str, Value], facts: Facts) -> float:
-    """What a run computes, in tokens of training: every epoch, and its evaluations."""
-    epochs, others = int(settings["epochs"]), sum(facts.tokens.values()) - facts.tokens["train"] - facts.tokens["dev"]
-    return epochs * (facts.tokens["train"] + FORWARD_SHARE * facts.tokens["dev"]) + FORWARD_SHARE * others
+    """What a run computes, in tokens or images of training: every epoch, and its evaluations."""
+    train, dev = facts.sizes["train"], facts.sizes["dev"]
+    others = sum(facts.sizes.values()) - train - dev
+    return int(settings["epochs"]) * (train + FORWARD_SHARE * dev) + FORWARD_SHARE * others
 
 
 def _probe(settings: Mapping[str, Value], here: _Here) -> list[float]:
     try:
-        return [measured(settings)] if here.weights(str(settings["model"]), "pretrained") else []
+        init = str(settings["init"]) if made_of(settings) == "images" else "pretrained"
+        return [measured(settings)] if here.weights(str(settings["model"]), init) else []
     except UserError:
         return []
 
 
 def measured(settings: Mapping[str, Value]) -> float:
-    """Tokens per second that this machine trains with these settings: a few batches, timed after a first epoch."""
+    """Tokens or images per second that this machine trains: a few batches, timed after a first epoch."""
     own = dict(settings) | {"method": "finetune", "epochs": 20, "compile_used": "off", "checkpoint_seconds": 0}
-    where = models.roots(own)
+    where = replace(models.roots(own), download=False)
     training.set_threads(int(own["threads"]))
     data = corpus.prepare(own, where)
     train, size = data.splits["train"], int(own["batch_size"])
     batches = batching.epoch_batches(train.lengths, size, 0, 1)
     few = sorted({int(i) for batch in batches[:: max(1, len(batches) // PROBE_BATCHES)][:PROBE_BATCHES] for i in batch})
     splits = {"train": _some(train, few), "dev": _some(data.splits["dev"], range(2))}
-    model = models.load(str(own["model"]), data.classes, str(own["init"]), 0, where)
-    tokens = len(splits["train"].ids)
+    model = models.load(str(own["model"]), data.classes, str(own["init"]), 0, where, own.get("stem"))
+    work = int(splits["train"].lengths.sum())
     for report in training.train(model, replace(data, splits=splits), own):
         if report.epoch > 1 or report.train_seconds > PROBE_SECONDS:
             break
-    return tokens / report.epoch_seconds
+    return work / report.epoch_seconds
 
 
-def _some(tokens: corpus.Tokens, examples: Sequence[int]) -> corpus.Tokens:
+def _some(tokens: batching.Split, examples: Sequence[int]) -> batching.Split:
     import torch
 
     index = torch.tensor(list(examples))
+    if tokens.unit == "images":
+        return replace(tokens, **{name: getattr(tokens, name)[index] for name in ("pixels", "labels", "idx")})
     parts = [slice(int(tokens.offsets[i]), int(tokens.offsets[i + 1])) for i in index]
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), tokens.lengths[index].cumsum(0)])
     flat = {name: torch.cat([getattr(tokens, name)[part] for part in parts]) for name in ("ids", "types")}

@@ -1,7 +1,6 @@
 """Every run of a recipe, none of them twice, then the verdicts: `mlflow run . -e study -P recipe=table8`."""
 
 import json
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -28,7 +27,7 @@ class Design:
     plan: dict
     digest: str
     workers: dict  # arguments of the executor
-    jobs: int  # runs at a time
+    jobs: int  # runs at a time; 1 until the executor is asked
     decided: bool  # whether it stops where the verdicts have fallen
     tuned: list[int]  # seeds that the settings were tuned on
 
@@ -39,10 +38,11 @@ def main(given: dict[str, Value]) -> int:
 
     design = design_of(given)
     tracking.connect()
+    if not given.get("plan_only") or given["executor"] == "local":  # a plan connects to no cluster
+        design = replace(design, jobs=executors.check(design.steps, **design.workers))
     if given.get("plan_only"):
         _plan_only(design)
     else:
-        design = replace(design, jobs=executors.check(design.steps, **design.workers))
         _prepare(design.steps)
         _run(design)
         print("open the runs with `make ui`, or: mlflow ui --no-serve-artifacts (http://127.0.0.1:5000)", flush=True)
@@ -95,7 +95,7 @@ def design_of(given: dict[str, Value]) -> Design:
         digest=rules.plan_digest(plan),
         workers={"environment": {"OMP_NUM_THREADS": str(steps[0].given["threads"])}}
         | {name: given.get(name) for name in WORKERS},
-        jobs=int(given.get("jobs") or os.cpu_count() or 1),
+        jobs=int(given.get("jobs") or 1),
         decided=given.get("until") == "decided",
         tuned=tuned,
     )
@@ -125,18 +125,21 @@ def _looks(given: dict[str, Value], grid: dict[str, list]) -> list[int]:
 
 
 def _check(steps: Sequence[Step]) -> None:
-    """One run of each cell is resolved, and all names in it are known."""
+    """One run of each cell is resolved, all names in it are known, and its models read what its task is made of."""
     from entrypoints import job
     from labelreg import corpus, models
+    from labelreg.tasks import made_of
 
     for step in {step.cell: step for step in steps}.values():
         settings = job.settings_of(step.given)
         corpus.task_of(settings)
-        models.check_name(str(settings["model"]))
+        own = [str(settings["model"])]
         models.roots(settings)
         if step.kind == "teacher":
-            source = job.source_job(job.Job(settings, step.given)).settings
-            models.check_name(str(source["model"]))
+            own.append(str(job.source_job(job.Job(settings, step.given)).settings["model"]))
+        for model in own:
+            models.check_name(model)
+            models.check_reads(model, str(settings["task"]), made_of(settings))
 
 
 def _families(plan: dict) -> dict[tuple, int]:

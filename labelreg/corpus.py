@@ -47,6 +47,7 @@ def prepare(settings: dict[str, Value], roots: "models.Roots") -> PreparedTask:
     Raises:
         UserError: anything wrong with the task, the files or the labels, in one line.
     """
+    models.check_reads(str(settings["model"]), str(settings["task"]), made_of(settings))
     if made_of(settings) == "images":
         from labelreg import images  # it builds on this file
 
@@ -61,6 +62,19 @@ def prepare(settings: dict[str, Value], roots: "models.Roots") -> PreparedTask:
         check(frames, classes, name)
         _write(cached, frames, classes, task, checkpoint, int(settings["max_length"]))
     return _read(cached, name, task)
+
+
+def cached(settings: dict[str, Value], roots: "models.Roots") -> Path:
+    """The folder that keeps the examples of a run once they are prepared.
+
+    Raises:
+        UserError: as `prepare`, before anything is read.
+    """
+    if made_of(settings) == "images":
+        from labelreg import images
+
+        return images.place(settings, roots)[-1]
+    return place(settings, task_of(settings), roots)[-1]
 
 
 def place(settings: dict[str, Value], task: Task, roots: "models.Roots") -> tuple[Path | None, Path, Path]:

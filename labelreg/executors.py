@@ -13,6 +13,8 @@ from labelreg.errors import DivergedError, StoreLostError, UserError
 from labelreg.study import Step
 
 DEVICES = "CUDA_VISIBLE_DEVICES"
+ROOM_SECONDS = 600.0  # how long no node of a cluster may have room, while nothing runs
+PAUSE = 1.0  # seconds between two looks for room
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def execute(
         ray_address: auto (the cluster that this machine belongs to), local (one of this machine's own), ray://...
 
     Raises:
-        UserError: as `check`.
+        UserError: as `check`, or no node had room for ten minutes.
         StoreLostError: the tracking store was away from a worker for too long; the others are stopped too.
     """
     room = check(steps, jobs, environment, executor, ray_address, runs_per_gpu)
@@ -103,6 +105,7 @@ def execute(
         workers = _Processes(job, min(room, len(steps)), environment, runs_per_gpu)
     left = {step.name: step for step in steps}
     finished: set[str] = set()
+    full_since = None
     try:
         while True:
             ready = [step for step in left.values() if set(step.needs) <= finished]
@@ -111,9 +114,20 @@ def execute(
                 workers.start(step)
                 yield Event(step, "running")
             if not workers.busy():
+                if ready:  # nodes come and go: none may be there at this moment
+                    full_since = full_since or time.monotonic()
+                    if time.monotonic() - full_since >= ROOM_SECONDS:
+                        raise UserError(
+                            f"no node has had room for a run for {ROOM_SECONDS:.0f} s: stopped; "
+                            "the same command goes on later"
+                        )
+                    time.sleep(PAUSE)
+                    continue
                 for step in left.values():
-                    yield Event(step, "skipped", reason=f"needs {', '.join(set(step.needs) - finished)}, which failed")
+                    missing = ", ".join(first for first in step.needs if first not in finished)
+                    yield Event(step, "skipped", reason=f"needs {missing}, which failed")
                 return
+            full_since = None
             for event in workers.ended():
                 if event.state == "done":
                     finished.add(event.step.name)

@@ -12,7 +12,8 @@ from labelreg import recipes, search
 from labelreg.parameters import Value
 
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}  # Optuna's, in words
-DATA = ("max_length", "max_train_examples")  # of the teacher as of its students
+DATA = ("max_length", "image_size", "max_train_examples")  # of the teacher as of its students
+PAIR = ("epochs", "stem", "augment")  # equal in a pair, with DATA: what is found for one method holds beside the others
 
 
 def settings(given: Mapping[str, Value], chosen: Mapping[str | None, Mapping[str, Value]], run_id: str) -> str:
@@ -27,11 +28,13 @@ def settings(given: Mapping[str, Value], chosen: Mapping[str | None, Mapping[str
     first = next(iter(chosen))
     run = recipes.resolve(dict(given) | {"method": first or "finetune"} | chosen[first])
     always = {name: run[name] for name in ("task", "model")} | {name: given[name] for name in DATA if name in given}
-    fixed = {name: value for name, value in given.items() if name in recipes.SETTABLE and name not in always}
-    found: list[dict] = [{"set": always}]
+    paired = {name: given[name] for name in PAIR if name in given}
+    others = [name for name in recipes.SETTABLE if name not in (*always, *paired)]
+    fixed = {name: given[name] for name in others if name in given}
+    students = {"role": "student", "init": run["init"]}
+    found: list[dict] = [{"set": always}, *([{"when": students, "set": paired}] if paired else [])]
     for method, params in chosen.items():
-        when = {"role": "student", "init": run["init"]} | ({"method": method} if method else {})
-        found.append({"when": when, "set": fixed | params})
+        found.append({"when": students | ({"method": method} if method else {}), "set": fixed | params})
     content: dict = {"kind": "settings"} | ({"extends": recipe} if shipped else {})
     content["tuned_on_seeds"] = sorted({*recipes.tuned_on(recipe), int(run["seed"])})
     content["rules"] = ([] if shipped else recipes.rules(recipe)) + found

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from labelreg import augment, corpus, models, vision
+from labelreg import augment, corpus, models
 from labelreg.batching import UNLABELLED, generator
 from labelreg.errors import UserError
 from labelreg.parameters import Value
@@ -95,22 +95,11 @@ def prepare(settings: dict[str, Value], roots: models.Roots) -> corpus.PreparedT
     Raises:
         UserError: anything wrong with the task, the files, the labels or the model, in one line.
     """
-    name, own, size = str(settings["task"]), settings.get("train_file"), int(settings["image_size"])
-    if not vision.network(str(settings["model"])):
-        raise UserError(
-            f"model {settings['model']} reads text, and task {name} is made of images: "
-            f"choose one of {', '.join(vision.NETWORKS)}"
-        )
+    name, size = str(settings["task"]), int(settings["image_size"])
     models.weights_digest(str(settings["model"]), str(settings["init"]), roots)  # a missing file is said now
-    task = Task("folder", "", split_by="split_seed", image="image") if own else TASKS[name]
-    _refuse(settings, name)
-    folder = Path(str(own)) if own else None if task.source == "embedded" else _source(task, name, roots)
-    stored = CIFAR_SIDE if task.archive else size
-    facts = json.dumps({key: settings.get(key) for key in ("max_train_examples", "split_seed")})
-    key = corpus.digest(f"images {FORMAT} {name} {task} {stored} {facts} {_files_digest(folder, task)}")
-    cached = roots.cache / "prepared" / key
+    task, folder, cached = place(settings, roots)
     if not cached.is_dir():
-        frames, arrays, task = _load(folder, task, name, stored)
+        frames, arrays, task = _load(folder, task, name, _stored(task, size))
         frames, classes = corpus.labelled(frames, task, name)
         frames = corpus.divide(frames, classes, task, name, settings)
         examples, seed = settings.get("max_train_examples"), int(settings["split_seed"])
@@ -118,12 +107,34 @@ def prepare(settings: dict[str, Value], roots: models.Roots) -> corpus.PreparedT
         corpus.check(frames, classes, name)
         _write(cached, frames, arrays, classes)
     data = _read(cached, name, task, size, str(settings["augment"]))
-    if len(data.splits["train"]) % int(settings["batch_size"]) == 1:
+    batch = int(settings["batch_size"])
+    if batch == 1 or len(data.splits["train"]) % batch == 1:
         raise UserError(
-            f"batch_size={settings['batch_size']}: the last of {len(data.splits['train'])} images would be a batch "
+            f"batch_size={batch}: the last of {len(data.splits['train'])} images would be a batch "
             "of its own, which batch normalisation cannot be trained on; choose another"
         )
     return data
+
+
+def place(settings: dict[str, Value], roots: models.Roots) -> tuple[Task, Path | None, Path]:
+    """The task, where its images come from (None: scikit-learn), and the folder that keeps them.
+
+    Raises:
+        UserError: as `prepare`, before an image is read.
+    """
+    name, own = str(settings["task"]), settings.get("train_file")
+    task = Task("folder", "", split_by="split_seed", image="image") if own else TASKS[name]
+    _refuse(settings, name)
+    folder = Path(str(own)) if own else None if task.source == "embedded" else _source(task, name, roots)
+    facts = json.dumps({key: settings.get(key) for key in ("max_train_examples", "split_seed")})
+    side = _stored(task, int(settings["image_size"]))
+    key = corpus.digest(f"images {FORMAT} {name} {task} {side} {facts} {_files_digest(folder, task)}")
+    return task, folder, roots.cache / "prepared" / key
+
+
+def _stored(task: Task, size: int) -> int:
+    """The side at which images are kept."""
+    return CIFAR_SIDE if task.archive else size
 
 
 def _refuse(settings: dict[str, Value], name: str) -> None:
@@ -147,6 +158,8 @@ def _source(task: Task, name: str, roots: models.Roots) -> Path:
     target = roots.cache / "downloads" / name
     if not (target / packed).is_file():
         try:
+            if not roots.download:
+                raise FileNotFoundError(target / packed)
             with corpus.whole_folder(target) as fresh:
                 {"cifar100": datasets.CIFAR100, "cifar10": datasets.CIFAR10}[name](str(fresh), download=True)
         except Exception as error:  # urllib's types, OSError, RuntimeError for a wrong digest
@@ -281,10 +294,24 @@ def _hub(folder: Path, task: Task, name: str) -> tuple[dict[str, tuple[Pixels, l
                     raise UserError(
                         f"task {name}: {folder} has no column {column!r}; it has {', '.join(rows.column_names)}"
                     )
-            files = rows.cast_column(task.image, datasets.Image(decode=False))[task.image]
-            where = f"{folder} ({source})"
-            pixels = [_decoded(f["bytes"], f"{where}, row {n}", name, CIFAR_SIDE) for n, f in enumerate(files, 1)]
-            splits[split] = (np.stack(pixels), list(rows[task.label]))
+            where, labels = f"{folder} ({source})", list(rows[task.label])
+            for row, label in enumerate(labels, 1):
+                if not (isinstance(label, int) or isinstance(label, float) and label.is_integer()):
+                    raise UserError(
+                        f"task {name}: {where}, row {row} has {label!r} in column {task.label!r}, "
+                        "not the number of a class"
+                    )
+            try:
+                files = list(rows.cast_column(task.image, datasets.Image(decode=False))[task.image])
+            except Exception as error:  # Arrow's types and the library's own for a column of something else
+                raise UserError(
+                    f"task {name}: {where}: column {task.image!r} has no images ({type(error).__name__})"
+                ) from None
+            pixels = [
+                _decoded(file and file["bytes"], f"{where}, row {row}", name, CIFAR_SIDE)
+                for row, file in enumerate(files, 1)
+            ]
+            splits[split] = (np.stack(pixels), [int(label) for label in labels])
         label = found[task.splits["train"]].features[task.label]
     known = getattr(label, "names", None) or sorted({each for _, labels in splits.values() for each in labels})
     return splits, tuple(map(str, known))

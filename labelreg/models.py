@@ -145,6 +145,16 @@ def check_name(model: str) -> None:
         raise unknown("model", model, MODELS)
 
 
+def check_reads(model: str, task: str, data: str) -> None:
+    """Raises UserError for a model that does not read what the task is made of: `data`, text or images."""
+    reads = "images" if vision.network(model) else "text"
+    if reads != data:
+        others = vision.NETWORKS if data == "images" else [name for name, known in MODELS.items() if known.hub_id]
+        raise UserError(
+            f"model {model} reads {reads}, and task {task} is made of {data}: choose one of {', '.join(others)}"
+        )
+
+
 def teacher_of(model: str, task: str) -> str:
     """The teacher that a model has in the paper.
 

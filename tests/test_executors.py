@@ -120,3 +120,46 @@ def test_more_jobs_than_the_gpus_take_are_refused(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     with pytest.raises(UserError, match=r"jobs=5: the GPUs \(2\) take 4 at a time; .* runs_per_gpu="):
         executors.check([], 5, {}, runs_per_gpu=2)
+
+
+class Vanishing:
+    """Workers of a cluster whose only node is away for some looks before each step; a step ends at once."""
+
+    def __init__(self, away: float):
+        self.away, self.looks, self.running = away, 0, []
+
+    def free(self) -> int:
+        self.looks += 1
+        return int(self.looks > self.away and not self.running)
+
+    def busy(self) -> bool:
+        return bool(self.running)
+
+    def start(self, step: Step) -> None:
+        self.running, self.looks = [step], 0
+
+    def ended(self) -> list[executors.Event]:
+        (step,), self.running = self.running, []
+        return [executors.Event(step, step.given.get("ends", "done"))]
+
+    def stop(self) -> None:
+        pass
+
+
+def executed(monkeypatch, workers: Vanishing) -> list[tuple[str, str, str]]:
+    monkeypatch.setattr(executors, "_Processes", lambda *_: workers)
+    monkeypatch.setattr(executors, "PAUSE", 0.01)
+    steps = [Step("fails", {"ends": "failed"}), Step("waits", {}, needs=("fails",)), Step("other", {})]
+    events = executors.execute(steps, obey, 1, {})
+    return [(event.step.name, event.state, event.reason) for event in events if event.state != "running"]
+
+
+def test_steps_wait_for_a_node_that_is_away(monkeypatch):
+    ended = executed(monkeypatch, Vanishing(away=3))
+    assert ended == [("fails", "failed", ""), ("other", "done", ""), ("waits", "skipped", "needs fails, which failed")]
+
+
+def test_waiting_for_a_node_has_an_end(monkeypatch):
+    monkeypatch.setattr(executors, "ROOM_SECONDS", 0.1)
+    with pytest.raises(UserError, match="no node has had room for a run"):
+        executed(monkeypatch, Vanishing(away=float("inf")))

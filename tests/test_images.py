@@ -212,13 +212,44 @@ def wrong_class_count_on_the_hub(root):
     return ["has 101 classes; it must have 100"]
 
 
+def changed_on_the_hub(root, **columns):
+    """Other values in some columns of both splits: what a function makes of those that are there."""
+    import pandas as pd
+
+    for path in on_the_hub(root, "cifar100").glob("*.parquet"):
+        frame = pd.read_parquet(path)
+        values = {name: columns.get(name, list)(list(frame[name])) for name in frame}
+        pd.DataFrame(values).to_parquet(path)
+
+
+def null_image_on_the_hub(root):
+    changed_on_the_hub(root, img=lambda images: [*images[:2], None, *images[3:]])
+    return ["(train), row 3 is no image"]
+
+
+def labels_in_words_on_the_hub(root):
+    changed_on_the_hub(root, fine_label=lambda labels: [f"class {label}" for label in labels])
+    return ["(train), row 1 has 'class ", "in column 'fine_label', not the number of a class"]
+
+
+def null_label_on_the_hub(root):
+    changed_on_the_hub(root, fine_label=lambda labels: [*labels[:4], None, *labels[5:]])
+    return ["(train), row 5 has ", "in column 'fine_label', not the number of a class"]
+
+
+def numbers_for_images_on_the_hub(root):
+    changed_on_the_hub(root, img=lambda images: list(range(len(images))))
+    return ["(train): column 'img' has no images"]
+
+
 def nothing_there(root):
     return ["no cifar-100-python, cifar-100-python.tar.gz or uoft-cs/cifar100 under", "give data_root=FOLDER"]
 
 
 BAD_SOURCES = [bad_archive, truncated_archive, truncated_file, missing_file, hostile_pickle, no_labels,
                wrong_class_count, label_out_of_range, wrong_shape, too_few_labels, undecodable_on_the_hub,
-               truncated_parquet, wrong_class_count_on_the_hub, nothing_there]  # fmt: skip
+               truncated_parquet, wrong_class_count_on_the_hub, null_image_on_the_hub, labels_in_words_on_the_hub,
+               null_label_on_the_hub, numbers_for_images_on_the_hub, nothing_there]  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", BAD_SOURCES, ids=lambda damage: damage.__name__)
@@ -244,6 +275,7 @@ def test_a_damaged_source_is_one_line_and_leaves_nothing(damage, store, tmp_path
         ({"task": "digits", "augment": "flip"}, ["crop+flip+rotation"]),
         ({"task": "digits", "lr_milestones": "0.5,1.5"}, ["lr_milestones=1.5", "(0, 1)"]),
         ({"task": "digits", "batch_size": 29}, ["batch_size=29", "the last of 900 images"]),
+        ({"task": "digits", "batch_size": 1}, ["batch_size=1", "the last of 900 images", "batch normalisation"]),
         ({"task": "digit"}, ["unknown task 'digit'", "did you mean 'digits'"]),
     ],
 )

@@ -3,7 +3,8 @@
 import re
 
 import pytest
-from running import in_this_process, runs, succeed
+from pictures import own_folder
+from running import call, in_this_process, refused, runs, succeed
 
 from entrypoints import planning
 from labelreg import executors
@@ -33,6 +34,34 @@ def test_a_plan_needs_neither_data_nor_weights(store, recipe, students, teachers
     (run,) = runs("study")
     assert run.info.status == "FINISHED" and "labelreg.plan" not in run.data.tags, "no study has begun"
     assert not list(store.glob("cache/prepared/*")) and not list(store.glob("cache/checkpoints/*"))
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ({"recipe": "smoke", "train_file": "pets"}, "model minilm-3l reads text, and task pets is made of images"),
+        (
+            {"recipe": "table6", "models": "minilm-3l"},
+            "model minilm-3l reads text, and task cifar100 is made of images",
+        ),
+        ({"recipe": "table6", "tasks": "digits", "models": "minilm-3l"}, "minilm-3l reads text, and task digits"),
+        ({"recipe": "smoke", "models": "resnet18"}, "resnet18 reads images, and task rotten_tomatoes is made of text"),
+        ({"recipe": "smoke", "teacher_model": "resnet18"}, "resnet18 reads images, and task rotten_tomatoes"),
+    ],
+)
+def test_a_model_that_reads_something_else_is_refused_in_the_plan(store, monkeypatch, tmp_path, given, words):
+    monkeypatch.chdir(tmp_path)
+    own_folder(tmp_path / "pets")
+    refused(call("study", **given, plan_only="true"), words, "choose one of")
+
+
+@pytest.mark.parametrize(
+    "given, jobs", [({}, "6"), ({"jobs": 4}, "4"), ({"executor": "ray"}, "1"), ({"executor": "ray", "jobs": 9}, "9")]
+)
+def test_a_plan_counts_the_runs_at_a_time_that_the_executor_takes(store, monkeypatch, given, jobs):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    planned(recipe="table8", runs_per_gpu=3, **given)
+    assert runs("study")[0].data.params["jobs"] == jobs
 
 
 def test_the_plan_is_logged_as_a_table_and_as_a_record(store):
@@ -88,6 +117,23 @@ def _steps(small: dict):
     from labelreg.parameters import parse, with_defaults
 
     return design_of(with_defaults("study", parse("study", [f"--{k}={v}" for k, v in small.items()]))).steps
+
+
+def test_a_study_of_images_is_known_before_anything_runs(store, monkeypatch):
+    monkeypatch.setattr(executors, "execute", in_this_process)
+    small = {"recipe": "table6", "settings": "default", "tasks": "digits", "models": "shufflenet_v2"}
+    small |= {"inits": "random", "methods": "finetune,selfkd", "seeds": "1", "max_train_examples": 16}
+    small |= {"image_size": 8, "batch_size": 8, "epochs": 1}
+    given = {name: small[name] for name in ("max_train_examples", "image_size", "batch_size")}
+    succeed("prepare", task="digits", model="shufflenet_v2", init="random", **given)
+    assert re.search(r"steps: 4; time: about \d+ s with jobs=\d+ \(from a timed probe\)", planned(**small))
+    succeed("study", **small)
+    said = planned(**small | {"seeds": "1,2"})
+    assert "4 students, 0 teachers, 2 reused\nruns to do: 2; runs done: 2; steps: 4; time: about" in said
+    assert "(from finished runs)" in said
+    trained = {run.data.tags["labelreg.fingerprint"] for run in runs("student")}
+    assert set(planning.look(_steps(small)).fingerprints.values()) == trained
+    assert "time: unknown until prepared" in planned(recipe="table6"), "nothing is downloaded"
 
 
 def test_time_without_finished_runs_is_measured(small, store):

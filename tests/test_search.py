@@ -19,8 +19,10 @@ import pytest
 import yaml
 
 from analysis.hypothesis import verdicts
+from analysis.pairing import PROTOCOL
 from labelreg import findings, recipes, search
 from labelreg.errors import DivergedError, UserError
+from labelreg.methods import METHODS
 from labelreg.parameters import with_defaults
 
 APPENDIX_D = {
@@ -341,6 +343,23 @@ def test_the_settings_file_gives_a_run_what_the_search_found(tmp_path):
     for method in ("finetune", "tfreg", "kd"):
         every = recipes.resolve(with_defaults("train_student", {"recipe": str(again), "method": method}))
         assert (every["lr"], every["batch_size"]) == (3e-5, 8)
+
+
+def test_what_is_found_for_one_method_can_be_paired_with_the_others(tmp_path):
+    given = GIVEN | {"recipe": "smoke", "task": "rotten_tomatoes", "max_length": 24, "max_train_examples": 500}
+    path = tmp_path / "found.yaml"
+    path.write_text(findings.settings(given, {"kd": {"lr": 3e-5, "batch_size": 8, "alpha": 0.8, "tau": 5.0}}, "0123"))
+    runs = {m: recipes.resolve(with_defaults("train_student", {"recipe": str(path), "method": m})) for m in METHODS}
+    assert {run["epochs"] for run in runs.values()} == {given["epochs"]} == {20}
+    assert all(run.get(name) == runs["kd"].get(name) for run in runs.values() for name in PROTOCOL)
+    before = {"recipe": "smoke", "method": "finetune", "init": "random"}
+    assert recipes.resolve(before | {"recipe": str(path)})["epochs"] == recipes.resolve(before)["epochs"]
+    images = {"task": "digits", "recipe": "default", "stem": "imagenet", "image_size": 16, "augment": "none"}
+    path.write_text(findings.settings(GIVEN | {"init": "random"} | images, {"kd": {"lr": 3e-5}}, "0123"))
+    plain = recipes.resolve({"recipe": str(path), "method": "finetune", "init": "random"})
+    assert plain | images | {"epochs": 20, "recipe": str(path)} == plain
+    teacher = recipes.resolve({"recipe": str(path), "method": "finetune", "init": "random"}, "teacher")
+    assert teacher["image_size"] == 16, "its examples are the students'"
 
 
 @pytest.mark.parametrize("kind, name", [("settings", "search"), ("study", "search"), ("search", "table9")])

@@ -188,8 +188,9 @@ def test_each_method_is_given_the_same_budget(small):
     assert "gain over finetune" in ended.out and "expected best dev score of n trials" in ended.out
     assert steps_of(tune, "search/best_of_n/selfkd") == [1, 2, 3]
     rules = yaml.safe_load(text(tune, "settings.yaml"))["rules"]
-    assert [rule["when"]["method"] for rule in rules[1:]] == ["finetune", "ls", "selfkd"]
-    assert set(rules[1]["set"]) & set(SPACE) == {"lr"} and set(rules[2]["set"]) & set(SPACE) == {"lr", "alpha"}
+    assert rules[1]["set"] == {"epochs": EPOCHS} and "method" not in rules[1]["when"], "of all methods: it makes a pair"
+    assert [rule["when"]["method"] for rule in rules[2:]] == ["finetune", "ls", "selfkd"]
+    assert set(rules[2]["set"]) & set(SPACE) == {"lr"} and set(rules[3]["set"]) & set(SPACE) == {"lr", "alpha"}
 
 
 def test_the_papers_cross_check(small):
@@ -201,8 +202,8 @@ def test_the_papers_cross_check(small):
     assert table["mean"].tolist() == pytest.approx(table[["finetune", "ls"]].mean(axis=1).tolist())
     rules = yaml.safe_load(text(tune, "settings.yaml"))["rules"]
     kept = table.loc[table["mean"].idxmax()]
-    assert len(rules) == 2 and "method" not in rules[1]["when"]
-    assert rules[1]["set"]["lr"] == kept["lr"] and rules[1]["set"]["alpha"] == kept["alpha"]
+    assert len(rules) == 3 and "method" not in rules[2]["when"]
+    assert rules[2]["set"]["lr"] == kept["lr"] and rules[2]["set"]["alpha"] == kept["alpha"]
     assert "what each method's own best differs" in ended.out
 
 
