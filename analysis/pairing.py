@@ -122,13 +122,12 @@ def pair(runs: pd.DataFrame, reference: str = "finetune", metric: str | None = N
     usable = _newest(usable, left)
     pairs = _matched(usable, reference, left)
     comparisons = _compare(pairs, reference)
-    compared = defaultdict(dict)
-    for c, run in zip(comparisons, _first_runs(comparisons, pairs), strict=True):
+    by_id, compared = {run.run_id: run for run, _ in pairs}, defaultdict(dict)
+    for c in comparisons:
+        run = by_id[c.run_ids[0]]
         compared[run.cell].setdefault(run.protocol, c.family)
     left.sort(key=lambda item: item[0].row)
-    rows = [
-        (run.run_id, *run.cell, run.method, run.seed, _family(run, compared[run.cell]), reason) for run, reason in left
-    ]
+    rows = [(run.run_id, *run.cell, run.method, run.seed, _family(run, compared[run.cell]), why) for run, why in left]
     return Paired(reference, comparisons, pd.DataFrame(rows, columns=LEFT_OUT), _table(usable))
 
 
@@ -313,8 +312,7 @@ def _why_alone(run: _Run, references: list[_Run], reference: str) -> str:
         return [f"{name} {_show(a)}, {reference} {_show(b)}" for name, a, b in values if a != b]
 
     def protocol(other):
-        names = (*PROTOCOL, "data digest")
-        return differences(names, (*run.protocol, run.data), (*other.protocol, other.data))
+        return differences((*PROTOCOL, "data digest"), (*run.protocol, run.data), (*other.protocol, other.data))
 
     closest = min(near, key=lambda other: len(protocol(other)))
     if protocol(closest):
@@ -354,11 +352,6 @@ def _compare(pairs: list[tuple[_Run, _Run]], reference: str) -> tuple[Comparison
         told = _setting(setting, found[0][1].shared, settings[cell, protocol, method], reference)
         comparisons.append(_comparison(found, family, "; ".join(filter(None, [family, told])), reference))
     return tuple(comparisons)
-
-
-def _first_runs(comparisons: tuple[Comparison, ...], pairs: list[tuple[_Run, _Run]]) -> list[_Run]:
-    by_id = {run.run_id: run for run, _ in pairs}
-    return [by_id[c.run_ids[0]] for c in comparisons]
 
 
 def _family(run: _Run, compared: dict[tuple, str]) -> str:

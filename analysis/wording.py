@@ -216,7 +216,7 @@ def _studies(runs: pd.DataFrame, named: set[str]) -> list[str]:
     found = runs[(runs["tags.labelreg.kind"] == "study") & runs["tags.labelreg.study"].isin(named)]
     lines = []
     for row in found.to_dict("records"):
-        given = {name: row.get(f"params.{name}") for name in ("recipe", *LISTS)}
+        given = {name: row.get(f"params.{name}") for name in ("recipe", "settings", *LISTS, *SETTINGS)}
         entry_point = row.get("tags.mlflow.project.entryPoint")
         entry_point = "main" if pd.isna(entry_point) else entry_point
         lines.append(_command(entry_point, [(name, value) for name, value in given.items() if not pd.isna(value)]))

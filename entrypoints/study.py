@@ -22,7 +22,7 @@ class Design:
     """What a study is: its runs, and the plan that is logged before the first of them."""
 
     name: str
-    lists: dict[str, list]  # as they were asked for
+    asked: dict[str, Value]  # the lists, and the settings that were given
     steps: list[Step]
     plan: dict
     digest: str
@@ -89,7 +89,7 @@ def design_of(given: dict[str, Value]) -> Design:
         )
     return Design(
         name=name,
-        lists=asked,
+        asked=asked | {name: given[name] for name in recipes.SETTABLE if name in given},
         steps=steps,
         plan=plan,
         digest=rules.plan_digest(plan),
@@ -223,7 +223,7 @@ def _run(design: Design) -> None:
     from labelreg import tracking
 
     with _opened(design) as run:
-        run.params({"recipe": design.name, "settings": design.steps[0].given["recipe"]} | design.lists)
+        run.params({"recipe": design.name, "settings": design.steps[0].given["recipe"]} | design.asked)
         outlook = planning.look(design.steps)
         lines = _plan_lines(design, outlook)
         _log_plan(run, design, outlook, lines)

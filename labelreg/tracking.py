@@ -187,7 +187,7 @@ def experiment_id(name: str | None) -> str:
 
 def experiment_name(experiment: str) -> str:
     """The name of an experiment by its id."""
-    return client().get_experiment(experiment).name
+    return patiently(lambda: client().get_experiment(experiment)).name
 
 
 @contextmanager

@@ -258,9 +258,17 @@ def test_the_commands_repeat_every_run():
 
 def test_a_study_is_repeated_by_its_own_command():
     frame = runs({"ls": UP}, **{"tags.labelreg.study": "table8"})
-    study = {"run_id": "s", "tags.labelreg.kind": "study", "tags.labelreg.study": "table8", "params.recipe": "table8"}
+    study = {
+        "run_id": "s",
+        "tags.labelreg.kind": "study",
+        "tags.labelreg.study": "table8",
+        "params.recipe": "table8",
+        "params.epochs": "2",
+    }
     frame = pd.concat([frame, pd.DataFrame([study | {"params.seeds": "0,1,2", "status": "FINISHED"}])])
-    assert wording.again(pair(frame), frame, Design("x"))[0] == "mlflow run . -P recipe=table8 -P seeds=0,1,2"
+    assert (
+        wording.again(pair(frame), frame, Design("x"))[0] == "mlflow run . -P recipe=table8 -P seeds=0,1,2 -P epochs=2"
+    )
 
 
 def test_rows_keep_their_numbers_and_show_unbounded_ends():
