@@ -36,3 +36,4 @@ bench: setup
 	python -m bench.vision
 	python -m bench.verdicts
 	python -m bench.search
+	python -m bench.significance

@@ -107,10 +107,12 @@ def temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     from scipy.optimize import brentq
 
     logits = np.log(np.maximum(probabilities, LEAST))
+    logits = logits - logits.max(axis=1, keepdims=True)  # so that no power of it overflows
     of_label = logits[np.arange(len(labels)), labels].mean()
 
     def slope(inverse: float) -> float:
-        return float((_softmax(logits * inverse) * logits).sum(axis=1).mean() - of_label)
+        raised = np.exp(logits * inverse)
+        return float(((raised * logits).sum(axis=1) / raised.sum(axis=1)).mean() - of_label)
 
     low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
     if slope(low) >= 0:
@@ -148,7 +150,8 @@ def _bins(parts: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[int, int, fl
     """(bin, n, mean confidence, accuracy) of bins of equal mass, by confidence (Nguyen and O'Connor 2015)."""
     confidence, right = (np.concatenate(values) for values in zip(*parts, strict=True))
     order = np.argsort(confidence, kind="stable")
-    sizes = [len(part) for part in np.array_split(order, BINS) if len(part)]
+    each, more = divmod(len(order), BINS)
+    sizes = [each + (i < more) for i in range(BINS if each else more)]
     starts = np.cumsum([0, *sizes[:-1]])
     sums = (np.add.reduceat(values[order], starts) for values in (confidence, right.astype(float)))
     means = [(total / sizes).tolist() for total in sums]

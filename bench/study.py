@@ -10,22 +10,21 @@ import argparse
 import importlib.resources
 import json
 import os
-import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from contextlib import closing
 from pathlib import Path
+
+from bench.copies import Copy, copies
 
 RUN_SECONDS, RUNS = 10.0, 30  # of training each
 PLANNED, ROUNDS = 10_000, 3
 MOST_OVERHEAD, MOST_PLANNING = 1.10, 1.3
 EXAMPLES, HELD_OUT = 400, 60
 METHODS = ["finetune", "ls", "tfreg", "selfkd"]
-COPIED = ("params", "tags", "metrics", "latest_metrics")  # tables with a row per run and name
 
 
 def overhead(folder: Path, runs: int, seconds: float) -> dict:
@@ -115,7 +114,8 @@ def planning_time(folder: Path, planned: int, rounds: int) -> dict:
     steps = design_of(dict(given)).steps
     fingerprints = planning.look(steps).fingerprints
     assert len(fingerprints) == planned
-    _copies(Path(os.environ["MLFLOW_TRACKING_URI"].removeprefix("sqlite:///")), template, steps, fingerprints)
+    these = [Copy(uuid.uuid4().hex, step.name, _changed(step, fingerprints[step.name])) for step in steps]
+    copies(Path(os.environ["MLFLOW_TRACKING_URI"].removeprefix("sqlite:///")), template.info.run_id, these)
     experiments = [experiment.experiment_id for experiment in mlflow.search_experiments()]
     plans, searches = [], []
     for _ in range(rounds):
@@ -132,29 +132,8 @@ def planning_time(folder: Path, planned: int, rounds: int) -> dict:
     return {"runs": planned, "plan seconds": plan, "search_runs seconds": search, "plan / search_runs": plan / search}
 
 
-def _copies(database: Path, template, steps, fingerprints: dict[str, str]) -> None:
-    """A finished run for each step, with as many parameters, tags and metrics as a real one."""
-    with closing(sqlite3.connect(database)) as store, store:
-        store.row_factory = sqlite3.Row
-        own = (template.info.run_id,)
-        rows = {table: store.execute(f"SELECT * FROM {table} WHERE run_uuid = ?", own).fetchall() for table in COPIED}
-        run = dict(store.execute("SELECT * FROM runs WHERE run_uuid = ?", own).fetchone())
-        for step in steps:
-            run_id = uuid.uuid4().hex
-            _insert(store, "runs", run | {"run_uuid": run_id, "name": step.name})
-            changed = {name: str(step.given[name]) for name in ("method", "init", "seed")}
-            changed["labelreg.fingerprint"] = fingerprints[step.name]
-            for table, found in rows.items():
-                for row in map(dict, found):
-                    row |= {"run_uuid": run_id}
-                    if table in ("params", "tags") and row["key"] in changed:
-                        row["value"] = changed[row["key"]]
-                    _insert(store, table, row)
-
-
-def _insert(store: sqlite3.Connection, table: str, row: dict) -> None:
-    names = ", ".join(f'"{name}"' for name in row)
-    store.execute(f"INSERT INTO {table} ({names}) VALUES ({', '.join('?' * len(row))})", tuple(row.values()))
+def _changed(step, fingerprint: str) -> dict[str, str]:
+    return {name: str(step.given[name]) for name in ("method", "init", "seed")} | {"labelreg.fingerprint": fingerprint}
 
 
 def _epoch_tokens(step) -> int:

@@ -23,7 +23,10 @@ from labelreg.errors import UserError
 from labelreg.tracking import FINGERPRINT, KIND, NOTE, PARENT, PLAN, STUDY, TUNED, VERDICT, client, patiently
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+
+Columns = dict[str, "np.ndarray"]
 
 AT_ONCE, MOST_POINTS = 500, 1_000_000  # runs of one query, values of one answer
 DOWNLOADS = 8  # at a time; a server answers several as fast as one
@@ -49,8 +52,9 @@ def frame(experiment: str | None, where: str | None = None) -> "pd.DataFrame":
     return runs
 
 
-def predictions(runs: "pd.DataFrame", ahead: Collection[str] = ()) -> Callable[[str, str], "pd.DataFrame | None"]:
-    """How to read `predictions/<split>.parquet` of a run of `runs` (a frame) by its id; None where it has none.
+def predictions(runs: "pd.DataFrame", ahead: Collection[str] = ()) -> Callable[[str, str], Columns | None]:
+    """How to read `predictions/<split>.parquet` of a run of `runs` (a frame) by its id, as arrays by column; None
+    where it has none.
 
     A local store is read in place. A server's files are downloaded once per run, into a folder that goes with the
     reader: at the first question, or now, several at a time, for the runs in `ahead`.
@@ -69,14 +73,13 @@ def predictions(runs: "pd.DataFrame", ahead: Collection[str] = ()) -> Callable[[
         except UserError:
             return None
 
-    def read(run_id: str, split: str) -> "pd.DataFrame | None":
+    def read(run_id: str, split: str) -> Columns | None:
         found = folder(run_id)
         path = found and found / f"{split}.parquet"
         if not path or not path.is_file():
             return None
-        return (
-            ParquetFile(path).read(use_threads=False).to_pandas(use_threads=False)
-        )  # read_parquet takes twice as long
+        table = ParquetFile(path).read(use_threads=False)  # to pandas it takes twice as long
+        return {name: column.to_numpy() for name, column in zip(table.column_names, table.columns, strict=True)}
 
     weakref.finalize(read, shutil.rmtree, kept, ignore_errors=True)
     with ThreadPoolExecutor(DOWNLOADS) as pool:

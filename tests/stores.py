@@ -38,7 +38,7 @@ def generate(
         truth = np.random.default_rng(at).integers(0, 2, examples)
         for init, methods in effects.items():
             for seed in seeds:
-                common = SCORE[init] + 3 * at % 7 + chance.normal(0, 1)
+                common = score_of(init, at) + chance.normal(0, 1)
                 for method, effect in {"finetune": 0.0, **methods}.items():
                     number += 1
                     score = common + effect + chance.normal(0, spread)
@@ -52,7 +52,7 @@ def generate(
                     tags |= {"labelreg.fingerprint": f"{number:032x}", "labelreg.version.torch": "2.14.0"}
                     client.log_batch(
                         run_id,
-                        metrics=[Metric(*point) for point in _points(init, method, score, epochs, number, chance)],
+                        metrics=[Metric(*point) for point in points(init, method, score, epochs, number, chance)],
                         params=[Param(name, str(value)) for name, value in params.items()],
                         tags=[RunTag(name, value) for name, value in tags.items()],
                     )
@@ -60,13 +60,18 @@ def generate(
                         folder = artifacts / run_id / "artifacts" / "predictions"
                         folder.mkdir(parents=True)
                         for split in ("dev", "test"):
-                            table = _predictions(truth, right, method, chance)
+                            table = predictions(truth, right, method, chance)
                             (folder / f"{split}.parquet").write_bytes(table)
                     client.set_terminated(run_id, "FINISHED", number + 1000)
     return number
 
 
-def _points(init, method, score, epochs, number, chance):
+def score_of(init: str, at: int) -> float:
+    """The true score of fine-tuning on the task of this number."""
+    return SCORE[init] + 3 * at % 7
+
+
+def points(init, method, score, epochs, number, chance):
     """(name, value, timestamp, step) of a run's metrics."""
     high, low = LOSS[init]
     for epoch in range(1, epochs + 1):
@@ -81,7 +86,7 @@ def _points(init, method, score, epochs, number, chance):
         yield name, value, number, epochs
 
 
-def _predictions(truth, right, method, chance) -> bytes:
+def predictions(truth, right, method, chance) -> bytes:
     """Two classes, the `right` easiest examples right; finetune is too sure of itself, a smoothed method less."""
     difficulty = np.linspace(0, 1, len(truth)) + chance.normal(0, 0.1, len(truth))
     right = np.argsort(np.argsort(difficulty)) < right
