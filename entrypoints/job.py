@@ -310,10 +310,9 @@ def _log_start(run: tracking.Run, settings: dict[str, Value], data, fingerprint:
     values = {name: settings.get(name) for name in names}
     if teaching:
         values |= {"teacher_run_id": teaching.info.run_id, "teacher_model": teaching.data.params.get("model")}
-    run.params(values)
+    tags = {tracking.DATA: data.digest, tracking.FINGERPRINT: fingerprint, "labelreg.python": platform.python_version()}
+    run.params(values, tags | {f"labelreg.version.{name}": version(name) for name in VERSIONS})
     run.data(str(settings["task"]), data.digest, str(settings.get("train_file") or settings["task"]))
-    versions = {f"labelreg.version.{name}": version(name) for name in VERSIONS}
-    run.tags({tracking.FINGERPRINT: fingerprint, "labelreg.python": platform.python_version()} | versions)
 
 
 def _write_predictions(folder: Path, logits: Mapping[str, torch.Tensor], data: corpus.PreparedTask) -> None:

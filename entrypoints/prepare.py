@@ -13,7 +13,7 @@ def main(given: dict[str, Value]) -> None:
     data = corpus.prepare(settings, models.roots(settings))
     with tracking.open_run("prepare", f"prepare {data.task}") as run:
         names = "task model split_seed max_length image_size max_train_examples train_file dev_file test_file".split()
-        run.params({name: settings.get(name) for name in names})
+        run.params({name: settings.get(name) for name in names}, {tracking.DATA: data.digest})
         run.data(data.task, data.digest, str(settings.get("train_file") or data.task))
         for split, examples in data.splits.items():
             units, longest = int(examples.lengths.sum()), int(examples.lengths.max())

@@ -106,13 +106,16 @@ def execute(
     left = {step.name: step for step in steps}
     finished: set[str] = set()
     full_since = None
+    news: list[Event] = []
     try:
         while True:
             ready = [step for step in left.values() if set(step.needs) <= finished]
             for step in ready[: max(0, workers.free())]:
                 del left[step.name]
                 workers.start(step)
-                yield Event(step, "running")
+                news.append(Event(step, "running"))
+            yield from news  # after the next step has started: whoever listens does not hold it up
+            news = []
             if not workers.busy():
                 if ready:  # nodes come and go: none may be there at this moment
                     full_since = full_since or time.monotonic()
@@ -128,10 +131,8 @@ def execute(
                     yield Event(step, "skipped", reason=f"needs {missing}, which failed")
                 return
             full_since = None
-            for event in workers.ended():
-                if event.state == "done":
-                    finished.add(event.step.name)
-                yield event
+            news = workers.ended()
+            finished |= {event.step.name for event in news if event.state == "done"}
     finally:
         workers.stop()
 

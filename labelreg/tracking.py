@@ -49,8 +49,8 @@ class Run:
     held: frozenset[tuple[str, int]] = frozenset()  # (metric, step) that a continued run has already
     spool: Spool | None = None  # where metrics wait; without one a call waits
 
-    def params(self, values: Mapping[str, Value]) -> None:
-        """Log what the run does not hold yet; what `mlflow run` logged (shell-quoted) is compared by value."""
+    def params(self, values: Mapping[str, Value], tags: Mapping[str, str] | None = None) -> None:
+        """Log what the run does not hold yet, and tags; what `mlflow run` logged (shell-quoted) counts by value."""
         held = patiently(lambda: client().get_run(self.run_id)).data.params
         missing = {name: plain(value) for name, value in values.items() if value is not None and name not in held}
         for name in set(values) & set(held):
@@ -58,10 +58,10 @@ class Run:
                 raise UserError(
                     f"{name}={unquoted(held[name])}: the run uses {plain(values[name])}; give that, or leave it out"
                 )
-        self._log(params=[Param(name, value) for name, value in missing.items()])
+        self._log([Param(name, value) for name, value in missing.items()], tags or {})
 
     def tags(self, values: Mapping[str, str]) -> None:
-        self._log(tags=[RunTag(name, value) for name, value in values.items()])
+        self._log([], values)
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log finite numbers in one batch; an unbounded or missing value is not logged.
@@ -93,13 +93,13 @@ class Run:
             patiently(lambda: client().log_inputs(self.run_id, inputs))
         except MlflowException:  # another worker has just registered the same data set; it is there now
             patiently(lambda: client().log_inputs(self.run_id, inputs))
-        self.tags({DATA: digest})
 
     def note(self, line: str) -> None:
         self.tags({NOTE: line})
 
-    def _log(self, **batch: list) -> None:
-        patiently(lambda: client().log_batch(self.run_id, **batch))
+    def _log(self, params: list[Param], tags: Mapping[str, str]) -> None:
+        named = [RunTag(name, value) for name, value in tags.items()]
+        patiently(lambda: client().log_batch(self.run_id, params=params, tags=named))
 
 
 def connect() -> None:
