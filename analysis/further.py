@@ -10,7 +10,7 @@ from analysis.answer import Section
 from analysis.pairing import Paired
 from analysis.predictions import Predictions
 
-MOST_RUNS = 200  # whose predictions are read unasked: 1 to 2 s for test sets of a thousand examples
+MOST_RUNS = 1000  # whose predictions are read unasked: 3 s for test sets of a thousand examples
 WHERE = ("task", "model", "init", "method", "setting")
 INTERVAL = ("n_seeds", "n_examples", "difference", "low", "high", "share_seeds", "share_examples", "share_both")
 TESTED = ("estimate", "low", "high", "p_value", "min_p_value", "p_holm")
@@ -36,7 +36,7 @@ def sections(paired: Paired, runs: pd.DataFrame, predictions: Predictions | None
 def not_read(paired: Paired) -> Section:
     """Says that predictions were not read, and how they are."""
     text = (
-        f"predictions of {len(compared(paired)):,} runs were not read (more than {MOST_RUNS}): examples=true reads "
+        f"predictions of {len(compared(paired)):,} runs were not read (more than {MOST_RUNS:,}): examples=true reads "
         "them, for an interval over seeds and examples and for calibration"
     )
     return Section("examples", "Seeds and examples", (text,))

@@ -64,8 +64,8 @@ def timed(asked: search.Search, train) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=6)
-    parser.add_argument("--examples", type=int, default=400)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--examples", type=int, default=200)
     parser.add_argument("--seeds", default="42,549,1237,230,805", help="for the deviation over seeds")
     parser.add_argument("--out", help="write the figures as JSON")
     options = parser.parse_args()

@@ -2,7 +2,7 @@
 
 `python -m bench.significance` trains one small run, fills an SQLite store with 1,000 copies of it (ten tasks, both
 initialisations, five methods, ten seeds; curves of eight epochs; predictions for 1,000 examples of dev and of test). It
-times `significance -P examples=true` (the first time, which writes the summaries, and again) against its limit, and
+times `significance` (the first time, which writes the summaries, and again) against its limit, and
 `report`, each as a process of its own.
 """
 
@@ -105,7 +105,7 @@ def main() -> None:
         filled = (folder / "mlflow.db").exists()
         os.chdir(folder)  # artifacts go to mlruns/ of the working folder
         runs = None if filled else fill(folder, given.seeds)
-        significance = ["entrypoints.significance", "--examples=true", f"--output_dir={folder}/out"]
+        significance = ["entrypoints.significance", f"--output_dir={folder}/out"]
         seconds: dict[str, list[float]] = {}
         if not filled:
             seconds["significance, writing its summaries"] = [timed(significance, folder)]

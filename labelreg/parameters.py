@@ -140,7 +140,7 @@ PARAMETERS: dict[str, Parameter] = {
     "trials": integer("trials in all, those of an interrupted search included (default: the space's)"),
     "storage": text("where the search is kept: any Optuna storage URL (default: SQLite in cache_root)"),
     "sampler": text("how settings are drawn", "tpe", ("tpe", "random")),
-    "min_resource": integer("pruning: epochs before the first rung; above epochs nothing is pruned", 1),
+    "min_resource": integer("pruning: epochs before the first rung; above epochs nothing is pruned", 3),
     "reduction_factor": integer("pruning: of the trials at a rung, one in this many goes on", 4, low=2),
     "min_early_stopping_rate": integer("pruning: rungs that are left out at the start", 0, low=0),
     "heartbeat_seconds": integer("a worker's sign of life; silent for three of them, its trial is taken over", 10),
@@ -159,7 +159,7 @@ PARAMETERS: dict[str, Parameter] = {
     "study": text("the runs of this study only (a recipe's name)"),
     "looks": Parameter("list", "planned looks: numbers of seeds at which is tested, e.g. 10,14,20"),
     "examples": text(
-        "read predictions: intervals over seeds and examples, calibration (auto: of up to 200 runs)",
+        "read predictions: intervals over seeds and examples, calibration (auto: of up to 1000 runs)",
         "auto",
         ("auto", "true", "false"),
     ),

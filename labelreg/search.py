@@ -49,7 +49,7 @@ class Search:
     trials: int
     seed: int
     sampler: str = "tpe"
-    min_resource: int = 1
+    min_resource: int = 3
     reduction_factor: int = 4
     min_early_stopping_rate: int = 0
     heartbeat_seconds: int = 10
