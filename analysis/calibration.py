@@ -147,13 +147,21 @@ def _confidence(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarr
 
 
 def _bins(parts: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[int, int, float, float]]:
-    """(bin, n, mean confidence, accuracy) of bins of equal mass, by confidence (Nguyen and O'Connor 2015)."""
+    """(bin, n, mean confidence, accuracy) of bins of equal mass, by confidence (Nguyen and O'Connor 2015).
+
+    Examples of one confidence count with their mean accuracy, so that their order does not.
+    """
     confidence, right = (np.concatenate(values) for values in zip(*parts, strict=True))
     order = np.argsort(confidence, kind="stable")
-    each, more = divmod(len(order), BINS)
+    confidence, right = confidence[order], right[order].astype(float)
+    first = np.flatnonzero(np.diff(confidence, prepend=-1.0))
+    if len(first) < len(confidence):
+        counts = np.diff(first, append=len(confidence))
+        right = np.repeat(np.add.reduceat(right, first) / counts, counts)
+    each, more = divmod(len(confidence), BINS)
     sizes = [each + (i < more) for i in range(BINS if each else more)]
     starts = np.cumsum([0, *sizes[:-1]])
-    sums = (np.add.reduceat(values[order], starts) for values in (confidence, right.astype(float)))
+    sums = (np.add.reduceat(values, starts) for values in (confidence, right))
     means = [(total / sizes).tolist() for total in sums]
     return list(zip(range(1, len(sizes) + 1), sizes, *means, strict=True))
 

@@ -3,6 +3,8 @@
 A section is there only where it has something to say.
 """
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pandas as pd
 
 from analysis import across, calibration, examples
@@ -27,9 +29,13 @@ def sections(paired: Paired, runs: pd.DataFrame, predictions: Predictions | None
     Where looks cut the comparisons, these sections are about all pairs that there are.
     """
     one = across.one_metric(runs, paired)
-    found = [] if predictions is None else _examples(paired, predictions, level)
+    with ThreadPoolExecutor(2) as pool:  # files, random numbers and products let each other run
+        if predictions is not None:
+            drawn = pool.submit(examples.bootstrap, paired, predictions, level=1 - level)
+            measured = pool.submit(calibration.calibrate, paired, predictions)
+    found = [] if predictions is None else _examples(*drawn.result())
     found += [*_across(one, level), *_interaction(paired, one, level), *_pairing(paired)]
-    found += [] if predictions is None else _calibration(paired, predictions, level)
+    found += [] if predictions is None else _calibration(paired, measured.result(), level)
     return [*found, *_cost(paired, runs)]
 
 
@@ -42,8 +48,7 @@ def not_read(paired: Paired) -> Section:
     return Section("examples", "Seeds and examples", (text,))
 
 
-def _examples(paired: Paired, predictions: Predictions, level: float) -> list[Section]:
-    table, left = examples.bootstrap(paired, predictions, level=1 - level)
+def _examples(table: pd.DataFrame, left: pd.DataFrame) -> list[Section]:
     title = "Seeds and examples: intervals for new seeds and new examples"
     found = [Section("examples", title, tuple(examples.lines(table)), table, (*WHERE, *INTERVAL))] if len(table) else []
     return found + _left_out("examples", "Not in seeds and examples", left)
@@ -75,8 +80,7 @@ def _pairing(paired: Paired) -> list[Section]:
     return [Section("pairing", "What pairing by seed saves", (line,), table, columns)] if line else []
 
 
-def _calibration(paired: Paired, predictions: Predictions, level: float) -> list[Section]:
-    measured = calibration.calibrate(paired, predictions)
+def _calibration(paired: Paired, measured: calibration.Calibration, level: float) -> list[Section]:
     found = []
     if len(measured.runs):
         table = calibration.differences(paired, measured)

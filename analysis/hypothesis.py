@@ -1,9 +1,8 @@
 """Exact tests on paired differences, and the one rule that turns them into a verdict.
 
 Differences d_i = score(method, seed i) - score(reference, seed i) are in points, higher is better. What is
-tested is the symmetry of d about 0, over seeds, for one test set. Left out on purpose: normal
-approximations (all null distributions here are enumerated), `zsplit`, and power computed from the observed
-effect.
+tested is the symmetry of d about 0, over seeds, for one test set. Left out on purpose: normal approximations (all
+null distributions here are enumerated), `zsplit`, and power computed from the observed effect.
 """
 
 import math
@@ -23,6 +22,7 @@ CONFIDENCE = 0.95
 ZEROS = ("wilcox", "pratt")
 LARGEST = 1e15  # of a difference: beyond it a float has no decimals
 MOST_SEEDS = 10**9  # that are counted
+MOST_PAIRS = 1000  # of one test: its null distribution takes n^3 steps, 5 s here
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,14 @@ def signed_rank(differences, zeros: str = "wilcox", confidence: float = CONFIDEN
     drops zeros before ranking, "pratt" after. min_p_value: 2^(1 - n_nonzero). estimate: Hodges-Lehmann, the
     median of all Walsh averages. low, high: exact interval of that level, at least `confidence`; unbounded
     (level 1) where n is too small. With ties the interval may touch 0 although p is small. n = 0 gives p 1,
-    estimate 0 and an unbounded interval. Raises AnalysisError for NaN, another `zeros`, or a confidence
-    outside (0, 1). Source: Wilcoxon 1945, Pratt 1959, Hodges and Lehmann 1963, Kerby 2014 (rank-biserial).
+    estimate 0 and an unbounded interval. Raises AnalysisError for NaN, more than MOST_PAIRS
+    differences, another `zeros` or confidence. Source: Wilcoxon 1945, Pratt 1959, Hodges and Lehmann 1963, Kerby 2014.
     """
     if not 0 < confidence < 1:
         raise AnalysisError(f"confidence {confidence} is outside (0, 1)")
     d = rounded(differences)
+    if len(d) > MOST_PAIRS:
+        raise AnalysisError(f"{len(d):,} pairs (seeds) of one method: the exact test takes up to {MOST_PAIRS:,}")
     ranks, positive = _signed_ranks(d, zeros)
     below, above = _tails(ranks, positive)
     averages = _walsh(d)
@@ -312,7 +314,8 @@ def _why_undecided(test: SignedRank, needed: int, plan: _Plan) -> list[str]:
         first = f"neither a difference nor equivalence reaches {plan.level:.4g} after Holm"
     if needed > test.n:
         further = needed - test.n
-        return [first, f"about {further:,} more seed{'s' * (further > 1)} ({needed:,} in all) would decide"]
+        about = "about" if needed < MOST_SEEDS else "more than"
+        return [first, f"{about} {further:,} more seed{'s' * (further > 1)} ({needed:,} in all) would decide"]
     return [first, f"by its spread {test.n} seeds are enough for an effect of the margin (power {POWER})"]
 
 

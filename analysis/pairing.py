@@ -263,7 +263,7 @@ def _newest(usable: list[_Run], left: list) -> list[_Run]:
             left.extend((run, reason) for run in group[1:])
         else:
             ids = ", ".join(run.run_id for run in group)
-            reason = f"conflict: {ids} agree in setting and seed, not in fingerprint"
+            reason = f"conflict: {ids} agree in setting and seed" + ", not in fingerprint" * (prints != {None})
             left.extend((run, reason) for run in group)
     return sorted(kept, key=lambda run: run.row)
 

@@ -18,6 +18,7 @@ Columns = Mapping[str, np.ndarray] | pd.DataFrame
 Predictions = Callable[[str, str], Columns | None] | Mapping[tuple[str, str], Columns]
 SCORES = ("accuracy", "f1", "matthews")  # in percent; f1 of class 1
 SAME = 1e-6  # points; both sides are doubles of one formula
+UNITY = 1e-3  # how far probabilities of an example may add up beside 1
 LEFT_OUT = ["run_id", "task", "model", "init", "method", "seed", "reason"]
 
 
@@ -58,12 +59,17 @@ def read(predictions: Predictions, run_id: str, split: str) -> Predicted:
         raise Missing(f"predictions of {split} lack idx, label or p_<class> columns")
     try:
         values = np.array([get[name] for name in ("idx", "label", *classes)], dtype=float)
-    except ValueError:
+    except (ValueError, TypeError):
         raise Missing(f"predictions of {split} hold a word where a number is needed") from None
     if not np.isfinite(values).all():
         raise Missing(f"predictions of {split} hold a NaN or an infinite number")
     values = np.take(values, np.argsort(values[0], kind="stable"), axis=1)
     idx, labels = values[:2].astype(np.int64)
+    shares = values[2:].sum(axis=0)
+    if values[2:].min() < 0 or abs(shares - 1).max() > UNITY or (labels != values[1]).any():
+        raise Missing(f"predictions of {split} hold no probabilities of classes, or labels that are no classes")
+    if (np.diff(idx) == 0).any():
+        raise Missing(f"predictions of {split} hold an example twice")
     if labels.min() < 0:
         raise Missing(f"the labels of {split} are hidden")
     if labels.max() >= len(classes):

@@ -176,7 +176,7 @@ def unit_lines(judged: pd.DataFrame) -> list[str]:
     found: dict[tuple, dict[str, None]] = {}
     for (metric, margin, task, *_), rows in judged.groupby(["metric", "margin", "task", "model", "init"], sort=False):
         where, _, name = metric.rpartition("/")
-        logged = where and name in IN_POINTS  # by this project, in percent
+        logged = where and name in IN_POINTS or lower_is_better(metric)  # by this project, in percent; or no share
         values = [*rows["scores"].explode(), *rows["mean_reference"]]
         values = [value for value in values if not pd.isna(value)]
         if not logged and margin >= LARGE_FOR_FRACTIONS and values and min(values) >= 0 and 0 < max(values) <= 1:

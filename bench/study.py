@@ -23,7 +23,7 @@ from bench.copies import Copy, copies
 RUN_SECONDS, RUNS = 10.0, 56  # of training each; as many as table 8 has
 PLANNED, ROUNDS = 10_000, 3
 MOST_OVERHEAD, MOST_PLANNING = 1.10, 1.3
-EXAMPLES, HELD_OUT = 400, 20
+EXAMPLES, HELD_OUT = 400, 60
 METHODS = ["finetune", "ls", "tfreg", "selfkd"]
 
 

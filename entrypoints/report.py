@@ -33,7 +33,7 @@ def main(given: dict[str, Value]) -> None:
 
 def _page(runs, source: str, metric: Value, given: dict[str, Value]) -> str | None:
     """The page, or None where no run has a score."""
-    from analysis import pairing, report, tables
+    from analysis import further, pairing, report, tables
     from analysis.design import follows, mark_tuned, seed_orders
     from entrypoints.significance import plans_of
     from labelreg import records, tracking
@@ -51,7 +51,7 @@ def _page(runs, source: str, metric: Value, given: dict[str, Value]) -> str | No
     if stored:
         plan = follows(plans, paired, judged, metric, *rule, looks) if len(judged) else []
         histories = records.histories(list(paired.runs["run_id"]), report.EPOCH_METRICS)
-        evidence = report.Evidence(runs, histories, records.predictions(runs), tuple(plan))
+        evidence = report.Evidence(runs, histories, records.predictions(runs, further.compared(paired)), tuple(plan))
     told = [name for name in ENTRY_POINTS["report"] if name in given and name != "output_dir"]
     repeat = tuple((name, tracking.plain(given[name])) for name in told)
     return report.page(paired, judged, evidence, report.Design(source, *rule, zeros, tuple(looks), repeat))

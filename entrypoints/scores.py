@@ -24,7 +24,8 @@ def runs_of(given: dict[str, Value]):
             raise UserError(f"csv={path} and {clash[0]}={given[clash[0]]}: a table has no {clash[0]}")
         runs, unused = reading.scores_table(path, given.get("metric"))
         if unused:
-            print(f"columns that are not used: {', '.join(unused)}", flush=True)
+            settings = ", ".join((*reading.SHARED, *reading.OWN))
+            print(f"columns that are not used: {', '.join(unused)} (settings have their names: {settings})", flush=True)
         return runs, f"scores of {path.name}", given.get("metric") or reading.SCORE
     experiment = tracking.experiment_id(given.get("experiment"))
     runs = records.frame(experiment, given.get("where"))

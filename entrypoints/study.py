@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -246,7 +247,8 @@ def _opened(design: Design) -> Iterator:
     """The run of the study: that of the same study interrupted before, or a new one."""
     from labelreg import checkpoint, models, study, tracking
 
-    identity = study.identity(design.steps, design.digest)
+    asked = [design.digest, design.name, str(design.steps[0].given["recipe"])]  # the last two are parameters of its run
+    identity = study.identity(design.steps, " ".join(asked))
     folder = models.roots(design.steps[0].given).cache / "studies" / identity
     with checkpoint.claim(folder) as claim:
         before = tracking.unfinished(claim.run_id)
@@ -275,6 +277,7 @@ class _Work:
         self.done = {name: found.info.run_id for name, found in outlook.finished.items()}
         self.reused = {name: job.done(found, reused=True) for name, found in outlook.finished.items()}
         self.failed: dict[str, str] = {}
+        self.tries: Counter[str] = Counter()
 
     def carry_out(self, steps: Sequence[Step]) -> dict[str, str]:
         """Run those that are not done yet, failed ones twice; run ids of all that are done, by step."""
@@ -286,7 +289,7 @@ class _Work:
             left = [
                 replace(step, needs=tuple(first for first in step.needs if first not in self.done))
                 for step in steps
-                if step.name not in self.done
+                if step.name not in self.done and self.tries[step.name] < ATTEMPTS
             ]
             if not left:
                 break
@@ -305,6 +308,7 @@ class _Work:
             self.failed.pop(event.step.name, None)
         elif event.state != "running":
             self.failed[event.step.name] = event.reason
+        self.tries[event.step.name] += event.state == "running"
         if event.state != "running":
             self._log()
 

@@ -50,8 +50,12 @@ def main(given: dict[str, Value]) -> None:
     workers = {name: given.get(name) for name in WORKERS} | {"environment": {"OMP_NUM_THREADS": str(common["threads"])}}
     executors.check(_steps(common, dict.fromkeys(methods, trials)), **workers)
     roots = models.roots(given)
-    url = str(given.get("storage") or f"sqlite:///{_folder(roots.cache)}/search.db")
+    url = tracking.absolute(str(given.get("storage") or f"sqlite:///{_folder(roots.cache)}/search.db"))
     search.open_storage(url)
+    if given["executor"] == "ray":
+        from labelreg import ray_tasks
+
+        ray_tasks.check_file("storage", url)
     tracking.connect()
     own = {name: given[name] for name in (*PRUNER, "sampler", "seed", "heartbeat_seconds")}
     searches = {
@@ -82,15 +86,15 @@ def _methods(given: dict[str, Value]) -> list[str]:
     for method in (given["method"], *given.get("methods", [])):
         if method not in METHODS:
             raise unknown("method", str(method), METHODS)
+    chosen = given.get("methods") or list(METHODS)
+    if len(set(chosen)) < len(chosen):
+        raise UserError(f"methods={','.join(chosen)}: a value stands there twice")
     if given["per_method"] and given["cross_check"]:
         raise UserError("cross_check runs one method's settings with all, per_method tunes each: give one of them")
     if not given["per_method"]:
         if given.get("methods") and not given["cross_check"]:
             raise UserError("methods is for per_method=true and cross_check=N; one method is method=NAME")
         return [str(given["method"])]
-    chosen = given.get("methods") or list(METHODS)
-    if len(set(chosen)) < len(chosen):
-        raise UserError(f"methods={','.join(chosen)}: a value stands there twice")
     return chosen
 
 
@@ -185,7 +189,7 @@ def _search(run, searches, given: dict[str, Value], workers: dict) -> None:
                 continue
         reason = _round(run, searches, studies, given, todo, workers)
         if all(search.left(studies[method], searches[method].trials) == todo[method] for method in searches):
-            raise DivergedError(f"no trial could be started: {reason}")
+            raise DivergedError(f"no trial could be started: {reason or 'the workers found none in the storage'}")
 
 
 def _round(run, searches, studies, given: dict[str, Value], todo: dict[str, int], workers: dict) -> str:

@@ -15,6 +15,7 @@ from labelreg.study import Step
 DEVICES = "CUDA_VISIBLE_DEVICES"
 ROOM_SECONDS = 600.0  # how long no node of a cluster may have room, while nothing runs
 PAUSE = 1.0  # seconds between two looks for room
+STOP_SECONDS = 30.0  # for workers to close their runs
 
 
 @dataclass(frozen=True)
@@ -176,7 +177,7 @@ class _Processes:
 
     def __init__(self, job: Callable[[Step], Any], count: int, environment: Mapping[str, str], runs_per_gpu: int):
         gpus = _devices()
-        own = [{DEVICES: gpus[index // runs_per_gpu]} if gpus else {} for index in range(count)]
+        own = [{DEVICES: gpus[index % len(gpus)]} if gpus else {} for index in range(count)]
         self.workers = [_Worker(job, dict(environment) | device) for device in own]
 
     def free(self) -> int:
@@ -193,8 +194,11 @@ class _Processes:
         return [busy[pipe].collect() for pipe in wait(list(busy))]
 
     def stop(self) -> None:
+        for worker in self.workers:  # all at once: each may take seconds to close its run
+            worker.end()
+        deadline = time.monotonic() + STOP_SECONDS
         for worker in self.workers:
-            worker.stop()
+            worker.wait(deadline)
 
 
 class _Worker:
@@ -212,10 +216,12 @@ class _Worker:
             before = {name: os.environ.get(name) for name in self.environment}
             os.environ.update(self.environment)  # a spawned process inherits it before its first import
             ours = signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited: until a worker can close a run,
-            self.process.start()  # Ctrl-C is for this process alone
-            signal.signal(signal.SIGINT, ours)
-            for name, value in before.items():
-                os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+            try:
+                self.process.start()  # Ctrl-C is for this process alone
+            finally:
+                signal.signal(signal.SIGINT, ours)
+                for name, value in before.items():
+                    os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
             theirs.close()
         self.step, self.began = step, time.perf_counter()
         self.pipe.send(step)
@@ -232,13 +238,16 @@ class _Worker:
             )
         return event_of(step, seconds, answer)
 
-    def stop(self) -> None:
+    def end(self) -> None:
         if self.process and self.process.is_alive():
             if self.step:
                 self.process.terminate()  # its own handler closes the run
             else:
                 self.pipe.close()
-            self.process.join(30)
+
+    def wait(self, deadline: float) -> None:
+        if self.process:
+            self.process.join(max(0.0, deadline - time.monotonic()))
             self.process.kill()
 
 

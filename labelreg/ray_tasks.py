@@ -98,19 +98,32 @@ def _variables(environment: Mapping[str, str]) -> dict[str, str]:
     return sent | {"MLFLOW_TRACKING_URI": tracking.address()} | dict(environment)
 
 
+def check_file(name: str, uri: str) -> None:
+    """A SQLite file is no store for a cluster of other machines.
+
+    Raises:
+        UserError: it is one.
+    """
+    hosts = {node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+    if hosts != {socket.gethostname()} and uri.startswith("sqlite"):
+        raise UserError(
+            f"{name}={uri}: a SQLite file serves one machine, the cluster has {', '.join(sorted(hosts))}: "
+            "give the address of a server"
+        )
+
+
 def _check_nodes(steps: Sequence[Step], environment: Mapping[str, str]) -> None:
     """Every node must see what the steps share, reach the tracking store and have the libraries of this machine."""
     nodes = [node for node in ray.nodes() if node["Alive"]]
-    hosts = {node["NodeManagerHostname"] for node in nodes}
-    uri = _variables(environment)["MLFLOW_TRACKING_URI"]
-    if hosts != {socket.gethostname()} and uri.startswith("sqlite"):
-        raise UserError(
-            f"MLFLOW_TRACKING_URI={uri}: a SQLite file serves one machine, the cluster has {', '.join(sorted(hosts))}: "
-            "start `mlflow server` and give its address"
-        )
+    check_file("MLFLOW_TRACKING_URI", _variables(environment)["MLFLOW_TRACKING_URI"])
     where = models.roots(steps[0].given if steps else {}, os.environ | dict(environment))
     where.cache.mkdir(parents=True, exist_ok=True)
     given = {path for step in steps for key, path in _paths(step).items() if key != "cache_root"}
+    for key, value in {(key, str(step.given.get(key))) for step in steps for key in ("model", "teacher_model")}:
+        if Path(value).is_dir():
+            if not Path(value).is_absolute():
+                raise UserError(f"{key}={value}: the nodes of a cluster know a folder by its whole path; give that")
+            given.add(value)
     with tempfile.NamedTemporaryFile(dir=where.cache, prefix="ray-") as mark:
         shared = [mark.name, *sorted(given | {str(root) for root in (where.data, where.model) if root})]
         look = ray.remote(num_cpus=0)(_look)

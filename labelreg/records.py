@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
-from labelreg import tracking
+from labelreg import patience, tracking
 from labelreg.errors import UserError
-from labelreg.tracking import FINGERPRINT, KIND, NOTE, PARENT, PLAN, STUDY, TUNED, VERDICT, client, patiently
+from labelreg.tracking import FINGERPRINT, KIND, NOTE, PLAN, STUDY, TUNED, VERDICT, client, patiently
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,28 +57,32 @@ def predictions(runs: "pd.DataFrame", ahead: Collection[str] = ()) -> Callable[[
     where it has none.
 
     A local store is read in place. A server's files are downloaded once per run, into a folder that goes with the
-    reader: at the first question, or now, several at a time, for the runs in `ahead`.
+    reader: at the first question, or now, several at a time, for the runs in `ahead`. What the store does not give is
+    an OSError when it is read.
     """
+    from pyarrow import BufferReader
     from pyarrow.parquet import ParquetFile
 
     places = dict(zip(runs["run_id"], runs["artifact_uri"], strict=True)) if len(runs) else {}
     kept = Path(tempfile.mkdtemp(prefix="labelreg-predictions-"))
 
     @cache
-    def folder(run_id: str) -> Path | None:
+    def folder(run_id: str) -> Path | OSError:
         if is_local_uri(places[run_id]):
             return Path(local_file_uri_to_path(places[run_id])) / "predictions"
         try:
             return tracking.download(run_id, "predictions", kept / run_id)
-        except UserError:
-            return None
+        except UserError as error:  # none, or none that can be had: the store's own words tell which
+            return OSError(patience.one_line(error.__cause__ or error))
 
     def read(run_id: str, split: str) -> Columns | None:
         found = folder(run_id)
-        path = found and found / f"{split}.parquet"
-        if not path or not path.is_file():
+        if isinstance(found, OSError):
+            raise found
+        path = found / f"{split}.parquet"
+        if not path.is_file():
             return None
-        table = ParquetFile(path).read(use_threads=False)  # to pandas it takes twice as long
+        table = ParquetFile(BufferReader(path.read_bytes())).read(use_threads=False)  # pandas takes three times as long
         return {name: column.to_numpy() for name, column in zip(table.column_names, table.columns, strict=True)}
 
     weakref.finalize(read, shutil.rmtree, kept, ignore_errors=True)
@@ -96,16 +100,17 @@ def histories(run_ids: Sequence[str], names: Sequence[str]) -> "pd.DataFrame":
 
     store = client()._tracking_client.store
     if hasattr(store, "get_metric_history_bulk"):
+        parts = [run_ids[start : start + AT_ONCE] for start in range(0, len(run_ids), AT_ONCE)]
         found = [
             (point.run_id, point.key, point.step, point.value, point.timestamp)
             for name in names
-            for start in range(0, len(run_ids), AT_ONCE)
-            for point in store.get_metric_history_bulk(run_ids[start : start + AT_ONCE], name, MOST_POINTS)
+            for part in parts
+            for point in patiently(partial(store.get_metric_history_bulk, part, name, MOST_POINTS))
         ]
     else:
         wanted = [(run_id, name) for run_id in run_ids for name in names]
         with ThreadPoolExecutor(DOWNLOADS) as pool:
-            answers = list(pool.map(lambda pair: client().get_metric_history(*pair), wanted))
+            answers = list(pool.map(lambda pair: patiently(partial(client().get_metric_history, *pair)), wanted))
         found = [
             (run_id, name, point.step, point.value, point.timestamp)
             for (run_id, name), points in zip(wanted, answers, strict=True)
@@ -155,8 +160,8 @@ def summarise(summaries: Sequence[Mapping], parents: Mapping[str, str], beside: 
 
 def _studies() -> list["mlflow.entities.Run"]:
     """The studies of the store, newest first, whatever their status."""
-    newest = ["attributes.start_time DESC"]
-    return mlflow.search_runs(tracking.experiments(), f"tags.`{KIND}` = 'study'", order_by=newest, output_format="list")
+    newest, where = ["attributes.start_time DESC"], f"tags.`{KIND}` = 'study'"
+    return patiently(lambda: mlflow.search_runs(tracking.experiments(), where, order_by=newest, output_format="list"))
 
 
 def _keep_summary(summary: Mapping, params: dict[str, str], fingerprint: str, parent, held) -> None:
@@ -165,7 +170,7 @@ def _keep_summary(summary: Mapping, params: dict[str, str], fingerprint: str, pa
     tags |= {VERDICT: summary["verdict"]} if summary["verdict"] else {}
     tags |= {STUDY: parent.data.tags[STUDY]} if STUDY in parent.data.tags else {}
     if held and not set(held.data.metrics) <= set(metrics):
-        client().delete_run(held.info.run_id)
+        patiently(lambda: client().delete_run(held.info.run_id))
         held = None
     if held:
         metrics = {name: value for name, value in metrics.items() if held.data.metrics.get(name) != value}
@@ -175,12 +180,9 @@ def _keep_summary(summary: Mapping, params: dict[str, str], fingerprint: str, pa
             tracking.Run(held.info.run_id).tags(tags)
         return
     name = " ".join(params[part] for part in ("task", "model", "init", "method", "setting") if part in params)
-    tags |= {PARENT: parent.info.run_id}
-    made = client().create_run(parent.info.experiment_id, run_name=f"summary {name}", tags=tags)
+    made = tracking.create(f"summary {name}", parent.info.run_id, parent.info.experiment_id, tags)
     now = int(time.time() * 1000)
-    client().log_batch(
-        made.info.run_id,
-        metrics=[Metric(name, value, now, 0) for name, value in metrics.items()],
-        params=[Param(name, value) for name, value in params.items()],
-    )
-    client().set_terminated(made.info.run_id, "FINISHED")
+    points = [Metric(name, value, now, 0) for name, value in metrics.items()]
+    logged = [Param(name, value) for name, value in params.items()]
+    patiently(lambda: client().log_batch(made, metrics=points, params=logged))
+    patiently(lambda: client().set_terminated(made, "FINISHED"))

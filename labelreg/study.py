@@ -48,6 +48,7 @@ def lists(recipe: Mapping[str, Any], given: Mapping[str, Value]) -> dict[str, li
     for method in grid["methods"]:
         if method not in METHODS:
             raise unknown("method", str(method), METHODS)
+    grid["methods"] = sorted(grid["methods"], key=list(METHODS).index)
     return grid
 
 

@@ -142,9 +142,13 @@ def _first_opening(uri: str) -> Iterator[None]:
 
 def address() -> str:
     """The tracking store, as a process with another working folder names it."""
-    uri = mlflow.get_tracking_uri()
+    return absolute(mlflow.get_tracking_uri())
+
+
+def absolute(uri: str) -> str:
+    """A database's address; a SQLite file's with its whole path."""
     kind, slashes, path = uri.partition(":///")
-    return f"{kind}{slashes}{os.path.abspath(path)}" if kind == "sqlite" and path else uri
+    return f"{kind}{slashes}{os.path.abspath(path)}" if kind.startswith("sqlite") and path[:1] not in ("", ":") else uri
 
 
 def current_experiment() -> str:
@@ -213,7 +217,7 @@ def open_run(
         launch = os.environ.pop("MLFLOW_RUN_ID")
         Run(launch).tags({KIND: "launch", CONTINUED: continued})
         launched = False
-    run_id = continued or (os.environ.pop("MLFLOW_RUN_ID") if launched else _create(name, parent, experiment))
+    run_id = continued or (os.environ.pop("MLFLOW_RUN_ID") if launched else create(name, parent, experiment))
     nested = mlflow.active_run() is not None
     patiently(lambda: mlflow.start_run(run_id=run_id, nested=nested, run_name=None if continued else name))
     waiting = Spool(spool / f"{run_id}.jsonl", lambda points: _deliver(run_id, points), _passes) if spool else None
@@ -231,20 +235,20 @@ def open_run(
     _end(run_id, "FINISHED")
 
 
-def _create(name: str, parent: str | None, experiment: str | None) -> str:
+def create(name: str, parent: str | None, experiment: str | None, tags: Mapping[str, str] | None = None) -> str:
     """The id of a new run. One whose answer was lost on the way is found again instead of made twice."""
     where = experiment or current_experiment()
-    tags = resolve_tags({"mlflow.parentRunId": parent} if parent else {})
+    tags = resolve_tags(dict(tags or {}) | ({"mlflow.parentRunId": parent} if parent else {}))
     began, tries = int(time.time() * 1000), itertools.count()
 
-    def create() -> str:
+    def made() -> str:
         if next(tries):
             for run in client().search_runs([where], f"attributes.start_time = {began}"):
                 if run.info.run_name == name and run.data.tags.get("mlflow.parentRunId") == parent:
                     return run.info.run_id
         return client().create_run(where, began, tags, name).info.run_id
 
-    return patiently(create)
+    return patiently(made)
 
 
 def _held(run_id: str) -> frozenset[tuple[str, int]]:
@@ -325,8 +329,8 @@ def download(run_id: str, path: str, target: Path) -> Path:
     fetch = mlflow.artifacts.download_artifacts
     try:
         return Path(patiently(lambda: fetch(run_id=run_id, artifact_path=path, dst_path=str(target))))
-    except (MlflowException, OSError):
-        raise UserError(f"run {run_id} has no artifact {path}") from None
+    except (MlflowException, OSError) as error:
+        raise UserError(f"run {run_id} has no artifact {path}") from error
 
 
 def plain(value: Value) -> str:

@@ -221,7 +221,8 @@ def empty_store(tmp_path_factory) -> Path:
     import mlflow
 
     path = tmp_path_factory.mktemp("empty_store") / "mlflow.db"
-    mlflow.MlflowClient(f"sqlite:///{path}").create_experiment("to be deleted", str(path.parent))
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # SQLAlchemy's, of MLflow's tables
+        mlflow.MlflowClient(f"sqlite:///{path}").create_experiment("to be deleted", str(path.parent))
     with contextlib.closing(sqlite3.connect(path)) as database, database:
         database.execute("DELETE FROM experiments WHERE name = 'to be deleted'")
     return path

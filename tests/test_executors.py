@@ -4,8 +4,10 @@ import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
+from running import wait_for
 
 from labelreg import executors
 from labelreg.errors import StoreLostError, UserError
@@ -24,6 +26,12 @@ def obey(step: Step):
         raise StoreLostError("the tracking store was away for 600 s")
     if order == "wait":
         time.sleep(60)
+    if order == "close slowly":
+        try:
+            Path(step.given["begun"]).touch()
+            time.sleep(60)
+        finally:
+            time.sleep(3)
     if order == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.2)
@@ -77,6 +85,19 @@ def test_workers_end_when_the_iteration_stops():
     assert not multiprocessing.active_children()
 
 
+def test_workers_close_their_runs_at_the_same_time(tmp_path):
+    begun = [tmp_path / str(i) for i in range(4)]
+    steps = [Step(path.name, {"do": "close slowly", "begun": str(path)}) for path in begun]
+    events = executors.execute(steps, obey, 4, {})
+    for _ in steps:
+        next(events)
+    wait_for(lambda: all(path.exists() for path in begun), "four workers at work")
+    began = time.monotonic()
+    events.close()
+    assert 2.9 < time.monotonic() - began < 9
+    assert not multiprocessing.active_children()
+
+
 def test_a_worker_that_loses_the_store_ends_the_study():
     """Nothing else would fare better: those that still run are stopped, and close their runs."""
     steps = [Step("waits", {"do": "wait"}), Step("loses", {"do": "lose the store"}), Step("later", {})]
@@ -92,6 +113,7 @@ def test_a_worker_that_loses_the_store_ends_the_study():
     "visible, runs_per_gpu, jobs, expected",
     [
         ("3,GPU-5a", 1, None, {"3", "GPU-5a"}),
+        ("3,GPU-5a", 2, 2, {"3", "GPU-5a"}),
         ("3,GPU-5a", 2, 3, {"3", "GPU-5a"}),
         ("7", 3, None, {"7"}),
         ("", 3, 2, {""}),

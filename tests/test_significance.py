@@ -238,12 +238,18 @@ def test_a_table_that_labelreg_did_not_write(store):
         lines += [f"imdb,roberta,pretrained,{method},{seed},{score}," for seed, score in enumerate(scores, 1)]
     Path("table.csv").write_text("\n".join(lines) + "\n")
     ended = succeed("significance", csv="table.csv", output_dir="report", margin=1)
-    assert ended.err == "" and "columns that are not used: comment" in ended.out
+    assert ended.err == "" and "columns that are not used: comment (settings have their names: lr, " in ended.out
     rows = pd.read_csv("report/significance.csv").set_index("method")
     assert rows["verdict"].to_dict() == {"ls": "equivalent", "kd": "better"} and set(rows["metric"]) == {"score"}
     assert rows["p_value"]["kd"] == 1 / 128 and rows["p_holm"]["kd"] == 2 / 128 and bool(rows["negligible"]["kd"])
     assert {run.data.tags["labelreg.kind"] for run in runs()} == {"significance"}, "no run of a store was made up"
     (run,) = runs("significance")
+    Path("twice.csv").write_text("\n".join([*lines, lines[-1]]) + "\n")
+    said = succeed("significance", csv="twice.csv").out
+    assert "conflict: line 25, line 26 agree in setting and seed" in said and "fingerprint" not in said
+    many = [f"imdb,roberta,pretrained,{m},{seed},{seed % 7}," for m in ("finetune", "ls") for seed in range(1001)]
+    Path("many.csv").write_text("\n".join([lines[0], *many]) + "\n")
+    refused(call("significance", csv="many.csv"), "1,001 pairs", "up to 1,000")
     baseline = Path("table.csv").read_text().replace("finetune", "baseline")
     Path("table.csv").write_text(baseline)
     assert "is given by reference=NAME" in succeed("significance", csv="table.csv").out

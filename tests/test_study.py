@@ -206,6 +206,34 @@ def test_a_failed_run_is_isolated(small, store):
     assert (failed.data.metrics["study/done"], failed.data.metrics["study/failed"]) == (1, 2)
 
 
+def test_a_run_is_tried_twice_however_often_it_is_asked_for(monkeypatch):
+    """As until=decided does at each look."""
+    from types import SimpleNamespace as Any
+
+    from entrypoints.study import _Work
+
+    begun = []
+
+    def fail(self, steps):
+        for step in steps:
+            begun.append(step.name)
+            yield executors.Event(step, "running")
+            yield executors.Event(step, "failed", reason="it diverged")
+
+    monkeypatch.setattr(_Work, "_execute", fail)
+    work = _Work(Any(name="s", jobs=1), Any(metrics=lambda *_: None), Any(finished={}), 1)
+    first, later = study.Step("first", {}), study.Step("later", {})
+    work.carry_out([first])
+    work.carry_out([first, later])
+    assert begun == ["first", "first", "later", "later"] and set(work.failed) == {"first", "later"}
+
+
+def test_methods_in_another_order_are_the_same_study():
+    recipe = {"tasks": ["sst5"], "models": ["minilm"], "inits": ["random"], "seeds": [1]}
+    grid = study.lists(recipe, {"methods": ["kd", "ls", "finetune"]})
+    assert grid["methods"] == ["finetune", "ls", "kd"]
+
+
 @pytest.mark.slow
 def test_a_killed_study_goes_on_and_two_at_once_run_nothing_twice(small, store):
     """SIGKILL of all processes in the middle; then the same command twice at the same time."""

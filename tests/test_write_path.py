@@ -8,6 +8,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 import requests
 from running import BIN, CHILD, ended, new_store, python, started, wait_for
 
-from labelreg import patience, tracking
+from labelreg import patience, records, tracking
 from labelreg.errors import StoreLostError
 
 pytest_plugins = ["running"]
@@ -199,6 +200,23 @@ def test_a_run_whose_answer_was_lost_is_not_made_twice(store, monkeypatch):
     found = mlflow.search_runs(["0"], output_format="list")
     assert [each.info.run_id for each in found] == lost == [run.run_id]
     assert found[0].info.status == "FINISHED"
+
+
+def test_summaries_wait_for_another_writer(store, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db?timeout=1")  # MLflow's own patience
+    summary = {"params": {"task": "t", "method": "ls"}, "metrics": {"mean": 50.0}, "verdict": "undecided"}
+    summary |= {"line": "a line", "run_ids": []}
+    with tracking.open_run("significance", "s") as run:
+        other = sqlite3.connect(store / "mlflow.db", check_same_thread=False, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        freed = threading.Timer(5, other.rollback)
+        freed.start()
+        records.summarise([summary], {}, run)
+        freed.join()
+        other.close()
+    (made,) = tracking.find("tags.`labelreg.kind` = 'summary'")
+    assert made.data.metrics == {"summary/mean": 50.0} and made.data.tags["labelreg.verdict"] == "undecided"
+    assert made.data.tags["mlflow.parentRunId"] == run.run_id
 
 
 def test_what_waits_on_disk_arrives_when_the_run_is_continued(store):

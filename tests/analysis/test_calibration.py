@@ -179,6 +179,15 @@ def test_reliability_bins_have_equal_mass_over_all_seeds():
     assert gap == pytest.approx(measures(p, labels)[1])
 
 
+def test_the_order_of_examples_that_are_equally_sure_says_nothing():
+    p = np.repeat([[0.9, 0.1], [0.6, 0.4]], 50, axis=0)
+    labels = np.repeat([0, 1, 0, 1], [30, 20, 15, 35])
+    order = np.random.default_rng(0).permutation(100)
+    assert measures(p, labels)[1] == pytest.approx(measures(p[order], labels[order])[1])
+    at_0_9, at_0_6 = abs(0.9 - 0.6), abs(0.6 - 0.3)  # of 50 examples each; one bin of 15 holds some of both
+    assert measures(p, labels)[1] == pytest.approx((at_0_9 + at_0_6) / 2)
+
+
 def test_runs_that_cannot_be_measured():
     _, paired, stored = study({"finetune": 2.0, "ls": 1.0, "kd": 1.0}, n=60, seeds=range(3))
     del stored["t-pretrained-ls-0", "dev"], stored["t-pretrained-finetune-1", "test"]

@@ -238,6 +238,24 @@ def reasons(given, stored):
     return found, dict(zip(left["run_id"], left["reason"], strict=True))
 
 
+@pytest.mark.parametrize(
+    "changed, reason",
+    [
+        ({"p_1": [0.9] * 40}, "no probabilities"),
+        ({"p_0": [1.2] * 40, "p_1": [-0.2] * 40}, "no probabilities"),
+        ({"label": [0.5] * 40}, "labels that are no classes"),
+        ({"idx": [7] * 40}, "an example twice"),
+        ({"p_0": [{"a": 1}] * 40}, "a word where a number is needed"),
+        ({"p_0": ["high"] * 40}, "a word where a number is needed"),
+    ],
+)
+def test_predictions_that_cannot_be(changed, reason):
+    given, stored = paired(crossed(n=40))
+    stored["t-pretrained-ls-0", "test"] = stored["t-pretrained-ls-0", "test"].assign(**changed)
+    _, why = reasons(given, stored)
+    assert reason in why["t-pretrained-ls-0"]
+
+
 def test_runs_that_do_not_count():
     given, stored = paired(crossed(n=40))
 

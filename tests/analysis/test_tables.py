@@ -251,6 +251,8 @@ def test_a_margin_of_points_on_fractions_is_pointed_at():
         "give margin=0.005 where 0.5 points of 100 are meant"
     ]
     assert unit_lines(judge(paired, margin=0.005)) == []
+    frame["metrics.nll"] = frame["metrics.score"]
+    assert unit_lines(judge(pair(frame, metric="nll"))) == [], "a loss is no share of 1"
     frame["metrics.best/dev/score"] = frame["metrics.score"]
     assert unit_lines(judge(pair(frame, metric="best/dev/score"))) == [], "known to be in percent"
     frame["metrics.score"] *= 100
