@@ -152,10 +152,11 @@ def _bins(parts: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[int, int, fl
     Examples of one confidence count with their mean accuracy, so that their order does not.
     """
     confidence, right = (np.concatenate(values) for values in zip(*parts, strict=True))
-    order = np.argsort(confidence, kind="stable")
+    order = np.argsort(confidence)
     confidence, right = confidence[order], right[order].astype(float)
-    first = np.flatnonzero(np.diff(confidence, prepend=-1.0))
-    if len(first) < len(confidence):
+    same = confidence[1:] == confidence[:-1]
+    if same.any():
+        first = np.flatnonzero(np.append(True, ~same))
         counts = np.diff(first, append=len(confidence))
         right = np.repeat(np.add.reduceat(right, first) / counts, counts)
     each, more = divmod(len(confidence), BINS)

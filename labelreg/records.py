@@ -67,20 +67,25 @@ def predictions(runs: "pd.DataFrame", ahead: Collection[str] = ()) -> Callable[[
     kept = Path(tempfile.mkdtemp(prefix="labelreg-predictions-"))
 
     @cache
-    def folder(run_id: str) -> Path | OSError:
+    def folder(run_id: str) -> Path | OSError | None:
         if is_local_uri(places[run_id]):
             return Path(local_file_uri_to_path(places[run_id])) / "predictions"
         try:
             return tracking.download(run_id, "predictions", kept / run_id)
-        except UserError as error:  # none, or none that can be had: the store's own words tell which
-            return OSError(patience.one_line(error.__cause__ or error))
+        except UserError as error:
+            why = error.__cause__ or error
+        try:
+            held = patiently(lambda: client().list_artifacts(run_id))
+        except (MlflowException, OSError, ImportError) as error:
+            return OSError(patience.one_line(error))
+        return OSError(patience.one_line(why)) if "predictions" in {file.path for file in held} else None
 
     def read(run_id: str, split: str) -> Columns | None:
         found = folder(run_id)
         if isinstance(found, OSError):
             raise found
-        path = found / f"{split}.parquet"
-        if not path.is_file():
+        path = found and found / f"{split}.parquet"
+        if not path or not path.is_file():
             return None
         table = ParquetFile(BufferReader(path.read_bytes())).read(use_threads=False)  # pandas takes three times as long
         return {name: column.to_numpy() for name, column in zip(table.column_names, table.columns, strict=True)}

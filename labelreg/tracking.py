@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import requests
@@ -340,6 +341,7 @@ def plain(value: Value) -> str:
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
+@lru_cache(maxsize=4096)  # a thousand runs have few values, each of which takes shlex 10 us
 def unquoted(text: str) -> str:
     """The value behind the shell-quoted text that `mlflow run` logs."""
     try:

@@ -407,6 +407,8 @@ def test_predictions_of_a_local_store_are_read_in_place(store, tmp_path):
 
 @pytest.mark.server
 def test_predictions_of_a_server_are_downloaded_once(served, tmp_path, monkeypatch):
+    import mlflow
+
     runs = with_predictions([[0.5], [0.75], None], tmp_path / "own")
     one, other, without = runs["run_id"]
     asked, download = [], tracking.download
@@ -422,6 +424,13 @@ def test_predictions_of_a_server_are_downloaded_once(served, tmp_path, monkeypat
         assert read(one, "test")["p_0"].tolist() == [0.5] and read(one, "dev") is None
         assert read(other, "test")["p_0"].tolist() == [0.75] and read(without, "test") is None
     assert len(asked) == 3
+
+    def refuses(self, run_id):
+        raise OSError("no credentials")
+
+    monkeypatch.setattr(mlflow.MlflowClient, "list_artifacts", refuses)
+    with pytest.raises(OSError, match="no credentials"):  # which is not to say that the run has none
+        records.predictions(runs)(without, "test")
     folders = list(Path(tempfile.gettempdir()).glob(f"labelreg-predictions-*/{one}"))
     assert len(folders) == 1
     del read
