@@ -109,7 +109,7 @@ def rival(name: str) -> dict:
             output_dir=folder, num_train_epochs=1, per_device_train_batch_size=32, learning_rate=2e-5, report_to=[],
             train_sampling_strategy="group_by_length" if grouped else "random", save_strategy="no",
             bf16=grouped and settings["precision_used"] == "bf16", disable_tqdm=True, seed=42,
-            dataloader_pin_memory=False, logging_strategy="no",
+            dataloader_pin_memory=False, logging_strategy="no", use_cpu=training.device().type == "cpu",  # else no bf16
         )  # fmt: skip
         kind = WithTeacher if teacher else Trainer
         if teacher:

@@ -65,7 +65,7 @@ def trainer_score(data: corpus.PreparedTask, settings: dict, folder: Path) -> fl
         weight_decay=0.0, lr_scheduler_type="linear", save_strategy="no",
         report_to=[], disable_tqdm=True, logging_strategy="no", per_device_eval_batch_size=128,
         dataloader_pin_memory=False,
-        bf16=settings["precision_used"] == "bf16",
+        bf16=settings["precision_used"] == "bf16", use_cpu=training.device().type == "cpu",  # else no bf16
     )  # fmt: skip
     train, dev = rows(data.splits["train"]), rows(data.splits["dev"])
     trainer = Trainer(model=model, args=arguments, train_dataset=train, data_collator=lambda batch: padded(batch, data))
