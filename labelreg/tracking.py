@@ -214,6 +214,8 @@ def open_run(
         spool: the folder where metrics wait while the store is away.
     """
     launched = parent is None and "MLFLOW_RUN_ID" in os.environ
+    if continued:
+        _end_launches(continued)
     if continued and launched:
         launch = os.environ.pop("MLFLOW_RUN_ID")
         Run(launch).tags({KIND: "launch", CONTINUED: continued})
@@ -250,6 +252,13 @@ def create(name: str, parent: str | None, experiment: str | None, tags: Mapping[
         return client().create_run(where, began, tags, name).info.run_id
 
     return patiently(made)
+
+
+def _end_launches(continued: str) -> None:
+    """End the launches that were killed while they went on with a run: who goes on with it holds its claim."""
+    where = f"tags.`{CONTINUED}` = '{continued}' and attributes.status = 'RUNNING'"
+    for launch in patiently(lambda: client().search_runs(experiments(), where)):
+        patiently(lambda run_id=launch.info.run_id: client().set_terminated(run_id, "KILLED"))
 
 
 def _held(run_id: str) -> frozenset[tuple[str, int]]:

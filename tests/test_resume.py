@@ -25,7 +25,7 @@ from running import (
 )
 from safetensors.torch import load_file
 
-from labelreg import checkpoint, models, recipes, training
+from labelreg import checkpoint, models, recipes, tracking, training
 from labelreg.parameters import with_defaults
 
 pytest_plugins = ["running"]
@@ -172,6 +172,17 @@ def test_a_killed_mlflow_run_goes_on_and_the_new_run_is_a_launch(tiny, tmp_path,
     assert whole.info.run_id == killed.info.run_id and whole.info.status == "FINISHED"
     assert launch.data.tags["labelreg.continued_in"] == whole.info.run_id and launch.info.status == "FINISHED"
     assert points(whole)["dev/score"] == list(range(1, 81))
+
+
+def test_a_killed_launch_does_not_run_for_ever(monkeypatch):
+    run_id, dead, other, mine = (tracking.create(name, None, None) for name in ("run", "dead", "other", "mine"))
+    for launch, of in ((dead, run_id), (other, "0" * 32)):
+        tracking.Run(launch).tags({tracking.KIND: "launch", tracking.CONTINUED: of})
+    monkeypatch.setenv("MLFLOW_RUN_ID", mine)
+    with tracking.open_run("study", "run", continued=run_id):
+        states = {launch: tracking.get(launch).info.status for launch in (dead, other, mine)}
+    assert states == {dead: "KILLED", other: "RUNNING", mine: "RUNNING"}
+    assert tracking.get(run_id).info.status == "FINISHED"
 
 
 @pytest.mark.parametrize("method", ["finetune", "tfreg", "akd"])
