@@ -181,20 +181,6 @@ def _waiting(verdict: Verdict, first: int) -> Verdict:
     return replace(verdict, word="undecided", negligible=False, reason=reason, seeds_needed=needed)
 
 
-def undecided(
-    families: Mapping, margin: float, level: float, looks: Sequence[int], at: int, zeros: str = "wilcox"
-) -> set:
-    """The methods of one family that are still undecided at the look `at`: those to go on with.
-
-    `families` as in `at_looks`; differences beyond `at` are not looked at.
-    """
-    if at not in looks:
-        raise AnalysisError(f"a look at {at} was not planned; looks={','.join(map(str, looks))}")
-    cut = {method: list(d)[:at] for method, d in families.items()}
-    decisions = at_looks(cut, margin, level, looks, zeros)
-    return {method for method, decision in decisions.items() if decision.verdict.word == "undecided"}
-
-
 def make_plan(
     cells: Iterable[Sequence[str]],
     seeds: Sequence[int],

@@ -95,16 +95,15 @@ def run(job: Job) -> Done:
     data = corpus.prepare(settings, where)
     settings["compile_used"] = _compile(settings, data)
     needs = METHODS[str(settings["method"])].needs
-    teaching = _find_source(job, data) if needs else None
-    identity = _identity(job, data, teaching)
+    teaching = find_source(job, data) if needs else None
+    identity = fingerprint(job, data, teaching)
     name = " ".join(str(settings[key]) for key in ("task", "model", "init", "method")) + f" seed={settings['seed']}"
     if not job.quiet:
         print(f"{settings['device']}, threads {settings['threads']}, {settings['precision_used']}, ", end="")
         print(f"compile {settings['compile_used']}", flush=True)
     with checkpoint.claim(checkpoints(where, f"{identity}{job.place}"), wait=job.reuse) as claim:
         if job.reuse:  # asked for here, where no other process can be training it
-            same = f"{_with_tag(tracking.FINGERPRINT, identity)} and {_with_tag(tracking.KIND, job.kind)}"
-            found = tracking.find(same)
+            found = tracking.find(tracking.tagged({tracking.FINGERPRINT: identity, tracking.KIND: job.kind}))
             if found:
                 claim.forget()
                 return done(found[0], reused=True)
@@ -139,13 +138,13 @@ def _compile(settings: dict[str, Value], data: corpus.PreparedTask) -> str:
     return training.resolve_compile(str(settings["compile"]), steps_of(settings, len(data.splits["train"])))
 
 
-def _identity(job: Job, data: corpus.PreparedTask, teaching=None) -> str:
+def fingerprint(job: Job, data: corpus.PreparedTask, teaching=None) -> str:
     """The run's fingerprint; that of a source yet to be trained follows from its settings."""
     settings, where = job.settings, models.roots(job.settings)
     settings["compile_used"] = _compile(settings, data)
     taught_by = teaching and teaching.data.tags[tracking.FINGERPRINT]
     if not taught_by and METHODS[str(settings["method"])].needs:
-        taught_by = _identity(source_job(job), data)
+        taught_by = fingerprint(source_job(job), data)
     weights = models.weights_digest(str(settings["model"]), str(settings["init"]), where)
     return training.fingerprint(settings, data, weights, taught_by)
 
@@ -194,7 +193,7 @@ def _train(job: Job, opened: tracking.Run, data, where: models.Roots, logits, id
     return report
 
 
-def _find_source(job: Job, data: corpus.PreparedTask):
+def find_source(job: Job, data: corpus.PreparedTask):
     """The run whose logits the student learns from, or None when it has to be trained first.
 
     Raises:
@@ -209,9 +208,9 @@ def _find_source(job: Job, data: corpus.PreparedTask):
         return found
     needed = source_job(job)
     if needed.kind == "student":
-        exact = _with_tag(tracking.FINGERPRINT, _identity(needed, data))
-        return next(iter(tracking.find(f"{exact} and {_with_tag(tracking.KIND, 'student')}")), None)
-    runs = tracking.find(f"{_with_tag(tracking.DATA, data.digest)} and {_with_tag(tracking.KIND, 'teacher')}")
+        exact = {tracking.FINGERPRINT: fingerprint(needed, data), tracking.KIND: "student"}
+        return next(iter(tracking.find(tracking.tagged(exact))), None)
+    runs = tracking.find(tracking.tagged({tracking.DATA: data.digest, tracking.KIND: "teacher"}))
     return teacher_among(runs, needed.settings)
 
 
@@ -263,7 +262,7 @@ def do(step: study.Step, parent: str, name: str, experiment: str) -> Done:
 def source(job: Job) -> Done:
     """The run that a student learns from, found or trained now (under the job's parent)."""
     data = corpus.prepare(job.settings, models.roots(job.settings))
-    found = _find_source(job, data)
+    found = find_source(job, data)
     return done(found, reused=True) if found else run(replace(source_job(job), parent=job.parent))
 
 
@@ -331,10 +330,6 @@ def _write_predictions(folder: Path, logits: Mapping[str, torch.Tensor], data: c
             predicted = [data.classes[index] for index in probabilities.argmax(axis=1)]
             server = pd.DataFrame({"index": tokens.idx.numpy(), "prediction": predicted})
             server.to_csv(folder / "submission" / f"{data.glue[split]}.tsv", sep="\t", index=False)
-
-
-def _with_tag(name: str, value: str) -> str:
-    return f"tags.`{name}` = '{value}'"
 
 
 def done(found, reused: bool = False) -> Done:

@@ -243,7 +243,7 @@ def _probe(settings: Mapping[str, Value], here: _Here) -> list[float]:
     try:
         init = str(settings["init"]) if made_of(settings) == "images" else "pretrained"
         return [measured(settings)] if here.weights(str(settings["model"]), init) else []
-    except UserError:
+    except (UserError, RuntimeError):  # no data yet; a loss that diverges, a GPU that is full: it cannot tell
         return []
 
 

@@ -73,7 +73,7 @@ class _Tally:
             return None
         each, now = self.seconds / self.ended, time.monotonic()
         under_way = sum(max(0.0, each - (now - since)) for since in self.running.values())
-        return (self.left * each + under_way) / self.jobs
+        return (self.left * each + under_way) / max(1, min(self.jobs, self.left + len(self.running)))
 
     def rest(self, event: Event) -> str:
         eta = self.eta()

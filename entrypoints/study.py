@@ -81,7 +81,10 @@ def design_of(given: dict[str, Value]) -> Design:
         level=given["level"],
         looks=looks,
     )
-    rules.check_looks(looks, max(_families(plan).values()), given["level"])
+    most = max(_families(plan).values())
+    if given.get("until") == "decided" and not most:
+        raise UserError(f"until=decided compares with finetune: methods={','.join(grid['methods'])} must name it too")
+    rules.check_looks(looks, most, given["level"])
     tuned = sorted(set(grid["seeds"]) & set(recipes.tuned_on(str(steps[0].given["recipe"]))))
     if tuned and not given.get("allow_tuned_seeds"):
         raise UserError(
@@ -121,7 +124,7 @@ def _looks(given: dict[str, Value], grid: dict[str, list]) -> list[int]:
     if looks and max(looks) > len(seeds):
         raise UserError(f"looks={','.join(map(str, looks))}: the study has {len(seeds)} seeds; give seeds=... for all")
     if given.get("until") == "decided":
-        grid["seeds"] = seeds[: max(looks)]  # those beyond the last look would never run
+        grid["seeds"] = seeds[: max(1, *looks)]  # those beyond the last look would never run
     return looks
 
 
@@ -147,7 +150,8 @@ def _families(plan: dict) -> dict[tuple, int]:
     """How many methods are compared with finetune, by (task, model, init)."""
     found: dict[tuple, int] = {}
     for *place, method in plan["cells"]:
-        found[tuple(place)] = found.get(tuple(place), 0) + (method != "finetune")
+        compared = method != "finetune" and [*place, "finetune"] in plan["cells"]
+        found[tuple(place)] = found.get(tuple(place), 0) + compared
     return found
 
 

@@ -3,6 +3,7 @@
 The search is a run; each trial is a run nested under it. The same command continues an interrupted search.
 """
 
+import contextlib
 import hashlib
 import json
 import tempfile
@@ -62,7 +63,8 @@ def main(given: dict[str, Value]) -> None:
         method: search.Search(_name(common | {"method": method}, space, own), url, space, trials, **own)
         for method, space in spaces.items()
     }
-    same = _digest([[each.name for each in searches.values()], trials, given["cross_check"], given.get("methods")])
+    asked = [given.get(name) for name in ("recipe", "space", "cross_check", "per_method")]  # parameters of its run
+    same = _digest([sorted(each.name for each in searches.values()), trials, sorted(given.get("methods", [])), asked])
     with checkpoint.claim(roots.cache / "checkpoints" / f"tune-{same}") as claim:
         before = tracking.unfinished(claim.run_id)
         title = f"tune {searches[methods[0]].name}" if len(methods) == 1 else f"tune {len(methods)} methods"
@@ -103,23 +105,19 @@ def _given_to_trials(given: dict[str, Value], recipe) -> dict[str, Value]:
     common.setdefault("threads", 1)
     if "epochs" not in common:
         common["epochs"] = convert("epochs", recipe.get("epochs"))
-    return common
+    return common | {"resume": "auto"}  # also of what students learn from
 
 
 def _name(given: dict[str, Value], space, asked: dict[str, Value]) -> str:
     """The search's name in the storage: the same for the same question, whatever the number of trials."""
     from entrypoints import job
-    from labelreg import corpus, models, training
+    from labelreg import corpus, models
 
-    settings = job.settings_of(given | {name: values[0] for name, values in space.items()})
-    where = models.roots(settings)
-    if settings.get("teacher_model"):
-        name = str(settings["teacher_model"])
-        models.weights_digest(name, models.teacher_init(name), where)
-    data = corpus.prepare(settings, where)
-    weights = models.weights_digest(str(settings["model"]), str(settings["init"]), where)
-    teacher = settings.get("teacher_run_id") or settings.get("teacher_model")
-    facts = [training.fingerprint(settings, data, weights, teacher), space, asked["sampler"]]
+    given = given | {name: values[0] for name, values in space.items()}
+    settings = job.settings_of(given)
+    data, first = corpus.prepare(settings, models.roots(settings)), job.Job(settings, given)
+    teaching = job.find_source(first, data) if settings.get("teacher_run_id") else None
+    facts = [job.fingerprint(first, data, teaching), space, asked["sampler"]]
     digest = _digest([*facts, *(asked[name] for name in PRUNER)])
     return " ".join(str(settings[key]) for key in ("method", "task", "model", "init")) + f" {digest}"
 
@@ -155,7 +153,8 @@ def _log_start(run, given: dict[str, Value], common: dict[str, Value], searches,
         "per_method",
     )
     run.params(
-        {name: (settings | given).get(name) for name in names} | {"trials": one.trials, "methods": list(searches)}
+        {name: (settings | given).get(name) for name in names}
+        | {"trials": one.trials, "methods": given.get("methods") or list(searches)}
     )
     if before:
         print(f"going on with the interrupted search {before}", flush=True)
@@ -201,8 +200,8 @@ def _round(run, searches, studies, given: dict[str, Value], todo: dict[str, int]
     job = partial(work, searches=searches, parent=run.run_id, experiment=tracking.current_experiment())
     for event in execute(_steps(given, todo), job, **workers):
         if event.state in ("failed", "skipped"):
-            reason = event.reason
-            print(f"{event.step.name}: {event.state}: {reason}", flush=True)
+            reason = event.reason if event.state == "failed" else reason  # of skipped ones it is the consequence
+            print(f"{event.step.name}: {event.state}: {event.reason}", flush=True)
         elif event.state == "done" and isinstance(event.result, Tried):
             _say(run, searches, studies, event.result, event.seconds)
         elif event.state == "done" and event.step.kind == "teacher" and not event.result.reused:
@@ -262,7 +261,7 @@ def work(step, searches, parent: str, experiment: str):
         before = _ended_before(own.name, draw)  # its worker died before the search was told
         if before and (stop(*before[:2]) or before[2] == "complete"):
             return before[3]
-        settings = job.settings_of(step.given | draw.params) | {"resume": "auto"}
+        settings = job.settings_of(step.given | draw.params)
         place = f"-{_digest(own.name)}-{draw.number}"
         watched = partial(watch, draw, stop)
         return job.run(
@@ -285,35 +284,41 @@ def work(step, searches, parent: str, experiment: str):
 
 
 def _ended_before(search: str, draw) -> tuple[int, float, str, float] | None:
-    """Of the finished run of this trial: its last epoch and the dev score there, its state, its best dev score."""
+    """Of the finished run of this trial: its last epoch and the dev score there, its state, its own dev score."""
+    from entrypoints import job
     from labelreg import tracking
 
-    tags = {tracking.KIND: "trial", tracking.STUDY: search, TRIAL: draw.number}
-    for run in tracking.find(" and ".join(f"tags.`{tag}` = '{value}'" for tag, value in tags.items())):
+    tags = {tracking.KIND: "trial", tracking.STUDY: search, TRIAL: str(draw.number)}
+    for run in tracking.find(tracking.tagged(tags)):
         if all(tracking.same(run.data.params[name], tracking.plain(value)) for name, value in draw.params.items()):
             scores, held = run.data.metrics, run.data.tags
-            return int(held[EPOCHS]), scores["last/dev/score"], held[STATE], scores["best/dev/score"]
+            return int(held[EPOCHS]), scores["last/dev/score"], held[STATE], job.done(run).score
     return None
 
 
 def watch(draw, stop, run, epochs: Iterator) -> Iterator:
     """Between Optuna and MLflow: epochs pass through to be logged, then Optuna is told and may end the trial."""
+    from labelreg.errors import StoreLostError
+    from labelreg.patience import CLOSING_SECONDS
+
     name = f"trial {draw.number} {_words(draw.params, ' ')}"
     run.tags({"mlflow.runName": name, TRIAL: str(draw.number), STATE: "running"})
-    state, last = "failed", 0
+    state, last = "complete", 0
     try:
         for report in epochs:
             yield report
             last = report.epoch
             if stop(report.epoch, report.dev["score"]):
                 state = "pruned"
-                return
-        state = "complete"
-    except (KeyboardInterrupt, GeneratorExit):
-        state = "interrupted"
+                break
+    except (KeyboardInterrupt, GeneratorExit):  # who reads the epochs stops: Ctrl-C, or the store is lost
+        with contextlib.suppress(StoreLostError):
+            run.tags({STATE: "interrupted", EPOCHS: str(last)}, CLOSING_SECONDS)
         raise
-    finally:
-        run.tags({STATE: state, EPOCHS: str(last)})
+    except Exception:
+        run.tags({STATE: "failed", EPOCHS: str(last)})
+        raise
+    run.tags({STATE: state, EPOCHS: str(last)})
 
 
 def _cross_check(

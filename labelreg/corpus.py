@@ -99,9 +99,12 @@ def task_of(settings: Mapping[str, Value]) -> Task:
     """The task that the settings name: registered, of the hub, or the user's own file.
 
     Raises:
-        UserError: an unknown name, or columns given for a registered task.
+        UserError: an unknown name, or columns or files given for a task that has its own.
     """
     name = str(settings["task"])
+    alone = [key for key in ("dev_file", "test_file") if settings.get(key) and not settings.get("train_file")]
+    if alone:
+        raise UserError(f"{alone[0]}={settings[alone[0]]}: it goes with train_file")
     columns = {key: settings.get(key) for key in ("text_column", "text_pair_column", "label_column")}
     if settings.get("train_file"):
         return Task(

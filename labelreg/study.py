@@ -39,7 +39,7 @@ def lists(recipe: Mapping[str, Any], given: Mapping[str, Value]) -> dict[str, li
     """
     grid = {}
     for name in recipes.LISTS:
-        values = given.get(name) or convert(name, recipe.get(name) or [])
+        values = given[name] if name in given else convert(name, recipe.get(name) or [])
         if not values:
             raise UserError(f"the study has no {name}: give {name}=...")
         if len(set(values)) != len(values):

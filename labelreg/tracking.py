@@ -23,7 +23,7 @@ import requests
 
 from labelreg import patience
 from labelreg.errors import DivergedError, IncompleteError, StoreLostError, UserError, unknown
-from labelreg.parameters import Value
+from labelreg.parameters import PARAMETERS, Value, convert
 from labelreg.patience import Point, Result, Spool
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -55,14 +55,14 @@ class Run:
         held = patiently(lambda: client().get_run(self.run_id)).data.params
         missing = {name: plain(value) for name, value in values.items() if value is not None and name not in held}
         for name in set(values) & set(held):
-            if values[name] is not None and not same(held[name], plain(values[name])):
+            if values[name] is not None and not _means(held[name], name, values[name]):
                 raise UserError(
                     f"{name}={unquoted(held[name])}: the run uses {plain(values[name])}; give that, or leave it out"
                 )
         self._log([Param(name, value) for name, value in missing.items()], tags or {})
 
-    def tags(self, values: Mapping[str, str]) -> None:
-        self._log([], values)
+    def tags(self, values: Mapping[str, str], seconds: float | None = None) -> None:
+        self._log([], values, seconds)
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log finite numbers in one batch; an unbounded or missing value is not logged.
@@ -98,9 +98,9 @@ class Run:
     def note(self, line: str) -> None:
         self.tags({NOTE: line})
 
-    def _log(self, params: list[Param], tags: Mapping[str, str]) -> None:
+    def _log(self, params: list[Param], tags: Mapping[str, str], seconds: float | None = None) -> None:
         named = [RunTag(name, value) for name, value in tags.items()]
-        patiently(lambda: client().log_batch(self.run_id, params=params, tags=named))
+        patiently(lambda: client().log_batch(self.run_id, params=params, tags=named), seconds)
 
 
 def connect() -> None:
@@ -214,8 +214,7 @@ def open_run(
         spool: the folder where metrics wait while the store is away.
     """
     launched = parent is None and "MLFLOW_RUN_ID" in os.environ
-    if continued:
-        _end_launches(continued)
+    before = _before(continued) if continued else None
     if continued and launched:
         launch = os.environ.pop("MLFLOW_RUN_ID")
         Run(launch).tags({KIND: "launch", CONTINUED: continued})
@@ -227,8 +226,9 @@ def open_run(
     try:
         if waiting:
             waiting.flush()
-        run = Run(run_id, _held(run_id) if continued else frozenset(), waiting)
-        run.tags({KIND: kind} | ({STUDY: study} if study else {}))
+        run = Run(run_id, _held(before) if before else frozenset(), waiting)
+        why_failed = {NOTE: ""} if before and before.info.status == "FAILED" else {}
+        run.tags({KIND: kind} | ({STUDY: study} if study else {}) | why_failed)
         yield run
         if waiting:
             waiting.flush()
@@ -254,16 +254,17 @@ def create(name: str, parent: str | None, experiment: str | None, tags: Mapping[
     return patiently(made)
 
 
-def _end_launches(continued: str) -> None:
-    """End the launches that were killed while they went on with a run: who goes on with it holds its claim."""
-    where = f"tags.`{CONTINUED}` = '{continued}' and attributes.status = 'RUNNING'"
+def _before(continued: str) -> "mlflow.entities.Run":
+    """The run that is gone on with. Launches that were killed while they did so end: its claim is ours."""
+    where = f"{tagged({CONTINUED: continued})} and attributes.status = 'RUNNING'"
     for launch in patiently(lambda: client().search_runs(experiments(), where)):
         patiently(lambda run_id=launch.info.run_id: client().set_terminated(run_id, "KILLED"))
+    return patiently(lambda: client().get_run(continued))
 
 
-def _held(run_id: str) -> frozenset[tuple[str, int]]:
+def _held(run: "mlflow.entities.Run") -> frozenset[tuple[str, int]]:
     """The (metric, step) that a run holds."""
-    names = patiently(lambda: client().get_run(run_id)).data.metrics
+    run_id, names = run.info.run_id, run.data.metrics
     histories = {name: patiently(lambda name=name: client().get_metric_history(run_id, name)) for name in names}
     return frozenset((name, point.step) for name, points in histories.items() for point in points)
 
@@ -360,6 +361,17 @@ def unquoted(text: str) -> str:
     return words[0] if len(words) == 1 else text if words else ""
 
 
+def _means(held: str, name: str, value: Value) -> bool:
+    """Whether the text that a run holds of a parameter, as a user may have written it, means this value."""
+    if not isinstance(value, list | bool) or name not in PARAMETERS:
+        return same(held, plain(value))
+    try:
+        given = convert(name, unquoted(held))
+    except UserError:
+        return False
+    return sorted(given) == sorted(value) if name == "methods" else given == value  # their order decides nothing
+
+
 def same(held: str, value: str) -> bool:
     """Whether two texts of a parameter mean one value: '2e-5' and '2e-05' do."""
     held = unquoted(held)
@@ -367,6 +379,19 @@ def same(held: str, value: str) -> bool:
         return held == value or float(held) == float(value)
     except ValueError:
         return held.lower() == value.lower()
+
+
+def tagged(tags: Mapping[str, str]) -> str:
+    """MLflow's filter for runs with these tags. It knows no escapes, but two quotes.
+
+    Raises:
+        UserError: a value holds both of them.
+    """
+    both = [value for value in tags.values() if "'" in value and '"' in value]
+    if both:
+        raise UserError(f"{both[0]}: a name with both kinds of quotes cannot be searched for; rename it")
+    quoted = {name: f'"{value}"' if "'" in value else f"'{value}'" for name, value in tags.items()}
+    return " and ".join(f"tags.`{name}` = {value}" for name, value in quoted.items())
 
 
 def experiments() -> list[str]:

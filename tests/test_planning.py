@@ -142,6 +142,32 @@ def test_time_without_finished_runs_is_measured(small, store):
     assert re.search(r"steps: 24; time: about \d+ s with jobs=\d+ \(from a timed probe\)", said), said
 
 
+def test_a_probe_that_diverges_is_no_failure(small, store):
+    succeed("prepare", **{name: small[name] for name in ("train_file", "model_root", "max_length")}, model="bert-small")
+    assert "time: unknown until prepared" in planned(**small | {"methods": "finetune,ls", "lr": 1e30})
+
+
+def test_without_finetune_there_is_nothing_to_decide(small):
+    said = planned(**small | {"methods": "ls,kd"})
+    assert "nothing to compare" in said and "can be reached" not in said
+    given = small | {"methods": "ls,kd", "seeds": ",".join(map(str, range(14))), "looks": "10,14"}
+    refused(call("study", **given, until="decided"), "until=decided compares with finetune: methods=ls,kd must name it")
+
+
+@pytest.mark.parametrize("flag", ["yes", "1", "True"])
+def test_a_plan_as_mlflow_run_asks_for_it(small, monkeypatch, flag):
+    import mlflow
+
+    given = {"plan_only": flag, "methods": "kd, finetune", "seeds": "2, 1", "jobs": "1"}
+    opened = mlflow.MlflowClient().create_run("0").info.run_id
+    for name, value in given.items():
+        mlflow.MlflowClient().log_param(opened, name, f"'{value}'")
+    monkeypatch.setenv("MLFLOW_RUN_ID", opened)
+    succeed("study", **small | given)
+    (run,) = runs("study")
+    assert (run.info.run_id, run.info.status) == (opened, "FINISHED")
+
+
 def test_a_rough_speed_is_positive_and_of_this_machine(small, store, prepare, tiny_file):
     from entrypoints import job
 

@@ -10,6 +10,8 @@ import termios
 import threading
 import time
 
+import pytest
+
 from entrypoints import progress
 from entrypoints.job import Done
 from labelreg.executors import Event
@@ -42,6 +44,13 @@ def test_a_line_per_event_on_a_pipe(capsys):
         "[4/5] run b: failed: the loss of epoch 1 is nan; 1 to go, about 1 min",
         "[5/5] run c: done, test score 70.00 (reused); 0 to go, about 0 s",
     ]
+
+
+def test_more_workers_than_runs_end_no_sooner():
+    tally = progress._Tally("smoke", 2, 0, jobs=16)
+    for event in list(events())[:3]:
+        tally.add(event)
+    assert tally.eta() == pytest.approx(60, abs=1), "one run is left, of a minute"
 
 
 def drain(terminal: int, parts: list[bytes]) -> None:

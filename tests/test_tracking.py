@@ -5,6 +5,7 @@ import csv
 import gc
 import os
 import re
+import shlex
 import signal
 import tempfile
 import threading
@@ -17,6 +18,7 @@ from running import ROOT, artifacts, call, finish, mlflow_run, python, runs, sta
 from running import ended as end_of
 
 from labelreg import records, tracking
+from labelreg.errors import UserError
 
 pytest_plugins = ["running"]
 
@@ -348,6 +350,61 @@ def test_a_run_continues_only_its_own_command(store, tiny):
         ended = call("train_student", **tiny, seed=seed)
         assert ended.status == 0 and "going on" not in ended.out, ended
     assert len(runs("student")) == 3
+
+
+@pytest.mark.parametrize(
+    "name, held, value, same",
+    [
+        ("methods", "kd, finetune", ["finetune", "kd"], True),
+        ("methods", "kd", ["finetune", "kd"], False),
+        ("methods", "kd,kd", ["kd"], False),
+        ("seeds", "1, 2", [1, 2], True),
+        ("seeds", "2,1", [1, 2], False),  # the order in which they are run and looked at
+        ("seeds", "one,2", [1, 2], False),
+        ("plan_only", "yes", True, True),
+        ("plan_only", "0", True, False),
+        ("lr_milestones", "0.30,.6", [0.3, 0.6], True),
+        ("lr", "2e-05", 2e-5, True),
+    ],
+)
+def test_what_a_run_holds_counts_by_value(store, name, held, value, same):
+    import mlflow
+
+    run = tracking.Run(mlflow.MlflowClient().create_run("0").info.run_id)
+    mlflow.MlflowClient().log_param(run.run_id, name, shlex.quote(held))
+    if same:
+        run.params({name: value})
+    else:
+        with pytest.raises(UserError, match=f"{name}=.*the run uses {tracking.plain(value)}"):
+            run.params({name: value})
+
+
+def test_what_went_wrong_before_is_not_said_of_a_run_that_went_on(store):
+    import mlflow
+
+    with contextlib.suppress(UserError), tracking.open_run("study", "s") as run:
+        raise UserError("two of them failed")
+    assert mlflow.get_run(run.run_id).data.tags[tracking.NOTE] == "two of them failed"
+    with tracking.open_run("study", "s", continued=run.run_id):
+        pass
+    held = mlflow.get_run(run.run_id)
+    assert (held.data.tags[tracking.NOTE], held.info.status) == ("", "FINISHED")
+
+    with contextlib.suppress(KeyboardInterrupt), tracking.open_run("study", "s") as run:
+        run.note("a user's own words")
+        raise KeyboardInterrupt
+    with tracking.open_run("study", "s", continued=run.run_id):
+        pass
+    assert mlflow.get_run(run.run_id).data.tags[tracking.NOTE] == "a user's own words"
+
+
+@pytest.mark.parametrize("value", ["Bob's", 'a "b"'])
+def test_tags_with_quotes_are_found(store, value):
+    with tracking.open_run("student", "s", study=value) as run:
+        pass
+    assert [found.info.run_id for found in tracking.find(tracking.tagged({tracking.STUDY: value}))] == [run.run_id]
+    with pytest.raises(UserError, match="both kinds of quotes"):
+        tracking.tagged({tracking.STUDY: "\"'"})
 
 
 def test_workers_may_name_one_data_set_at_the_same_time(store):

@@ -2,8 +2,11 @@
 
 import contextlib
 import os
+import shlex
 import signal
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -24,7 +27,11 @@ from running import (
 )
 
 from entrypoints import job
+from entrypoints.tune import watch
 from labelreg import checkpoint, metrics, search
+from labelreg.errors import StoreLostError
+from labelreg.executors import Event
+from labelreg.patience import CLOSING_SECONDS
 
 pytest_plugins = ["running"]
 SPACE = {"lr": [1e-5, 1e-3, 3e-3], "alpha": [0.1, 0.9], "tau": [1, 2]}
@@ -167,6 +174,93 @@ def test_a_trial_whose_worker_died_after_its_run_is_not_trained_twice(small, mon
     succeed("tune", **small)
     assert len(runs("trial")) == TRIALS and curves()["0"] == held
     assert before.info.run_id in {run.info.run_id for run in runs("trial")}
+
+
+def test_another_teacher_is_another_search(small, space, settings_file):
+    small |= {"method": "kd", "teacher_model": "bert-small", "space": space(trials=1)}
+    for teacher, trained, trials in (
+        ({"epochs": 1}, 1, 1),
+        ({"epochs": 2}, 2, 2),
+        ({"epochs": 1}, 2, 2),  # the first search again
+    ):
+        succeed("tune", **small, recipe=settings_file(teacher=teacher))
+        assert (len(runs("teacher")), len(runs("trial"))) == (trained, trials)
+    first, second = [run.data.params["teacher_run_id"] for run in runs("trial")]
+    assert first != second
+
+
+def test_what_a_search_learns_from_goes_on(small, settings_file, monkeypatch):
+    settings = settings_file(teacher={"epochs": 4})
+    small |= {"method": "kd", "teacher_model": "bert-small", "recipe": settings, "trials": 1}
+    real, count = metrics.evaluate, 0
+
+    def interrupting(*args):
+        nonlocal count
+        count += 1
+        if count == 3:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(metrics, "evaluate", interrupting)
+        assert call("tune", **small).status == 130
+    (stopped,) = runs("teacher")
+    assert stopped.info.status == "KILLED" and steps_of(stopped, "dev/score") == [1, 2]
+    began = len(steps_of(stopped, "train/loss"))
+    succeed("tune", **small)
+    (teacher,) = runs("teacher")
+    assert teacher.info.run_id == stopped.info.run_id and teacher.info.status == "FINISHED"
+    assert steps_of(teacher, "dev/score") == [1, 2, 3, 4] and began == 2
+
+
+def test_the_reason_is_the_failure_not_what_followed(small, monkeypatch):
+    def failing(steps, job, **workers):
+        first, *others = steps
+        yield Event(first, "failed", 1.0, reason="the loss of epoch 1 is nan")
+        for step in others:
+            yield Event(step, "skipped", reason=f"needs {first.name}, which failed")
+
+    monkeypatch.setattr("labelreg.executors.execute", failing)
+    kd = small | {"method": "kd", "teacher_model": "bert-small"}
+    refused(call("tune", **kd), "no trial could be started: the loss of epoch 1 is nan", status=3)
+
+
+def test_parameters_as_a_user_writes_them_and_mlflow_logs_them(small, monkeypatch):
+    """`-P "methods=finetune, ls"`: MLflow logs the text, shell-quoted, before the command begins."""
+    import mlflow
+
+    given = {"methods": "ls, finetune", "cross_check": "1", "per_method": "no", "trials": "2"}
+    opened = mlflow.MlflowClient().create_run("0").info.run_id
+    for name, value in given.items():
+        mlflow.MlflowClient().log_param(opened, name, shlex.quote(value))
+    monkeypatch.setenv("MLFLOW_RUN_ID", opened)
+    succeed("tune", **small | given)
+    (tune,) = runs("tune")
+    assert tune.info.run_id == opened and tune.info.status == "FINISHED"
+    assert {run.data.params["method"] for run in runs("student")} == {"finetune", "ls"}
+
+
+def test_a_trial_that_loses_the_store_does_not_wait_for_it_twice(small, monkeypatch):
+    """The reader of its epochs has waited ten minutes already: the trial's state is written at once, or not."""
+    waited = []
+
+    class Away:
+        def tags(self, values, seconds=None):
+            waited.append((values["optuna.state"], seconds))
+            if seconds is not None:
+                raise StoreLostError("away")
+
+    reports = iter([SimpleNamespace(epoch=1, dev={"score": 50.0})])
+    epochs = watch(SimpleNamespace(number=0, params={"lr": 1e-3}), lambda epoch, score: False, Away(), reports)
+    next(epochs)
+    epochs.close()
+    assert waited == [("running", None), ("interrupted", CLOSING_SECONDS)]
+
+
+def test_a_file_whose_name_has_a_quote(small, tmp_path):
+    small["train_file"] = Path(small["train_file"]).rename(tmp_path / "Bob's.csv")
+    succeed("tune", **small)
+    assert len(runs("trial")) == TRIALS
 
 
 def test_more_trials_are_added_to_a_search(small):

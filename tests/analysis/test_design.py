@@ -18,7 +18,6 @@ from analysis.design import (
     mark_tuned,
     plan_digest,
     seed_orders,
-    undecided,
 )
 from analysis.hypothesis import holm, min_p_value, seeds_needed, verdicts
 from analysis.pairing import pair
@@ -132,16 +131,6 @@ def test_a_seed_without_a_pair_counts_as_run():
     holes = [*UP[:5], None, math.nan, *UP[7:10]]
     (decision,) = at_looks({"up": holes}, 0.5, 0.05, [10]).values()
     assert (decision.look, decision.verdict.test.n, decision.verdict.word) == (10, 8, "better")
-
-
-def test_undecided_is_who_goes_on():
-    families = {"up": UP, "wide": WIDE, "none": [0.01, -0.01] * 10}
-    assert undecided(families, 0.5, 0.05, [10, 14, 20], at=10) == {"wide"}
-    assert undecided({"up": UP}, 0.5, 0.05, [10], at=10) == set()
-    after = {"up": WIDE[:10] + UP[10:]}  # better only with the seeds after the look
-    assert undecided(after, 0.5, 0.05, [10, 20], at=10) == {"up"}
-    with pytest.raises(AnalysisError, match="a look at 12 was not planned"):
-        undecided(families, 0.5, 0.05, [10, 14], at=12)
 
 
 def test_size_of_looking_at_the_data_three_times():
