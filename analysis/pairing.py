@@ -8,6 +8,7 @@ looked at.
 import math
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -325,11 +326,7 @@ def _why_alone(run: _Run, references: list[_Run], reference: str) -> str:
 
 
 def _compare(pairs: list[tuple[_Run, _Run]], reference: str) -> tuple[Comparison, ...]:
-    seeds = defaultdict(list)
-    for run, _ in pairs:
-        seeds[run.cell, run.protocol, run.method, run.setting].append(run.seed)
-    # digests may differ between seeds (fewrel); two of one seed are two data sets, and two families
-    split = {key[:2] for key, found in seeds.items() if len(set(found)) < len(found)}
+    split = _several_sets(run for run, _ in pairs)
     groups = defaultdict(list)
     for run, partner in pairs:
         data = run.data if (run.cell, run.protocol) in split else None
@@ -352,6 +349,21 @@ def _compare(pairs: list[tuple[_Run, _Run]], reference: str) -> tuple[Comparison
         told = _setting(setting, found[0][1].shared, settings[cell, protocol, method], reference)
         comparisons.append(_comparison(found, family, "; ".join(filter(None, [family, told])), reference))
     return tuple(comparisons)
+
+
+def _several_sets(runs: Iterable[_Run]) -> set[tuple]:
+    """The (cell, protocol) whose runs are of several data sets, each a family of its own.
+
+    fewrel's examples are drawn anew for each seed: there only two digests of one seed are two data sets.
+    """
+    digests, seeds = defaultdict(set), defaultdict(list)
+    for run in runs:
+        if run.task.startswith("fewrel"):
+            seeds[run.cell, run.protocol, run.method, run.setting].append(run.seed)
+        elif run.data:
+            digests[run.cell, run.protocol].add(run.data)
+    twice = {key[:2] for key, found in seeds.items() if len(set(found)) < len(found)}
+    return twice | {key for key, found in digests.items() if len(found) > 1}
 
 
 def _family(run: _Run, compared: dict[tuple, str]) -> str:
@@ -412,15 +424,14 @@ def _setting(setting: tuple, reference_shared: tuple, siblings: list[tuple], ref
 def _table(usable: list[_Run]) -> pd.DataFrame:
     """Usable runs with scores; `setting` names what differs among the runs of one method in one cell."""
     names = (*PROTOCOL, *SHARED, *OWN, "data")
-    settings, seeds = defaultdict(list), defaultdict(list)
+    settings, several = defaultdict(list), _several_sets(usable)
     for run in usable:
         settings[run.cell, run.method].append((*run.protocol, *run.shared, *run.own))
-        seeds[run.cell, run.method].append((run.seed, run.protocol, run.setting))
     rows = []
     for run in usable:
         key = (run.cell, run.method)
         told = _describe(names, (*run.protocol, *run.shared, *run.own), settings[key])
-        if run.data and len(set(seeds[key])) < len(seeds[key]):
+        if run.data and (run.cell, run.protocol) in several:
             told = ", ".join(filter(None, [told, f"data {_show(run.data)}"]))
         rows.append((run.run_id, *run.cell, run.method, told, run.seed, run.metric, run.score, run.start))
     columns = ["run_id", "task", "model", "init", "method", "setting", "seed", "metric", "score", "start"]

@@ -241,12 +241,13 @@ def source_job(job: Job) -> Job:
         return Job(twin, given, "student", None, job.study, job.experiment, reuse=True, quiet=job.quiet)
     for name in OWN_SETTING:  # the student's own; the recipe has the teacher's
         given.pop(name, None)
+    drawn_anew = str(settings["task"]).startswith("fewrel") and not settings.get("train_file")  # for each seed
     given |= {
         "method": "finetune",
         "model": settings["teacher_model"],
         "init": models.teacher_init(str(settings["teacher_model"])),
         "task": settings["task"],
-        "seed": settings["seed"] if str(settings["task"]).startswith("fewrel") else DEFAULT_TEACHER_SEED,
+        "seed": settings["seed"] if drawn_anew else DEFAULT_TEACHER_SEED,
         "threads": settings["threads"],
     }
     own = settings_of(given, "teacher")

@@ -13,13 +13,14 @@ PAGE = "report.html"
 
 def main(given: dict[str, Value]) -> None:
     """Make the page of an experiment's runs, or of a table of scores; log it, and write it into output_dir."""
-    from entrypoints.significance import HOW_TO_BEGIN
+    from entrypoints.significance import HOW_TO_BEGIN, HOW_TO_BEGIN_A_TABLE
     from labelreg import tracking
 
     tracking.connect()
-    html = _page(*runs_of(given), given)
+    html, compared = _page(*runs_of(given), given)
+    if not compared:
+        print(HOW_TO_BEGIN_A_TABLE if given.get("csv") else HOW_TO_BEGIN, flush=True)
     if html is None:
-        print(HOW_TO_BEGIN, flush=True)
         return
     with tracking.open_run("report", "report") as run:
         run.params({name: given.get(name) for name in ENTRY_POINTS["report"] if name != "output_dir"})
@@ -31,8 +32,8 @@ def main(given: dict[str, Value]) -> None:
     print(f"{PAGE}: {len(html.encode()) / 1e6:.2f} MB, artifact of run {run.run_id}", flush=True)
 
 
-def _page(runs, source: str, metric: Value, given: dict[str, Value]) -> str | None:
-    """The page, or None where no run has a score."""
+def _page(runs, source: str, metric: Value, given: dict[str, Value]) -> tuple[str | None, int]:
+    """The page, or None where no run has a score; how many comparisons it has."""
     from analysis import further, pairing, report, tables
     from analysis.design import follows, mark_tuned, seed_orders
     from entrypoints.significance import plans_of
@@ -46,7 +47,7 @@ def _page(runs, source: str, metric: Value, given: dict[str, Value]) -> str | No
     order = seed_orders(plans, pairing.seed_order(runs))
     judged = mark_tuned(tables.judge(paired, *rule, zeros, looks, order), plans)
     if paired.runs.empty:
-        return None
+        return None, 0
     evidence = report.Evidence(runs)
     if stored:
         plan = follows(plans, paired, judged, metric, *rule, looks) if len(judged) else []
@@ -54,7 +55,8 @@ def _page(runs, source: str, metric: Value, given: dict[str, Value]) -> str | No
         evidence = report.Evidence(runs, histories, records.predictions(runs, further.compared(paired)), tuple(plan))
     told = [name for name in ENTRY_POINTS["report"] if name in given and name != "output_dir"]
     repeat = tuple((name, tracking.plain(given[name])) for name in told)
-    return report.page(paired, judged, evidence, report.Design(source, *rule, zeros, tuple(looks), repeat))
+    design = report.Design(source, *rule, zeros, tuple(looks), repeat)
+    return report.page(paired, judged, evidence, design), len(judged)
 
 
 def _write(folder: Path, html: str) -> None:

@@ -66,6 +66,8 @@ def design_of(given: dict[str, Value]) -> Design:
     recipe = recipes.read(name, "study")
     if given.get("train_file"):
         given = {"tasks": [Path(str(given["train_file"])).stem]} | given
+        if len(given["tasks"]) > 1:
+            raise UserError(f"tasks={','.join(given['tasks'])}: train_file is one task; give one name")
     asked = study.lists(recipe, given)
     grid = dict(asked)
     looks = _looks(given, grid)

@@ -402,7 +402,8 @@ def _report(run, searches, given: dict[str, Value], kept: dict[str, Value] | Non
                 print("  importances: " + ", ".join(f"{key} {share:.2f}" for key, share in shares.items()), flush=True)
         run.folder(folder)
     place = output_dir or tracking.get(run.run_id).info.artifact_uri.removeprefix("file://")
-    print(f"settings: {place}/{SETTINGS_FILE} (train_student -P recipe=FILE, main -P settings=FILE)", flush=True)
+    own = f"; both with -P train_file={given['train_file']}" if given.get("train_file") else ""
+    print(f"settings: {place}/{SETTINGS_FILE} (train_student -P recipe=FILE, main -P settings=FILE{own})", flush=True)
     print(f"tuned on seed {given['seed']}: a comparison with them must use other seeds", flush=True)
 
 

@@ -129,7 +129,8 @@ def task_of(settings: Mapping[str, Value]) -> Task:
             columns["label_column"] or "label",
             split_by="split_seed",
         )
-    raise unknown("task", name, TASKS)
+    mistake = unknown("task", name, TASKS)
+    raise UserError(f"{mistake}; a task of your own file needs train_file=FILE")
 
 
 def _source(task: Task, roots: "models.Roots") -> Path:
@@ -146,7 +147,7 @@ def _files_digest(settings: dict[str, Value], folder: Path | None, task: Task) -
         files = {f"{key} {Path(str(file)).suffix}": Path(str(file)) for key, file in given.items() if file}
         for file in files.values():
             if not file.is_file():
-                raise UserError(f"{file}: no such file")
+                raise UserError(f"{file}: no such file" + ("" if file.is_absolute() else f" in {Path.cwd()}"))
     elif folder.is_file():
         files = {"": folder}
     else:
@@ -198,6 +199,10 @@ def _json_lines(content: str) -> pd.DataFrame:
 
 
 def _delimited(content: str, separator: str) -> pd.DataFrame:
+    header = content.partition("\n")[0]
+    other = next((mark for mark in ";,\t" if mark in header), None)
+    if other and separator not in header:
+        raise ValueError(f"its columns are separated by {other!r}, not by {separator!r}")
     frame = pd.read_csv(io.StringIO(content, newline=""), sep=separator, dtype=str, keep_default_na=False)
     if not isinstance(frame.index, pd.RangeIndex):  # pandas takes what is too much for an index
         raise ValueError("the rows have more fields than the header")
@@ -208,6 +213,8 @@ def _columns(frame: pd.DataFrame, task: Task, where: str) -> pd.DataFrame:
     """The columns text, text_pair, label and idx, under these names; no text is empty."""
     pair = task.text_pair or ("text_pair" if task.source == "file" and "text_pair" in frame.columns else None)
     wanted = {"text": task.text, "text_pair": pair, "label": task.label}
+    if task.label in (task.text, pair):
+        raise UserError(f"label_column={task.label}: it is a column of the text, too")
     for column in filter(None, wanted.values()):
         if column not in frame.columns:
             raise UserError(f"{where}: no column {column!r}; it has {', '.join(map(repr, map(str, frame.columns)))}")

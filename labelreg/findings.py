@@ -1,6 +1,7 @@
 """What a search found: the best settings as a recipe, what they cost, what mattered, and its pictures."""
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -137,7 +138,8 @@ def plot(study: optuna.Study, folder: Path) -> None:
         "parallel_coordinate": draw.plot_parallel_coordinate,
     }
     for name, picture in pictures.items():
-        picture(drawn, target_name="dev score")
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # an axis with one value
+            picture(drawn, target_name="dev score")
         plt.gcf().savefig(folder / f"{name}.svg", bbox_inches="tight")
         plt.close("all")
     draw.plot_intermediate_values(study)

@@ -79,7 +79,7 @@ def plan(
             needs = METHODS[method].needs
             if needs == "teacher":
                 name = str(given.get("teacher_model") or teacher_of(model, task))
-                own = f" seed={seed}" if task.startswith("fewrel") else ""
+                own = f" seed={seed}" if task.startswith("fewrel") and not given.get("train_file") else ""
                 first = f"teacher {task} {name}{own}"
                 teachers.setdefault(first, Step(first, run, "teacher"))
             elif needs == "finetune":

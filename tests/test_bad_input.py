@@ -48,6 +48,9 @@ PARAMETERS = [
     ("study", {"recipe": "smoke", "train_file": "", "test_file": "t.csv"}, ["test_file=t.csv", "with train_file"]),
     ("study", {"recipe": "smoke", "seeds": ","}, ["the study has no seeds"]),
     ("study", {"recipe": "smoke", "until": "decided", "looks": "0"}, ["looks=0: numbers of seeds that rise"]),
+    ("train_student", {"label_column": "text"}, ["label_column=text", "a column of the text, too"]),
+    ("train_student", {"train_file": "", "task": "reviews"}, ["unknown task 'reviews'", "needs train_file=FILE"]),
+    ("main", {"tasks": "a,b"}, ["tasks=a,b: train_file is one task"]),
     ("train_teacher", {"method": "ls"}, ["method=ls", "finetune"]),
     ("train_teacher", {"model": "roberta-lrge"}, ["unknown model", "'roberta-large'"]),
     ("prepare", {"max_length": 2}, ["max_length=2", "at least 4"]),
@@ -135,7 +138,7 @@ def test_files(name, tiny, tmp_path):
         ("data.txt", "a\tb", ["ending", ".csv"]),
         ("data.jsonl", '{"text": "a", "label": "x"}\n{"text": ', ["cannot be read as jsonl"]),
         ("data.parquet", "PAR1 or not", ["cannot be read as parquet"]),
-        ("data.tsv", "text,label\na,b\n", ["no column 'text'"]),
+        ("data.tsv", "text,label\na,b\n", ["separated by ','"]),
     ],
 )
 def test_other_formats(name, content, words, tiny, tmp_path):

@@ -307,6 +307,12 @@ BAD = {  # name, content, what the line says
         JSON_LINES.replace("film 4", "\\ud83d"),
         "film.jsonl: .* as jsonl .*surrogates not allowed",
     ),
+    "semicolons": (
+        "film.csv",
+        GOOD.replace(",", ";"),
+        "cannot be read as csv .*separated by ';', not by ','",
+    ),
+    "tabs": ("film.csv", GOOD.replace(",", "\t"), "film.csv: cannot be read as csv .*separated by "),
     "no parquet": ("film.parquet", GOOD, "film.parquet: cannot be read as parquet"),
     "no ending": ("film.txt", GOOD, "film.txt: the ending must be one of .csv, .tsv, .jsonl, .parquet"),
 }
@@ -320,7 +326,9 @@ def test_a_bad_file_is_refused_in_one_line(case, refused, tmp_path):
     refused(expected, train_file=path)
 
 
-def test_a_missing_file(refused, tmp_path, tiny_file):
+def test_a_missing_file(refused, tmp_path, tiny_file, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused(f"none.csv: no such file in {tmp_path}", train_file="none.csv")
     refused("none.csv: no such file", train_file=tmp_path / "none.csv")
     refused("none.csv: no such file", train_file=tiny_file, dev_file=tmp_path / "none.csv")
 

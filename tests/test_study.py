@@ -276,6 +276,19 @@ def test_a_killed_study_goes_on_and_two_at_once_run_nothing_twice(small, store):
     assert not list(store.glob("cache/checkpoints/*")) and not list(store.glob("cache/studies/*"))
 
 
+def test_an_own_file_by_the_name_of_fewrel_has_one_teacher():
+    grid = {
+        "tasks": ["fewrel"],
+        "models": ["m"],
+        "inits": ["pretrained"],
+        "seeds": [1, 2],
+        "methods": ["finetune", "kd"],
+    }
+    for given, teachers in (({}, 2), ({"train_file": "fewrel.csv"}, 1)):
+        steps = study.plan(grid, given, lambda model, task: "t")
+        assert [step.kind for step in steps].count("teacher") == teachers
+
+
 def test_an_own_file_gets_the_same_study(tiny):
     """The settings of the recipe; the demo's are made for its own data, so `main` alone takes the default ones."""
     from unittest import mock
