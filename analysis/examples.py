@@ -35,7 +35,7 @@ COLUMNS = [
     *("task", "model", "init", "family", "method", "setting", "reference", "metric"),
     *("score", "split", "design", "n_seeds", "n_examples", "difference", "low", "high", "level", "se"),
     *("share_seeds", "share_examples", "share_both", "dominates"),
-    *("only_method", "only_reference", "p_mcnemar"),
+    *("only_method", "only_reference", "p_mcnemar", "one_class"),
 ]
 RESAMPLES = 2000
 BLOCK = 2**18  # resampled examples held at once, 2 MB: in the cache, four times as fast as 2^22
@@ -77,7 +77,8 @@ def bootstrap(
     the right and wrong answers in p_mcnemar, missing otherwise). difference: mean over seeds in points, higher is
     better; low, high and se: for new seeds and new examples. share_seeds, share_examples, share_both: parts of that
     variance, both being their interaction (0 when nested); dominates: the largest of them, "" where nothing varies.
-    only_method, only_reference: answers, over examples and seeds, that one of the two alone got right.
+    only_method, only_reference: answers, over examples and seeds, that one of the two alone got right. one_class: how
+    many of the 2 n_seeds runs give every example the same class: their equality says nothing of a method.
     """
     left, rows = [], []
     families = defaultdict(list)
@@ -280,6 +281,7 @@ def _row(c: Comparison, kept: list[int], kind: str, runs: dict, draws: dict, lev
         "only_method": sum(only[0]),
         "only_reference": sum(only[1]),
         "p_mcnemar": mcnemar(only[0][0], only[1][0]) if len(kept) == 1 else math.nan,
+        "one_class": sum(len(np.unique(run.predicted)) == 1 for pair in pairs for run in pair),
     }
     return tuple(values[name] for name in COLUMNS)
 
@@ -299,7 +301,13 @@ ADVICE = {
 
 def lines(table: pd.DataFrame) -> list[str]:
     """One sentence per row of `bootstrap`: the interval, what it speaks of, and which source of chance dominates."""
-    return [_line(row) for row in table.to_dict("records")]
+    return [_line(row) + _one_class(row) for row in table.to_dict("records")]
+
+
+def _one_class(row: dict) -> str:
+    if not row["one_class"]:
+        return ""
+    return f"; {row['one_class']} of {2 * row['n_seeds']} runs give every example the same class"
 
 
 def _line(row: dict) -> str:

@@ -232,6 +232,19 @@ def test_what_dominates():
     assert found["dominates"][0] == "" and "no answer differs" in lines(found)[0]
 
 
+def test_runs_that_answer_with_one_class_are_told():
+    labels = np.arange(60) % 3 % 2
+    majority, half = np.zeros(60, dtype=int), np.where(np.arange(60) < 25, 1 - labels, labels)
+    runs = {("ls", s): (labels, majority if s == SEEDS[0] else half) for s in SEEDS}
+    runs |= {("finetune", s): (labels, majority) for s in SEEDS}
+    found = bootstrap(*paired(runs))[0]
+    assert found["one_class"].tolist() == [len(SEEDS) + 1]
+    words = f"; {len(SEEDS) + 1} of {2 * len(SEEDS)} runs give every example the same class"
+    assert lines(found)[0].endswith(words)
+    found = bootstrap(*paired({key: (labels, half) for key in runs}))[0]
+    assert found["one_class"].tolist() == [0] and "same class" not in lines(found)[0]
+
+
 def reasons(given, stored):
     found, left = bootstrap(given, stored, resamples=20)
     assert list(left.columns) == LEFT_OUT
