@@ -329,7 +329,7 @@ def _compare(pairs: list[tuple[_Run, _Run]], reference: str) -> tuple[Comparison
     split = _several_sets(run for run, _ in pairs)
     groups = defaultdict(list)
     for run, partner in pairs:
-        data = run.data if (run.cell, run.protocol) in split else None
+        data = run.data if (run.task, run.protocol) in split else None
         groups[run.cell, (*run.protocol, data), run.method, run.setting].append((run, partner))
 
     protocols, settings = defaultdict(list), defaultdict(list)
@@ -352,7 +352,7 @@ def _compare(pairs: list[tuple[_Run, _Run]], reference: str) -> tuple[Comparison
 
 
 def _several_sets(runs: Iterable[_Run]) -> set[tuple]:
-    """The (cell, protocol) whose runs are of several data sets, each a family of its own.
+    """The (task, protocol) whose runs are of several data sets, each a family of its own.
 
     fewrel's examples are drawn anew for each seed: there only two digests of one seed are two data sets.
     """
@@ -361,8 +361,8 @@ def _several_sets(runs: Iterable[_Run]) -> set[tuple]:
         if run.task.startswith("fewrel"):
             seeds[run.cell, run.protocol, run.method, run.setting].append(run.seed)
         elif run.data:
-            digests[run.cell, run.protocol].add(run.data)
-    twice = {key[:2] for key, found in seeds.items() if len(set(found)) < len(found)}
+            digests[run.task, run.protocol].add(run.data)
+    twice = {(cell[0], protocol) for (cell, protocol, *_), found in seeds.items() if len(set(found)) < len(found)}
     return twice | {key for key, found in digests.items() if len(found) > 1}
 
 
@@ -431,7 +431,7 @@ def _table(usable: list[_Run]) -> pd.DataFrame:
     for run in usable:
         key = (run.cell, run.method)
         told = _describe(names, (*run.protocol, *run.shared, *run.own), settings[key])
-        if run.data and (run.cell, run.protocol) in several:
+        if run.data and (run.task, run.protocol) in several:
             told = ", ".join(filter(None, [told, f"data {_show(run.data)}"]))
         rows.append((run.run_id, *run.cell, run.method, told, run.seed, run.metric, run.score, run.start))
     columns = ["run_id", "task", "model", "init", "method", "setting", "seed", "metric", "score", "start"]
@@ -439,11 +439,11 @@ def _table(usable: list[_Run]) -> pd.DataFrame:
 
 
 def _describe(names, values: tuple, among: list[tuple], sign: str = " ") -> str:
-    """The values that are not the same in all of `among`, by name."""
+    """The values that are not the same in all of `among`, by name; data wherever it has a value."""
     told = [
         f"{name}{sign}{_show(value)}"
         for i, (name, value) in enumerate(zip(names, values, strict=False))
-        if len({other[i] for other in among}) > 1 and not (name == "data" and value is None)
+        if (value is not None if name == "data" else len({other[i] for other in among}) > 1)
     ]
     return ", ".join(told)
 

@@ -239,6 +239,17 @@ def test_two_data_sets_of_one_seed_are_two_families():
     assert set(paired.runs["setting"]) == {"data d1", "data d2"}
 
 
+def test_the_other_initialisation_of_one_of_two_data_sets_is_named_like_it():
+    scratch = [{**row, "run_id": row["run_id"] + "-r", "params.init": "random"} for row in GOOD]
+    changed = [{**row, "run_id": row["run_id"] + "-b", "tags.labelreg.data": "d2"} for row in GOOD]
+    found = pair(frame(*GOOD, *scratch, *changed)).comparisons
+    assert [(c.init, c.family) for c in found] == [
+        ("pretrained", "data=d1"),
+        ("pretrained", "data=d2"),
+        ("random", "data=d1"),
+    ]
+
+
 def test_finetune_has_no_setting_of_its_own():
     stray = [{**row, "params.alpha": row.get("params.alpha", "0.3")} for row in GOOD[:1]] + GOOD[1:]
     assert pair(frame(*stray)).comparisons == pair(frame(*GOOD)).comparisons
