@@ -122,14 +122,15 @@ def pair(runs: pd.DataFrame, reference: str = "finetune", metric: str | None = N
     usable = _scored(_finished(students, left), metrics, metric, left)
     usable = _newest(usable, left)
     pairs = _matched(usable, reference, left)
-    comparisons = _compare(pairs, reference)
+    split = _several_sets(run for run, _ in pairs)
+    comparisons = _compare(pairs, reference, split)
     by_id, compared = {run.run_id: run for run, _ in pairs}, defaultdict(dict)
     for c in comparisons:
         run = by_id[c.run_ids[0]]
         compared[run.cell].setdefault(run.protocol, c.family)
     left.sort(key=lambda item: item[0].row)
     rows = [(run.run_id, *run.cell, run.method, run.seed, _family(run, compared[run.cell]), why) for run, why in left]
-    return Paired(reference, comparisons, pd.DataFrame(rows, columns=LEFT_OUT), _table(usable))
+    return Paired(reference, comparisons, pd.DataFrame(rows, columns=LEFT_OUT), _table(usable, split))
 
 
 def seed_order(runs: pd.DataFrame) -> tuple:
@@ -325,8 +326,7 @@ def _why_alone(run: _Run, references: list[_Run], reference: str) -> str:
 # Comparisons and their names
 
 
-def _compare(pairs: list[tuple[_Run, _Run]], reference: str) -> tuple[Comparison, ...]:
-    split = _several_sets(run for run, _ in pairs)
+def _compare(pairs: list[tuple[_Run, _Run]], reference: str, split: set[tuple]) -> tuple[Comparison, ...]:
     groups = defaultdict(list)
     for run, partner in pairs:
         data = run.data if (run.task, run.protocol) in split else None
@@ -421,17 +421,19 @@ def _setting(setting: tuple, reference_shared: tuple, siblings: list[tuple], ref
     return "; ".join(parts)
 
 
-def _table(usable: list[_Run]) -> pd.DataFrame:
+def _table(usable: list[_Run], split: set[tuple]) -> pd.DataFrame:
     """Usable runs with scores; `setting` names what differs among the runs of one method in one cell."""
     names = (*PROTOCOL, *SHARED, *OWN, "data")
-    settings, several = defaultdict(list), _several_sets(usable)
+    settings, seeds = defaultdict(list), defaultdict(list)
     for run in usable:
         settings[run.cell, run.method].append((*run.protocol, *run.shared, *run.own))
+        seeds[run.cell, run.method].append((run.seed, run.protocol, run.setting))
     rows = []
     for run in usable:
         key = (run.cell, run.method)
         told = _describe(names, (*run.protocol, *run.shared, *run.own), settings[key])
-        if run.data and (run.task, run.protocol) in several:
+        twice = len(set(seeds[key])) < len(seeds[key])
+        if run.data and (twice or (run.task, run.protocol) in split):
             told = ", ".join(filter(None, [told, f"data {_show(run.data)}"]))
         rows.append((run.run_id, *run.cell, run.method, told, run.seed, run.metric, run.score, run.start))
     columns = ["run_id", "task", "model", "init", "method", "setting", "seed", "metric", "score", "start"]
