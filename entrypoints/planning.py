@@ -141,10 +141,10 @@ def settings_of(steps: Sequence[Step]) -> dict[str, dict[str, Value]]:
 def _finished_on(digests: set[str | None]) -> list:
     """The finished runs on these examples, oldest first; all that there are, where some are not known yet."""
     if None not in digests and len(digests) <= MANY:
-        filters = [f"tags.`{tracking.DATA}` = '{digest}'" for digest in sorted(digests)]
+        filters = [{tracking.DATA: digest} for digest in sorted(digests)]
     else:
-        filters = [f"tags.`{tracking.KIND}` = '{kind}'" for kind in ("teacher", "student")]
-    return [run for each in filters for run in tracking.find(each)]
+        filters = [{tracking.KIND: kind} for kind in ("teacher", "student")]
+    return [run for each in filters for run in tracking.find(tracking.tagged(each))]
 
 
 def _identities(steps, settings, examples, found, here) -> tuple[dict[str, str], dict]:

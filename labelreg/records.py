@@ -152,7 +152,7 @@ def summarise(summaries: Sequence[Mapping], parents: Mapping[str, str], beside: 
     date; where it holds a number that there is no longer, it is replaced.
     """
     studies = _studies()
-    held = {run.data.tags.get(FINGERPRINT): run for run in tracking.find(f"tags.`{KIND}` = 'summary'")}
+    held = {run.data.tags.get(FINGERPRINT): run for run in tracking.find(tracking.tagged({KIND: "summary"}))}
     here = tracking.get(beside.run_id)
     for summary in summaries:
         above = {parents.get(run_id) for run_id in summary["run_ids"]} | {beside.run_id}
@@ -165,7 +165,7 @@ def summarise(summaries: Sequence[Mapping], parents: Mapping[str, str], beside: 
 
 def _studies() -> list["mlflow.entities.Run"]:
     """The studies of the store, newest first, whatever their status."""
-    newest, where = ["attributes.start_time DESC"], f"tags.`{KIND}` = 'study'"
+    newest, where = ["attributes.start_time DESC"], tracking.tagged({KIND: "study"})
     return patiently(lambda: mlflow.search_runs(tracking.experiments(), where, order_by=newest, output_format="list"))
 
 
