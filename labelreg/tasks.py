@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 GLUE = "nyu-mll/glue"
+FILES = ("train_file", "dev_file", "test_file")  # a user's own
 
 
 @dataclass(frozen=True)
