@@ -16,7 +16,7 @@ from labelreg.errors import UserError, unknown
 from labelreg.labels import alike, labelled, value_and_type
 from labelreg.parameters import Value
 from labelreg.prepared import Made, PreparedTask, digest, kept
-from labelreg.tasks import FILES, TASKS, Task, made_of
+from labelreg.tasks import FILES, TASKS, Task, made_of, own_path
 
 FORMAT = 3  # raised when a change of this file alters what is prepared
 HELD_OUT = 0.1  # share of one file that becomes dev, and as much test
@@ -149,13 +149,13 @@ def check_files(settings: Mapping[str, Value]) -> None:
     """Raises UserError when one of the user's own files of text is missing or may not be read."""
     if settings.get("train_file") and made_of(settings) == "text":
         for file in (settings[key] for key in FILES if settings.get(key)):
-            files.check(Path(str(file)))
+            files.check(own_path(file))
 
 
 def _files_digest(settings: dict[str, Value], folder: Path | None, task: Task) -> str:
     if folder is None:
         given = {key: settings.get(key) for key in FILES}
-        found = {f"{key} {Path(str(file)).suffix}": Path(str(file)) for key, file in given.items() if file}
+        found = {f"{key} {own_path(file).suffix}": own_path(file) for key, file in given.items() if file}
     elif folder.is_file():
         found = {"": folder}
     else:
@@ -166,7 +166,7 @@ def _files_digest(settings: dict[str, Value], folder: Path | None, task: Task) -
 
 
 def _own_files(settings: dict[str, Value], task: Task) -> tuple[Frames, list[str]]:
-    given = {key.removesuffix("_file"): Path(str(settings[key])) for key in FILES if settings.get(key)}
+    given = {key.removesuffix("_file"): own_path(settings[key]) for key in FILES if settings.get(key)}
     tables = {split: files.read(path, task.label) for split, path in given.items()}
     frames = {split: _columns(table.frame, task, str(given[split])) for split, table in tables.items()}
     return frames, [f"{given[split].name}: {remark}" for split, table in tables.items() for remark in table.remarks]

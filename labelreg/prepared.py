@@ -3,8 +3,6 @@
 import hashlib
 import json
 import os
-import secrets
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +12,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from labelreg import whole
 from labelreg.batching import UNLABELLED, Split
-from labelreg.errors import UserError
+from labelreg.errors import UserError, one_line
 
 META = "meta.json"
 NAMED = 10  # classes that are named with their counts; of more, the least and the most frequent
@@ -64,10 +63,8 @@ def _counts(split: Split, classes: tuple[str, ...]) -> str:
 
 
 def shown(name: object) -> str:
-    """A name as a line can show it: short, and without what a terminal would obey."""
-    text = str(name)
-    text = text if len(text) <= NAME_LENGTH else f"{text[: NAME_LENGTH - 3]}..."
-    return text if text.isprintable() else ascii(text)[1:-1]
+    """A name or a value of the data, as a line can show it."""
+    return one_line(str(name), NAME_LENGTH)
 
 
 def kept(folder: Path, make: Callable[[], Made]) -> tuple[dict, dict[str, dict[str, torch.Tensor]]]:
@@ -82,12 +79,11 @@ def kept(folder: Path, make: Callable[[], Made]) -> tuple[dict, dict[str, dict[s
         except _Damaged as damage:
             print(f"prepared data is damaged ({damage}): preparing it anew", flush=True)
     facts, splits = make()
-    with whole_folder(folder) as temporary:
+    with whole.folder(folder, META) as temporary:
         fingerprints, files, sizes = {}, {}, {}
         for split, fingerprint, tensors in splits:
             path = temporary / f"{split}.safetensors"
             save_file(tensors, path)
-            path.chmod(temporary.stat().st_mode & 0o666)  # the library makes it private; the folder follows the umask
             fingerprints[split], files[split] = fingerprint, _file_digest(path)
             sizes[split] = [len(tensors["labels"]), len(tensors["ids" if "ids" in tensors else "labels"])]
         facts |= {"fingerprints": fingerprints, "digest": digest(json.dumps(fingerprints, sort_keys=True))}
@@ -104,7 +100,7 @@ class _Damaged(ValueError):
     """Prepared data is not what was written: the file, and what is wrong with it."""
 
 
-def facts(folder: Path) -> dict | None:
+def known(folder: Path) -> dict | None:
     """What is known of prepared data without its tensors, or None where it is missing or damaged.
 
     `sizes` are examples and units (tokens, images) of each split.
@@ -147,43 +143,6 @@ def _reading(path: Path) -> Iterator[None]:
         raise _Damaged(f"{path}: {error.strerror}") from None
     except (ValueError, KeyError, AttributeError, TypeError, SafetensorError) as error:  # what is not JSON raises
         raise _Damaged(f"{path}: {' '.join(str(error).split())[:100]}") from None
-
-
-@contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `target` at the end: complete and on the disk, or not at all.
-
-    Where there is a folder already, each of its files is replaced whole: it was damaged, or another process was first,
-    with the same content. So processes that do this at once do not harm each other.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.parent / f"tmp{secrets.token_hex(8)}"
-    temporary.mkdir()  # with the rights that the umask gives
-    try:
-        yield temporary
-        for path in (*temporary.rglob("*"), temporary):
-            _sync(path)
-        if os.path.lexists(target) and not target.is_dir():
-            target.unlink()
-        try:
-            os.replace(temporary, target)
-        except OSError:
-            if not target.is_dir():
-                raise
-            for path in sorted(filter(Path.is_file, temporary.iterdir()), key=lambda path: path.name == META):
-                os.replace(path, target / path.name)
-            _sync(target)
-        _sync(target.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _file_digest(path: Path) -> str:
