@@ -131,6 +131,8 @@ def test_a_students_model_is_stored_when_it_runs_on_its_own(tiny, tmp_path):
 def test_kd_trains_its_teacher_once_and_selfkd_its_twin(tiny):
     ended = succeed("train_student", **tiny, method="kd")
     assert "no teacher for reviews yet (model bert-large, seed 42" in ended.out
+    read = "data reviews: train 48 rows (bad 16, good 16, so so 16); dev 6 rows (bad 2, good 2, so so 2); test 6 rows"
+    assert ended.out.count(read) == 1, "the teacher reads the same"
     (teacher,), student = runs("teacher"), run_of(ended)
     assert teacher.data.tags["mlflow.parentRunId"] == student.info.run_id
     for again in ("akd", "kd"):
