@@ -23,6 +23,7 @@ CLEAR = "transparent parts, which stand on white"
 DEEP = "16 bits a grey: scaled by their range, {} is white"
 DARK = "16 bits a grey and nothing brighter than a sixteenth of white: few greys are left (scale them when you save)"
 REAL = "floating-point greys: 1.0 is white"
+PLAIN = "a single colour all over, as the model sees them"
 
 
 class _Refused(Exception):
@@ -82,16 +83,21 @@ def decoded(content: bytes | None, where: str, name: str, size: int) -> tuple[Pi
     except _Refused as error:
         raise UserError(f"task {name}: {where} {error}") from None
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, and more for a damaged file
-        what = type(error).__name__ if isinstance(error, Image.UnidentifiedImageError) else _line(error)
+        strange = isinstance(error, Image.UnidentifiedImageError)
+        what = "it is of no kind that Pillow decodes" if strange else _line(error)
         raise UserError(f"task {name}: {where} is no image that can be read ({what})") from None
-    return np.asarray(square).transpose(2, 0, 1), notes
+    pixels = np.asarray(square).transpose(2, 0, 1)
+    if (pixels == pixels[:, :1, :1]).all():
+        notes.append(PLAIN)
+    return pixels, notes
 
 
 def _match_depth(image, content: bytes) -> None:
-    """PNG names its transparent colour in the bits of the file; Pillow's pixels have eight (greys of 16 keep theirs)."""
-    colour, depth = image.info.get("transparency"), content[24]  # IHDR: bits of a sample
+    """PNG names its transparent colour in the bits of the file, where Pillow's pixels have eight (or 16, mode I;16)."""
+    colour = image.info.get("transparency")
     if image.format != "PNG" or colour is None:
         return
+    depth = content[24]  # IHDR: bits of a sample
     if image.mode == "L":
         image.info["transparency"] = colour * (255 // (2**depth - 1))
     elif image.mode == "RGB" and depth == 16:

@@ -112,7 +112,8 @@ def _digest(path: Path) -> str:
             raise UserError(f"{said(path)}: cannot be read (it is no file but a pipe or a device)")
         return file_digest(path)
     except OSError as error:
-        raise UserError(f"{said(path)}: cannot be read ({error.strerror})") from None
+        why = "a link to nothing" if path.is_symlink() and isinstance(error, FileNotFoundError) else error.strerror
+        raise UserError(f"{said(path)}: cannot be read ({why})") from None
 
 
 def _split_folders(images: list[Path], root: Path, name: str) -> tuple[dict[str, Path], list[str]]:

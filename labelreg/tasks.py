@@ -132,6 +132,8 @@ def made_of(settings: Mapping[str, object]) -> str:
         return "images" if task is not None and task.image else "text"
     try:
         return "images" if stat.S_ISDIR(own_path(own).stat().st_mode) else "text"
-    except OSError as error:
+    except FileNotFoundError:
         where = "" if own_path(own).is_absolute() else f" in {Path.cwd()}"
-        raise UserError(f"train_file={own}: no such file or folder{where} ({error.strerror})") from None
+        raise UserError(f"train_file={own}: no such file or folder{where}") from None
+    except OSError as error:
+        raise UserError(f"train_file={own}: cannot be read ({error.strerror})") from None
