@@ -6,7 +6,7 @@ import json
 import pickle
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,17 +16,17 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from labelreg import augment, corpus, image_files, image_folder, models
+from labelreg import augment, corpus, image_files, image_folder, models, whole
 from labelreg.batching import UNLABELLED, generator
 from labelreg.errors import UserError
 from labelreg.image_files import Pixels, said
 from labelreg.parameters import Value
+from labelreg.prepared import Made, PreparedTask, kept
 from labelreg.tasks import TASKS, Task, own_path
 
-FORMAT = 2  # raised when a change of this file alters what is prepared
+FORMAT = 3  # raised when a change of this file alters what is prepared
 CIFAR_SIDE = 32
 
 Source = Path | image_folder.Found | None  # None: scikit-learn's
@@ -86,7 +86,7 @@ class Images:
         return {"pixel_values": images.contiguous(memory_format=torch.channels_last)}
 
 
-def prepare(settings: dict[str, Value], roots: models.Roots) -> corpus.PreparedTask:
+def prepare(settings: dict[str, Value], roots: models.Roots) -> PreparedTask:
     """The images of a run; read from the cache when nothing has changed.
 
     CIFAR is stored at 32 pixels and resized on the device; everything else is stored at `image_size`.
@@ -97,15 +97,12 @@ def prepare(settings: dict[str, Value], roots: models.Roots) -> corpus.PreparedT
     name, size = str(settings["task"]), int(settings["image_size"])
     models.weights_digest(str(settings["model"]), str(settings["init"]), roots)  # a missing file is said now
     task, source, cached = place(settings, roots)
-    if not cached.is_dir():
-        frames, arrays, task, remarks = _load(source, task, name, _stored(task, size))
-        frames, classes = corpus.labelled(frames, task, name)
-        frames = corpus.divide(frames, classes, task, name, settings)
-        examples, seed = settings.get("max_train_examples"), int(settings["split_seed"])
-        frames["train"] = corpus.sample(frames["train"], examples, seed)
-        corpus.check(frames, classes, name)
-        _write(cached, frames, arrays, classes)
-    data = _read(cached, name, task, size, str(settings["augment"]))
+    meta, tensors = kept(cached, lambda: _made(settings, source, task, name))
+    common = {"mean": torch.tensor(meta["mean"]), "deviation": torch.tensor(meta["deviation"])}
+    common |= {"size": size, "augment": str(settings["augment"])}
+    splits = {split: Images(**own, **common, fingerprint=meta["fingerprints"][split]) for split, own in tensors.items()}
+    classes, remarks = tuple(meta["classes"]), tuple(meta["remarks"])
+    data = PreparedTask(name, task.metric, classes, splits, meta["digest"], {}, remarks)
     batch = int(settings["batch_size"])
     if batch == 1 or len(data.splits["train"]) % batch == 1:
         raise UserError(
@@ -162,7 +159,7 @@ def _source(task: Task, name: str, roots: models.Roots) -> Path:
         try:
             if not roots.download:
                 raise FileNotFoundError(target / packed)
-            with corpus.whole_folder(target) as fresh:
+            with whole.folder(target) as fresh:
                 {"cifar100": datasets.CIFAR100, "cifar10": datasets.CIFAR10}[name](str(fresh), download=True)
         except Exception as error:  # urllib's types, OSError, RuntimeError for a wrong digest
             raise UserError(
@@ -348,45 +345,40 @@ def _folder(found: image_folder.Found, name: str, size: int) -> tuple[dict[str, 
 # the cache
 
 
-def _write(target: Path, frames: dict[str, pd.DataFrame], arrays: dict[str, Pixels], classes: tuple[str, ...]) -> None:
-    """Store pixels and labels of every split, and the moments of the source's training set."""
+def _made(settings: dict[str, Value], source: Source, task: Task, name: str) -> Made:
+    """The facts of a task whose images are read, divided and checked now, and its splits one by one."""
+    frames, arrays, task, remarks = _load(source, task, name, _stored(task, int(settings["image_size"])))
+    frames, classes = corpus.labelled(frames, task, name)
+    frames = corpus.divide(frames, classes, task, name, settings)
+    frames["train"] = corpus.sample(frames["train"], settings.get("max_train_examples"), int(settings["split_seed"]))
+    corpus.check(frames, classes, name)
+    return _stored_form(frames, arrays, classes, remarks)
+
+
+def _stored_form(
+    frames: dict[str, pd.DataFrame], arrays: dict[str, Pixels], classes: tuple[str, ...], remarks: Iterable[str]
+) -> Made:
+    """Pixels and labels of every split, and the moments of the source's training set."""
     counts = np.stack([np.bincount(arrays["train"][:, each].ravel(), minlength=256) for each in range(3)])
     mean = counts @ np.arange(256) / counts.sum(1) / 255
     deviation = np.sqrt(counts @ (np.arange(256) / 255) ** 2 / counts.sum(1) - mean**2)
-    with corpus.whole_folder(target) as temporary:
-        fingerprints = {}
+    facts = {
+        "classes": classes,
+        "mean": mean.tolist(),
+        "deviation": np.maximum(deviation, 1 / 255).tolist(),  # images of one colour are images too
+        "remarks": list(remarks),
+    }
+
+    def splits() -> Iterator[tuple[str, str, dict[str, Tensor]]]:
         for split, frame in frames.items():
             idx, labels = (frame[column].to_numpy(np.int64, copy=True) for column in ("idx", "label"))
             pixels = np.ascontiguousarray(arrays.get(split, arrays["train"])[idx])
-            tensors = {
-                "pixels": torch.from_numpy(pixels),
-                "labels": torch.from_numpy(labels),
-                "idx": torch.from_numpy(idx),
-            }
-            save_file(tensors, temporary / f"{split}.safetensors")
-            facts = json.dumps([classes, pixels.shape]).encode() + labels.tobytes() + pixels.tobytes()
-            fingerprints[split] = hashlib.sha256(facts).hexdigest()[:32]
-        meta = {
-            "classes": classes,
-            "fingerprints": fingerprints,
-            "digest": corpus.digest(json.dumps(fingerprints, sort_keys=True)),
-            "mean": mean.tolist(),
-            "deviation": np.maximum(deviation, 1 / 255).tolist(),  # images of one colour are images too
-        }
-        (temporary / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+            content = json.dumps([classes, pixels.shape]).encode() + labels.tobytes() + pixels.tobytes()
+            tensors = {"pixels": pixels, "labels": labels, "idx": idx}
+            yield (
+                split,
+                hashlib.sha256(content).hexdigest()[:32],
+                {key: torch.from_numpy(value) for key, value in tensors.items()},
+            )
 
-
-def _read(folder: Path, name: str, task: Task, size: int, augmentation: str) -> corpus.PreparedTask:
-    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    common = {"mean": torch.tensor(meta["mean"]), "deviation": torch.tensor(meta["deviation"])}
-    splits = {
-        split: Images(
-            **load_file(folder / f"{split}.safetensors"),
-            **common,
-            fingerprint=example_digest,
-            size=size,
-            augment=augmentation,
-        )
-        for split, example_digest in meta["fingerprints"].items()
-    }
-    return corpus.PreparedTask(name, task.metric, tuple(meta["classes"]), splits, meta["digest"], {})
+    return facts, splits()

@@ -17,9 +17,10 @@ import optuna
 import sqlalchemy
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages._rdb.models import BaseModel
 from optuna.trial import FrozenTrial, TrialState
 
-from labelreg import recipes
+from labelreg import recipes, sqlite
 from labelreg.errors import StoreLostError, UserError, unknown
 from labelreg.methods import METHODS
 from labelreg.parameters import Value, convert
@@ -126,6 +127,8 @@ def open_storage(url: str, heartbeat_seconds: int = 10) -> RDBStorage:
         engine.dispose()
         if tables and "studies" not in tables:
             raise UserError(f"storage={shown}: holds other tables ({', '.join(sorted(tables)[:3])}, ...); name another")
+        if file := sqlite.file_of(url):
+            sqlite.complete(file, BaseModel.metadata.tables, "EXISTS (SELECT 1 FROM studies)", RDBStorage)
         return RDBStorage(
             url,
             options,

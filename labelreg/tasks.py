@@ -9,6 +9,7 @@ from pathlib import Path
 from labelreg.errors import UserError
 
 GLUE = "nyu-mll/glue"
+FILES = ("train_file", "dev_file", "test_file")  # a user's own
 
 
 @dataclass(frozen=True)

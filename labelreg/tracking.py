@@ -4,14 +4,11 @@ Every call goes through `patiently`: a SQLite store takes one writer at a time, 
 """
 
 import contextlib
-import fcntl
-import hashlib
 import itertools
 import json
 import logging
 import os
 import shlex
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +18,7 @@ from pathlib import Path
 
 import requests
 
-from labelreg import patience
+from labelreg import patience, sqlite
 from labelreg.errors import DivergedError, IncompleteError, StoreLostError, UserError, unknown
 from labelreg.parameters import PARAMETERS, Value, convert
 from labelreg.patience import Point, Result, Spool
@@ -118,8 +115,10 @@ def connect() -> None:
                 f"MLFLOW_TRACKING_URI={uri}: the tracking server does not answer ({type(error).__name__})"
             ) from None
     try:
-        with _first_opening(uri):
-            experiment = client().get_experiment(current_experiment())
+        _make_tables(uri)
+        experiment = patience.keep_trying(lambda: client().get_experiment(current_experiment()), _locked)
+    except (UserError, StoreLostError):
+        raise
     except Exception as error:  # MLflow's types, SQLAlchemy's and those of the drivers
         raise UserError(f"tracking store {uri}: {' '.join(str(error).split())[:200]}") from None
     if experiment.artifact_location.startswith("mlflow-artifacts:") and not uri.startswith("http"):
@@ -129,16 +128,23 @@ def connect() -> None:
         )
 
 
-@contextmanager
-def _first_opening(uri: str) -> Iterator[None]:
-    """Two processes that make the tables of a new SQLite file at once would collide."""
-    if not uri.startswith("sqlite"):
-        yield
+def _make_tables(uri: str) -> None:
+    """The tables of a SQLite store, whole before MLflow looks at them: what it finds half made it never mends."""
+    path = sqlite.file_of(uri) if uri.startswith("sqlite") else None
+    if not path:
         return
-    digest = hashlib.sha256(os.path.abspath(uri.partition("///")[2]).encode()).hexdigest()[:32]
-    with Path(tempfile.gettempdir(), f"labelreg-{os.getuid()}-{digest}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    from mlflow.store.db import utils
+
+    def make(url: str) -> None:
+        engine = utils.create_sqlalchemy_engine(url)
+        utils._initialize_tables(engine)  # what MLflow does with a new file, and with an old one that lacks tables
+        engine.dispose()
+
+    mine = "EXISTS (SELECT 1 FROM runs) OR EXISTS (SELECT 1 FROM experiments WHERE experiment_id != 0)"
+    try:
+        sqlite.complete(path, utils.Base.metadata.tables, mine, make)
+    except UserError as error:
+        raise UserError(f"tracking store {uri}: {error}") from None
 
 
 def address() -> str:
@@ -406,9 +412,13 @@ def patiently(call: Callable[[], Result], seconds: float | None = None) -> Resul
     return patience.keep_trying(call, _passes, seconds)
 
 
+def _locked(error: Exception) -> bool:
+    return "database is locked" in str(error)
+
+
 def _passes(error: Exception) -> bool:
     """Whether a later call may succeed: the database has another writer, or the server does not answer."""
-    if any(words in str(error) for words in ("database is locked", "Max retries exceeded", "Connection broken")):
+    if _locked(error) or any(words in str(error) for words in ("Max retries exceeded", "Connection broken")):
         return True  # no connection, an answer such as 503, half a file: MLflow keeps the text, not the type
     inner = error.__cause__ if isinstance(error, MlflowException) else error
     if isinstance(inner, requests.ConnectionError | requests.Timeout):
