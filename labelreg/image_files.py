@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from labelreg.errors import UserError
+from labelreg.errors import UserError, printable
 
 Pixels = np.ndarray  # [3, side, side] uint8; of several images [examples, 3, side, side]
 
@@ -31,8 +31,8 @@ class _Refused(Exception):
 
 
 def said(path: object) -> str:
-    """A path or name for a message: as it is, or with escapes where it would break the line."""
-    return str(path) if str(path).isprintable() else ascii(str(path))
+    """A path or a name for a line: with escapes where it would break or recolour it."""
+    return printable(str(path)).replace("\n", r"\n").replace("\t", r"\t")
 
 
 @cache

@@ -161,9 +161,9 @@ def _two_ways(root: Path, name: str, top: str, others: list[str], why: str) -> U
 
 
 def _class(folder: str, top: Path, name: str) -> str:
-    if not folder.isprintable() or folder != folder.strip():
+    if said(folder) != folder.strip():
         raise UserError(
-            f"task {name}: {said(top)} has a class folder {ascii(folder)}: rename it, without control characters, "
+            f"task {name}: {said(top)} has a class folder '{said(folder)}': rename it, without control characters, "
             "bytes that are not UTF-8, and spaces at its ends"
         )
     return folder

@@ -292,7 +292,11 @@ BAD = {  # name, content, what the line says
     "blank text": ("film.csv", GOOD.replace("film 2,", " \t ,"), "film.csv: row 3 has an empty text"),
     "no value": ("film.jsonl", JSON_LINES.replace('"film 4"', "null"), "film.jsonl: row 5 has an empty text"),
     "no label there": ("film.csv", GOOD.replace("film 17,b", "film 17,"), "row 18 of train has no label"),
-    "short row": ("film.csv", GOOD.replace("film 17,b", "film 17"), "film.csv: .*line 19 has 1 field, the header has 2"),
+    "short row": (
+        "film.csv",
+        GOOD.replace("film 17,b", "film 17"),
+        "film.csv: .*line 19 has 1 field, the header has 2",
+    ),
     "long row": ("film.csv", GOOD.replace("film 17,b", "film 17,b,c"), "film.csv: cannot be read as csv .*line 19"),
     "all rows long": ("film.csv", GOOD.replace("film", "a, film"), "film.csv: .*line 2 has 3 fields, the header has 2"),
     "open quote": ("film.csv", GOOD.replace("film 17", '"film 17'), "film.csv: cannot be read as csv"),

@@ -163,6 +163,16 @@ def test_what_was_done_to_images_is_counted(tmp_path):
     assert "1 image with more than one frame: the first is read (such as dog/film.gif)" in remarks
 
 
+def test_images_in_train_and_test_and_classes_alike_are_said(tmp_path, prepare):
+    root = fill(tmp_path / "pets", train__cat=6, train__Cat=6, dev__cat=2, dev__Cat=2, test__cat=3, test__Cat=3)
+    shutil.copy(root / "train" / "cat" / "0.png", root / "test" / "cat" / "same.png")
+    shutil.copy(root / "train" / "cat" / "1.png", root / "test" / "Cat" / "same.png")
+    data = prepare(root)
+    assert "2 of 8 images of test stand in train too, 1 of them with another label" in data.remarks
+    assert "'Cat' and 'cat' are two classes" in data.remarks
+    assert prepare(root).remarks == data.remarks  # from the cache, too
+
+
 # what is refused
 
 
@@ -243,7 +253,7 @@ def truncated(folder):
 
 def odd_name(folder):
     (folder / "a\x1b[31m\nb.png").write_bytes(b"x")
-    return r"a\x1b[31m\nb.png' is no image that can be read"
+    return r"a\x1b[31m\nb.png is no image that can be read"
 
 
 def black(folder):
