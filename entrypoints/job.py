@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from labelreg import checkpoint, corpus, metrics, models, recipes, study, teacher, tracking, training
+from labelreg import checkpoint, corpus, metrics, models, prepared, recipes, study, teacher, tracking, training
 from labelreg.errors import UserError
 from labelreg.methods import METHODS
 from labelreg.parameters import Value
@@ -93,6 +93,8 @@ def run(job: Job) -> Done:
     settings, where = job.settings, models.roots(job.settings)
     training.set_threads(int(settings["threads"]))
     data = corpus.prepare(settings, where)
+    if not job.quiet and not job.reuse:  # what a student needs first reads the same
+        prepared.say(data)
     settings["compile_used"] = _compile(settings, data)
     needs = METHODS[str(settings["method"])].needs
     teaching = find_source(job, data) if needs else None
@@ -134,11 +136,11 @@ def steps_of(settings: Mapping[str, Value], examples: int) -> int:
     return -(-examples // int(settings["batch_size"])) * int(settings["epochs"])
 
 
-def _compile(settings: dict[str, Value], data: corpus.PreparedTask) -> str:
+def _compile(settings: dict[str, Value], data: prepared.PreparedTask) -> str:
     return training.resolve_compile(str(settings["compile"]), steps_of(settings, len(data.splits["train"])))
 
 
-def fingerprint(job: Job, data: corpus.PreparedTask, teaching=None) -> str:
+def fingerprint(job: Job, data: prepared.PreparedTask, teaching=None) -> str:
     """The run's fingerprint; that of a source yet to be trained follows from its settings."""
     settings, where = job.settings, models.roots(job.settings)
     settings["compile_used"] = _compile(settings, data)
@@ -193,7 +195,7 @@ def _train(job: Job, opened: tracking.Run, data, where: models.Roots, logits, id
     return report
 
 
-def find_source(job: Job, data: corpus.PreparedTask):
+def find_source(job: Job, data: prepared.PreparedTask):
     """The run whose logits the student learns from, or None when it has to be trained first.
 
     Raises:
@@ -267,7 +269,7 @@ def source(job: Job) -> Done:
     return done(found, reused=True) if found else run(replace(source_job(job), parent=job.parent))
 
 
-def _make_source(job: Job, data: corpus.PreparedTask, student: tracking.Run):
+def _make_source(job: Job, data: prepared.PreparedTask, student: tracking.Run):
     needed = replace(source_job(job), parent=student.run_id)
     what = "fine-tuned twin" if needed.kind == "student" else "teacher"
     if not job.quiet:
@@ -282,7 +284,7 @@ def _make_source(job: Job, data: corpus.PreparedTask, student: tracking.Run):
     return tracking.get(made.run_id)
 
 
-def _logits(teaching, data: corpus.PreparedTask, where: models.Roots) -> torch.Tensor:
+def _logits(teaching, data: prepared.PreparedTask, where: models.Roots) -> torch.Tensor:
     """The logits of a run on the training set: a verified copy in the cache, else the artifact."""
     run_id = teaching.info.run_id
     whose = f"run {run_id} ({teaching.data.params.get('model')}, {teaching.data.params.get('task')})"
@@ -315,7 +317,7 @@ def _log_start(run: tracking.Run, settings: dict[str, Value], data, fingerprint:
     run.data(str(settings["task"]), data.digest, str(settings.get("train_file") or settings["task"]))
 
 
-def _write_predictions(folder: Path, logits: Mapping[str, torch.Tensor], data: corpus.PreparedTask) -> None:
+def _write_predictions(folder: Path, logits: Mapping[str, torch.Tensor], data: prepared.PreparedTask) -> None:
     """`predictions/<split>.parquet`, and the GLUE server's files for its test sets."""
     (folder / "predictions").mkdir()
     for split, values in logits.items():

@@ -6,11 +6,12 @@ from labelreg.parameters import Value
 
 def main(given: dict[str, Value]) -> None:
     """Prepare (cached for the runs that follow) and log sizes, classes and digest."""
-    from labelreg import corpus, models, recipes, tracking
+    from labelreg import corpus, models, prepared, recipes, tracking
 
     settings = recipes.resolve(given)
     tracking.connect()
     data = corpus.prepare(settings, models.roots(settings))
+    prepared.say(data)
     with tracking.open_run("prepare", f"prepare {data.task}") as run:
         names = "task model split_seed max_length image_size max_train_examples train_file dev_file test_file".split()
         run.params({name: settings.get(name) for name in names}, {tracking.DATA: data.digest})
@@ -18,9 +19,9 @@ def main(given: dict[str, Value]) -> None:
         for split, examples in data.splits.items():
             units, longest = int(examples.lengths.sum()), int(examples.lengths.max())
             run.metrics({f"{split}/examples": len(examples), f"{split}/{examples.unit}": units})
-            counts = examples.labels.unique(return_counts=True)[1].tolist() if examples.labelled else "no labels"
-            size = f"{examples.unit} mean {units / len(examples):.1f}, longest {longest}"
-            print(f"{split}: {len(examples)} examples, per class {counts}, {size}")
+            print(
+                f"{split}: {len(examples)} examples, {examples.unit} mean {units / len(examples):.1f}, longest {longest}"
+            )
     print(f"{data.task}: classes {', '.join(data.classes)}; metric {data.metric}; digest {data.digest}")
 
 

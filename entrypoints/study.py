@@ -199,11 +199,11 @@ def _log_plan(run, design: Design, outlook, lines: list[str]) -> None:
 
 
 def _prepare(steps: Sequence[Step]) -> None:
-    """Prepare each data set for each model: a mistake in either is told before a run begins."""
+    """Prepare each data set for each model, and say what was read: a mistake in either is told before a run begins."""
     from entrypoints import planning
-    from labelreg import corpus, models
+    from labelreg import corpus, models, prepared
 
-    settings, seen = planning.settings_of(steps), set()
+    settings, seen, said = planning.settings_of(steps), set(), set[str]()
     for step in steps:
         own = settings[step.name]
         where = models.roots(own)
@@ -213,7 +213,7 @@ def _prepare(steps: Sequence[Step]) -> None:
         by_seed = corpus.task_of(own).split_by == "seed"
         key = (step.cell[1:4], own.get("max_length"), own.get("max_train_examples"), own["seed"] if by_seed else None)
         if key not in seen:
-            corpus.prepare(own, where)
+            prepared.say(corpus.prepare(own, where), said)
         seen.add(key)
 
 

@@ -59,8 +59,9 @@ def main(given: dict[str, Value]) -> None:
         ray_tasks.check_file("storage", url)
     tracking.connect()
     own = {name: given[name] for name in (*PRUNER, "sampler", "seed", "heartbeat_seconds")}
+    said: set[str] = set()
     searches = {
-        method: search.Search(_name(common | {"method": method}, space, own), url, space, trials, **own)
+        method: search.Search(_name(common | {"method": method}, space, own, said), url, space, trials, **own)
         for method, space in spaces.items()
     }
     asked = [given.get(name) for name in ("recipe", "space", "cross_check", "per_method")]  # parameters of its run
@@ -108,14 +109,18 @@ def _given_to_trials(given: dict[str, Value], recipe) -> dict[str, Value]:
     return common | {"resume": "auto"}  # also of what students learn from
 
 
-def _name(given: dict[str, Value], space, asked: dict[str, Value]) -> str:
-    """The search's name in the storage: the same for the same question, whatever the number of trials."""
+def _name(given: dict[str, Value], space, asked: dict[str, Value], said: set[str]) -> str:
+    """The search's name in the storage: the same for the same question, whatever the number of trials.
+
+    What is read for it is told, unless it is `said` already.
+    """
     from entrypoints import job
-    from labelreg import corpus, models
+    from labelreg import corpus, models, prepared
 
     given = given | {name: values[0] for name, values in space.items()}
     settings = job.settings_of(given)
     data, first = corpus.prepare(settings, models.roots(settings)), job.Job(settings, given)
+    prepared.say(data, said)
     teaching = job.find_source(first, data) if settings.get("teacher_run_id") else None
     facts = [job.fingerprint(first, data, teaching), space, asked["sampler"]]
     digest = _digest([*facts, *(asked[name] for name in PRUNER)])

@@ -46,6 +46,15 @@ def lines(data: PreparedTask) -> list[str]:
     return [f"data {data.task}: {'; '.join(parts)}", *(f"data {data.task}: {remark}" for remark in data.remarks)]
 
 
+def say(data: PreparedTask, said: set[str] | None = None) -> None:
+    """Print what was read; of several preparations, what has not been `said` yet."""
+    said = set() if said is None else said
+    for line in lines(data):
+        if line not in said:
+            print(line, flush=True)
+        said.add(line)
+
+
 def _counts(split: Split, classes: tuple[str, ...]) -> str:
     labels = split.labels[split.labels != UNLABELLED]
     if not len(labels):

@@ -20,7 +20,7 @@ import requests
 
 from labelreg import patience, sqlite
 from labelreg.errors import DivergedError, IncompleteError, StoreLostError, UserError, unknown
-from labelreg.parameters import PARAMETERS, Value, convert
+from labelreg.parameters import PARAMETERS, Value, convert, joined
 from labelreg.patience import Point, Result, Spool
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -354,7 +354,7 @@ def plain(value: Value) -> str:
     """A value as a parameter's text."""
     if isinstance(value, bool):
         return str(value).lower()
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return joined(value) if isinstance(value, list) else str(value)
 
 
 @lru_cache(maxsize=4096)  # a thousand runs have few values, each of which takes shlex 10 us
