@@ -122,6 +122,11 @@ def own_path(given: object) -> Path:
     return Path(os.path.expanduser(str(given)))
 
 
+def own_name(given: object) -> str:
+    """What the task of a user's file or folder is called, of `.` too."""
+    return Path(os.path.abspath(own_path(given))).stem
+
+
 def made_of(settings: Mapping[str, object]) -> str:
     """`text` or `images`: what the examples of a run's task are made of.
 
