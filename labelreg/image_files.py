@@ -37,7 +37,7 @@ def said(path: object) -> str:
 
 @cache
 def readable() -> tuple[tuple[str, ...], frozenset[str]]:
-    """Pillow's formats that it decodes by itself, and the endings of their files, in small letters."""
+    """Pillow's formats that it decodes by itself, in the order in which it tries them; and their endings."""
     from PIL import Image, ImageFile
 
     endings = Image.registered_extensions()  # loads every plug-in
@@ -51,7 +51,7 @@ def readable() -> tuple[tuple[str, ...], frozenset[str]]:
     formats = {name for name in endings.values() if decodes(name)}
     also = {"MPO": "JPEG"}  # opened by another format's plug-in
     known = {ending for ending, name in endings.items() if also.get(name, name) in formats}
-    return tuple(sorted(formats)), frozenset(known)
+    return tuple(name for name in Image.ID if name in formats), frozenset(known)
 
 
 def decoded(content: bytes | None, where: str, name: str, size: int) -> tuple[Pixels, list[str]]:
