@@ -282,7 +282,7 @@ def test_a_damaged_source_is_one_line_and_leaves_nothing(damage, store, tmp_path
         ({"task": "digits", "model": "minilm-3l"}, ["model minilm-3l reads text", "resnet18"]),
         ({"task": "rotten_tomatoes", "model": "resnet18"}, ["model resnet18 reads images"]),
         ({"task": "digits", "dev_file": "x.csv"}, ["dev_file=x.csv", "is made of images"]),
-        ({"task": "digits", "image_size": 4}, ["image_size=4", "at least 8"]),
+        ({"task": "digits", "image_size": 4}, ["image_size=4", "in [8, 4096]"]),
         ({"task": "digits", "stem": "cifra"}, ["did you mean 'cifar'"]),
         ({"task": "digits", "augment": "flip"}, ["crop+flip+rotation"]),
         ({"task": "digits", "lr_milestones": "0.5,1.5"}, ["lr_milestones=1.5", "(0, 1)"]),
