@@ -19,9 +19,8 @@ def main(given: dict[str, Value]) -> None:
         for split, examples in data.splits.items():
             units, longest = int(examples.lengths.sum()), int(examples.lengths.max())
             run.metrics({f"{split}/examples": len(examples), f"{split}/{examples.unit}": units})
-            print(
-                f"{split}: {len(examples)} examples, {examples.unit} mean {units / len(examples):.1f}, longest {longest}"
-            )
+            size = f"{examples.unit} mean {units / len(examples):.1f}, longest {longest}"
+            print(f"{split}: {len(examples)} examples, {size}")
     print(f"{data.task}: classes {', '.join(data.classes)}; metric {data.metric}; digest {data.digest}")
 
 

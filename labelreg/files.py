@@ -109,16 +109,23 @@ def _json_lines(content: str) -> pd.DataFrame:
     for number, line in enumerate(content.split("\n"), 1):  # splitlines would cut at U+2028 inside a text too
         if line.strip():
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"line {number}: {error.msg}") from None
+                row = json.loads(line, object_pairs_hook=_object)
+                if "\\u" in line:
+                    json.dumps(row, ensure_ascii=False).encode()  # half a character cannot be written
+            except ValueError as error:
+                raise ValueError(f"line {number}: {getattr(error, 'msg', error)}") from None
             if not isinstance(row, dict):
-                raise ValueError(f"line {number}: no JSON object")
-            if "\\u" in line:
-                json.dumps(row, ensure_ascii=False).encode()  # half a character cannot be written
+                raise ValueError(f"line {number}: no JSON object, one of which stands on each line")
             rows.append(row)
     columns = list(dict.fromkeys(key for row in rows for key in row))
     return pd.DataFrame({key: pd.Series([row.get(key) for row in rows], dtype=object) for key in columns})
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice in an object")
+    return found
 
 
 # CSV and TSV
@@ -127,8 +134,9 @@ def _json_lines(content: str) -> pd.DataFrame:
 def delimited(content: str, separator: str, label: str, spreadsheet: bool = False) -> Table:
     """The rows of a CSV (fields may stand in quotes) or a TSV (a quote is text, as in GLUE's files).
 
-    A TSV is read as quoted where it says so itself: its names stand in quotes, a field in quotes has doubled quotes
-    inside, a spreadsheet wrote it (`spreadsheet`), or without quotes its lines are no rows.
+    A TSV is read as quoted only where all of its quotes are a CSV's, no rows are swallowed so, and it says so itself:
+    its names stand in quotes, a field in quotes has doubled quotes inside or goes over lines or tabs, or a spreadsheet
+    wrote it (`spreadsheet`).
 
     Raises:
         ValueError: what is no table, with its line.
@@ -144,8 +152,7 @@ def delimited(content: str, separator: str, label: str, spreadsheet: bool = Fals
         _Record(line.rstrip("\r\n").split("\t"), at, at) for at, line in enumerate(lines, 1) if line.rstrip("\r\n")
     ]
     ragged = _ragged(plain)
-    marked = sum(any(map(_in_quotes, record.fields)) for record in plain)
-    if not marked and not ragged:
+    if not ragged and not any(field.startswith('"') for record in plain for field in record.fields):
         return _table(plain)
     try:
         quoted = _quoted(lines, separator, label)
@@ -155,11 +162,11 @@ def delimited(content: str, separator: str, label: str, spreadsheet: bool = Fals
         if ragged:
             raise ValueError(f"{ragged}; a TSV has no place for a field that goes over lines or holds a tab") from None
         quoted = []
-    if quoted and (ragged or spreadsheet or (len(quoted) == len(plain) and _says_quoted(plain))):
+    if quoted and (ragged or spreadsheet or len(quoted) != len(plain) or _says_quoted(plain)):
         return _table(quoted, AS_QUOTED)
-    return _table(
-        plain, f"{marked} rows have a field that begins and ends with a quote: a TSV's quotes are text, and kept"
-    )
+    kept = sum(any(map(_in_quotes, record.fields)) for record in plain)
+    remark = f"rows with a field that begins and ends with a quote: {kept}; quotes in a TSV are text, and kept"
+    return _table(plain, *([remark] if kept else []))
 
 
 def _in_quotes(field: str) -> bool:
@@ -177,7 +184,7 @@ def _quoted(lines: list[str], separator: str, label: str) -> list[_Record]:
 
     Raises:
         ValueError: a quote that neither ends its field nor is doubled, one that is never closed, or a field that
-            swallows rows: two of its lines read as rows of their own, with labels that other rows have.
+            swallows rows: two of its lines read as rows of their own, with labels of this file.
     """
     csv.field_size_limit(sys.maxsize)
     reader, before, records = csv.reader(lines, delimiter=separator, strict=True), 0, []
@@ -194,17 +201,17 @@ def _quoted(lines: list[str], separator: str, label: str) -> list[_Record]:
             f"line {reader.line_num}: a quote inside a field in quotes{begun} must be doubled ({error})"
         ) from None
     names = records[0].fields if records else []
-    at = names.index(label) if label in names else len(names) - 1
-    labels = {each.fields[at] for each in records[1:] if each.first == each.last and at < len(each.fields)} - {""}
+    at = names.index(label) if label in names[:-1] else -1
+    labels = {each.fields[at] for each in records[1:] if len(each.fields) == len(names)} - {""}
     for record in records:
         own = []
         for number in range(record.first, record.last + 1) if record.first < record.last else ():
             fields = lines[number - 1].rstrip("\r\n").split(separator)
-            own += [number] if len(fields) == len(names) and fields[at] in labels else []
+            own += [number] if len(fields) >= len(names) and fields[at].strip('"') in labels else []
         if len(own) > 1:
             raise ValueError(
-                f"line {record.first}: a quote opens a field that swallows rows down to line {record.last} "
-                f"(line {own[0]} and line {own[1]} are rows of their own); double the quotes that are text"
+                f"line {record.first}: a quote opens a field that swallows rows down to line {record.last} (lines "
+                f"{own[0]} and {own[1]} read as rows of their own); double the quotes that are text, or save as JSONL"
             )
     return records
 
@@ -231,4 +238,4 @@ def _table(records: list[_Record], *remarks: str) -> Table:
     empty = sum(map(_blank, records))
     columns, *rows = [each.fields for each in records if not _blank(each)]
     frame = pd.DataFrame(rows, columns=range(len(columns)), dtype=object).set_axis(columns, axis="columns")
-    return Table(frame, (*remarks, *([f"{empty} rows with nothing in them are left out"] if empty else [])))
+    return Table(frame, (*remarks, *([f"rows with nothing in them, left out: {empty}"] if empty else [])))

@@ -1,6 +1,7 @@
 """Labels as people write them, as the names and numbers of classes."""
 
 import re
+from decimal import Decimal
 from numbers import Number
 
 import numpy as np
@@ -75,13 +76,13 @@ def alike(classes: tuple[str, ...], name: str) -> list[str]:
     """
     same: dict[object, list[str]] = {}
     for label in classes:
-        truth = {"true": 1.0, "false": 0.0}.get(label.casefold())
-        number = float(label) if _NUMBER.fullmatch(label) else truth
+        truth = {"true": Decimal(1), "false": Decimal(0)}.get(label.casefold())
+        number = Decimal(label) if _NUMBER.fullmatch(label) else truth
         same.setdefault(label.casefold() if number is None else number, []).append(label)
     found = []
     for key, labels in same.items():
         told = " and ".join(repr(shown(label)) for label in labels[:2])
-        if len(labels) > 1 and isinstance(key, float) and not all(map(_INTEGER.fullmatch, labels)):
+        if len(labels) > 1 and isinstance(key, Decimal) and not all(map(_INTEGER.fullmatch, labels)):
             raise UserError(f"task {name}: the labels {told} are one value written in two ways; write it in one")
         found += [f"{told} are two classes"] if len(labels) > 1 else []
     return found
