@@ -1,9 +1,11 @@
 """What all entry points share: arguments in, one line and an exit status out."""
 
 import gc
+import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 
 from analysis import AnalysisError
@@ -11,6 +13,7 @@ from labelreg.errors import DivergedError, IncompleteError, StoreLostError, User
 from labelreg.parameters import Value, parse, with_defaults
 
 ANSWERS = ("significance", "report", "tables")  # they read many runs and end
+ECHO_SECONDS = 1.0  # `mlflow run` passes a Ctrl-C on that its process group has already
 USER_ERROR, RUN_FAILED, STUDY_FAILED, INTERRUPTED = 2, 3, 4, 130
 
 
@@ -48,8 +51,17 @@ def command(entry_point: str, main: Callable[[dict[str, Value]], int | None], de
 
 
 def _interrupt(number: int, frame: object) -> None:
-    for each in (signal.SIGINT, signal.SIGTERM):  # MLflow sends a second signal while runs are being closed
-        signal.signal(each, lambda *_: None)  # not SIG_IGN: Python complains of one that is already on its way
+    """The first signal ends the command in order. One that comes later, not as its echo, ends it and its workers."""
+    began = time.monotonic()
+
+    def again(number: int, frame: object) -> None:
+        if time.monotonic() - began >= ECHO_SECONDS:
+            for child in multiprocessing.active_children():
+                child.kill()
+            os._exit(INTERRUPTED)
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, again)
     raise KeyboardInterrupt
 
 
