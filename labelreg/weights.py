@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -50,3 +51,12 @@ def converted(name: str, binary: Path, cache: Path, write: bool = True) -> Path:
         save_file(tensors, target / "model.tmp", metadata={"format": "pt", "source_sha256": digest})
         os.replace(target / "model.tmp", target / "model.safetensors")
     return target
+
+
+def checksum(tensors: Mapping[str, torch.Tensor], text: str = "") -> str:
+    """sha256 of tensors (names, types, shapes, bytes) and a text, in hex: what a file of both is checked by."""
+    found = hashlib.sha256(text.encode())
+    for name, value in sorted(tensors.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
