@@ -289,8 +289,9 @@ def _logits(teaching, data: corpus.PreparedTask, where: models.Roots) -> torch.T
     if copy.is_file():
         try:
             return teacher.load(copy, data, "train", whose)
-        except UserError:
-            copy.unlink(missing_ok=True)  # a damaged copy; the artifact decides
+        except UserError as error:  # the artifact decides
+            print(f"{error.args[0].partition(';')[0]}: {copy} is fetched again", flush=True)
+            copy.unlink(missing_ok=True)
     copy.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=copy.parent) as folder:  # several workers may want it at once
         path = tracking.download(run_id, "logits/train.safetensors", Path(folder))
