@@ -18,9 +18,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
-from labelreg import patience, tracking
+from labelreg import logged, patience, tracking
+from labelreg.calls import client, patiently
 from labelreg.errors import UserError
-from labelreg.tracking import FINGERPRINT, KIND, NOTE, PLAN, STUDY, TUNED, VERDICT, client, patiently
+from labelreg.tracking import FINGERPRINT, KIND, NOTE, PLAN, STUDY, TUNED, VERDICT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +49,7 @@ def frame(experiment: str | None, where: str | None = None) -> "pd.DataFrame":
         raise UserError(f"where={where}: {' '.join(str(error).split())[:200]}") from None
     for column in runs.columns:
         if column.startswith("params."):
-            runs[column] = [tracking.unquoted(value) if isinstance(value, str) else value for value in runs[column]]
+            runs[column] = [logged.unquoted(value) if isinstance(value, str) else value for value in runs[column]]
     return runs
 
 
@@ -157,7 +158,7 @@ def summarise(summaries: Sequence[Mapping], parents: Mapping[str, str], beside: 
     for summary in summaries:
         above = {parents.get(run_id) for run_id in summary["run_ids"]} | {beside.run_id}
         study = next((run for run in studies if run.info.run_id in above), None)
-        params = {name: tracking.plain(value) for name, value in summary["params"].items()}
+        params = {name: logged.plain(value) for name, value in summary["params"].items()}
         told = [study.info.run_id if study else here.info.experiment_id, key, *sorted(params.items())]
         fingerprint = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
         _keep_summary(summary, params, fingerprint, study or here, held.get(fingerprint))
