@@ -14,7 +14,7 @@ from labelreg.errors import INTERRUPTED, USER_ERROR, one_line, told
 from labelreg.parameters import Value, parse, with_defaults
 
 ANSWERS = ("significance", "report", "tables")  # they read many runs and end
-ECHO_SECONDS = 1.0  # `mlflow run` passes a Ctrl-C on that its process group has already
+ECHO_SECONDS = 1.0  # a key that is held down, or a launcher that passes a Ctrl-C on, is no second one
 ROOTS = ("LABELREG_DATA_ROOT", "LABELREG_MODEL_ROOT", "LABELREG_CACHE_ROOT")
 
 
@@ -55,11 +55,12 @@ def command(entry_point: str, main: Callable[[dict[str, Value]], int | None], de
 
 
 def _interrupt(number: int, frame: object) -> None:
-    """The first signal ends the command in order. One that comes later, not as its echo, ends it and its workers."""
+    """The first signal ends the command in order; a second Ctrl-C, at once, and its workers too."""
     began = time.monotonic()
 
     def again(number: int, frame: object) -> None:
-        if time.monotonic() - began >= ECHO_SECONDS:
+        # SIGTERM is what `mlflow run` makes of the same Ctrl-C, and comes of its own end, whenever that is
+        if number == signal.SIGINT and time.monotonic() - began >= ECHO_SECONDS:
             for child in multiprocessing.active_children():
                 child.kill()
             os._exit(INTERRUPTED)

@@ -413,12 +413,14 @@ def download(run_id: str, path: str, target: Path) -> Path:
     """An artifact of a run as a local file.
 
     Raises:
-        UserError: the run has no such artifact.
+        UserError: the run has no such artifact, or it may not be read.
     """
     target.mkdir(parents=True, exist_ok=True)
     fetch = mlflow.artifacts.download_artifacts
     try:
         return Path(patiently(lambda: fetch(run_id=run_id, artifact_path=path, dst_path=str(target))))
+    except PermissionError as error:
+        raise UserError(f"run {run_id}: artifact {path}: {told(error).line}") from error
     except (MlflowException, OSError) as error:
         raise UserError(f"run {run_id} has no artifact {path}") from error
 
