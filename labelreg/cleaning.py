@@ -42,7 +42,7 @@ def clean(cache: Path, status: Status, remove: bool) -> Iterator[Item]:
     now = time.time()
     since = now - IN_USE_DAYS * DAY
     for folder in _children(cache, OWNED, NAME):
-        began = _time(folder / checkpoint.OWNER) or _used(folder)
+        began = _time(folder / checkpoint.OWNER) or folder.stat().st_mtime
         item = _owned(folder, status, now, remove)
         if not item.goes:
             since = min(since, began - DAY)
@@ -64,7 +64,7 @@ def clean(cache: Path, status: Status, remove: bool) -> Iterator[Item]:
 
 def _owned(folder: Path, status: Status, now: float, remove: bool) -> Item:
     """A folder of a run's checkpoint, which its own process locks."""
-    used = _used(folder)  # before its lock is touched
+    used = max([_time(path) or 0.0 for path in _files(folder)] or [folder.stat().st_mtime])  # written: here all is read
     try:
         with checkpoint.claim(folder) as claim:
             if claim.folder is None:

@@ -1,4 +1,4 @@
-"""`prepare -P clean=...`: what no unfinished run needs is listed and removed; what one needs, or another uses, stays."""
+"""`prepare -P clean=...`: what no unfinished run needs is listed and removed; what one needs stays."""
 
 import os
 import shutil
