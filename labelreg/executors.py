@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -280,6 +281,10 @@ def _work(pipe: Connection, job: Callable[[Step], Any]) -> None:
             pipe.send(answer)
     except (KeyboardInterrupt, BrokenPipeError):
         return
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)  # tidying up all that the libraries hold takes seconds, and nobody needs it
 
 
 def _stop(number: int, frame: object) -> None:

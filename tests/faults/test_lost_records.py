@@ -46,25 +46,24 @@ def test_marks_of_tuned_seeds_outlive_the_plan(store):
     mlflow.MlflowClient().set_tag(study, "labelreg.tuned_seeds", "2,5")
     generated(study)
     mark = "tuned on seeds of this comparison (2, 5)"
-    succeed("significance", output_dir=store / "before")
-    before = (store / "before" / "significance.csv").read_text()
+    whole = succeed("significance").out
     shutil.rmtree(store / "mlruns" / "0" / study)
-    said = succeed("significance", output_dir=store / "after").out
+    said = succeed("significance").out
     assert "its settings were tuned on seeds 2, 5" in said
-    assert mark in before and (store / "after" / "significance.csv").read_text() == before
+    assert whole.count(mark) == said.count(mark) > 0
 
 
 @pytest.mark.parametrize("place", ["mlflow:MlflowClient.log_batch", "mlflow:MlflowClient.set_terminated"])
 def test_a_summary_that_was_killed_half_way_is_finished(place, store):
     generated(planned()[0])
-    count = 1 if place.endswith("terminated") else 2  # the first is the tag of the run itself
+    count = 1 if place.endswith("terminated") else 3  # after the kind and the parameters of the run itself
     assert strike(python("significance"), store, place, "SIGKILL", count).status == -signal.SIGKILL
     half = runs("summary")
     assert [run.info.status for run in half] == ["RUNNING"]
     succeed("significance")
     found = runs("summary")
     assert {run.info.status for run in found} == {"FINISHED"}
-    assert len({run.data.tags["labelreg.fingerprint"] for run in found}) == len(found) == 4
+    assert len({run.data.tags["labelreg.fingerprint"] for run in found}) == len(found) == 6
     assert half[0].info.run_id in {run.info.run_id for run in found}
     told = {run.info.run_id: (run.data.params, run.data.metrics, run.data.tags) for run in found}
     assert all(params and metrics for params, metrics, _ in told.values())

@@ -5,7 +5,7 @@ import stat
 import subprocess
 
 import pytest
-from running import finish, python, refused
+from running import ROOT, finish, python, refused
 
 pytest_plugins = ["running"]
 
@@ -15,7 +15,7 @@ OTHER = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 @pytest.fixture
 def other(tiny_models, tiny_file, store) -> list[str]:
     """How a command is run as another user, who may reach the folders that both have, and a folder of his own."""
-    seen = subprocess.run([*OTHER, "python", "-c", "import torch, labelreg"], cwd=os.getcwd(), capture_output=True)
+    seen = subprocess.run([*OTHER, "python", "-c", "import torch, labelreg"], cwd=ROOT, capture_output=True)
     if os.getuid() or seen.returncode:
         pytest.skip("no other user can be had here")
     for folder in [store, *store.parents]:

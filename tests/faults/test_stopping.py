@@ -65,14 +65,14 @@ def test_a_study_whose_runs_were_deleted_stops(number, group, study, store):
         wait_for(lambda: training(store) == 2, "two runs under way", process)
         with contextlib.closing(sqlite3.connect(store / "mlflow.db", timeout=60)) as database, database:
             database.execute("UPDATE runs SET lifecycle_stage = 'deleted'")
-        found = stopped(process, store, number, 20, group)
+        found = stopped(process, store, number, 25, group)
     assert found.status == 130 and found.err.splitlines()[-1:] == ["interrupted"], found
 
 
 def test_a_study_whose_workers_cannot_close_their_runs_for_a_full_disk_stops(study, store):
     with started(study, store, **fault("labelreg.tracking:_end", FULL, when="before")) as process:
         wait_for(lambda: training(store) == 2, "two runs under way", process)
-        assert stopped(process, store, signal.SIGINT, 20).status == 130
+        assert stopped(process, store, signal.SIGINT, 25).status == 130
 
 
 @pytest.mark.parametrize("closing", ["raise OSError('no space left on device')", "time.sleep(600)"])
