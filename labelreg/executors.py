@@ -269,22 +269,16 @@ class _Worker:
 def _work(pipe: Connection, job: Callable[[Step], Any]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    try:
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError, EOFError):
         while True:
-            try:
-                step = pipe.recv()
-            except EOFError:
-                return
+            step = pipe.recv()
             answer = attempt(job, step)
             if signal.getsignal(signal.SIGTERM) is not _stop:  # an error while it closed its run hid the interruption
-                return
+                break
             pipe.send(answer)
-    except (KeyboardInterrupt, BrokenPipeError):
-        return
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)  # tidying up all that the libraries hold takes seconds, and nobody needs it
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # tidying up all that the libraries hold takes seconds, and nobody needs it
 
 
 def _stop(number: int, frame: object) -> None:
