@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from labelreg import checkpoint, corpus, logged, metrics, models, recipes, study, teacher, tracking, training
+from labelreg import checkpoint, corpus, logged, metrics, models, recipes, study, teacher, tracking, training, whole
 from labelreg.errors import UserError
 from labelreg.methods import METHODS
 from labelreg.parameters import Value
@@ -296,6 +296,7 @@ def _logits(teaching, data: corpus.PreparedTask, where: models.Roots) -> torch.T
     with tempfile.TemporaryDirectory(dir=copy.parent) as folder:  # several workers may want it at once
         path = tracking.download(run_id, "logits/train.safetensors", Path(folder))
         logits = teacher.load(path, data, "train", whose)
+        whole.settle(path)
         os.replace(path, copy)
     return logits
 

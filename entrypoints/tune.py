@@ -23,6 +23,7 @@ NOT_OF_RUNS = (
     *PRUNER, "space", "trials", "storage", "sampler", "heartbeat_seconds", "cross_check", "per_method", "methods",
     "output_dir", "method", *WORKERS,
 )  # fmt: skip
+SILENT = "its worker was silent for too long, and another has taken it over"
 SETTINGS_FILE = "settings.yaml"
 
 
@@ -267,10 +268,13 @@ def work(step, searches, parent: str, experiment: str):
             job.Job(settings, step.given, "trial", parent, own.name, experiment, quiet=True, place=place, watch=watched)
         ).score
 
-    found = search.run_trial(search.open_study(own), own, train)
+    study = search.open_study(own)
+    found = search.run_trial(study, own, train)
     if found is None:  # another machine has begun the last one
         return None
     number, trial = found
+    if trial.number not in {own.number for own in search.own(study)}:
+        return Tried(str(step.given["method"]), number, "left", None, trial.last_step or 0, SILENT)
     reason = trial.user_attrs.get(search.REASON, "") if trial.state.name == "FAIL" else ""
     return Tried(
         str(step.given["method"]),

@@ -124,6 +124,11 @@ PARAMETERS: dict[str, Parameter] = {
     # the data
     "data_root": text("folder laid out like the hub, for data sets (or LABELREG_DATA_ROOT)"),
     "model_root": text("folder laid out like the hub, for checkpoints (or LABELREG_MODEL_ROOT)"),
+    "clean": text(
+        "of cache_root, what no unfinished run needs: list it, or remove it too (true); nothing is prepared",
+        "false",
+        ("false", "list", "true"),
+    ),
     "cache_root": text("prepared data and copies of logits (or LABELREG_CACHE_ROOT)"),
     "train_file": text("your own data: CSV, TSV, JSONL or Parquet, or a folder of images (train/CLASS/*.png)"),
     "dev_file": text("your own dev set (default: split from train_file)"),
@@ -196,7 +201,7 @@ _STUDY = (
 )
 _RUN = f"task model init method seed {_SETTINGS} teacher_run_id {_DATA}"
 ENTRY_POINTS: dict[str, tuple[str, ...]] = {
-    "prepare": tuple(_RUN.split()),
+    "prepare": (*_RUN.split(), "clean"),
     "train_teacher": tuple(f"{_RUN} {_RESUME}".split()),
     "train_student": tuple(f"{_RUN} {_RESUME} save_model".split()),
     "study": tuple(_STUDY.split()),

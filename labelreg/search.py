@@ -195,7 +195,8 @@ def run_trial(study: optuna.Study, search: Search, train: Train) -> tuple[int, F
     """One trial: draw a setting (or take an interrupted one), train, prune; its number and what Optuna holds of it.
 
     A RuntimeError in training (a diverged loss, no memory left) fails the trial and counts; Ctrl-C and a lost
-    tracking store put it back into the queue. None when the search has all its trials.
+    tracking store put it back into the queue. One that another worker has taken over, as this one was silent for too
+    long, ends here without a trace in the search. None when the search has all its trials.
     """
     if not left(study, search.trials):
         return None
@@ -203,12 +204,24 @@ def run_trial(study: optuna.Study, search: Search, train: Train) -> tuple[int, F
     objective = partial(_objective, search, train, begun)
     try:
         study.optimize(objective, n_trials=1, catch=(RuntimeError,))
+    except TakenOver:
+        pass
     except (KeyboardInterrupt, _Away) as end:
         for _, trial in begun:
-            _retry(None)(study, study.trials[trial.number])
+            if not taken_over(study, trial.number):  # else it is in the queue already
+                _retry(None)(study, study.trials[trial.number])
         raise end.__cause__ or end from None
     number, trial = begun[0]
     return number, study.trials[trial.number]
+
+
+class TakenOver(KeyboardInterrupt):
+    """Another worker has the trial: training ends as if it were interrupted, and its run with it."""
+
+
+def taken_over(study: optuna.Study, number: int) -> bool:
+    """Whether a trial that this process trains is no longer its own."""
+    return study.get_trials(deepcopy=False)[number].state != TrialState.RUNNING
 
 
 class _Away(Exception):
@@ -226,6 +239,8 @@ def _objective(search: Search, train: Train, begun: list, trial: optuna.Trial) -
 
     def stop(epoch: int, score: float) -> bool:
         nonlocal pruned
+        if taken_over(trial.study, trial.number):
+            raise TakenOver
         if epoch not in reported:
             trial.report(score, epoch)
             if trial.should_prune():
@@ -235,9 +250,13 @@ def _objective(search: Search, train: Train, begun: list, trial: optuna.Trial) -
 
     try:
         score = train(Draw(number, params), stop)
+        if taken_over(trial.study, trial.number):
+            raise TakenOver
     except StoreLostError as error:
         raise _Away from error
     except Exception as error:
+        if taken_over(trial.study, trial.number):
+            raise TakenOver from error
         trial.set_user_attr(REASON, " ".join(str(error).split())[:300])
         raise
     if pruned:

@@ -24,7 +24,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
-from labelreg import logged, patience, sqlite
+from labelreg import logged, patience, sqlite, whole
 from labelreg.calls import ANSWER_SECONDS, client, deliver, locked, passes, patiently, timeout
 from labelreg.errors import StoreLostError, UserError, told, unknown
 from labelreg.parameters import Value
@@ -95,8 +95,9 @@ class Run:
             patiently(lambda: deliver(self.run_id, points))
 
     def folder(self, local: Path, path: str | None = None) -> None:
-        """Store a folder's files as artifacts, each of them patiently."""
+        """Store a folder's files as artifacts, each of them patiently; MLflow copies them with their rights."""
         for file in sorted(each for each in local.rglob("*") if each.is_file()):
+            whole.give_rights(file)
             place = Path(path or "", file.parent.relative_to(local)).as_posix()
             place = None if place == "." else place
             patiently(lambda file=file, place=place: client().log_artifact(self.run_id, str(file), place))
@@ -414,12 +415,14 @@ def download(run_id: str, path: str, target: Path) -> Path:
     """An artifact of a run as a local file.
 
     Raises:
-        UserError: the run has no such artifact.
+        UserError: the run has no such artifact, or it may not be read.
     """
     target.mkdir(parents=True, exist_ok=True)
     fetch = mlflow.artifacts.download_artifacts
     try:
         return Path(patiently(lambda: fetch(run_id=run_id, artifact_path=path, dst_path=str(target))))
+    except PermissionError as error:
+        raise UserError(f"run {run_id}: artifact {path}: {told(error).line}") from error
     except (MlflowException, OSError) as error:
         raise UserError(f"run {run_id} has no artifact {path}") from error
 
