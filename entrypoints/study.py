@@ -255,10 +255,10 @@ def _opened(design: Design) -> Iterator:
 
     asked = [design.digest, design.name, str(design.steps[0].given["recipe"])]  # the last two are parameters of its run
     identity = study.identity(design.steps, " ".join(asked))
-    folder = models.roots(design.steps[0].given).cache / "studies" / identity
-    with checkpoint.claim(folder) as claim:
+    cache = models.roots(design.steps[0].given).cache
+    with checkpoint.claim(cache / "studies" / identity) as claim:
         before = tracking.unfinished(claim)
-        own = {"study": design.name, "continued": before, "claim": claim}
+        own = {"study": design.name, "continued": before, "claim": claim, "spool": cache / "spool"}
         with tracking.open_run("study", f"study {design.name}", **own) as run:
             if before:
                 print(f"going on with the study that was interrupted (run {before})", flush=True)

@@ -337,11 +337,12 @@ def _close(
 
 
 def _end(run_id: str, status: str, seconds: float | None = None) -> None:
-    try:
-        with timeout(seconds):
+    active = mlflow.active_run()
+    if active and active.info.run_id == run_id:
+        with contextlib.suppress(Exception), timeout(seconds):
             mlflow.end_run(status)  # takes the run from MLflow's list of active ones, whatever the store says
-    except Exception:
-        patiently(lambda: client().set_terminated(run_id, status), seconds)
+            return
+    patiently(lambda: client().set_terminated(run_id, status), seconds)
 
 
 def note_failure(line: str) -> None:
