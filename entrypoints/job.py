@@ -11,7 +11,20 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from labelreg import checkpoint, corpus, metrics, models, prepared, recipes, study, teacher, tracking, training
+from labelreg import (
+    checkpoint,
+    corpus,
+    logged,
+    metrics,
+    models,
+    prepared,
+    recipes,
+    study,
+    teacher,
+    tracking,
+    training,
+    whole,
+)  # fmt: skip
 from labelreg.errors import UserError
 from labelreg.methods import METHODS
 from labelreg.parameters import Value
@@ -109,10 +122,9 @@ def run(job: Job) -> Done:
             if found:
                 claim.forget()
                 return done(found[0], reused=True)
-        before = tracking.unfinished(claim.run_id) if settings.get("resume") == "auto" else None
+        before = tracking.unfinished(claim, resume=settings.get("resume") == "auto")
         spool = where.cache / "spool"
-        with tracking.open_run(job.kind, name, job.parent, job.study, job.experiment, before, spool) as opened:
-            claim.start(opened.run_id, anew=before is None)
+        with tracking.open_run(job.kind, name, job.parent, job.study, job.experiment, before, spool, claim) as opened:
             if before and not job.quiet:
                 print(f"going on with the interrupted run {before}", flush=True)
             teaching = teaching or (_make_source(job, data, opened) if needs else None)
@@ -223,12 +235,12 @@ def teacher_among(runs: list, settings: Mapping[str, Value]):
         runs: on the same examples, oldest first: a later one does not change what a study has begun.
     """
     wanted = {name: settings.get(name) for name in (*TEACHERS_SETTING, *training.ALSO_DECIDES)}
-    wanted = {name: tracking.plain(value) for name, value in wanted.items() if value is not None}
+    wanted = {name: logged.plain(value) for name, value in wanted.items() if value is not None}
     held = {"optimizer": training.ALSO_DECIDES["optimizer"]}  # of runs that were logged before there was another
 
     def fits(run) -> bool:
         params = held | run.data.params
-        return all(tracking.same(params.get(name, ""), value) for name, value in wanted.items())
+        return all(logged.same(params.get(name, ""), value) for name, value in wanted.items())
 
     return next(filter(fits, runs), None)
 
@@ -292,12 +304,14 @@ def _logits(teaching, data: prepared.PreparedTask, where: models.Roots) -> torch
     if copy.is_file():
         try:
             return teacher.load(copy, data, "train", whose)
-        except UserError:
-            copy.unlink(missing_ok=True)  # a damaged copy; the artifact decides
+        except UserError as error:  # the artifact decides
+            print(f"{error.args[0].partition(';')[0]}: {copy} is fetched again", flush=True)
+            copy.unlink(missing_ok=True)
     copy.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=copy.parent) as folder:  # several workers may want it at once
         path = tracking.download(run_id, "logits/train.safetensors", Path(folder))
         logits = teacher.load(path, data, "train", whose)
+        whole.settle(path)
         os.replace(path, copy)
     return logits
 

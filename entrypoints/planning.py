@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from entrypoints import job
-from labelreg import batching, corpus, models, prepared, recipes, tracking, training
+from labelreg import batching, corpus, logged, models, prepared, recipes, tracking, training
 from labelreg.errors import UserError
 from labelreg.parameters import Value
 from labelreg.study import Step
@@ -183,7 +183,7 @@ def _alike(steps: Sequence[Step], settings, found) -> frozenset[str]:
 
 
 def _param(run, name: str) -> str:
-    return tracking.unquoted(run.data.params.get(name, ""))
+    return logged.unquoted(run.data.params.get(name, ""))
 
 
 def _begun(where: models.Roots, fingerprint: str | None) -> bool:

@@ -37,7 +37,7 @@ def _page(runs, source: str, metric: Value, given: dict[str, Value]) -> tuple[st
     from analysis import further, pairing, report, tables
     from analysis.design import follows, mark_tuned, seed_orders
     from entrypoints.significance import plans_of
-    from labelreg import records, tracking
+    from labelreg import logged, records
 
     stored = not given.get("csv")
     rule = given["margin"], given["level"]
@@ -54,7 +54,7 @@ def _page(runs, source: str, metric: Value, given: dict[str, Value]) -> tuple[st
         histories = records.histories(list(paired.runs["run_id"]), report.EPOCH_METRICS)
         evidence = report.Evidence(runs, histories, records.predictions(runs, further.compared(paired)), tuple(plan))
     told = [name for name in ENTRY_POINTS["report"] if name in given and name != "output_dir"]
-    repeat = tuple((name, tracking.plain(given[name])) for name in told)
+    repeat = tuple((name, logged.plain(given[name])) for name in told)
     design = report.Design(source, *rule, zeros, tuple(looks), repeat)
     return report.page(paired, judged, evidence, design), len(judged)
 

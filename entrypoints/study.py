@@ -256,11 +256,11 @@ def _opened(design: Design) -> Iterator:
 
     asked = [design.digest, design.name, str(design.steps[0].given["recipe"])]  # the last two are parameters of its run
     identity = study.identity(design.steps, " ".join(asked))
-    folder = models.roots(design.steps[0].given).cache / "studies" / identity
-    with checkpoint.claim(folder) as claim:
-        before = tracking.unfinished(claim.run_id)
-        with tracking.open_run("study", f"study {design.name}", study=design.name, continued=before) as run:
-            claim.start(run.run_id, anew=before is None)
+    cache = models.roots(design.steps[0].given).cache
+    with checkpoint.claim(cache / "studies" / identity) as claim:
+        before = tracking.unfinished(claim)
+        own = {"study": design.name, "continued": before, "claim": claim, "spool": cache / "spool"}
+        with tracking.open_run("study", f"study {design.name}", **own) as run:
             if before:
                 print(f"going on with the study that was interrupted (run {before})", flush=True)
             if design.tuned:

@@ -23,6 +23,7 @@ NOT_OF_RUNS = (
     *PRUNER, "space", "trials", "storage", "sampler", "heartbeat_seconds", "cross_check", "per_method", "methods",
     "output_dir", "method", *WORKERS,
 )  # fmt: skip
+SILENT = "its worker was silent for too long, and another has taken it over"
 SETTINGS_FILE = "settings.yaml"
 
 
@@ -67,10 +68,9 @@ def main(given: dict[str, Value]) -> None:
     asked = [given.get(name) for name in ("recipe", "space", "cross_check", "per_method")]  # parameters of its run
     same = _digest([sorted(each.name for each in searches.values()), trials, sorted(given.get("methods", [])), asked])
     with checkpoint.claim(roots.cache / "checkpoints" / f"tune-{same}") as claim:
-        before = tracking.unfinished(claim.run_id)
+        before = tracking.unfinished(claim)
         title = f"tune {searches[methods[0]].name}" if len(methods) == 1 else f"tune {len(methods)} methods"
-        with tracking.open_run("tune", title, continued=before) as run:
-            claim.start(run.run_id, anew=before is None)
+        with tracking.open_run("tune", title, continued=before, claim=claim) as run:
             _log_start(run, given, common, searches, before)
             _search(run, searches, common, workers)
             kept = None
@@ -273,10 +273,13 @@ def work(step, searches, parent: str, experiment: str):
             job.Job(settings, step.given, "trial", parent, own.name, experiment, quiet=True, place=place, watch=watched)
         ).score
 
-    found = search.run_trial(search.open_study(own), own, train)
+    study = search.open_study(own)
+    found = search.run_trial(study, own, train)
     if found is None:  # another machine has begun the last one
         return None
     number, trial = found
+    if trial.number not in {own.number for own in search.own(study)}:
+        return Tried(str(step.given["method"]), number, "left", None, trial.last_step or 0, SILENT)
     reason = trial.user_attrs.get(search.REASON, "") if trial.state.name == "FAIL" else ""
     return Tried(
         str(step.given["method"]),
@@ -291,11 +294,11 @@ def work(step, searches, parent: str, experiment: str):
 def _ended_before(search: str, draw) -> tuple[int, float, str, float] | None:
     """Of the finished run of this trial: its last epoch and the dev score there, its state, its own dev score."""
     from entrypoints import job
-    from labelreg import tracking
+    from labelreg import logged, tracking
 
     tags = {tracking.KIND: "trial", tracking.STUDY: search, TRIAL: str(draw.number)}
     for run in tracking.find(tracking.tagged(tags)):
-        if all(tracking.same(run.data.params[name], tracking.plain(value)) for name, value in draw.params.items()):
+        if all(logged.same(run.data.params[name], logged.plain(value)) for name, value in draw.params.items()):
             scores, held = run.data.metrics, run.data.tags
             return int(held[EPOCHS]), scores["last/dev/score"], held[STATE], job.done(run).score
     return None

@@ -130,6 +130,11 @@ PARAMETERS: dict[str, Parameter] = {
     # the data
     "data_root": path("folder laid out like the hub, for data sets (or LABELREG_DATA_ROOT)"),
     "model_root": path("folder laid out like the hub, for checkpoints (or LABELREG_MODEL_ROOT)"),
+    "clean": text(
+        "of cache_root, what no unfinished run needs: list it, or remove it too (true); nothing is prepared",
+        "false",
+        ("false", "list", "true"),
+    ),
     "cache_root": path("prepared data and copies of logits (or LABELREG_CACHE_ROOT)"),
     "train_file": path("your own data: CSV, TSV, JSONL or Parquet, or a folder of images (train/CLASS/*.png)"),
     "dev_file": path("your own dev set (default: split from train_file)"),
@@ -202,7 +207,7 @@ _STUDY = (
 )
 _RUN = f"task model init method seed {_SETTINGS} teacher_run_id {_DATA}"
 ENTRY_POINTS: dict[str, tuple[str, ...]] = {
-    "prepare": tuple(_RUN.split()),
+    "prepare": (*_RUN.split(), "clean"),
     "train_teacher": tuple(f"{_RUN} {_RESUME}".split()),
     "train_student": tuple(f"{_RUN} {_RESUME} save_model".split()),
     "study": tuple(_STUDY.split()),

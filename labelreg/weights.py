@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -47,7 +47,7 @@ def converted(name: str, binary: Path, cache: Path, write: bool = True, beside: 
         raise UserError(f"model {name}: {binary} is not converted yet")
     again = "again, as the copy is damaged, " if target.is_dir() else ""
     print(f"model {name}: converting {binary.name} (sha256 {digest}) {again}to safetensors in {target}", flush=True)
-    with whole.folder(target, last=LISTED) as folder:
+    with whole.whole_folder(target, last=LISTED) as folder:
         _convert(name, binary, folder / "model.safetensors", digest)
         for path in beside:
             shutil.copyfile(path, folder / path.name)
@@ -57,7 +57,6 @@ def converted(name: str, binary: Path, cache: Path, write: bool = True, beside: 
 
 
 def _convert(name: str, binary: Path, target: Path, digest: str) -> None:
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     try:
@@ -67,10 +66,7 @@ def _convert(name: str, binary: Path, target: Path, digest: str) -> None:
         raise UserError(
             f"model {name}: {binary} is not a plain checkpoint ({' '.join(str(error).split())[:100]})"
         ) from None
-    try:
-        save_file(tensors, target, metadata={"format": "pt", "source_sha256": digest})
-    except SafetensorError as error:  # a full disk too
-        raise UserError(f"model {name}: {target} cannot be written ({error})") from None
+    save_file(tensors, target, metadata={"format": "pt", "source_sha256": digest})
     _sort_header(target)
 
 
@@ -94,3 +90,12 @@ def _is_whole(folder: Path) -> bool:
         return all(file_digest(folder / name) == digest for name, digest in listed.items()) and bool(listed)
     except (OSError, ValueError):
         return False
+
+
+def checksum(tensors: Mapping[str, torch.Tensor], text: str = "") -> str:
+    """sha256 of tensors (names, types, shapes, bytes) and a text, in hex: what a file of both is checked by."""
+    found = hashlib.sha256(text.encode())
+    for name, value in sorted(tensors.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from running import ROOT, artifacts, call, ended, in_this_process, measured, refused, run_of, runs, started, succeed
 
-from labelreg import executors, recipes, tracking
+from labelreg import executors, logged, recipes
 from labelreg.methods import METHODS
 
 pytest_plugins = ["running"]
@@ -42,7 +42,7 @@ def test_every_settings_recipe_with_every_method(recipe, store, small_hub, tiny_
         for name in recipes.SETTABLE:
             value = expected.get(name)
             held = run.data.params.get(name)
-            same = held is None if value is None else held is not None and tracking.same(held, str(value))
+            same = held is None if value is None else held is not None and logged.same(held, str(value))
             assert same, f"{method} {init}: {name} is logged as {held}, the recipe says {value}"
     teachers, students = runs("teacher"), runs("student")
     assert len(students) == len(cases), "selfkd reuses the finetune run; nothing is trained twice"
