@@ -109,15 +109,12 @@ class Told(NamedTuple):
     status: int
 
 
-def told(error: BaseException, given: Mapping[str, object] | None = None) -> Told:
+def told(error: BaseException) -> Told:
     """What a person is told of an exception; told twice, it is the same.
 
     A mistake or an end that labelreg foresees has a line of its own. What the system, a store or a library refuses
     for its sake is a line with the path and the way out (status 2; where memory ended, a run has failed: 3). What
     remains is a defect: its line names a file with the traceback (status 1).
-
-    Args:
-        given: parameters, to name the one that a refused path comes from.
     """
     before = getattr(error, "labelreg_told", None)
     if isinstance(before, Told):
@@ -126,7 +123,7 @@ def told(error: BaseException, given: Mapping[str, object] | None = None) -> Tol
     if status is not None:
         found = Told(one_line(str(error)), status)
     else:
-        found = next(filter(None, (_refused(each, given or {}) for each in _chain(error))), None) or _defect(error)
+        found = next(filter(None, map(_refused, _chain(error))), None) or _defect(error)
     with contextlib.suppress(AttributeError):  # a class with slots
         error.labelreg_told = found
     return found
@@ -186,7 +183,7 @@ def _user() -> str:
     return str(os.getuid()) if hasattr(os, "getuid") else "of this process"
 
 
-def _refused(error: BaseException, given: Mapping[str, object]) -> Told | None:
+def _refused(error: BaseException) -> Told | None:
     """What is told of an error for which no defect of labelreg is to blame; None of others."""
     kind, words = type(error), " ".join(str(error).split())
     package, name = kind.__module__.partition(".")[0], kind.__name__
@@ -196,7 +193,7 @@ def _refused(error: BaseException, given: Mapping[str, object]) -> Told | None:
         return _told(f"{_store()} or another server does not answer: {name}: {words}")
     if isinstance(error, OSError) and error.errno:
         path = error.filename if error.filename2 is None else error.filename2
-        place = f"{_parameter(path, given)}{os.fsdecode(path)}: " if isinstance(path, str | bytes) else ""
+        place = f"{_parameter(path)}{os.fsdecode(path)}: " if isinstance(path, str | bytes) else ""
         return _told(f"{place}{refusal(error)}")
     if rust := _RUST.search(words):
         return _told(refusal(OSError(int(rust[1]), words)))
@@ -213,10 +210,13 @@ def _told(line: str) -> Told | None:
     return Told(one_line(line, 1000), USER_ERROR) if line else None
 
 
-def _parameter(path: str | bytes, given: Mapping[str, object]) -> str:
+places: dict[str, object] = {}  # the parameters of this command, and the variables that stand for some
+
+
+def _parameter(path: str | bytes) -> str:
     """Which of the parameters a path comes from, as `name=value: `."""
-    for name, value in given.items():
-        if isinstance(value, str) and value and Path(os.fsdecode(path)).is_relative_to(Path(value).expanduser()):
+    for name, value in places.items():
+        if isinstance(value, str) and value and Path(os.fsdecode(path)).is_relative_to(os.path.expanduser(value)):
             return f"{name}={value}: " if value != os.fsdecode(path) else f"{name}="
     return ""
 
