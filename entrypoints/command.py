@@ -67,7 +67,7 @@ def _check_output(folder: Path) -> None:
         place = place.parent
     if not place.is_dir():
         raise UserError(f"output_dir={folder}: {place} is a file; a folder is needed")
-    if not os.access(place, os.W_OK | os.X_OK):
+    if not os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
         raise UserError(f"output_dir={folder}: nothing can be written into {place}")
 
 

@@ -308,7 +308,7 @@ def _way_out(teaching) -> str:
     run_id, params, kind = teaching.info.run_id, teaching.data.params, teaching.data.tags.get(tracking.KIND)
     if kind != "teacher" and params.get("method") != "finetune":
         return "only runs of finetune keep them; give another teacher_run_id"
-    return f"bring them back, or `mlflow runs delete --run-id {run_id}`: then the same command trains it anew"
+    return f"bring them back, or `mlflow runs delete --run-id {run_id}`: without teacher_run_id it is trained anew"
 
 
 def _log_start(run: tracking.Run, settings: dict[str, Value], data, fingerprint: str, teaching) -> None:

@@ -123,7 +123,8 @@ def told(error: BaseException) -> Told:
     if status is not None:
         found = Told(one_line(str(error)), status)
     else:
-        found = next(filter(None, map(_refused, _chain(error))), None) or _defect(error)
+        chain = sorted(_chain(error), key=lambda each: _package(each) != "sqlite3")  # it says what its wrappers quote
+        found = next(filter(None, map(_refused, chain)), None) or _defect(error)
     with contextlib.suppress(AttributeError):  # a class with slots
         error.labelreg_told = found
     return found
@@ -142,14 +143,18 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.append(each)
         yield each
-        wraps = type(each).__module__.partition(".")[0] in _WRAPPERS
+        wraps = _package(each) in _WRAPPERS
         todo += [getattr(each, "orig", None), each.__cause__, each.__context__ if wraps else None]
+
+
+def _package(error: BaseException) -> str:
+    return type(error).__module__.partition(".")[0]
 
 
 ANOTHER_PLACE = "name another place (output_dir, LABELREG_CACHE_ROOT, MLFLOW_TRACKING_URI, TMPDIR)"
 _WAYS_OUT = {
-    errno.EACCES: "user {user} may not do that; change its owner or its rights, or " + ANOTHER_PLACE,
-    errno.EPERM: "user {user} may not do that; change its owner, rights or attributes, or " + ANOTHER_PLACE,
+    errno.EACCES: "user {user} may not do that there; change the owner or the rights",
+    errno.EPERM: "user {user} may not do that there; change the owner, the rights or the attributes",
     errno.EROFS: "nothing can be written there; " + ANOTHER_PLACE,
     errno.ENOSPC: "make room, or " + ANOTHER_PLACE + "; the same command goes on later",
     errno.EDQUOT: "make room, or " + ANOTHER_PLACE + "; the same command goes on later",
@@ -180,13 +185,12 @@ def refusal(error: OSError) -> str:
 
 
 def _user() -> str:
-    return str(os.getuid()) if hasattr(os, "getuid") else "of this process"
+    return str(os.geteuid()) if hasattr(os, "geteuid") else "of this process"
 
 
 def _refused(error: BaseException) -> Told | None:
     """What is told of an error for which no defect of labelreg is to blame; None of others."""
-    kind, words = type(error), " ".join(str(error).split())
-    package, name = kind.__module__.partition(".")[0], kind.__name__
+    package, name, words = _package(error), type(error).__name__, " ".join(str(error).split())
     if isinstance(error, MemoryError) or name == "OutOfMemoryError" or "can't allocate memory" in words:
         return Told(one_line(f"no memory is left ({words or name}): {_WAYS_OUT[errno.ENOMEM]}", 600), RUN_FAILED)
     if package == "requests":
