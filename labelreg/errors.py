@@ -119,15 +119,19 @@ def told(error: BaseException) -> Told:
     before = getattr(error, "labelreg_told", None)
     if isinstance(before, Told):
         return before
-    status = getattr(error, "exit_status", None)
-    if status is not None:
-        found = Told(one_line(str(error)), status)
-    else:
-        chain = sorted(_chain(error), key=lambda each: _package(each) != "sqlite3")  # it says what its wrappers quote
-        found = next(filter(None, map(_refused, chain)), None) or _defect(error)
+    found = foreseen(error) or _defect(error)
     with contextlib.suppress(AttributeError):  # a class with slots
         error.labelreg_told = found
     return found
+
+
+def foreseen(error: BaseException) -> Told | None:
+    """What is told of an exception that is no defect of labelreg; None of one that is."""
+    status = getattr(error, "exit_status", None)
+    if status is not None:
+        return Told(one_line(str(error)), status)
+    chain = sorted(_chain(error), key=lambda each: _package(each) != "sqlite3")  # it says what its wrappers quote
+    return next(filter(None, map(_refused, chain)), None)
 
 
 _WRAPPERS = ("mlflow", "sqlalchemy", "optuna", "requests", "urllib3", "safetensors_rust", "pyarrow")
@@ -240,10 +244,14 @@ _ANSWERS = {  # of a server, by MLflow's codes
 }
 
 
+_STATUSES = {"401": "UNAUTHENTICATED", "403": "PERMISSION_DENIED", "404": "ENDPOINT_NOT_FOUND"}
+
+
 def _of_mlflow(error: BaseException, words: str) -> str:
     if "must be in the 'active' state" in words or "is in deleted state" in words:
         return f"{_store()}: {words}: it was deleted; `{restoring(words)}` brings it back"
-    code = str(getattr(error, "error_code", ""))
+    status = re.search(r"error code (\d{3})\b", words)  # of an answer that is not MLflow's
+    code = str(status and _STATUSES.get(status[1]) or getattr(error, "error_code", ""))
     if "API request" in words or "<html" in words.lower():
         return f"{_store()}: {words}: " + _ANSWERS.get(code, "is it an MLflow server, and well?")
     return f"{_store()}: {words}: {_ANSWERS[code]}" if code in _ANSWERS else ""

@@ -20,7 +20,7 @@ from pathlib import Path
 import requests
 
 from labelreg import patience, sqlite
-from labelreg.errors import StoreLostError, UserError, masked, told, unknown
+from labelreg.errors import StoreLostError, UserError, foreseen, masked, one_line, told, unknown
 from labelreg.parameters import PARAMETERS, Value, convert
 from labelreg.patience import Point, Result, Spool
 
@@ -120,7 +120,8 @@ def connect() -> None:
     except (UserError, StoreLostError):
         raise
     except Exception as error:  # MLflow's types, SQLAlchemy's and those of the drivers
-        raise UserError(f"tracking store {uri}: {' '.join(str(error).split())[:200]}") from None
+        known = foreseen(error)
+        raise UserError(known.line if known else f"tracking store {uri}: {one_line(str(error), 200)}") from None
     if experiment.lifecycle_stage == "deleted":
         raise _deleted(experiment)
     if experiment.artifact_location.startswith("mlflow-artifacts:") and not uri.startswith("http"):
