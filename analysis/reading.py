@@ -1,12 +1,14 @@
 """Scores from a table that labelreg did not write, as a frame of runs that `pair` takes."""
 
 import csv
+import os
 from pathlib import Path
 
 import pandas as pd
 
 from analysis import AnalysisError, unknown
 from analysis.pairing import OWN, PROTOCOL, SHARED
+from labelreg.errors import refusal
 
 REQUIRED = ("task", "model", "init", "method", "seed")
 SETTINGS = (*PROTOCOL, *SHARED, *OWN)
@@ -38,15 +40,17 @@ def scores_table(path: str | Path, metric: str | None = None) -> tuple[pd.DataFr
 def _read(path) -> pd.DataFrame:
     """The table as text; its index is the line of the file on which a row begins."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with open(os.path.expanduser(path), encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, skipinitialspace=True, strict=True)
             lines, end = [], 0
             for cells in reader:
                 if any(cell.strip() for cell in cells):
                     lines.append((end + 1, cells))
                 end = reader.line_num
-    except OSError:
+    except FileNotFoundError:
         raise AnalysisError(f"csv={path}: no such file") from None
+    except OSError as error:
+        raise AnalysisError(f"csv={path}: {refusal(error)}") from None
     except (ValueError, csv.Error) as error:
         raise AnalysisError(f"csv={path}: cannot be read as CSV ({' '.join(str(error).split())[:120]})") from None
     if not lines:

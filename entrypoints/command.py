@@ -7,10 +7,11 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from entrypoints import launched
-from labelreg import output
-from labelreg.errors import INTERRUPTED, USER_ERROR, one_line, told
+from labelreg import errors, output
+from labelreg.errors import INTERRUPTED, USER_ERROR, UserError, one_line, told
 from labelreg.parameters import Value, parse, with_defaults
 
 ANSWERS = ("significance", "report", "tables")  # they read many runs and end
@@ -28,12 +29,15 @@ def command(entry_point: str, main: Callable[[dict[str, Value]], int | None], de
     before = output.guard()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    given: dict[str, Value] = {}
     # threads that wait for each other would spin: on a busy machine two of them are then five times slower
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     try:
         launched.follow()
         given = with_defaults(entry_point, parse(entry_point, sys.argv[1:], description))
+        errors.places = given | {name: os.environ.get(name) for name in ROOTS}
+        if given.get("output_dir"):
+            given["output_dir"] = os.path.expanduser(str(given["output_dir"]))
+            _check_output(Path(given["output_dir"]))
         if given.get("threads"):
             os.environ["OMP_NUM_THREADS"] = str(given["threads"])  # before torch starts
         if entry_point in ANSWERS:
@@ -45,8 +49,7 @@ def command(entry_point: str, main: Callable[[dict[str, Value]], int | None], de
         print("interrupted", file=sys.stderr, flush=True)
         status = INTERRUPTED
     except Exception as error:
-        places = given | {name: os.environ.get(name) for name in ROOTS}
-        status = _fail(*told(error, places))
+        status = _fail(*told(error))
     finally:
         gc.enable()
         sys.stdout.flush()
@@ -68,6 +71,17 @@ def _interrupt(number: int, frame: object) -> None:
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, again)
     raise KeyboardInterrupt
+
+
+def _check_output(folder: Path) -> None:
+    """What ends with files in a folder must not find at its end that there can be none."""
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise UserError(f"output_dir={folder}: {place} is a file; a folder is needed")
+    if not os.access(place, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise UserError(f"output_dir={folder}: nothing can be written into {place}")
 
 
 def _end_of_output() -> int:

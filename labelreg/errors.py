@@ -109,27 +109,29 @@ class Told(NamedTuple):
     status: int
 
 
-def told(error: BaseException, given: Mapping[str, object] | None = None) -> Told:
+def told(error: BaseException) -> Told:
     """What a person is told of an exception; told twice, it is the same.
 
     A mistake or an end that labelreg foresees has a line of its own. What the system, a store or a library refuses
     for its sake is a line with the path and the way out (status 2; where memory ended, a run has failed: 3). What
     remains is a defect: its line names a file with the traceback (status 1).
-
-    Args:
-        given: parameters, to name the one that a refused path comes from.
     """
     before = getattr(error, "labelreg_told", None)
     if isinstance(before, Told):
         return before
-    status = getattr(error, "exit_status", None)
-    if status is not None:
-        found = Told(one_line(str(error)), status)
-    else:
-        found = next(filter(None, (_refused(each, given or {}) for each in _chain(error))), None) or _defect(error)
+    found = foreseen(error) or _defect(error)
     with contextlib.suppress(AttributeError):  # a class with slots
         error.labelreg_told = found
     return found
+
+
+def foreseen(error: BaseException) -> Told | None:
+    """What is told of an exception that is no defect of labelreg; None of one that is."""
+    status = getattr(error, "exit_status", None)
+    if status is not None:
+        return Told(one_line(str(error)), status)
+    chain = sorted(_chain(error), key=lambda each: _package(each) != "sqlite3")  # it says what its wrappers quote
+    return next(filter(None, map(_refused, chain)), None)
 
 
 _WRAPPERS = ("mlflow", "sqlalchemy", "optuna", "requests", "urllib3", "safetensors_rust", "pyarrow")
@@ -145,14 +147,18 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.append(each)
         yield each
-        wraps = type(each).__module__.partition(".")[0] in _WRAPPERS
+        wraps = _package(each) in _WRAPPERS
         todo += [getattr(each, "orig", None), each.__cause__, each.__context__ if wraps else None]
+
+
+def _package(error: BaseException) -> str:
+    return type(error).__module__.partition(".")[0]
 
 
 ANOTHER_PLACE = "name another place (output_dir, LABELREG_CACHE_ROOT, MLFLOW_TRACKING_URI, TMPDIR)"
 _WAYS_OUT = {
-    errno.EACCES: "user {user} may not do that; change its owner or its rights, or " + ANOTHER_PLACE,
-    errno.EPERM: "user {user} may not do that; change its owner, rights or attributes, or " + ANOTHER_PLACE,
+    errno.EACCES: "user {user} may not do that there; change the owner or the rights",
+    errno.EPERM: "user {user} may not do that there; change the owner, the rights or the attributes",
     errno.EROFS: "nothing can be written there; " + ANOTHER_PLACE,
     errno.ENOSPC: "make room, or " + ANOTHER_PLACE + "; the same command goes on later",
     errno.EDQUOT: "make room, or " + ANOTHER_PLACE + "; the same command goes on later",
@@ -183,20 +189,19 @@ def refusal(error: OSError) -> str:
 
 
 def _user() -> str:
-    return str(os.getuid()) if hasattr(os, "getuid") else "of this process"
+    return str(os.geteuid()) if hasattr(os, "geteuid") else "of this process"
 
 
-def _refused(error: BaseException, given: Mapping[str, object]) -> Told | None:
+def _refused(error: BaseException) -> Told | None:
     """What is told of an error for which no defect of labelreg is to blame; None of others."""
-    kind, words = type(error), " ".join(str(error).split())
-    package, name = kind.__module__.partition(".")[0], kind.__name__
+    package, name, words = _package(error), type(error).__name__, " ".join(str(error).split())
     if isinstance(error, MemoryError) or name == "OutOfMemoryError" or "can't allocate memory" in words:
         return Told(one_line(f"no memory is left ({words or name}): {_WAYS_OUT[errno.ENOMEM]}", 600), RUN_FAILED)
     if package == "requests":
         return _told(f"{_store()} or another server does not answer: {name}: {words}")
     if isinstance(error, OSError) and error.errno:
         path = error.filename if error.filename2 is None else error.filename2
-        place = f"{_parameter(path, given)}{os.fsdecode(path)}: " if isinstance(path, str | bytes) else ""
+        place = f"{_parameter(path)}{os.fsdecode(path)}: " if isinstance(path, str | bytes) else ""
         return _told(f"{place}{refusal(error)}")
     if rust := _RUST.search(words):
         return _told(refusal(OSError(int(rust[1]), words)))
@@ -213,10 +218,13 @@ def _told(line: str) -> Told | None:
     return Told(one_line(line, 1000), USER_ERROR) if line else None
 
 
-def _parameter(path: str | bytes, given: Mapping[str, object]) -> str:
+places: dict[str, object] = {}  # the parameters of this command, and the variables that stand for some
+
+
+def _parameter(path: str | bytes) -> str:
     """Which of the parameters a path comes from, as `name=value: `."""
-    for name, value in given.items():
-        if isinstance(value, str) and value and Path(os.fsdecode(path)).is_relative_to(Path(value).expanduser()):
+    for name, value in places.items():
+        if isinstance(value, str) and value and Path(os.fsdecode(path)).is_relative_to(os.path.expanduser(value)):
             return f"{name}={value}: " if value != os.fsdecode(path) else f"{name}="
     return ""
 
@@ -236,10 +244,14 @@ _ANSWERS = {  # of a server, by MLflow's codes
 }
 
 
+_STATUSES = {"401": "UNAUTHENTICATED", "403": "PERMISSION_DENIED", "404": "ENDPOINT_NOT_FOUND"}
+
+
 def _of_mlflow(error: BaseException, words: str) -> str:
     if "must be in the 'active' state" in words or "is in deleted state" in words:
         return f"{_store()}: {words}: it was deleted; `{restoring(words)}` brings it back"
-    code = str(getattr(error, "error_code", ""))
+    status = re.search(r"error code (\d{3})\b", words)  # of an answer that is not MLflow's
+    code = str(status and _STATUSES.get(status[1]) or getattr(error, "error_code", ""))
     if "API request" in words or "<html" in words.lower():
         return f"{_store()}: {words}: " + _ANSWERS.get(code, "is it an MLflow server, and well?")
     return f"{_store()}: {words}: {_ANSWERS[code]}" if code in _ANSWERS else ""

@@ -4,6 +4,7 @@ Every call goes through `patiently`: a SQLite store takes one writer at a time, 
 """
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -19,14 +20,16 @@ from typing import TYPE_CHECKING
 
 import mlflow
 import requests
-from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from labelreg import logged, patience, sqlite, whole
 from labelreg.calls import ANSWER_SECONDS, client, deliver, locked, passes, patiently, timeout
-from labelreg.errors import StoreLostError, UserError, told, unknown
+from labelreg.errors import StoreLostError, UserError, foreseen, masked, one_line, told, unknown
 from labelreg.parameters import Value
 from labelreg.patience import Spool
 
@@ -58,7 +61,8 @@ class Run:
             UserError: `mlflow run` was given another value than the one that the run uses.
         """
         held = patiently(lambda: client().get_run(self.run_id)).data.params
-        texts = {name: logged.plain(value) for name, value in values.items() if value is not None}
+        held = {name: masked(value) for name, value in held.items()}
+        texts = {name: masked(logged.plain(value)) for name, value in values.items() if value is not None}
         for name in set(texts) & set(held) if not self.continued else ():
             if not logged.means(held[name], name, values[name]):
                 raise UserError(
@@ -115,7 +119,7 @@ class Run:
         self.tags({NOTE: line})
 
     def _log(self, params: list[Param], tags: Mapping[str, str], seconds: float | None = None) -> None:
-        named = [RunTag(name, value) for name, value in tags.items()]
+        named = [RunTag(name, masked(value)) for name, value in tags.items()]
         patiently(lambda: client().log_batch(self.run_id, params=params, tags=named), seconds)
 
 
@@ -127,24 +131,45 @@ def connect() -> None:
     """
     uri = mlflow.get_tracking_uri()
     if uri.startswith("http"):
-        try:
-            requests.get(f"{uri.rstrip('/')}/health", timeout=ANSWER_SECONDS).raise_for_status()
-        except requests.RequestException as error:
-            raise UserError(
-                f"MLFLOW_TRACKING_URI={uri}: the tracking server does not answer ({type(error).__name__})"
-            ) from None
+        _check_server(uri)
     try:
         _make_tables(uri)
         experiment = patience.keep_trying(lambda: client().get_experiment(current_experiment()), locked)
     except (UserError, StoreLostError):
         raise
     except Exception as error:  # MLflow's types, SQLAlchemy's and those of the drivers
-        raise UserError(f"tracking store {uri}: {' '.join(str(error).split())[:200]}") from None
+        known = foreseen(error)
+        raise UserError(known.line if known else f"tracking store {uri}: {one_line(str(error), 200)}") from None
+    if experiment.lifecycle_stage == "deleted":
+        raise _deleted(experiment)
     if experiment.artifact_location.startswith("mlflow-artifacts:") and not uri.startswith("http"):
         raise UserError(
             f"experiment {experiment.name} was made by an MLflow server and keeps its artifacts there: "
             "set MLFLOW_TRACKING_URI to the server's address, or name another experiment (MLFLOW_EXPERIMENT_NAME)"
         )
+
+
+def _check_server(uri: str) -> None:
+    """Ask a server how it is, with the credentials that MLflow itself uses."""
+    said = f"MLFLOW_TRACKING_URI={uri}: the tracking server"
+    host = get_default_host_creds(uri)
+    try:
+        answer = http_request(host, "/health", "GET", max_retries=0, timeout=ANSWER_SECONDS, raise_on_status=False)
+    except (MlflowException, requests.RequestException) as error:
+        why = type(error.__cause__ or error.__context__ or error).__name__
+        raise UserError(f"{said} does not answer ({why})") from None
+    if answer.status_code in (401, 403):
+        way = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        raise UserError(f"{said} refuses this user ({answer.status_code} {answer.reason}); give {way}")
+    if not answer.ok:
+        raise UserError(f"{said} does not answer ({answer.status_code} {answer.reason}): is the address whole?")
+
+
+def _deleted(experiment: "mlflow.entities.Experiment") -> UserError:
+    return UserError(
+        f"experiment {experiment.name} (id {experiment.experiment_id}) was deleted; `mlflow experiments restore "
+        f"--experiment-id {experiment.experiment_id}` brings it back, MLFLOW_EXPERIMENT_NAME names another"
+    )
 
 
 def _make_tables(uri: str) -> None:
@@ -207,10 +232,14 @@ def experiment_id(name: str | None) -> str:
     """
     if name is None:
         return current_experiment()
-    known = {e.name: e.experiment_id for e in patiently(mlflow.search_experiments)}
+    everything = patiently(lambda: mlflow.search_experiments(view_type=ViewType.ALL))
+    known = {e.name: e.experiment_id for e in everything if e.lifecycle_stage == "active"}
     if name in known.values():
         return name
     if name not in known:
+        for experiment in everything:
+            if name in (experiment.name, experiment.experiment_id):
+                raise _deleted(experiment)
         raise unknown("experiment", name, known)
     return known[name]
 
@@ -349,10 +378,8 @@ def note_failure(line: str) -> None:
     """Put the reason on the run that `mlflow run` opened, when a command ends before it opened a run."""
     run_id = os.environ.get("MLFLOW_RUN_ID")
     if run_id:
-        try:
+        with contextlib.suppress(Exception):  # the store is what failed; the line is on the terminal
             client().set_tag(run_id, NOTE, line)
-        except (MlflowException, requests.RequestException):
-            return  # the store is what failed; the line is on the terminal
 
 
 def find(where: str) -> list["mlflow.entities.Run"]:
@@ -407,7 +434,9 @@ def get(run_id: str) -> "mlflow.entities.Run":
     """
     try:
         return patiently(lambda: client().get_run(run_id))
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
         raise UserError(f"run {run_id}: not in the tracking store {mlflow.get_tracking_uri()}") from None
 
 
@@ -424,6 +453,9 @@ def download(run_id: str, path: str, target: Path) -> Path:
     except PermissionError as error:
         raise UserError(f"run {run_id}: artifact {path}: {told(error).line}") from error
     except (MlflowException, OSError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", 404)  # of a server
+        if getattr(error, "errno", None) not in (None, errno.ENOENT) or status != 404:
+            raise
         raise UserError(f"run {run_id} has no artifact {path}") from error
 
 
