@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from analysis import direction
 from analysis.hypothesis import DECIMALS, holm, min_p_value, rounded, signed_rank
 from analysis.pairing import DEV, Comparison, Paired, pair
 from analysis.permutation import friedman_p
@@ -323,6 +324,11 @@ def _gain(c: Comparison) -> tuple:
 
 
 # Sentences
+
+
+def directions(paired: Paired) -> list[str]:
+    """Which way the metrics count, where it is not the usual one."""
+    return direction.lines((c.metric, c.negated) for c in paired.comparisons)
 
 
 def across_lines(friedman_table: pd.DataFrame, against: pd.DataFrame, level: float = 0.05) -> list[str]:

@@ -8,12 +8,12 @@ looked at.
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from analysis import AnalysisError, unknown
+from analysis import AnalysisError, direction, unknown
 from analysis.hypothesis import LARGEST, rounded
 
 __all__ = ["AnalysisError", "Comparison", "Paired", "pair"]
@@ -25,10 +25,6 @@ SHARED = ("lr", "batch_size", "weight_decay", "warmup_ratio", "momentum", "lr_mi
 OWN = ("alpha", "tau", "a", "tfreg_target", "phase1_epochs", "teacher_model")
 TEST, DEV = "best/test/score", "best/dev/score"
 METHODS = ("finetune", "ls", "tfreg", "selfkd", "kd", "akd")  # order of rows; others follow by name
-LOWER_IS_BETTER = set(
-    "nll ece ace mce brier loss losses logloss xent entropy crossentropy deviance perplexity ppl bpc bpb "
-    "error errors err mse rmse mae mape wer cer ter eer fpr fnr seconds latency mb".split()
-)
 LEFT_OUT = ["run_id", "task", "model", "init", "method", "seed", "family", "reason"]
 
 
@@ -99,14 +95,17 @@ class _Run:
         return self.shared, self.own
 
 
-def pair(runs: pd.DataFrame, reference: str = "finetune", metric: str | None = None) -> Paired:
+def pair(
+    runs: pd.DataFrame, reference: str = "finetune", metric: str | None = None, lower: Collection[str] = ()
+) -> Paired:
     """Pair the finished students of `runs` (as `mlflow.search_runs` returns them) with the reference's.
 
     A pair has equal task, model, init, seed, data digest and PROTOCOL, compared by value; what neither side
     has is equal. A method is compared with the reference runs of its own SHARED setting where there are such,
     else with the only setting that there is. Of runs that agree in all of this and in their own setting the
     newest is taken where their fingerprints agree, else none. `metric` defaults, per task, to the test score
-    where every usable run has it, else the dev score. A missing `status` means finished; without
+    where every usable run has it, else the dev score. `lower`: metrics of which lower is better, beside
+    those that are known to be so. A missing `status` means finished; without
     `tags.labelreg.kind` no run is a student. Raises AnalysisError for a metric that no student logged, and
     for a reference without runs unless it is finetune. Source: design.md, statistics.md.
     """
@@ -119,11 +118,13 @@ def pair(runs: pd.DataFrame, reference: str = "finetune", metric: str | None = N
     metrics = _metrics(runs, students)
     if students and metric is not None and metric not in metrics:
         raise unknown("metric", metric, sorted(metrics))
+    if students:
+        direction.check(lower, metrics)
     usable = _scored(_finished(students, left), metrics, metric, left)
     usable = _newest(usable, left)
     pairs = _matched(usable, reference, left)
     split = _several_sets(run for run, _ in pairs)
-    comparisons = _compare(pairs, reference, split)
+    comparisons = _compare(pairs, reference, split, lower)
     by_id, compared = {run.run_id: run for run, _ in pairs}, defaultdict(dict)
     for c in comparisons:
         run = by_id[c.run_ids[0]]
@@ -326,7 +327,9 @@ def _why_alone(run: _Run, references: list[_Run], reference: str) -> str:
 # Comparisons and their names
 
 
-def _compare(pairs: list[tuple[_Run, _Run]], reference: str, split: set[tuple]) -> tuple[Comparison, ...]:
+def _compare(
+    pairs: list[tuple[_Run, _Run]], reference: str, split: set[tuple], lower: Collection[str]
+) -> tuple[Comparison, ...]:
     groups = defaultdict(list)
     for run, partner in pairs:
         data = run.data if (run.task, run.protocol) in split else None
@@ -347,7 +350,9 @@ def _compare(pairs: list[tuple[_Run, _Run]], reference: str, split: set[tuple]) 
         found = sorted(groups[key], key=lambda pair: _order([pair[0].seed]))
         family = _describe((*PROTOCOL, "data"), protocol, protocols[cell], "=")
         told = _setting(setting, found[0][1].shared, settings[cell, protocol, method], reference)
-        comparisons.append(_comparison(found, family, "; ".join(filter(None, [family, told])), reference))
+        setting = "; ".join(filter(None, [family, told]))
+        negated = direction.lower_is_better(found[0][0].metric, lower)
+        comparisons.append(_comparison(found, family, setting, reference, negated))
     return tuple(comparisons)
 
 
@@ -377,9 +382,8 @@ def _family(run: _Run, compared: dict[tuple, str]) -> str:
     return _describe(PROTOCOL, run.protocol, [*compared, run.protocol], "=")
 
 
-def _comparison(found: list[tuple[_Run, _Run]], family: str, setting: str, reference: str) -> Comparison:
+def _comparison(found: list[tuple[_Run, _Run]], family: str, setting: str, reference: str, negated: bool) -> Comparison:
     runs, partners = zip(*found, strict=True)
-    negated = lower_is_better(runs[0].metric)
     differences = rounded([run.score - partner.score for run, partner in found])
     return Comparison(
         *runs[0].cell,
@@ -396,15 +400,6 @@ def _comparison(found: list[tuple[_Run, _Run]], family: str, setting: str, refer
         run_ids=tuple(run.run_id for run in runs),
         reference_run_ids=tuple(run.run_id for run in partners),
     )
-
-
-def lower_is_better(metric: str) -> bool:
-    """Whether a smaller value of this metric is the better one (NLL, ECE, Brier, a loss, an error, a cost).
-
-    Known by a word of its name: `val.loss`, `evalLoss`, `error_rate`, `ECE`.
-    """
-    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", metric)
-    return not LOWER_IS_BETTER.isdisjoint(word.lower() for word in words)
 
 
 def _setting(setting: tuple, reference_shared: tuple, siblings: list[tuple], reference: str) -> str:

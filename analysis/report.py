@@ -72,7 +72,7 @@ def page(paired: Paired, judged: pd.DataFrame, evidence: Evidence, design: Desig
         reference=paired.reference,
         headlines=wording.headlines(judged)
         + wording.interaction_headline(between, design.level)
-        + tables.unit_lines(judged),
+        + tables.remarks(judged),
         verdicts=[(family_name(members[0]), wording.sentence(members)) for members in families.values()],
         matrix=_matrix(list(families.values())),
         tested=tables.TESTED if families else "",
@@ -92,7 +92,9 @@ def _sections(
         sections.means(paired, paper_tables.scores(evidence.runs, paired)),
         sections.differences(judged),
         sections.intervals(judged),
-        sections.interaction(between, across.interaction_lines(between, paired, design.level)),
+        sections.interaction(
+            between, across.interaction_lines(between, paired, design.level), across.directions(paired)
+        ),
         _across(paired, evidence, design),
         sections.curves(paired, evidence.histories),
         _calibration(paired, evidence, design),
@@ -132,7 +134,7 @@ def _across(paired: Paired, evidence: Evidence, design: Design) -> Section:
     against = across.against_reference(one)
     if against.empty:
         return replace(section, missing="there are not two tasks with the same model, initialisation and metric")
-    lines = across.across_lines(across.friedman(one), against.head(0), design.level)
+    lines = across.directions(one) + across.across_lines(across.friedman(one), against.head(0), design.level)
     columns = ["model", "init", "metric", "method", "n_tasks", "mean_difference", "p_value", "p_holm", "min_p_holm"]
     columns += ["effect", "effect_low", "effect_high", "tau"]
     table = _table("Each method against the reference over tasks.", against[columns])

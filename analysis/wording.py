@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.design import level_of_a_look
 from analysis.hypothesis import least_seeds
-from analysis.pairing import METHODS, Paired, lower_is_better
+from analysis.pairing import METHODS, Paired
 from analysis.tables import IN_POINTS, p_text
 
 WORDS = ("better", "worse", "equivalent", "undecided")
@@ -77,7 +77,7 @@ def sentence(members: Sequence[dict]) -> str:
         else:
             by = f", by less than the margin of {margin}" if negligible else ""
             said.append(f"{_join(names)} {verb} {word} than {first['reference']}{by}")
-    turned = ", sign turned because lower is better" if lower_is_better(first["metric"]) else ""
+    turned = ", sign turned because lower is better" if first["negated"] else ""
     seeds = _range([row["n"] for row in members], "seed")
     return f"{'; '.join(said)} (mean differences in {of} over {seeds}{turned})."
 
@@ -126,6 +126,8 @@ def methods_section(paired: Paired, judged: pd.DataFrame, runs: pd.DataFrame, de
     names = _join(sorted({row["method"] for row in rows}, key=[row["method"] for row in rows].index))
     cells = list(dict.fromkeys(family_name(row) for row in rows))
     metrics = _join(sorted({row["metric"] for row in rows}))
+    turned = sorted({row["metric"] for row in rows if row["negated"]})
+    turned = _join(turned) if turned else ""
     seeds = {seed for row in rows for seed in row["seeds"]}
     share = level_of_a_look(design.level, design.looks)
     sizes = sorted({len(row["family"]) for row in rows})
@@ -136,7 +138,8 @@ def methods_section(paired: Paired, judged: pd.DataFrame, runs: pd.DataFrame, de
         "pair share the seed (initialisation of the head, order of examples, dropout), the split, the number of "
         f"epochs and the data. Each comparison has {_range([row['n'] for row in rows], 'pair')} "
         f"(seeds {', '.join(map(str, _numbers(list(seeds))))}). The metric is {metrics}"
-        + (" in percent." if all(unit(row["metric"]) == "points" for row in rows) else ".")
+        + (" in percent" if all(unit(row["metric"]) == "points" for row in rows) else "")
+        + (f"; of {turned} lower is better, so that the sign of its differences was turned." if turned else ".")
     )
     tested = (
         "Paired differences were tested with the exact two-sided Wilcoxon signed-rank test, whose null distribution "

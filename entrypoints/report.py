@@ -42,7 +42,7 @@ def _page(runs, source: str, metric: Value, given: dict[str, Value]) -> tuple[st
     stored = not given.get("csv")
     rule = given["margin"], given["level"]
     looks, zeros = given.get("looks") or [], str(given["zeros"])
-    paired = pairing.pair(runs, str(given["reference"]), metric)
+    paired = pairing.pair(runs, str(given["reference"]), metric, given.get("lower_is_better") or [])
     plans = plans_of(runs) if stored else []
     order = seed_orders(plans, pairing.seed_order(runs))
     judged = mark_tuned(tables.judge(paired, *rule, zeros, looks, order), plans)

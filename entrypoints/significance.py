@@ -14,7 +14,7 @@ HOW_TO_BEGIN = """nothing to compare yet: it takes runs of finetune and of anoth
 or a whole study: mlflow run ."""
 HOW_TO_BEGIN_A_TABLE = """nothing to compare yet: it takes rows of finetune and of another method with the same seeds;
 a baseline of another name is given by reference=NAME"""
-RULE = ("metric", "reference", "margin", "level", "zeros", "looks")
+RULE = ("metric", "lower_is_better", "reference", "margin", "level", "zeros", "looks")
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +61,7 @@ def report(runs, run, output_dir: str | None = None, **rule) -> None:
 def answer(
     runs,
     metric: str | None = None,
+    lower_is_better: list[str] | None = None,
     reference: str = "finetune",
     margin: float = 0.5,
     level: float = 0.05,
@@ -75,8 +76,8 @@ def answer(
     from analysis import pairing, tables
     from analysis.design import follows, mark_tuned, seed_orders
 
-    looks = looks or []
-    paired = pairing.pair(runs, reference, metric)
+    looks, lower = looks or [], lower_is_better or []
+    paired = pairing.pair(runs, reference, metric, lower)
     order = seed_orders(plans or [], pairing.seed_order(runs))
     judged = mark_tuned(tables.judge(paired, margin, level, zeros, looks, order), plans or [])
     sections = parts.first_sections(paired, judged, level, looks)
@@ -85,7 +86,7 @@ def answer(
     sections += parts.last_sections(paired, plan)
     above = runs.get("tags.mlflow.parentRunId")
     parents = {} if above is None else dict(zip(runs["run_id"], above, strict=True))
-    rule = dict(zip(RULE, (metric, reference, margin, level, zeros, looks), strict=True))
+    rule = dict(zip(RULE, (metric, lower, reference, margin, level, zeros, looks), strict=True))
     return Answer(sections, judged, paired.left_out, parts.summaries(paired, judged), parents, rule)
 
 
