@@ -1,6 +1,7 @@
 """Tables and sentences for people: scores, comparisons with their verdicts, as text and Markdown."""
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -273,3 +274,25 @@ def _cell(name: str, value) -> str:
             return f"{value:.4f}"
         return f"{value:.3f}" if name == "level" else f"{value:.2f}"
     return str(value)
+
+
+# CSV files
+
+
+FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what a spreadsheet takes for the beginning of one
+PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|-?inf")
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """The frame as CSV. A name that a spreadsheet would compute has an apostrophe before it (`plain_text` reads it)."""
+    words = frame.select_dtypes(exclude=["number", "bool"])
+    return frame.assign(**{name: words[name].map(_no_formula) for name in words}).to_csv(index=False)
+
+
+def _no_formula(value):
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) and not PLAIN.fullmatch(value) else value
+
+
+def plain_text(cell: str) -> str:
+    """A cell without the apostrophe of `to_csv`."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell

@@ -9,7 +9,8 @@ STORE = ("experiment", "study", "where")
 
 
 def runs_of(given: dict[str, Value]):
-    """The runs (a DataFrame), words that say where they come from, and the metric to compare (None: the default).
+    """The runs (a DataFrame), words that say where they come from, the metric to compare (None: the default), and
+    remarks on what was read.
 
     Raises:
         UserError: csv beside what names runs of a store; an experiment that does not exist.
@@ -22,14 +23,11 @@ def runs_of(given: dict[str, Value]):
         path = Path(str(given["csv"]))
         if clash := [name for name in STORE if name in given]:
             raise UserError(f"csv={path} and {clash[0]}={given[clash[0]]}: a table has no {clash[0]}")
-        runs, unused = reading.scores_table(path, given.get("metric"))
-        if unused:
-            settings = ", ".join((*reading.SHARED, *reading.OWN))
-            print(f"columns that are not used: {', '.join(unused)} (settings have their names: {settings})", flush=True)
-        return runs, f"scores of {path.name}", given.get("metric") or reading.SCORE
+        runs, remarks = reading.scores_table(path, given.get("metric"))
+        return runs, f"scores of {path.name}", given.get("metric") or reading.SCORE, remarks
     experiment = tracking.experiment_id(given.get("experiment"))
     runs = records.frame(experiment, given.get("where"))
     source = f"experiment {tracking.experiment_name(experiment)}"
     if given.get("study"):
         runs, source = reading.study_runs(runs, str(given["study"])), f"study {given['study']}, {source}"
-    return runs, source, given.get("metric")
+    return runs, source, given.get("metric"), []
