@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pandas as pd
 from analysis import AnalysisError, tables, unknown
 from analysis.students import OWN, PROTOCOL, SHARED
 from analysis.units import one_unit
+from labelreg.errors import refusal
 
 REQUIRED = ("task", "model", "init", "method", "seed")
 SETTINGS = (*PROTOCOL, *SHARED, *OWN)
@@ -78,7 +80,7 @@ def _one_spelling(names: pd.Series, path, column: str) -> None:
 def _read(path) -> pd.DataFrame:
     """The table as text; its index is the line of the file on which a row begins."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with open(os.path.expanduser(path), encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, skipinitialspace=True, strict=True)
             lines, end = [], 0
             for cells in reader:
@@ -88,7 +90,7 @@ def _read(path) -> pd.DataFrame:
     except FileNotFoundError:
         raise AnalysisError(f"csv={path}: no such file") from None
     except OSError as error:
-        raise AnalysisError(f"csv={path}: cannot be read ({error.strerror})") from None
+        raise AnalysisError(f"csv={path}: {refusal(error)}") from None
     except UnicodeDecodeError as error:
         raise AnalysisError(f"csv={path}: cannot be read as CSV (byte {error.start} is not UTF-8)") from None
     except (ValueError, csv.Error) as error:

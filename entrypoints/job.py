@@ -294,10 +294,21 @@ def _logits(teaching, data: corpus.PreparedTask, where: models.Roots) -> torch.T
             copy.unlink(missing_ok=True)  # a damaged copy; the artifact decides
     copy.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=copy.parent) as folder:  # several workers may want it at once
-        path = tracking.download(run_id, "logits/train.safetensors", Path(folder))
+        try:
+            path = tracking.download(run_id, "logits/train.safetensors", Path(folder))
+        except UserError as error:
+            raise UserError(f"{error} ({whose}): {_way_out(teaching)}") from None
         logits = teacher.load(path, data, "train", whose)
         os.replace(path, copy)
     return logits
+
+
+def _way_out(teaching) -> str:
+    """What helps where a run's logits are not in the store."""
+    run_id, params, kind = teaching.info.run_id, teaching.data.params, teaching.data.tags.get(tracking.KIND)
+    if kind != "teacher" and params.get("method") != "finetune":
+        return "only runs of finetune keep them; give another teacher_run_id"
+    return f"bring them back, or `mlflow runs delete --run-id {run_id}`: then the same command trains it anew"
 
 
 def _log_start(run: tracking.Run, settings: dict[str, Value], data, fingerprint: str, teaching) -> None:

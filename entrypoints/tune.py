@@ -316,7 +316,8 @@ def watch(draw, stop, run, epochs: Iterator) -> Iterator:
             run.tags({STATE: "interrupted", EPOCHS: str(last)}, CLOSING_SECONDS)
         raise
     except Exception:
-        run.tags({STATE: "failed", EPOCHS: str(last)})
+        with contextlib.suppress(Exception):  # the error is what is told
+            run.tags({STATE: "failed", EPOCHS: str(last)})
         raise
     run.tags({STATE: state, EPOCHS: str(last)})
 

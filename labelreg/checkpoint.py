@@ -4,6 +4,7 @@ The file holds tensors (model, optimiser, best weights, dev logits) and, in its 
 No random state is kept: order and dropout are drawn anew for each epoch from (seed, epoch).
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -48,7 +49,8 @@ class Claim:
     def note(self, epoch: str) -> None:
         """How far the run is, for whoever looks on."""
         if self.folder is not None:
-            (self.folder / EPOCH).write_text(epoch, encoding="utf-8")
+            with contextlib.suppress(OSError):  # nothing that the run needs
+                (self.folder / EPOCH).write_text(epoch, encoding="utf-8")
 
     def forget(self) -> None:
         """The run needs no checkpoint any more."""
@@ -113,6 +115,7 @@ def _in_place(lock: IO[str], path: Path) -> bool:
 
 def save(folder: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
     """Write a checkpoint; the previous one stays until the new one is complete on disk."""
+    folder.mkdir(parents=True, exist_ok=True)  # somebody may have emptied the cache meanwhile
     temporary = folder / f"{FILE}.tmp"
     save_file({name: value.contiguous() for name, value in tensors.items()}, temporary, {"record": json.dumps(record)})
     with temporary.open("rb") as file:

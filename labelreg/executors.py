@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
-from labelreg.errors import DivergedError, StoreLostError, UserError
+from labelreg import output
+from labelreg.errors import StoreLostError, UserError, told
 from labelreg.study import Step
 
 DEVICES = "CUDA_VISIBLE_DEVICES"
@@ -143,11 +144,9 @@ def attempt(job: Callable[[Step], Any], step: Step) -> tuple[str, Any]:
     try:
         return "done", job(step)
     except StoreLostError as error:
-        return "lost", str(error)
-    except (UserError, DivergedError) as error:
-        return "failed", str(error)
+        return "lost", told(error).line
     except Exception as error:
-        return "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return "failed", told(error).line
 
 
 def event_of(step: Step, seconds: float, answer: tuple[str, Any]) -> Event:
@@ -254,6 +253,7 @@ class _Worker:
 def _work(pipe: Connection, job: Callable[[Step], Any]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    output.guard()  # a reader of the study's output who leaves does not end its runs
     try:
         while True:
             try:

@@ -5,11 +5,13 @@ is downloaded or written. A default of None is decided by the recipe, the task o
 """
 
 import argparse
+import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from labelreg.errors import UserError, unknown
+from labelreg.errors import UserError, refusal, shortened, unknown
 
 Value = str | int | float | bool | list | None
 
@@ -32,6 +34,8 @@ class Parameter:
         words = {"integer": "an integer", "number": "a number", "flag": "true or false"}.get(self.kind, "text")
         if self.choices:
             return "one of " + ", ".join(self.choices)
+        if self.low is not None and self.high == MOST:
+            return f"{words} of at least {self.low:g}, up to a billion"
         if self.low is not None and self.high is not None:
             ends = "(["[not self.open_low] + f"{self.low:.10g}, {self.high:.10g}" + ")]"[not self.open_high]
             return f"{words} in {ends}"
@@ -40,7 +44,13 @@ class Parameter:
         return words
 
 
-def integer(help: str, default: int | None = None, low: float | None = 1, high: float | None = None) -> Parameter:
+MOST = 10**9  # what no count of this field reaches; libraries hold counts in 32 bits
+MOST_AT_A_TIME = 1000  # processes of one machine
+MOST_THREADS = max(1024, os.cpu_count() or 1)  # OpenMP ends a process that asks for some ten thousand
+LARGEST_IMAGE = 4096  # pixels; a batch of 8 such pictures is 1.6 GB
+
+
+def integer(help: str, default: int | None = None, low: float | None = 1, high: float | None = MOST) -> Parameter:
     return Parameter("integer", help, default, low=low, high=high)
 
 
@@ -92,7 +102,9 @@ PARAMETERS: dict[str, Parameter] = {
     "lr_decay": Parameter("number", "sgd: what lr is multiplied by at each milestone", low=0, high=1, open_low=True),
     "max_length": integer("text: tokens an example is cut to", low=4),
     "stem": text("images: first layers for small images (3x3, no pooling) or torchvision's own", None, STEMS),
-    "image_size": integer("images: side in pixels that the model sees (default 32, with stem=imagenet 224)", low=8),
+    "image_size": integer(
+        "images: side in pixels that the model sees (default 32, with stem=imagenet 224)", low=8, high=LARGEST_IMAGE
+    ),
     "augment": text("images: what is drawn for each in training", None, AUGMENTATIONS),
     "max_train_examples": integer("train on this many, a stratified sample fixed by split_seed"),
     "selection": text("the epoch whose weights are kept: best dev score, or the last", "best", SELECTIONS),
@@ -105,7 +117,7 @@ PARAMETERS: dict[str, Parameter] = {
     "compile": text("torch.compile; auto: on a GPU, for long runs", "auto", ("auto", "on", "off")),
     "resume": text("auto: go on with a killed run of the same command; never: start anew", "auto", ("auto", "never")),
     "checkpoint_seconds": Parameter("number", "training between checkpoints, 0: each epoch", 60, low=0),
-    "threads": integer("compute threads (default: all cores; 1 per worker in studies)"),
+    "threads": integer("compute threads (default: all cores; 1 per worker in studies)", high=MOST_THREADS),
     "save_model": text(
         "store the student's weights (auto: when it runs on its own)", "auto", ("auto", "true", "false")
     ),
@@ -127,8 +139,8 @@ PARAMETERS: dict[str, Parameter] = {
     "methods": Parameter("list", "methods of the study, comma-separated"),
     "seeds": Parameter("list", "seeds of the study, comma-separated"),
     "executor": text("local: worker processes of this machine; ray: tasks of a Ray cluster", "local", EXECUTORS),
-    "jobs": integer("runs at a time (default: one a core, or runs_per_gpu a GPU)"),
-    "runs_per_gpu": integer("runs that share a GPU", 1),
+    "jobs": integer("runs at a time (default: one a core, or runs_per_gpu a GPU)", high=MOST_AT_A_TIME),
+    "runs_per_gpu": integer("runs that share a GPU", 1, high=MOST_AT_A_TIME),
     "ray_address": text("auto: the cluster of this machine; local: one of the study's own; or ray://HOST:PORT", "auto"),
     "plan_only": Parameter("flag", "true: print and log the plan, run nothing", False),
     "until": text(
@@ -137,7 +149,7 @@ PARAMETERS: dict[str, Parameter] = {
     "allow_tuned_seeds": Parameter("flag", "compare on seeds that the settings were tuned on, and say so", False),
     # search
     "space": text("search space: a shipped name or a YAML file", "search"),
-    "trials": integer("trials in all, those of an interrupted search included (default: the space's)"),
+    "trials": integer("trials in all, those of an interrupted search included (default: the space's)", high=10**6),
     "storage": text("where the search is kept: any Optuna storage URL (default: SQLite in cache_root)"),
     "sampler": text("how settings are drawn", "tpe", ("tpe", "random")),
     "min_resource": integer("pruning: epochs before the first rung; above epochs nothing is pruned", 3),
@@ -218,7 +230,7 @@ def convert(name: str, value: object, spec: Parameter | None = None) -> Value:
         UserError: wrong type or out of range; the line says what is allowed.
     """
     spec = spec or PARAMETERS[name]
-    mistake = UserError(f"{name}={value}: allowed is {spec.allowed()}")
+    mistake = UserError(f"{name}={shortened(str(value))}: allowed is {spec.allowed()}")
     if spec.kind == "list":
         items = value if isinstance(value, list) else [item.strip() for item in str(value).split(",")]
         if name == "looks":
@@ -227,12 +239,13 @@ def convert(name: str, value: object, spec: Parameter | None = None) -> Value:
         return [convert(_SINGULAR.get(name, name), item, single) for item in items if item != ""]
     if value is None or (isinstance(value, bool) and spec.kind in ("integer", "number")):  # YAML has such values
         raise mistake
+    readers = {"integer": _integer, "number": _number, "flag": lambda v: FLAGS[str(v).lower()]}
     try:
-        result = {"integer": _integer, "number": float, "flag": lambda v: FLAGS[str(v).lower()]}.get(spec.kind, str)(
-            value
-        )
+        result = readers.get(spec.kind, str)(value)
     except (ValueError, KeyError, TypeError, OverflowError):
         raise mistake from None
+    if isinstance(result, str):
+        _check_text(name, result)
     if spec.choices and result not in spec.choices:
         raise unknown(name, str(result), spec.choices)
     if spec.kind in ("integer", "number"):
@@ -241,6 +254,21 @@ def convert(name: str, value: object, spec: Parameter | None = None) -> Value:
         if below or above or result != result or result in (float("inf"), float("-inf")):
             raise mistake
     return result
+
+
+LONGEST_TEXT = 5000  # characters; MLflow keeps 6000 of a parameter
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+
+def _check_text(name: str, text: str) -> None:
+    """A text that no store, terminal or path could hold as it is."""
+    if found := _CONTROL.search(text):
+        raise UserError(
+            f"{name}={ascii(shortened(text))}: {ascii(found[0])} stands in it; allowed is text in UTF-8 without "
+            "line breaks and control characters"
+        )
+    if len(text) > LONGEST_TEXT:
+        raise UserError(f"{name}={shortened(text)}: {len(text)} characters; allowed are up to {LONGEST_TEXT}")
 
 
 _SINGULAR = {"tasks": "task", "models": "model", "inits": "init", "methods": "method", "seeds": "seed"}
@@ -255,9 +283,28 @@ def _looks(items: list) -> list[int]:
 
 
 def _integer(value: object) -> int:
+    """Decimal digits: int() alone also takes 1_000 and the digits of other scripts, which MLflow would hold as text."""
+    if isinstance(value, str) and not re.fullmatch(r"[+-]?[0-9]+", value.strip()):
+        raise ValueError
     if isinstance(value, float) and value != int(value):
         raise ValueError
     return int(value)
+
+
+def _number(value: object) -> float:
+    if isinstance(value, str) and not (value.isascii() and "_" not in value):
+        raise ValueError
+    return float(value) + 0.0  # -0.0 is 0, in fingerprints too
+
+
+class _Once(argparse.Action):
+    """A parameter is given once: of two values, one would be dropped without a word."""
+
+    def __call__(self, parser, namespace, value, option=None):
+        before = getattr(namespace, self.dest, value)
+        if before != value:
+            raise UserError(f"{self.dest} is given twice: {shortened(before)} and {shortened(value)}")
+        setattr(namespace, self.dest, value)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -289,10 +336,17 @@ def parse(entry_point: str, arguments: Sequence[str], description: str = "") -> 
         default = "" if default is None else f" [{default}]"
         choices = f" ({', '.join(words)})" if (words := shown.get(name, spec.choices)) else ""
         parser.add_argument(
-            f"--{name}", metavar=spec.kind.upper(), help=f"{spec.help}{choices}{default}".replace("%", "%%")
+            f"--{name}",
+            action=_Once,
+            metavar=spec.kind.upper(),
+            help=f"{spec.help}{choices}{default}".replace("%", "%%"),
         )
     known, rest = parser.parse_known_args(arguments)
     if rest:
+        if not rest[0].startswith("--") or rest[0] == "--":
+            raise UserError(
+                f"{shortened(rest[0])!r}: parameters are given as --name=value (`mlflow run`: -P name=value)"
+            )
         raise unknown("parameter", rest[0].lstrip("-").split("=")[0], names)
     return {name: convert(name, value) for name, value in vars(known).items() if value != ""}
 
@@ -317,7 +371,12 @@ def folder(value: str | None, variable: str, environment: dict[str, str]) -> Pat
     name = value or environment.get(variable)
     if not name:
         return None
-    path = Path(name).expanduser().resolve()
-    if not path.is_dir():
-        raise UserError(f"{variable.removeprefix('LABELREG_').lower()}={name}: no such folder")
+    said = f"{variable.removeprefix('LABELREG_').lower()}={name}"
+    try:
+        path = Path(name).expanduser().resolve()
+        os.listdir(path)
+    except (FileNotFoundError, NotADirectoryError, RuntimeError):  # RuntimeError: no such home, links in a circle
+        raise UserError(f"{said}: no such folder") from None
+    except OSError as error:
+        raise UserError(f"{said}: {refusal(error)}") from None
     return path

@@ -4,14 +4,12 @@ Every call goes through `patiently`: a SQLite store takes one writer at a time, 
 """
 
 import contextlib
-import fcntl
-import hashlib
+import errno
 import itertools
 import json
 import logging
 import os
 import shlex
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,17 +19,19 @@ from pathlib import Path
 
 import requests
 
-from labelreg import patience
-from labelreg.errors import DivergedError, IncompleteError, StoreLostError, UserError, unknown
+from labelreg import patience, sqlite
+from labelreg.errors import StoreLostError, UserError, masked, told, unknown
 from labelreg.parameters import PARAMETERS, Value, convert
 from labelreg.patience import Point, Result, Spool
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # its retries (4 minutes a call) would stop the training
 import mlflow
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 
 # "creating initial tables" is no news, and a locked database is tried again
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
@@ -53,6 +53,8 @@ class Run:
     def params(self, values: Mapping[str, Value], tags: Mapping[str, str] | None = None) -> None:
         """Log what the run does not hold yet, and tags; what `mlflow run` logged (shell-quoted) counts by value."""
         held = patiently(lambda: client().get_run(self.run_id)).data.params
+        held = {name: masked(value) for name, value in held.items()}
+        values = {name: masked(value) if isinstance(value, str) else value for name, value in values.items()}
         missing = {name: plain(value) for name, value in values.items() if value is not None and name not in held}
         for name in set(values) & set(held):
             if values[name] is not None and not _means(held[name], name, values[name]):
@@ -99,7 +101,7 @@ class Run:
         self.tags({NOTE: line})
 
     def _log(self, params: list[Param], tags: Mapping[str, str], seconds: float | None = None) -> None:
-        named = [RunTag(name, value) for name, value in tags.items()]
+        named = [RunTag(name, masked(value)) for name, value in tags.items()]
         patiently(lambda: client().log_batch(self.run_id, params=params, tags=named), seconds)
 
 
@@ -111,17 +113,16 @@ def connect() -> None:
     """
     uri = mlflow.get_tracking_uri()
     if uri.startswith("http"):
-        try:
-            requests.get(f"{uri.rstrip('/')}/health", timeout=ANSWER_SECONDS).raise_for_status()
-        except requests.RequestException as error:
-            raise UserError(
-                f"MLFLOW_TRACKING_URI={uri}: the tracking server does not answer ({type(error).__name__})"
-            ) from None
+        _check_server(uri)
     try:
-        with _first_opening(uri):
-            experiment = client().get_experiment(current_experiment())
+        _make_tables(uri)
+        experiment = patience.keep_trying(lambda: client().get_experiment(current_experiment()), _locked)
+    except (UserError, StoreLostError):
+        raise
     except Exception as error:  # MLflow's types, SQLAlchemy's and those of the drivers
         raise UserError(f"tracking store {uri}: {' '.join(str(error).split())[:200]}") from None
+    if experiment.lifecycle_stage == "deleted":
+        raise _deleted(experiment)
     if experiment.artifact_location.startswith("mlflow-artifacts:") and not uri.startswith("http"):
         raise UserError(
             f"experiment {experiment.name} was made by an MLflow server and keeps its artifacts there: "
@@ -129,16 +130,46 @@ def connect() -> None:
         )
 
 
-@contextmanager
-def _first_opening(uri: str) -> Iterator[None]:
-    """Two processes that make the tables of a new SQLite file at once would collide."""
-    if not uri.startswith("sqlite"):
-        yield
+def _check_server(uri: str) -> None:
+    """Ask a server how it is, with the credentials that MLflow itself uses."""
+    said = f"MLFLOW_TRACKING_URI={uri}: the tracking server"
+    host = get_default_host_creds(uri)
+    try:
+        answer = http_request(host, "/health", "GET", max_retries=0, timeout=ANSWER_SECONDS, raise_on_status=False)
+    except (MlflowException, requests.RequestException) as error:
+        why = type(error.__cause__ or error.__context__ or error).__name__
+        raise UserError(f"{said} does not answer ({why})") from None
+    if answer.status_code in (401, 403):
+        way = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        raise UserError(f"{said} refuses this user ({answer.status_code} {answer.reason}); give {way}")
+    if not answer.ok:
+        raise UserError(f"{said} does not answer ({answer.status_code} {answer.reason}): is the address whole?")
+
+
+def _deleted(experiment: "mlflow.entities.Experiment") -> UserError:
+    return UserError(
+        f"experiment {experiment.name} (id {experiment.experiment_id}) was deleted; `mlflow experiments restore "
+        f"--experiment-id {experiment.experiment_id}` brings it back, MLFLOW_EXPERIMENT_NAME names another"
+    )
+
+
+def _make_tables(uri: str) -> None:
+    """The tables of a SQLite store, whole before MLflow looks at them: what it finds half made it never mends."""
+    path = sqlite.file_of(uri) if uri.startswith("sqlite") else None
+    if not path:
         return
-    digest = hashlib.sha256(os.path.abspath(uri.partition("///")[2]).encode()).hexdigest()[:32]
-    with Path(tempfile.gettempdir(), f"labelreg-{os.getuid()}-{digest}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    from mlflow.store.db import utils
+
+    def make(url: str) -> None:
+        engine = utils.create_sqlalchemy_engine(url)
+        utils._initialize_tables(engine)  # what MLflow does with a new file, and with an old one that lacks tables
+        engine.dispose()
+
+    mine = "EXISTS (SELECT 1 FROM runs) OR EXISTS (SELECT 1 FROM experiments WHERE experiment_id != 0)"
+    try:
+        sqlite.complete(path, utils.Base.metadata.tables, mine, make)
+    except UserError as error:
+        raise UserError(f"tracking store {uri}: {error}") from None
 
 
 def address() -> str:
@@ -182,10 +213,14 @@ def experiment_id(name: str | None) -> str:
     """
     if name is None:
         return current_experiment()
-    known = {e.name: e.experiment_id for e in patiently(mlflow.search_experiments)}
+    everything = patiently(lambda: mlflow.search_experiments(view_type=ViewType.ALL))
+    known = {e.name: e.experiment_id for e in everything if e.lifecycle_stage == "active"}
     if name in known.values():
         return name
     if name not in known:
+        for experiment in everything:
+            if name in (experiment.name, experiment.experiment_id):
+                raise _deleted(experiment)
         raise unknown("experiment", name, known)
     return known[name]
 
@@ -270,17 +305,16 @@ def _held(run: "mlflow.entities.Run") -> frozenset[tuple[str, int]]:
 
 
 def _close(run_id: str, error: BaseException, waiting: Spool | None) -> None:
-    """End a run that did not finish; where the store is away too, `error` is what is told."""
+    """End a run that did not finish; where the store refuses that too, `error` is what is told."""
     gone = isinstance(error, StoreLostError)
     interrupted = gone or isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
     seconds = 0.0 if gone else patience.CLOSING_SECONDS if interrupted else None
-    with contextlib.suppress(StoreLostError):
+    with contextlib.suppress(Exception):
         try:
             if waiting:
                 waiting.flush(seconds)
             if not interrupted:
-                known = isinstance(error, UserError | DivergedError | IncompleteError)
-                Run(run_id).note(str(error) if known else f"{type(error).__name__}: {error}")
+                Run(run_id).note(told(error).line)
         finally:
             _end(run_id, "KILLED" if interrupted else "FAILED", seconds)
 
@@ -296,10 +330,8 @@ def note_failure(line: str) -> None:
     """Put the reason on the run that `mlflow run` opened, when a command ends before it opened a run."""
     run_id = os.environ.get("MLFLOW_RUN_ID")
     if run_id:
-        try:
+        with contextlib.suppress(Exception):  # the store is what failed; the line is on the terminal
             client().set_tag(run_id, NOTE, line)
-        except (MlflowException, requests.RequestException):
-            return  # the store is what failed; the line is on the terminal
 
 
 def find(where: str) -> list["mlflow.entities.Run"]:
@@ -326,7 +358,9 @@ def get(run_id: str) -> "mlflow.entities.Run":
     """
     try:
         return patiently(lambda: client().get_run(run_id))
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
         raise UserError(f"run {run_id}: not in the tracking store {mlflow.get_tracking_uri()}") from None
 
 
@@ -341,6 +375,9 @@ def download(run_id: str, path: str, target: Path) -> Path:
     try:
         return Path(patiently(lambda: fetch(run_id=run_id, artifact_path=path, dst_path=str(target))))
     except (MlflowException, OSError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", 404)  # of a server
+        if getattr(error, "errno", None) not in (None, errno.ENOENT) or status != 404:
+            raise
         raise UserError(f"run {run_id} has no artifact {path}") from error
 
 
@@ -406,9 +443,13 @@ def patiently(call: Callable[[], Result], seconds: float | None = None) -> Resul
     return patience.keep_trying(call, _passes, seconds)
 
 
+def _locked(error: Exception) -> bool:
+    return "database is locked" in str(error)
+
+
 def _passes(error: Exception) -> bool:
     """Whether a later call may succeed: the database has another writer, or the server does not answer."""
-    if any(words in str(error) for words in ("database is locked", "Max retries exceeded", "Connection broken")):
+    if _locked(error) or any(words in str(error) for words in ("Max retries exceeded", "Connection broken")):
         return True  # no connection, an answer such as 503, half a file: MLflow keeps the text, not the type
     inner = error.__cause__ if isinstance(error, MlflowException) else error
     if isinstance(inner, requests.ConnectionError | requests.Timeout):
