@@ -54,9 +54,10 @@ def scores_table(path: str | Path, metric: str | None = None) -> tuple[pd.DataFr
 
 def _counted(frame: pd.DataFrame, numbers: pd.Series, path) -> list[str]:
     """What was read, in one line."""
-    counts = [f"{frame[f'params.{column}'].nunique():,} {column}s" for column in ("task", "method", "seed")]
+    counts = [(frame[f"params.{column}"].nunique(), column) for column in ("task", "method", "seed")]
     without = f", {numbers.isna().sum():,} of them without a score" if numbers.isna().any() else ""
-    return [f"{Path(path).name}: {len(frame):,} rows{without}; {', '.join(counts)}"]
+    told = ", ".join(f"{n:,} {name}" if n == 1 else f"{n:,} {name}s" for n, name in counts)
+    return [f"{Path(path).name}: {len(frame):,} rows{without}; {told}"]
 
 
 def _units(frame: pd.DataFrame, texts: pd.Series, numbers: pd.Series, source: str) -> list[str]:

@@ -47,13 +47,14 @@ class Evidence:
     """What a store adds to scores; None where there is none.
 
     runs: as given to `pair`. histories: columns run_id, name, step, value. predictions: as analysis.predictions
-    takes them. plan: what is said of the study's plan.
+    takes them. plan: what is said of the study's plan. remarks: what is said of a table of scores.
     """
 
     runs: pd.DataFrame
     histories: pd.DataFrame | None = None
     predictions: Predictions | None = None
     plan: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def page(paired: Paired, judged: pd.DataFrame, evidence: Evidence, design: Design) -> str:
@@ -72,7 +73,8 @@ def page(paired: Paired, judged: pd.DataFrame, evidence: Evidence, design: Desig
         reference=paired.reference,
         headlines=wording.headlines(judged)
         + wording.interaction_headline(between, design.level)
-        + tables.remarks(judged),
+        + tables.remarks(judged)
+        + list(evidence.remarks),
         verdicts=[(family_name(members[0]), wording.sentence(members)) for members in families.values()],
         matrix=_matrix(list(families.values())),
         tested=tables.TESTED if families else "",

@@ -1,5 +1,7 @@
-"""Where `significance`, `report` and `tables` find their runs: an experiment, a study of it, or a table of scores."""
+"""Where `significance`, `report` and `tables` find their runs (an experiment, a study of it, a table of scores),
+and how they leave their files."""
 
+import tempfile
 from pathlib import Path
 
 from labelreg.errors import UserError
@@ -31,3 +33,21 @@ def runs_of(given: dict[str, Value]):
     if given.get("study"):
         runs, source = reading.study_runs(runs, str(given["study"])), f"study {given['study']}, {source}"
     return runs, source, given.get("metric"), []
+
+
+def write_files(files: dict[str, str | bytes], folder: Path) -> None:
+    """The files, each whole or not there: a reader never finds half of one, nor loses the one before it."""
+    from labelreg.whole import whole_file
+
+    for name, content in files.items():
+        with whole_file(folder / name) as path:
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def log_files(files: dict[str, str | bytes], run, output_dir: Value) -> None:
+    """The files as artifacts of a run, and in `output_dir` where it is given."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_files(files, Path(folder))
+        run.folder(Path(folder))
+    if output_dir:
+        write_files(files, Path(str(output_dir)))
