@@ -9,6 +9,7 @@ import jinja2
 import pandas as pd
 
 from analysis import across, calibration, examples, paper_tables, sections, tables, wording
+from analysis.again import again
 from analysis.pairing import Paired
 from analysis.predictions import Predictions
 from analysis.sections import EPOCH_METRICS, Section, Table
@@ -108,7 +109,7 @@ def _sections(
             "again",
             "How to run it again",
             "From a clone of the project, with the data and checkpoints that the settings name.",
-            paste="\n".join(wording.again(paired, evidence.runs, design)),
+            paste="\n".join(again(paired, evidence.runs, design)),
         ),
     ]
 

@@ -196,6 +196,9 @@ _STUDY = (
     f"{_SETTINGS} {_DATA} {_RESUME} settings {_LISTS} {_WORKERS} margin level plan_only until looks allow_tuned_seeds"
 )
 _RUN = f"task model init method seed {_SETTINGS} teacher_run_id {_DATA}"
+NOT_DECIDING = tuple(  # where, when and how a run is done: none of its results depends on these
+    f"data_root model_root cache_root {_RESUME} {_WORKERS} save_model plan_only until output_dir".split()
+)
 ENTRY_POINTS: dict[str, tuple[str, ...]] = {
     "prepare": tuple(_RUN.split()),
     "train_teacher": tuple(f"{_RUN} {_RESUME}".split()),
