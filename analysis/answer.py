@@ -55,7 +55,7 @@ class Section:
 def first_sections(paired: Paired, judged: pd.DataFrame, level: float, looks: Sequence[int]) -> list[Section]:
     """Scores, comparisons with their verdicts, the other tests beside them, and what these seeds can show."""
     found = [Section("scores", "Scores, mean and standard deviation over seeds", frame=scores(paired))]
-    told = [tables.TESTED, *tables.unit_lines(judged), *verdict_lines(judged)] if len(judged) else []
+    told = [tables.TESTED, *tables.remarks(judged), *verdict_lines(judged)] if len(judged) else []
     found.append(Section("comparisons", f"Compared with {paired.reference}", tuple(told), judged, BRIEF))
     if len(judged):
         found += [_estimates(judged), _beside(judged), _power(judged, level_of_a_look(level, looks), bool(looks))]

@@ -58,7 +58,7 @@ def _across(paired: Paired, level: float) -> list[Section]:
     against = across.against_reference(paired)
     if against.empty:
         return []
-    lines = across.across_lines(across.friedman(paired), against, level)
+    lines = across.directions(paired) + across.across_lines(across.friedman(paired), against, level)
     columns = ("model", "init", "method", "n_tasks", "mean_difference", "p_value", "p_holm", "min_p_holm")
     columns += ("effect", "effect_low", "effect_high", "tau")
     return [Section("across", "Across tasks: a task counts once, with its mean", tuple(lines), against, columns)]
@@ -70,7 +70,7 @@ def _interaction(paired: Paired, one: Paired, level: float) -> list[Section]:
     lines += across.across_lines(across.friedman(one).iloc[:0], across.interaction_across(one), level)
     title = "Pre-training and regularisation: (method - reference | random) - (method - reference | pretrained)"
     columns = ("task", "model", "method", "setting", "n", "mean_pretrained", "mean_random", *TESTED)
-    return [Section("interaction", title, tuple(lines), table, columns)] if lines else []
+    return [Section("interaction", title, (*across.directions(paired), *lines), table, columns)] if lines else []
 
 
 def _pairing(paired: Paired) -> list[Section]:

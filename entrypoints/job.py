@@ -27,7 +27,7 @@ from labelreg import (
 )  # fmt: skip
 from labelreg.errors import UserError
 from labelreg.methods import METHODS
-from labelreg.parameters import Value
+from labelreg.parameters import ENTRY_POINTS, NOT_DECIDING, Value
 from labelreg.tasks import made_of
 
 OWN_SETTING = "lr batch_size epochs weight_decay warmup_ratio optimizer momentum lr_milestones lr_decay".split()
@@ -328,16 +328,14 @@ def _way_out(teaching) -> str:
 
 
 def _log_start(run: tracking.Run, settings: dict[str, Value], data, fingerprint: str, teaching) -> None:
-    names = (
-        "task model init method seed split_seed lr batch_size epochs phase1_epochs alpha tau a tfreg_target max_length "
-        "max_train_examples weight_decay warmup_ratio optimizer momentum lr_milestones lr_decay stem image_size "
-        "augment precision precision_used compile compile_used threads device "
-        "selection teacher_model recipe train_file dev_file test_file text_column text_pair_column label_column"
-    ).split()
+    names = [name for name in ENTRY_POINTS["train_student"] if name not in NOT_DECIDING]
+    names += ["precision_used", "compile_used", "device"]
     values = {name: settings.get(name) for name in names}
     if teaching:
         values |= {"teacher_run_id": teaching.info.run_id, "teacher_model": teaching.data.params.get("model")}
     tags = {tracking.DATA: data.digest, tracking.FINGERPRINT: fingerprint, "labelreg.python": platform.python_version()}
+    if settings.get("teacher_run_id"):  # not found by the settings: who runs it again must name it too
+        tags["labelreg.teacher_given"] = "true"
     run.params(values, tags | {f"labelreg.version.{name}": version(name) for name in VERSIONS})
     run.data(str(settings["task"]), data.digest, str(settings.get("train_file") or settings["task"]))
 

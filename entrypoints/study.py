@@ -11,7 +11,7 @@ from pathlib import Path
 
 from entrypoints.command import command
 from labelreg.errors import IncompleteError, UserError
-from labelreg.parameters import Value
+from labelreg.parameters import ENTRY_POINTS, NOT_DECIDING, Value
 from labelreg.study import Step
 from labelreg.tasks import own_name
 
@@ -24,7 +24,7 @@ class Design:
     """What a study is: its runs, and the plan that is logged before the first of them."""
 
     name: str
-    asked: dict[str, Value]  # the lists, and the settings that were given
+    asked: dict[str, Value]  # the lists, and all that was given and decides a result
     steps: list[Step]
     plan: dict
     digest: str
@@ -96,7 +96,8 @@ def design_of(given: dict[str, Value]) -> Design:
         )
     return Design(
         name=name,
-        asked=asked | {name: given[name] for name in recipes.SETTABLE if name in given},
+        asked={name: given[name] for name in ENTRY_POINTS["study"] if name in given and name not in NOT_DECIDING}
+        | asked,
         steps=steps,
         plan=plan,
         digest=rules.plan_digest(plan),
@@ -112,7 +113,7 @@ def _common(given: dict[str, Value], recipe: dict) -> dict[str, Value]:
     """What is given to every run."""
     from labelreg import parameters, recipes
 
-    common = {key: value for key, value in given.items() if key in parameters.ENTRY_POINTS["train_student"]}
+    common = {key: value for key, value in given.items() if key in ENTRY_POINTS["train_student"]}
     common["recipe"] = str(given.get("settings") or recipe.get("settings", recipes.DEFAULT))
     common.setdefault("threads", 1)
     if "max_train_examples" in recipe:

@@ -172,6 +172,7 @@ PARAMETERS: dict[str, Parameter] = {
     # analysis
     "experiment": text("experiment name or id (default: MLflow's current one)"),
     "metric": text("metric to compare (default per task: best/test/score, else best/dev/score)"),
+    "lower_is_better": Parameter("list", "metrics of which lower is better and whose name does not say so"),
     "reference": text("the method all others are compared with", "finetune"),
     "margin": Parameter("number", "differences below this many points do not matter", 0.5, low=0, open_low=True),
     "level": Parameter("number", "significance level", 0.05, low=0, high=0.5, open_low=True),
@@ -206,6 +207,9 @@ _STUDY = (
     f"{_SETTINGS} {_DATA} {_RESUME} settings {_LISTS} {_WORKERS} margin level plan_only until looks allow_tuned_seeds"
 )
 _RUN = f"task model init method seed {_SETTINGS} teacher_run_id {_DATA}"
+NOT_DECIDING = tuple(  # where, when and how a run is done: none of its results depends on these
+    f"data_root model_root cache_root {_RESUME} {_WORKERS} save_model plan_only until output_dir".split()
+)
 ENTRY_POINTS: dict[str, tuple[str, ...]] = {
     "prepare": (*_RUN.split(), "clean"),
     "train_teacher": tuple(f"{_RUN} {_RESUME}".split()),
@@ -213,9 +217,12 @@ ENTRY_POINTS: dict[str, tuple[str, ...]] = {
     "study": tuple(_STUDY.split()),
     "main": tuple(_STUDY.split()),
     "significance": tuple(
-        "experiment study where metric reference margin level zeros looks examples csv output_dir".split()
+        "experiment study where metric lower_is_better reference margin level zeros looks examples csv "
+        "output_dir".split()
     ),
-    "report": tuple("experiment study where metric reference margin level zeros looks csv output_dir".split()),
+    "report": tuple(
+        "experiment study where metric lower_is_better reference margin level zeros looks csv output_dir".split()
+    ),
     "tables": ("experiment", "study", "where", "zeros", "csv", "output_dir"),
     "audit": ("csv", "n"),
     "tune": tuple(
@@ -242,7 +249,7 @@ def convert(name: str, value: object, spec: Parameter | None = None) -> Value:
         items = value if isinstance(value, list) else _items(name, str(value))
         if name == "looks":
             return _looks(items)
-        single = None if name in _SINGULAR else replace(spec, kind="number")
+        single = None if name in _SINGULAR else replace(spec, kind="text" if spec.low is None else "number")
         return [convert(_SINGULAR.get(name, name), item, single) for item in items if item != ""]
     if value is None or (isinstance(value, bool) and spec.kind in ("integer", "number")):  # YAML has such values
         raise mistake
