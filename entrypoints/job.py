@@ -17,7 +17,7 @@ from labelreg.methods import METHODS
 from labelreg.parameters import Value
 from labelreg.tasks import made_of
 
-OWN_SETTING = "lr batch_size epochs weight_decay warmup_ratio optimizer momentum lr_milestones lr_decay".split()
+OWN_SETTING = "head lr batch_size epochs weight_decay warmup_ratio optimizer momentum lr_milestones lr_decay".split()
 DEFAULT_TEACHER_SEED = 42  # one teacher for all seeds of a task, as in tables 1-4 and 7
 VERSIONS = ("torch", "torchvision", "transformers", "mlflow")
 TEACHERS_SETTING = "task model init seed lr batch_size epochs weight_decay warmup_ratio max_length selection".split()
@@ -93,6 +93,7 @@ def run(job: Job) -> Done:
     settings, where = job.settings, models.roots(job.settings)
     training.set_threads(int(settings["threads"]))
     data = corpus.prepare(settings, where)
+    models.check_head(settings, data.classes, where)
     settings["compile_used"] = _compile(settings, data)
     needs = METHODS[str(settings["method"])].needs
     teaching = find_source(job, data) if needs else None
@@ -153,7 +154,7 @@ def _train(job: Job, opened: tracking.Run, data, where: models.Roots, logits, id
     """The epochs of one run, logged as they end, and its results."""
     settings = job.settings
     name, init = str(settings["model"]), str(settings["init"])
-    model = models.load(name, data.classes, init, int(settings["seed"]), where, settings.get("stem"))
+    model = models.load(name, data.classes, init, int(settings["seed"]), where, settings.get("stem"), settings["head"])
     epochs = training.train(model, data, settings, logits, claim.folder, progress=not job.quiet)
     for report in job.watch(opened, epochs) if job.watch else epochs:
         dev = {f"dev/{name}": value for name, value in report.dev.items()}
@@ -222,7 +223,7 @@ def teacher_among(runs: list, settings: Mapping[str, Value]):
     """
     wanted = {name: settings.get(name) for name in (*TEACHERS_SETTING, *training.ALSO_DECIDES)}
     wanted = {name: tracking.plain(value) for name, value in wanted.items() if value is not None}
-    held = {"optimizer": training.ALSO_DECIDES["optimizer"]}  # of runs that were logged before there was another
+    held = {name: training.ALSO_DECIDES[name] for name in ("optimizer", "head")}  # of runs before there was another
 
     def fits(run) -> bool:
         params = held | run.data.params
@@ -302,9 +303,9 @@ def _logits(teaching, data: corpus.PreparedTask, where: models.Roots) -> torch.T
 
 def _log_start(run: tracking.Run, settings: dict[str, Value], data, fingerprint: str, teaching) -> None:
     names = (
-        "task model init method seed split_seed lr batch_size epochs phase1_epochs alpha tau a tfreg_target max_length "
-        "max_train_examples weight_decay warmup_ratio optimizer momentum lr_milestones lr_decay stem image_size "
-        "augment precision precision_used compile compile_used threads device "
+        "task model init head method seed split_seed lr batch_size epochs phase1_epochs alpha tau a tfreg_target "
+        "max_length max_train_examples weight_decay warmup_ratio optimizer momentum lr_milestones lr_decay stem "
+        "image_size augment precision precision_used compile compile_used threads device "
         "selection teacher_model recipe train_file dev_file test_file text_column text_pair_column label_column"
     ).split()
     values = {name: settings.get(name) for name in names}

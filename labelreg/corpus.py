@@ -61,7 +61,9 @@ def prepare(settings: dict[str, Value], roots: "models.Roots") -> PreparedTask:
         frames["train"] = sample(frames["train"], settings.get("max_train_examples"), int(settings["split_seed"]))
         check(frames, classes, name)
         _write(cached, frames, classes, task, checkpoint, int(settings["max_length"]))
-    return _read(cached, name, task)
+    data = _read(cached, name, task)
+    models.check_tokens(checkpoint, data.splits)
+    return data
 
 
 def cached(settings: dict[str, Value], roots: "models.Roots") -> Path:
