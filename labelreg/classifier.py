@@ -57,7 +57,9 @@ def build(
     config.num_labels = len(classes)
     _name(config, own)
     text = config.get_text_config()
-    if text.pad_token_id is None or not 0 <= text.pad_token_id < getattr(text, "vocab_size", text.pad_token_id + 1):
+    if getattr(text, "pad_token_id", None) is None or not 0 <= text.pad_token_id < getattr(
+        text, "vocab_size", text.pad_token_id + 1
+    ):
         text.pad_token_id = pad_id()
     dropped = set() if init == "random" or head == "checkpoint" else head_in(path, skeleton(config))
     torch.manual_seed(seed)
@@ -213,7 +215,7 @@ def _fit(name: str, model: torch.nn.Module, pad_id) -> torch.nn.Module:
                         "the other texts of its batch")  # fmt: skip
     model.reads_types = _reads_types(model)
     model.padding_side = "right"
-    if model.config.is_encoder_decoder and config.eos_token_id is not None:
+    if model.config.is_encoder_decoder and getattr(config, "eos_token_id", None) is not None:
         model.forward = partial(_by_marks, model.forward, config.eos_token_id)
     ordinary = _ordinary(config)
     model.register_forward_pre_hook(_inputs, with_kwargs=True)
@@ -244,7 +246,7 @@ def _ordinary(config) -> list[int]:
 @torch.inference_mode()
 def _bears(model: torch.nn.Module, ordinary: list[int], pad: int) -> bool:
     """Whether two rows of unlike length have the same logits together and alone."""
-    eos = model.config.get_text_config().eos_token_id
+    eos = getattr(model.config.get_text_config(), "eos_token_id", None)
     ends = [eos] if isinstance(eos, int) and model.config.is_encoder_decoder else []
     rows = [torch.tensor([*ordinary[:count], *ends]) for count in (4, len(ordinary) - 1)]
     width, was_training = max(map(len, rows)), model.training
@@ -301,14 +303,23 @@ def positions(name: str, path: Path) -> int | None:
     if getattr(text, "relative_attention", False) and not getattr(text, "position_biased_input", True):  # DeBERTa
         return None
     model = skeleton(config)
-    words = model.get_input_embeddings()
+    words = embedding(model)
     for table in model.modules():  # RoBERTa's kind: a row of the table is the padding's, positions are counted from it
-        own = isinstance(table, torch.nn.Embedding) and table is not words and table.padding_idx is not None
-        if own and table.num_embeddings == count:
-            return count - table.padding_idx - 1
+        padding, weight = getattr(table, "padding_idx", None), getattr(table, "weight", None)
+        if table is not words and padding is not None and weight is not None and len(weight) == count:
+            return count - padding - 1
     return count
 
 
-def rows(name: str, path: Path) -> int:
-    """The token ids that a model has rows for."""
-    return skeleton(configuration(name, path)).get_input_embeddings().weight.shape[0]
+def rows(name: str, path: Path) -> int | None:
+    """The number of token ids that a model has rows for; None where it has no table of them."""
+    words = embedding(skeleton(configuration(name, path)))
+    return len(words.weight) if isinstance(words, torch.nn.Embedding) else None
+
+
+def embedding(model: torch.nn.Module) -> torch.nn.Module | None:
+    """What makes vectors of token ids, where a model has one."""
+    try:
+        return model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return None

@@ -272,7 +272,7 @@ def compact(model: torch.nn.Module, data) -> None:
     beside looking up (Gemma and BART scale). A model without token embeddings, or with such as are more than
     a table of rows, stays as it is. `expand` undoes it.
     """
-    table = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
+    table = classifier.embedding(model)
     if not isinstance(table, torch.nn.Embedding):
         return
     full = table.weight
@@ -343,7 +343,7 @@ def check_tokens(path: Path, splits: Mapping) -> None:
     highest = max(int(split.ids.max()) for split in splits.values())
     if highest >= _configuration(path).get("vocab_size", 0):  # else there is no need to ask the library
         rows = classifier.rows(path.name, path)
-        if highest >= rows:
+        if rows is not None and highest >= rows:
             raise UserError(
                 f"{path}: its tokenizer gives the token id {highest}, and its config.json has vocab_size {rows}: "
                 "tokenizer and weights are not of one model"
@@ -356,8 +356,8 @@ def save(model: torch.nn.Module, name: str, folder: Path, where: Roots) -> None:
     if not vision.network(name):
         found = tokenizer(checkpoint(name, where))
         found.padding_side = model.padding_side  # chat models' files have the left one, for generation
-        if not model.reads_types:
-            found.model_input_names = [key for key in found.model_input_names if key != "token_type_ids"]
+        if not model.reads_types and "token_type_ids" in found.model_input_names:
+            found.init_kwargs["model_input_names"] = [key for key in found.model_input_names if key != "token_type_ids"]
         found.save_pretrained(folder)
 
 
