@@ -57,11 +57,12 @@ def build(
     config.num_labels = len(classes)
     _name(config, own)
     text = config.get_text_config()
-    if getattr(text, "pad_token_id", None) is None or not 0 <= text.pad_token_id < getattr(
-        text, "vocab_size", text.pad_token_id + 1
-    ):
+    padding = getattr(text, "pad_token_id", None)
+    if padding is None or not 0 <= padding < getattr(text, "vocab_size", padding + 1):  # Llama's had -1
         text.pad_token_id = pad_id()
-    dropped = set() if init == "random" or head == "checkpoint" else head_in(path, skeleton(config))
+    with told(name, path):
+        outline = skeleton(config)
+    dropped = set() if init == "random" or head == "checkpoint" else head_in(path, outline)
     torch.manual_seed(seed)
     if init == "random":
         if layers:
@@ -302,7 +303,8 @@ def positions(name: str, path: Path) -> int | None:
         return None
     if getattr(text, "relative_attention", False) and not getattr(text, "position_biased_input", True):  # DeBERTa
         return None
-    model = skeleton(config)
+    with told(name, path):
+        model = skeleton(config)
     words = embedding(model)
     for table in model.modules():  # RoBERTa's kind: a row of the table is the padding's, positions are counted from it
         padding, weight = getattr(table, "padding_idx", None), getattr(table, "weight", None)
@@ -313,7 +315,9 @@ def positions(name: str, path: Path) -> int | None:
 
 def rows(name: str, path: Path) -> int | None:
     """The number of token ids that a model has rows for; None where it has no table of them."""
-    words = embedding(skeleton(configuration(name, path)))
+    config = configuration(name, path)
+    with told(name, path):
+        words = embedding(skeleton(config))
     return len(words.weight) if isinstance(words, torch.nn.Embedding) else None
 
 

@@ -355,9 +355,11 @@ def save(model: torch.nn.Module, name: str, folder: Path, where: Roots) -> None:
     model.save_pretrained(folder)
     if not vision.network(name):
         found = tokenizer(checkpoint(name, where))
-        found.padding_side = model.padding_side  # chat models' files have the left one, for generation
-        if not model.reads_types and "token_type_ids" in found.model_input_names:
-            found.init_kwargs["model_input_names"] = [key for key in found.model_input_names if key != "token_type_ids"]
+        known = [key for key in found.model_input_names if key != "token_type_ids" or model.reads_types]
+        # chat models' files have the left side, for generation; what stands in init_kwargs is written
+        for key, value in {"padding_side": model.padding_side, "model_input_names": known}.items():
+            setattr(found, key, value)
+            found.init_kwargs[key] = value
         found.save_pretrained(folder)
 
 

@@ -30,8 +30,8 @@ def fine_tuned(name, tiny_models, folder, labels=("pos", "neg")):
     shutil.copytree(source, folder)
     torch.manual_seed(5)
     model = AutoModelForSequenceClassification.from_pretrained(
-        source, num_labels=len(labels), id2label=dict(enumerate(labels)), label2id={l: i for i, l in enumerate(labels)},
-        pad_token_id=0,
+        source, num_labels=len(labels), id2label=dict(enumerate(labels)), pad_token_id=0,
+        label2id={label: index for index, label in enumerate(labels)},
     )  # fmt: skip
     with torch.no_grad():
         for key, value in model.named_parameters():
@@ -195,7 +195,7 @@ def test_a_sentencepiece_model_alone(own, tmp_path):
     text.write_text("a fine film\na dull plot\nthe story is warm and bright 0 1 2 3 4 5 6\n" * 20)
     folder.mkdir()
     sentencepiece.SentencePieceTrainer.train(
-        input=str(text), model_prefix=str(folder / "spm"), vocab_size=40, pad_id=0, unk_id=3, bos_id=1, eos_id=2,
+        input=str(text), model_prefix=str(folder / "spm"), vocab_size=33, pad_id=0, unk_id=3, bos_id=1, eos_id=2,
         pad_piece="[PAD]", unk_piece="[UNK]", bos_piece="[CLS]", eos_piece="[SEP]", minloglevel=2,
     )  # fmt: skip
     (folder / "spm.vocab").unlink()
