@@ -30,7 +30,7 @@ from labelreg.methods import METHODS
 from labelreg.parameters import ENTRY_POINTS, NOT_DECIDING, Value
 from labelreg.tasks import made_of
 
-OWN_SETTING = "lr batch_size epochs weight_decay warmup_ratio optimizer momentum lr_milestones lr_decay".split()
+OWN_SETTING = "head lr batch_size epochs weight_decay warmup_ratio optimizer momentum lr_milestones lr_decay".split()
 DEFAULT_TEACHER_SEED = 42  # one teacher for all seeds of a task, as in tables 1-4 and 7
 VERSIONS = ("torch", "torchvision", "transformers", "mlflow")
 TEACHERS_SETTING = "task model init seed lr batch_size epochs weight_decay warmup_ratio max_length selection".split()
@@ -108,6 +108,7 @@ def run(job: Job) -> Done:
     data = corpus.prepare(settings, where)
     if not job.quiet and not job.reuse:  # what a student needs first reads the same
         prepared.say(data)
+    models.check_head(settings, data.classes, where)
     settings["compile_used"] = _compile(settings, data)
     needs = METHODS[str(settings["method"])].needs
     teaching = find_source(job, data) if needs else None
@@ -167,7 +168,7 @@ def _train(job: Job, opened: tracking.Run, data, where: models.Roots, logits, id
     """The epochs of one run, logged as they end, and its results."""
     settings = job.settings
     name, init = str(settings["model"]), str(settings["init"])
-    model = models.load(name, data.classes, init, int(settings["seed"]), where, settings.get("stem"))
+    model = models.load(name, data.classes, init, int(settings["seed"]), where, settings.get("stem"), settings["head"])
     epochs = training.train(model, data, settings, logits, claim.folder, progress=not job.quiet)
     for report in job.watch(opened, epochs) if job.watch else epochs:
         dev = {f"dev/{name}": value for name, value in report.dev.items()}
@@ -236,7 +237,7 @@ def teacher_among(runs: list, settings: Mapping[str, Value]):
     """
     wanted = {name: settings.get(name) for name in (*TEACHERS_SETTING, *training.ALSO_DECIDES)}
     wanted = {name: logged.plain(value) for name, value in wanted.items() if value is not None}
-    held = {"optimizer": training.ALSO_DECIDES["optimizer"]}  # of runs that were logged before there was another
+    held = {name: training.ALSO_DECIDES[name] for name in ("optimizer", "head")}  # of runs before there was another
 
     def fits(run) -> bool:
         params = held | run.data.params

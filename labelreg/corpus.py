@@ -43,6 +43,7 @@ def prepare(settings: dict[str, Value], roots: "models.Roots") -> PreparedTask:
         split: Tokens(**own, fingerprint=meta["fingerprints"][split], pad_id=meta["pad_id"])
         for split, own in tensors.items()
     }
+    models.check_tokens(checkpoint, splits)
     classes, remarks = tuple(meta["classes"]), tuple(meta["remarks"])
     return PreparedTask(name, task.metric, classes, splits, meta["digest"], task.glue, remarks)
 

@@ -68,6 +68,7 @@ INITS = ("pretrained", "random")
 SELECTIONS = ("best", "last")
 EXECUTORS = ("local", "ray")
 PRECISIONS = ("auto", "bf16", "fp32")
+HEADS = ("new", "checkpoint")
 STEMS = ("cifar", "imagenet")
 AUGMENTATIONS = ("none", "crop+rotation", "crop+flip+rotation")
 LARGEST_SEED = 2**32 - 1  # what every library takes
@@ -77,6 +78,9 @@ PARAMETERS: dict[str, Parameter] = {
     "task": text("registered task, hub data set id, or a name for your own file", None),
     "model": path("student: a registered name, a hub id or a local folder"),
     "init": text("where the student starts", "pretrained", INITS),
+    "head": text(
+        "text: the classifier's head; checkpoint: a fine-tuned checkpoint's own, by class names", "new", HEADS
+    ),
     "method": text("label regularisation method", "finetune"),
     "seed": integer("fixes head initialisation, order of examples and dropout", 42, low=0, high=LARGEST_SEED),
     # settings: decided by the recipe
@@ -198,7 +202,7 @@ _DATA = "data_root model_root cache_root train_file dev_file test_file text_colu
 _SETTINGS = (
     "split_seed recipe lr batch_size epochs phase1_epochs alpha tau a tfreg_target max_length max_train_examples "
     "weight_decay warmup_ratio optimizer momentum lr_milestones lr_decay stem image_size augment precision "
-    "compile threads selection teacher_model"
+    "compile threads selection teacher_model head"
 )
 _RESUME = "resume checkpoint_seconds"
 _LISTS = "tasks models inits methods seeds"

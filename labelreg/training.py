@@ -323,7 +323,7 @@ DECIDES = (  # every parameter that decides a result; paths, executors and names
     "max_train_examples weight_decay warmup_ratio precision_used threads compile_used selection device"
 ).split()
 # what decides too where it applies, and the value that needs no mention: earlier runs keep their fingerprints
-ALSO_DECIDES = {"optimizer": "adamw", "tfreg_target": "paper"} | dict.fromkeys(
+ALSO_DECIDES = {"optimizer": "adamw", "tfreg_target": "paper", "head": "new"} | dict.fromkeys(
     "momentum lr_milestones lr_decay stem image_size augment".split()
 )
 
