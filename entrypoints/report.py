@@ -36,6 +36,7 @@ def _page(runs, source: str, metric: Value, given: dict[str, Value]) -> tuple[st
     """The page, or None where no run has a score; how many comparisons it has."""
     from analysis import further, pairing, report, tables
     from analysis.design import follows, mark_tuned, seed_orders
+    from analysis.predictions import marked
     from entrypoints.significance import plans_of
     from labelreg import records, tracking
 
@@ -43,7 +44,10 @@ def _page(runs, source: str, metric: Value, given: dict[str, Value]) -> tuple[st
     rule = given["margin"], given["level"]
     looks, zeros = given.get("looks") or [], str(given["zeros"])
     paired = pairing.pair(runs, str(given["reference"]), metric)
-    plans = plans_of(runs) if stored else []
+    plans, predictions = plans_of(runs) if stored else [], None
+    if stored:
+        predictions = records.predictions(runs, further.compared(paired))
+        paired = marked(paired, predictions)
     order = seed_orders(plans, pairing.seed_order(runs))
     judged = mark_tuned(tables.judge(paired, *rule, zeros, looks, order), plans)
     if paired.runs.empty:
@@ -52,7 +56,7 @@ def _page(runs, source: str, metric: Value, given: dict[str, Value]) -> tuple[st
     if stored:
         plan = follows(plans, paired, judged, metric, *rule, looks) if len(judged) else []
         histories = records.histories(list(paired.runs["run_id"]), report.EPOCH_METRICS)
-        evidence = report.Evidence(runs, histories, records.predictions(runs, further.compared(paired)), tuple(plan))
+        evidence = report.Evidence(runs, histories, predictions, tuple(plan))
     told = [name for name in ENTRY_POINTS["report"] if name in given and name != "output_dir"]
     repeat = tuple((name, tracking.plain(given[name])) for name in told)
     design = report.Design(source, *rule, zeros, tuple(looks), repeat)

@@ -39,6 +39,7 @@ logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 KIND, FINGERPRINT, STUDY, DATA = "labelreg.kind", "labelreg.fingerprint", "labelreg.study", "labelreg.data"
 CONTINUED, PLAN, VERDICT, PARENT = "labelreg.continued_in", "labelreg.plan", "labelreg.verdict", "mlflow.parentRunId"
 NOTE, TUNED = "mlflow.note.content", "labelreg.tuned_seeds"
+ONE_CLASS = "labelreg.one_class"  # the class that the run gives every example; a run that learnt has no such tag
 ANSWER_SECONDS = 10  # a tracking server that does not answer within this time is not there
 
 
