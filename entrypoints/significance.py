@@ -78,7 +78,7 @@ def answer(
 
     looks = looks or []
     paired = pairing.pair(runs, reference, metric)
-    predictions = _predictions(runs, paired, examples)
+    predictions = predictions_of(runs, paired, examples)
     if predictions is not None:
         paired = marked(paired, predictions)
     order = seed_orders(plans or [], pairing.seed_order(runs))
@@ -93,7 +93,7 @@ def answer(
     return Answer(sections, judged, paired.left_out, parts.summaries(paired, judged), parents, rule)
 
 
-def _predictions(runs, paired, examples: str):
+def predictions_of(runs, paired, examples: str = "auto"):
     """Predictions of the compared runs, where `examples` and their number let them be read; else None."""
     from analysis import further
     from labelreg import records

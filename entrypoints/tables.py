@@ -15,11 +15,16 @@ or a whole study: mlflow run ."""
 def main(given: dict[str, Value]) -> None:
     """Make the tables and figures of runs or of a table of scores; print, log, and write them into output_dir."""
     from analysis import pairing, paper_tables, typeset
+    from analysis.predictions import marked
+    from entrypoints.significance import predictions_of
     from labelreg import tracking
 
     tracking.connect()
     runs, _, metric = runs_of(given)
     paired = pairing.pair(runs, metric=metric)
+    predictions = None if given.get("csv") else predictions_of(runs, paired)
+    if predictions is not None:
+        paired = marked(paired, predictions)
     made = paper_tables.tables(runs, paired, str(given["zeros"]))
     with tracking.open_run("report", "tables") as run:
         run.params({name: given.get(name) for name in (*STORE, "zeros", "csv")})
