@@ -54,13 +54,15 @@ class Comparison:
 class Paired:
     """What `pair` found: comparisons, the unused runs with their reasons, the usable runs with scores.
 
-    `start` of a run is in seconds, -inf where it is not known.
+    `start` of a run is in seconds, -inf where it is not known. `not_learnt`: ids of runs that are known to give every
+    example one class (their tag; predictions.marked adds those of runs that were logged before there was the tag).
     """
 
     reference: str
     comparisons: tuple[Comparison, ...]
     left_out: pd.DataFrame
     runs: pd.DataFrame
+    not_learnt: frozenset[str] = frozenset()
 
 
 def pair(
@@ -99,7 +101,9 @@ def pair(
         compared[run.cell].setdefault(run.protocol, c.family)
     left.sort(key=lambda item: item[0].row)
     rows = [(run.run_id, *run.cell, run.method, run.seed, _family(run, compared[run.cell]), why) for run, why in left]
-    return Paired(reference, comparisons, pd.DataFrame(rows, columns=LEFT_OUT), _table(usable, split))
+    told = runs.get("tags.labelreg.one_class", pd.Series(dtype=object)).notna()
+    not_learnt = frozenset(run.run_id for run in usable if run.row < len(told) and told.iloc[run.row])
+    return Paired(reference, comparisons, pd.DataFrame(rows, columns=LEFT_OUT), _table(usable, split), not_learnt)
 
 
 def seed_order(runs: pd.DataFrame) -> tuple:

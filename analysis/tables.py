@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis import direction
 from analysis.design import Decision, at_looks, check_looks
-from analysis.hypothesis import holm, sign_flip, t_test, verdicts
+from analysis.hypothesis import NOT_LEARNT, OPEN, holm, sign_flip, t_test, verdicts
 from analysis.pairing import METHODS, Comparison, Paired
 
 COLUMNS = [
@@ -21,6 +21,7 @@ COLUMNS = [
     *("p_equivalence", "p_equivalence_holm", "margin", "verdict", "negligible", "decidable", "seeds_needed"),
 ]
 BESIDE = ["p_holm_study", "p_sign_flip", "p_t", "look"]  # in significance.csv after COLUMNS
+BESIDE += ["not_learnt", "not_learnt_reference"]
 EXTRA = ["negated", "n_nonzero", "family", "protocol", "reason", "seeds", "scores", "differences"]
 IN_POINTS = ("score", "accuracy", "f1", "matthews")
 LARGE_MARGIN = 0.05  # of the scores
@@ -49,8 +50,9 @@ def judge(
     Differences, estimate, interval and margin are in units of the metric (points); `level` is the interval's.
     std_difference of one seed is missing; seeds_needed is the total for the undecided, else missing;
     min_p_value is that of the non-zero differences. p_holm_study is Holm over all rows; p_t is missing where it
-    is not defined. With planned `looks` each row is about the seeds of its `look`, taken in `order` (of all seeds,
-    or a mapping from (task, model, init) to it; default: rising).
+    is not defined. not_learnt, not_learnt_reference: how many of the n runs of each side are known to give every
+    example one class; where all do, the verdict is "not learnt". With planned `looks` each row is about the seeds of
+    its `look`, taken in `order` (of all seeds, or a mapping from (task, model, init) to it; default: rising).
     Raises AnalysisError for a margin, level, zeros or looks that are not allowed.
     """
     families = defaultdict(list)
@@ -62,10 +64,11 @@ def judge(
             seeds = order[key[:3]] if isinstance(order, Mapping) else order
             members, found = _judge_at_looks(paired, members, (margin, level, looks, zeros), seeds)
         else:
-            told = verdicts({i: c.differences for i, c in enumerate(members)}, margin, level, zeros)
+            none = {i for i, c in enumerate(members) if len(neither(paired, c)) == len(c.seeds)}
+            told = verdicts({i: c.differences for i, c in enumerate(members)}, margin, level, zeros, none)
             found = {i: Decision(verdict, None) for i, verdict in told.items()}
         family = tuple(_label(c) for c in members)
-        rows += [_row(c, found[i], margin, family) for i, c in enumerate(members)]
+        rows += [_row(c, found[i], margin, family, paired.not_learnt) for i, c in enumerate(members)]
     if not rows:
         verdicts({}, margin, level, zeros)  # a mistake is one, with nothing to compare too
         check_looks(looks, 1, level)
@@ -101,7 +104,8 @@ def _judge_at_looks(paired: Paired, members: list[Comparison], rule: tuple, orde
         return [given.get(seed) for seed in seeds[: min(last + 1, end)]]
 
     samples = {i: sample(c, mine) for i, (c, mine) in enumerate(zip(members, own, strict=True))}
-    found = at_looks(samples, *rule)
+    none = {i: {seeds.index(seed) for seed in neither(paired, c)} for i, c in enumerate(members)}
+    found = at_looks(samples, *rule, not_learnt=none)
     cut = [_first(c, seeds[: found[i].look or len(samples[i])]) for i, c in enumerate(members)]
     return cut, {i: _waiting(d, waits, members[i]) for i, d in found.items()}
 
@@ -109,11 +113,17 @@ def _judge_at_looks(paired: Paired, members: list[Comparison], rule: tuple, orde
 def _waiting(decision: Decision, pending: list, c: Comparison) -> Decision:
     """The decision on `c`, with the seed that the next look waits for in its reason."""
     verdict = decision.verdict
-    if not pending or verdict.word != "undecided":
+    if not pending or verdict.word not in OPEN:
         return decision
     behind = len(c.seeds) - verdict.test.n
     reason = f"{verdict.reason}; seed {pending[0]} still runs{f', pairs behind it: {behind}' if behind else ''}"
     return replace(decision, verdict=replace(verdict, reason=reason))
+
+
+def neither(paired: Paired, c: Comparison) -> list:
+    """The seeds of a comparison with which neither side learnt."""
+    pairs = zip(c.seeds, c.run_ids, c.reference_run_ids, strict=True)
+    return [seed for seed, *ids in pairs if paired.not_learnt.issuperset(ids)]
 
 
 def _first(c: Comparison, seeds: list) -> Comparison:
@@ -128,7 +138,9 @@ def _label(c: Comparison) -> str:
     return f"{c.method} [{setting}]" if setting else c.method
 
 
-def _row(c: Comparison, decision: Decision, margin: float, family: tuple[str, ...]) -> tuple:
+def _row(
+    c: Comparison, decision: Decision, margin: float, family: tuple[str, ...], not_learnt: frozenset[str]
+) -> tuple:
     d, verdict = np.array(c.differences), decision.verdict
     test = verdict.test
     values = {
@@ -152,21 +164,45 @@ def _row(c: Comparison, decision: Decision, margin: float, family: tuple[str, ..
         "seeds": c.seeds,
         "scores": c.scores,
         "differences": c.differences,
+        "not_learnt": sum(run_id in not_learnt for run_id in c.run_ids),
+        "not_learnt_reference": sum(run_id in not_learnt for run_id in c.reference_run_ids),
     }
+    lost = "" if verdict.word == NOT_LEARNT else not_learnt_line(values)
+    values["reason"] = "; ".join(filter(None, [verdict.reason, lost]))
     return tuple(values[name] for name in COLUMNS + BESIDE + EXTRA)
 
 
+def not_learnt_line(row: Mapping) -> str:
+    """As in "1 of 7 seeds of finetune not learnt", of a row of `judge`; empty where no run is known to have failed."""
+    sides = ((row["method"], row["not_learnt"]), (row["reference"], row["not_learnt_reference"]))
+    told = [f"{count} of {row['n']} seeds of {name}" for name, count in sides if count]
+    return f"{' and '.join(told)} not learnt (every example gets one class)" if told else ""
+
+
+def not_learnt_cells(paired: Paired) -> list[str]:
+    """A sentence that names the comparisons in which no run has learnt, for what is computed over them all the same."""
+    found = defaultdict(list)
+    for c in paired.comparisons:
+        if c.seeds and len(neither(paired, c)) == len(c.seeds):
+            found[c.task, c.model, c.init].append(_label(c))
+    told = [f"{', '.join(names)} ({', '.join(filter(None, place))})" for place, names in found.items()]
+    return [f"no run has learnt in these comparisons, which count here all the same: {'; '.join(told)}"] if told else []
+
+
 def scores(paired: Paired) -> pd.DataFrame:
-    """Mean, standard deviation (ddof 1; missing for one run) and number of usable runs, paired or not.
+    """Mean, standard deviation (ddof 1; missing for one run) and number of usable runs, paired or not; how many of them
+    are known to give every example one class (not_learnt).
 
     One row per task, model, init and method (finetune, ls, tfreg, selfkd, kd, akd, then others), and per
     `setting` where a method has several.
     """
     keys = ["task", "model", "init", "method", "setting", "metric"]
     if paired.runs.empty:
-        return pd.DataFrame(columns=[*keys, "mean", "std", "n"])
-    grouped = paired.runs.groupby(keys, sort=False)["score"]
-    table = grouped.agg(mean="mean", std="std", n="count").reset_index()
+        return pd.DataFrame(columns=[*keys, "mean", "std", "n", "not_learnt"])
+    runs = paired.runs.assign(one_class=paired.runs["run_id"].isin(paired.not_learnt))
+    grouped = runs.groupby(keys, sort=False)
+    table = grouped["score"].agg(mean="mean", std="std", n="count")
+    table = table.assign(not_learnt=grouped["one_class"].sum()).reset_index()
     rank = {method: i for i, method in enumerate(METHODS)}
     table["rank"] = table["method"].map(rank).fillna(len(METHODS))
     order = ["task", "model", "init", "rank", "method", "setting"]

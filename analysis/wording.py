@@ -8,12 +8,12 @@ from importlib.metadata import PackageNotFoundError, version
 import pandas as pd
 
 from analysis.design import level_of_a_look
-from analysis.hypothesis import least_seeds
+from analysis.hypothesis import NOT_LEARNT, least_seeds
 from analysis.pairing import Paired
-from analysis.tables import IN_POINTS, p_text
+from analysis.tables import IN_POINTS, not_learnt_line, p_text
 
-WORDS = ("better", "worse", "equivalent", "undecided")
-GLYPHS = {"better": "▲", "worse": "▼", "equivalent": "=", "undecided": "?"}
+WORDS = ("better", "worse", "equivalent", "undecided", NOT_LEARNT)
+GLYPHS = {"better": "▲", "worse": "▼", "equivalent": "=", "undecided": "?", NOT_LEARNT: "∅"}
 LIBRARIES = ("numpy", "scipy", "pandas", "matplotlib")
 STEPS_OF_THE_VERDICT = (
     "A method is called better or worse where the Holm-corrected p of the difference is at most the level, by the "
@@ -65,11 +65,15 @@ def sentence(members: Sequence[dict]) -> str:
         verb = "is" if len(names) == 1 else "are"
         if word == "undecided":
             said.append(f"{_join(names)} {verb} undecided")
+        elif word == NOT_LEARNT:
+            said.append(f"no run of {_join(names)} or of {first['reference']} has learnt")
         elif word == "equivalent":
             said.append(f"{_join(names)} {verb} equivalent to {first['reference']} within {margin}")
         else:
             by = f", by less than the margin of {margin}" if negligible else ""
             said.append(f"{_join(names)} {verb} {word} than {first['reference']}{by}")
+    lost = [not_learnt_line(row) for row in members if row["verdict"] != NOT_LEARNT]
+    said += dict.fromkeys(filter(None, lost))
     turned = ", sign turned because lower is better" if first["negated"] else ""
     seeds = _range([row["n"] for row in members], "seed")
     return f"{'; '.join(said)} (mean differences in {of} over {seeds}{turned})."
@@ -148,6 +152,10 @@ def methods_section(paired: Paired, judged: pd.DataFrame, runs: pd.DataFrame, de
         tested += (
             f" The data were looked at after {_join(list(map(str, design.looks)))} seeds as planned, each time at "
             f"level {design.level:g}/{len(design.looks)}."
+        )
+    if any(row["verdict"] == NOT_LEARNT for row in rows):
+        tested += (
+            " Where every run of both sides gives all examples one class, nothing was learnt and there is no verdict."
         )
     left = "No run was left out."
     if len(paired.left_out):

@@ -63,6 +63,11 @@ class Done:
     score: float
     split: str
     reused: bool = False
+    one_class: str = ""  # the class that it gives every example: it has not learnt
+
+    def flaw(self) -> str:
+        """What stands behind its score in a line of progress."""
+        return f", not learnt: every example gets {self.one_class}" if self.one_class else ""
 
 
 def settings_of(given: Mapping[str, Value], role: str = "student") -> dict[str, Value]:
@@ -131,6 +136,8 @@ def run(job: Job) -> Done:
             teaching = teaching or (_make_source(job, data, opened) if needs else None)
             _log_start(opened, settings, data, identity, teaching)
             logits = _logits(teaching, data, where) if teaching else None
+            if teaching and not job.quiet:
+                print(_taught_by_one_class(teaching, logits, data), end="", flush=True)
             report = _train(job, opened, data, where, logits, identity, claim)
             if teaching:
                 seconds = teaching.data.metrics.get("cost/train_seconds", 0.0)
@@ -187,6 +194,8 @@ def _train(job: Job, opened: tracking.Run, data, where: models.Roots, logits, id
         "cost/peak_memory_mb": training.peak_memory_mb(),
     }
     if job.kind == "trial":  # a search looks at no test set, and needs no files
+        selected = report.best if settings["selection"] == "best" else report
+        _tag_one_class(opened, data, "dev", selected.dev_logits)
         dev = {"best/dev/score": report.best.dev["score"], "last/dev/score": report.dev["score"]}
         opened.metrics({"best/epoch": report.best.epoch} | dev | cost, report.epoch)
         return report
@@ -197,6 +206,8 @@ def _train(job: Job, opened: tracking.Run, data, where: models.Roots, logits, id
     for which, by_split in (("best", outcome.best), ("last", outcome.last)):
         ends |= {f"{which}/{split}/score": values["score"] for split, values in by_split.items()}
     opened.metrics(ends | cost, report.epoch)
+    scored = next((split for split in ("test", "dev") if split in outcome.best), "dev")  # as in `done`
+    _tag_one_class(opened, data, scored, outcome.logits[scored])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if keeps_logits:
@@ -206,6 +217,22 @@ def _train(job: Job, opened: tracking.Run, data, where: models.Roots, logits, id
             models.save(model, name, folder / "model", where)
         opened.folder(folder)
     return report
+
+
+def _tag_one_class(opened: tracking.Run, data: prepared.PreparedTask, split: str, logits: torch.Tensor) -> None:
+    """Tag a run whose weights give every example of the split one class."""
+    found = training.one_class(logits, data.splits[split])
+    if found is not None:
+        opened.tags({tracking.ONE_CLASS: data.classes[found]})
+
+
+def _taught_by_one_class(teaching, logits: torch.Tensor, data: prepared.PreparedTask) -> str:
+    """A line where the run that a student learns from has not learnt itself; else nothing."""
+    found = training.one_class(logits, data.splits["train"])  # of runs before there was the tag
+    name = teaching.data.tags.get(tracking.ONE_CLASS) or (None if found is None else data.classes[found])
+    if name is None:
+        return ""
+    return f"what it learns from has not learnt: run {teaching.info.run_id} gives every example the class {name}\n"
 
 
 def find_source(job: Job, data: prepared.PreparedTask):
@@ -293,7 +320,8 @@ def _make_source(job: Job, data: prepared.PreparedTask, student: tracking.Run):
         )
     made = run(needed)
     if not job.quiet:
-        print(f"{what}: {made.split} score {made.score:.2f} (run {made.run_id}); now the student", flush=True)
+        told = f"{made.split} score {made.score:.2f}{made.flaw()}"
+        print(f"{what}: {told} (run {made.run_id}); now the student", flush=True)
     return tracking.get(made.run_id)
 
 
@@ -364,4 +392,15 @@ def done(found, reused: bool = False) -> Done:
     scores = found.data.metrics
     which = found.data.params.get("selection", "best")
     split = "test" if f"{which}/test/score" in scores else "dev"
-    return Done(found.info.run_id, scores[f"{which}/{split}/score"], split, reused)
+    one_class = found.data.tags.get(tracking.ONE_CLASS, "")
+    return Done(found.info.run_id, scores[f"{which}/{split}/score"], split, reused, one_class)
+
+
+def not_learnt(done: Done, settings: Mapping[str, Value]) -> str:
+    """The last line of a run that gives every example one class, with what to try."""
+    lr, warmup, epochs, batch = (settings[name] for name in ("lr", "warmup_ratio", "epochs", "batch_size"))
+    return (
+        f"not learnt: every example of {done.split} gets the class {done.one_class}, so this score says nothing of the "
+        f"method; try a lower lr (here {lr:g}), a warm-up (warmup_ratio, here {warmup:g}), or more steps (epochs, here "
+        f"{epochs}; a smaller batch_size, here {batch})"
+    )

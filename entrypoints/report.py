@@ -32,6 +32,7 @@ def _page(runs, source: str, metric: Value, remarks: list[str], given: dict[str,
     """The page, or None where no run has a score; how many comparisons it has."""
     from analysis import further, pairing, report, tables
     from analysis.design import follows, mark_tuned, seed_orders
+    from analysis.predictions import marked
     from entrypoints.significance import plans_of
     from labelreg import logged, records
 
@@ -39,7 +40,10 @@ def _page(runs, source: str, metric: Value, remarks: list[str], given: dict[str,
     rule = given["margin"], given["level"]
     looks, zeros = given.get("looks") or [], str(given["zeros"])
     paired = pairing.pair(runs, str(given["reference"]), metric, given.get("lower_is_better") or [])
-    plans = plans_of(runs) if stored else []
+    plans, predictions = plans_of(runs) if stored else [], None
+    if stored:
+        predictions = records.predictions(runs, further.compared(paired))
+        paired = marked(paired, predictions)
     order = seed_orders(plans, pairing.seed_order(runs))
     judged = mark_tuned(tables.judge(paired, *rule, zeros, looks, order), plans)
     if paired.runs.empty:
@@ -48,7 +52,7 @@ def _page(runs, source: str, metric: Value, remarks: list[str], given: dict[str,
     if stored:
         plan = follows(plans, paired, judged, metric, *rule, looks) if len(judged) else []
         histories = records.histories(list(paired.runs["run_id"]), report.EPOCH_METRICS)
-        evidence = report.Evidence(runs, histories, records.predictions(runs, further.compared(paired)), tuple(plan))
+        evidence = report.Evidence(runs, histories, predictions, tuple(plan))
     told = [name for name in ENTRY_POINTS["report"] if name in given and name != "output_dir"]
     repeat = tuple((name, logged.plain(given[name])) for name in told)
     design = report.Design(source, *rule, zeros, tuple(looks), repeat)

@@ -77,14 +77,18 @@ def answer(
     from analysis import answer as parts
     from analysis import pairing, tables
     from analysis.design import follows, mark_tuned, seed_orders
+    from analysis.predictions import marked
 
     looks, lower = looks or [], lower_is_better or []
     paired = pairing.pair(runs, reference, metric, lower)
+    predictions = predictions_of(runs, paired, examples)
+    if predictions is not None:
+        paired = marked(paired, predictions)
     order = seed_orders(plans or [], pairing.seed_order(runs))
     judged = mark_tuned(tables.judge(paired, margin, level, zeros, looks, order), plans or [])
     sections = parts.first_sections(paired, judged, level, looks)
     plan = [] if plans is None or judged.empty else follows(plans, paired, judged, metric, margin, level, looks)
-    sections += _further(runs, paired, examples, level) if len(judged) else []
+    sections += _further(runs, paired, predictions, examples, level) if len(judged) else []
     sections += parts.last_sections(paired, plan)
     above = runs.get("tags.mlflow.parentRunId")
     parents = {} if above is None else dict(zip(runs["run_id"], above, strict=True))
@@ -92,16 +96,22 @@ def answer(
     return Answer(sections, judged, paired.left_out, parts.summaries(paired, judged), parents, rule)
 
 
-def _further(runs, paired, examples: str, level: float) -> list:
-    """The sections beside the comparisons; predictions are read where `examples` and the number of runs let them be."""
+def predictions_of(runs, paired, examples: str = "auto"):
+    """Predictions of the compared runs, where `examples` and their number let them be read; else None."""
     from analysis import further
     from labelreg import records
 
     ids = further.compared(paired)
-    if examples == "auto" and len(ids) > further.MOST_RUNS:
-        return [further.not_read(paired), *further.sections(paired, runs, None, level)]
-    predictions = records.predictions(runs, ids) if examples != "false" else None
-    return further.sections(paired, runs, predictions, level)
+    wanted = examples == "true" or examples == "auto" and len(ids) <= further.MOST_RUNS
+    return records.predictions(runs, ids) if ids and wanted else None
+
+
+def _further(runs, paired, predictions, examples: str, level: float) -> list:
+    """The sections beside the comparisons."""
+    from analysis import further
+
+    too_many = [further.not_read(paired)] if predictions is None and examples == "auto" else []
+    return [*too_many, *further.sections(paired, runs, predictions, level)]
 
 
 def _files(found: Answer) -> dict[str, str]:

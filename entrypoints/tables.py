@@ -14,11 +14,16 @@ or a whole study: mlflow run ."""
 def main(given: dict[str, Value]) -> None:
     """Make the tables and figures of runs or of a table of scores; log, write them into output_dir, and print."""
     from analysis import pairing, paper_tables, typeset
+    from analysis.predictions import marked
+    from entrypoints.significance import predictions_of
     from labelreg import tracking
 
     tracking.connect()
     runs, _, metric, remarks = runs_of(given)
     paired = pairing.pair(runs, metric=metric)
+    predictions = None if given.get("csv") else predictions_of(runs, paired)
+    if predictions is not None:
+        paired = marked(paired, predictions)
     made = paper_tables.tables(runs, paired, str(given["zeros"]))
     told = remarks + [HOW_TO_BEGIN]
     with tracking.open_run("report", "tables") as run:

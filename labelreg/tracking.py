@@ -40,6 +40,7 @@ KIND, FINGERPRINT, STUDY, DATA = "labelreg.kind", "labelreg.fingerprint", "label
 INTENT, CONTINUED = "labelreg.intent", "labelreg.continued_in"
 PLAN, VERDICT, PARENT = "labelreg.plan", "labelreg.verdict", "mlflow.parentRunId"
 NOTE, TUNED = "mlflow.note.content", "labelreg.tuned_seeds"
+ONE_CLASS = "labelreg.one_class"  # the class that the run gives every example; a run that learnt has no such tag
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,7 @@ def test_a_line_says_that_the_sign_is_turned():
 def test_scores():
     frame = runs({"zeta": UP, "akd": UP, "kd": UP[:1], "beta": UP, "ls": UP, "ls@0.2": UP[:3]})
     table = scores(pair(frame))
-    assert list(table.columns) == ["task", "model", "init", "method", "setting", "metric", "mean", "std", "n"]
+    assert list(table.columns) == "task model init method setting metric mean std n not_learnt".split()
     assert table["method"].tolist() == ["finetune", "ls", "ls", "kd", "akd", "beta", "zeta"]
     assert table["n"].tolist() == [8, 3, 8, 1, 8, 8, 8]
     assert table["setting"].tolist() == ["", "alpha 0.2", "alpha none", "", "", "", ""]
