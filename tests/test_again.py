@@ -14,7 +14,8 @@ from analysis.again import again
 from analysis.pairing import pair
 from analysis.report import Design
 from entrypoints import job, study
-from labelreg import logged, models, recipes, records
+from labelreg import models, recipes, records
+from labelreg.logged import plain
 from labelreg.parameters import parse, with_defaults
 
 pytest_plugins = ["running"]
@@ -52,9 +53,7 @@ def logged(given, run_id, **tags):
     """What labelreg logs of a run, as records.frame gives it."""
     kept = {}
     run = SimpleNamespace(
-        params=lambda values, tags: kept.update(
-            params={k: logged.plain(v) for k, v in values.items() if v is not None}
-        ),
+        params=lambda values, tags: kept.update(params={k: plain(v) for k, v in values.items() if v is not None}),
         data=lambda *_: None,
     )
     settings = job.settings_of(given)
@@ -113,7 +112,7 @@ def test_every_run_of_every_recipe_comes_out_again(name, no_weights):
 
         values = {"recipe": design.name, "settings": students[0].given["recipe"]} | design.asked
         above = {"run_id": "sss", "tags.labelreg.kind": "study"}
-        above |= {f"params.{key}": logged.plain(value) for key, value in values.items()}
+        above |= {f"params.{key}": plain(value) for key, value in values.items()}
         frame = pd.DataFrame([row | {"tags.mlflow.parentRunId": "sss"} for row in rows] + [above])
         ((entry_point, given),) = called(again(pair(frame), frame, Design("x")))
         found = study.design_of(given)
@@ -181,7 +180,7 @@ def test_runs_that_were_trained_come_out_again(tiny):
     before = {run.data.tags["labelreg.fingerprint"] for run in runs("student")}
     for entry_point, given in called(lines):
         roots = {name: value for name, value in tiny.items() if name.endswith("_root")}
-        text = {name: logged.plain(value) for name, value in given.items()}
+        text = {name: plain(value) for name, value in given.items()}
         succeed(entry_point, **text | roots)
     after = [run.data.tags["labelreg.fingerprint"] for run in runs("student")]
     assert len(after) == 4 and set(after) == before
