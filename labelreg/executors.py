@@ -272,8 +272,10 @@ def _work(pipe: Connection, job: Callable[[Step], Any]) -> None:
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError, EOFError):
         while True:
             step = pipe.recv()
+            if signal.getsignal(signal.SIGTERM) is not _stop:  # a library hid the interruption, while it was imported
+                break
             answer = attempt(job, step)
-            if signal.getsignal(signal.SIGTERM) is not _stop:  # an error while it closed its run hid the interruption
+            if signal.getsignal(signal.SIGTERM) is not _stop:  # an error hid it, while the run was closed
                 break
             pipe.send(answer)
     sys.stdout.flush()
