@@ -19,7 +19,7 @@ def other(tiny_models, tiny_file, store) -> list[str]:
     seen = subprocess.run([*OTHER, sys.executable, "-c", "import torch, labelreg"], cwd=ROOT, capture_output=True)
     if os.getuid() or seen.returncode:
         pytest.skip("no other user can be had here")
-    for folder in [store, *store.parents]:
+    for folder in [tiny_models, store, *store.parents]:
         if folder.stat().st_uid == os.getuid() and len(folder.parts) > 2:
             folder.chmod(folder.stat().st_mode | 0o055)
     return OTHER
