@@ -54,8 +54,10 @@ class Section:
 
 def first_sections(paired: Paired, judged: pd.DataFrame, level: float, looks: Sequence[int]) -> list[Section]:
     """Scores, comparisons with their verdicts, the other tests beside them, and what these seeds can show."""
-    found = [Section("scores", "Scores, mean and standard deviation over seeds", frame=scores(paired))]
-    told = [tables.TESTED, *tables.unit_lines(judged), *verdict_lines(judged)] if len(judged) else []
+    table = scores(paired)
+    shown = tuple(name for name in table if name != "not_learnt" or table[name].any())
+    found = [Section("scores", "Scores, mean and standard deviation over seeds", frame=table, columns=shown)]
+    told = [tables.TESTED, *tables.remarks(judged), *verdict_lines(judged)] if len(judged) else []
     found.append(Section("comparisons", f"Compared with {paired.reference}", tuple(told), judged, BRIEF))
     if len(judged):
         found += [_estimates(judged), _beside(judged), _power(judged, level_of_a_look(level, looks), bool(looks))]
@@ -84,7 +86,8 @@ def summaries(paired: Paired, judged: pd.DataFrame) -> list[dict]:
     for row in table.to_dict("records"):
         if tuple(row[name] for name in WHO[:4]) not in compared:
             metrics = {name: row[name] for name in ("mean", "std", "n")}
-            line = f"{row['method']}: mean {row['mean']:.2f} over {_seeds(row['n'])}"
+            lost = f", {row['not_learnt']} of them not learnt" if row["not_learnt"] else ""
+            line = f"{row['method']}: mean {row['mean']:.2f} over {_seeds(row['n'])}{lost}"
             alone = row["method"] != paired.reference
             found.append((row, metrics, "", f"{line}; no pair with {paired.reference}" if alone else line))
     for row, line in zip(judged.to_dict("records"), verdict_lines(judged), strict=True):

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from analysis import AnalysisError
-from analysis.hypothesis import Verdict, detectable_effect, least_seeds, seeds_needed, verdicts
+from analysis.hypothesis import OPEN, Verdict, detectable_effect, least_seeds, seeds_needed, verdicts
 
 DIFFERENT, EQUIVALENT = "better or worse", "equivalent"
 
@@ -132,14 +132,20 @@ class Decision:
 
 
 def at_looks(
-    families: Mapping, margin: float, level: float, looks: Sequence[int], zeros: str = "wilcox"
+    families: Mapping,
+    margin: float,
+    level: float,
+    looks: Sequence[int],
+    zeros: str = "wilcox",
+    not_learnt: Mapping | None = None,
 ) -> dict[object, Decision]:
     """The verdict on each method of one family, tested at planned looks; a verdict once reached stays.
 
     `families`: method to its differences in the order of the planned seeds, None (or NaN) for a seed that was run
     without giving a pair; a method that was decided and no longer run is simply shorter. A look is taken once an
-    undecided method has as many. What lies beyond the last look that was taken is not used. Raises AnalysisError
-    as `verdicts` and `check_looks` do.
+    undecided method has as many. What lies beyond the last look that was taken is not used. `not_learnt`: by method,
+    the places of the seeds at which neither side learnt; a method without any other is as open as an undecided one.
+    Raises AnalysisError as `verdicts` and `check_looks` do.
     """
     check_looks(looks, len(families), level)
     share = level_of_a_look(level, looks)
@@ -151,13 +157,19 @@ def at_looks(
         if not any(len(samples[method]) >= look for method in open_):
             break
         used |= {method: _given(samples[method][:look]) for method in open_}
-        told = verdicts(used, margin, share, zeros)
+        told = verdicts(used, margin, share, zeros, _none_learnt(samples, not_learnt or {}, look))
         found |= {method: Decision(_dated(told[method], look, looks, samples[method]), look) for method in open_}
-        open_ = [method for method in open_ if told[method].word == "undecided"]
+        open_ = [method for method in open_ if told[method].word in OPEN]
     if not found and samples:
         told = verdicts({method: _given(d) for method, d in samples.items()}, margin, share, zeros)
         found = {method: Decision(_waiting(told[method], looks[0]), None) for method in samples}
     return found
+
+
+def _none_learnt(samples: Mapping, not_learnt: Mapping, look: int) -> set:
+    """The methods of whose pairs up to this look not one has a run that learnt."""
+    pairs = {m: {i for i, x in enumerate(d[:look]) if _given([x])} for m, d in samples.items()}
+    return {method for method, places in pairs.items() if places and places <= set(not_learnt.get(method, ()))}
 
 
 def _given(differences: Sequence) -> list[float]:
@@ -167,7 +179,7 @@ def _given(differences: Sequence) -> list[float]:
 def _dated(verdict: Verdict, look: int, looks: Sequence[int], sample: Sequence) -> Verdict:
     """The verdict with the look at which it fell in its reason."""
     said = f"look at {_seeds(look)}"
-    if verdict.word == "undecided":
+    if verdict.word in OPEN:
         later = [n for n in looks if n > look]
         said += f", the next is at {later[0]}" if later else ", the last that was planned"
     if len(sample) > look:
@@ -214,10 +226,15 @@ def follows(plans: Sequence[Mapping], paired, judged, metric, margin: float, lev
     """Sentences on whether what is reported follows `plans`: each cell the newest plan that holds it.
 
     Each plan has run_id, start (seconds, when its study began), digest (as it was logged) and plan; newest first.
-    A cell that no plan holds is an addition to the newest plan of its task, model and init, else to the newest.
+    A cell that no plan holds is an addition to the newest plan of its task, model and init, else to the newest. Of a
+    plan that is `lost` (why, in words) only that is said.
     """
+    said = [_lost(logged) for logged in plans if logged.get("lost")]
+    plans = [logged for logged in plans if not logged.get("lost")]
     if not plans:
-        return ["no plan was logged before these runs: margin, level and seeds could have been chosen afterwards"]
+        return said or [
+            "no plan was logged before these runs: margin, level and seeds could have been chosen afterwards"
+        ]
     holders: dict[tuple, int] = {}
     for at, logged in enumerate(plans):
         for cell in map(tuple, logged["plan"]["cells"]):
@@ -228,7 +245,6 @@ def follows(plans: Sequence[Mapping], paired, judged, metric, margin: float, lev
         cells = frame[["task", "model", "init", "method"]].itertuples(index=False, name=None)
         return frame.loc[[holders.get(cell, holders.get(cell[:3], 0)) == at for cell in cells]]
 
-    said = []
     for at, logged in enumerate(plans):
         cells = [cell for cell, holder in holders.items() if holder == at and len(cell) == 4]
         runs, rows = held(paired.runs, at), held(judged, at)
@@ -236,6 +252,12 @@ def follows(plans: Sequence[Mapping], paired, judged, metric, margin: float, lev
             said += _follows(logged, cells, runs, rows, paired.reference, (metric, margin, level, looks))
             said += _planned_before(logged, plans[at + 1 :], cells)
     return said
+
+
+def _lost(logged: Mapping) -> str:
+    tuned = f"; its settings were tuned on seeds {', '.join(map(str, logged['tuned']))}" if logged["tuned"] else ""
+    what = f"plan {logged['digest']} of run {logged['run_id']} cannot be read ({logged['lost']})"
+    return f"{what}: whether it was followed is not known, and the seeds' order is that of the runs{tuned}"
 
 
 def _follows(logged: Mapping, cells: list[tuple], runs, judged, reference: str, rule: tuple) -> list[str]:
@@ -270,15 +292,17 @@ def seed_orders(plans: Sequence[Mapping], default: Sequence) -> Mapping[tuple, S
 def mark_tuned(judged, plans: Sequence[Mapping]):
     """The frame of `tables.judge`, with the mark of allow_tuned_seeds on the verdicts that it concerns.
 
-    `plans` as for `follows`; each has tuned, the seeds that its study's settings were tuned on: a mark for its cells.
+    `plans` as for `follows`; each has tuned, the seeds that its study's settings were tuned on: a mark for its cells,
+    and for those of no plan where its own cells are lost.
     """
     tuned: dict[tuple, set] = {}
+    unknown = {seed for logged in plans if logged.get("lost") for seed in logged["tuned"]}
     for logged in plans:
         for cell in map(tuple, logged["plan"]["cells"]):
             tuned.setdefault(cell, set()).update(logged["tuned"])
     reasons = []
     for row in judged.itertuples():
-        seeds = sorted(tuned.get((row.task, row.model, row.init, row.method), set()) & set(row.seeds))
+        seeds = sorted(tuned.get((row.task, row.model, row.init, row.method), unknown) & set(row.seeds))
         mark = f"; tuned on seeds of this comparison ({', '.join(map(str, seeds))})" if seeds else ""
         reasons.append(f"{row.reason}{mark}")
     judged["reason"] = reasons
@@ -320,7 +344,7 @@ def _seeds_of_plan(seeds: Sequence, found: Mapping[tuple, list[dict]], looks: Se
     for cell, rows in found.items():
         used = {seed for row in rows for seed in row["seeds"]}
         row = rows[0]
-        ended = row["look"] if looks and row["verdict"] != "undecided" else None
+        ended = row["look"] if looks and row["verdict"] not in OPEN else None
         due = seeds[:ended] if ended else seeds
         for lacking, which in (
             (missing, [s for s in due if s not in used]),

@@ -24,6 +24,7 @@ from analysis.predictions import (
     is_score,
     left_out,
     matching,
+    one_class,
     read,
     score,
     scores,
@@ -281,7 +282,7 @@ def _row(c: Comparison, kept: list[int], kind: str, runs: dict, draws: dict, lev
         "only_method": sum(only[0]),
         "only_reference": sum(only[1]),
         "p_mcnemar": mcnemar(only[0][0], only[1][0]) if len(kept) == 1 else math.nan,
-        "one_class": sum(len(np.unique(run.predicted)) == 1 for pair in pairs for run in pair),
+        "one_class": sum(one_class(run.labels, run.predicted) for pair in pairs for run in pair),
     }
     return tuple(values[name] for name in COLUMNS)
 

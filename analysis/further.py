@@ -11,6 +11,7 @@ from analysis import across, calibration, examples
 from analysis.answer import Section
 from analysis.pairing import Paired
 from analysis.predictions import Predictions
+from analysis.tables import not_learnt_cells
 
 MOST_RUNS = 1000  # whose predictions are read unasked: 3 s for test sets of a thousand examples
 WHERE = ("task", "model", "init", "method", "setting")
@@ -34,7 +35,8 @@ def sections(paired: Paired, runs: pd.DataFrame, predictions: Predictions | None
             drawn = pool.submit(examples.bootstrap, paired, predictions, level=1 - level)
             measured = pool.submit(calibration.calibrate, paired, predictions)
     found = [] if predictions is None else _examples(*drawn.result())
-    found += [*_across(one, level), *_interaction(paired, one, level), *_pairing(paired)]
+    lost = not_learnt_cells(paired)
+    found += [*_across(one, level, lost), *_interaction(paired, one, level, lost), *_pairing(paired)]
     found += [] if predictions is None else _calibration(paired, measured.result(), level)
     return [*found, *_cost(paired, runs)]
 
@@ -54,23 +56,23 @@ def _examples(table: pd.DataFrame, left: pd.DataFrame) -> list[Section]:
     return found + _left_out("examples", "Not in seeds and examples", left)
 
 
-def _across(paired: Paired, level: float) -> list[Section]:
+def _across(paired: Paired, level: float, lost: list[str]) -> list[Section]:
     against = across.against_reference(paired)
     if against.empty:
         return []
-    lines = across.across_lines(across.friedman(paired), against, level)
+    lines = across.directions(paired) + across.across_lines(across.friedman(paired), against, level) + lost
     columns = ("model", "init", "method", "n_tasks", "mean_difference", "p_value", "p_holm", "min_p_holm")
     columns += ("effect", "effect_low", "effect_high", "tau")
     return [Section("across", "Across tasks: a task counts once, with its mean", tuple(lines), against, columns)]
 
 
-def _interaction(paired: Paired, one: Paired, level: float) -> list[Section]:
+def _interaction(paired: Paired, one: Paired, level: float, lost: list[str]) -> list[Section]:
     table = across.interaction(paired)
     lines = across.interaction_lines(table, paired, level)
     lines += across.across_lines(across.friedman(one).iloc[:0], across.interaction_across(one), level)
     title = "Pre-training and regularisation: (method - reference | random) - (method - reference | pretrained)"
     columns = ("task", "model", "method", "setting", "n", "mean_pretrained", "mean_random", *TESTED)
-    return [Section("interaction", title, tuple(lines), table, columns)] if lines else []
+    return [Section("interaction", title, (*across.directions(paired), *lines, *lost), table, columns)] if lines else []
 
 
 def _pairing(paired: Paired) -> list[Section]:

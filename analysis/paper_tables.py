@@ -13,6 +13,7 @@ import pandas as pd
 from analysis import paper
 from analysis.hypothesis import signed_rank
 from analysis.pairing import DEV, METHODS, TEST, Paired
+from analysis.tables import scores as mean_scores
 
 GLUE = {
     "CoLA": "cola", "RTE": "rte", "MRPC": "mrpc", "SST-2": "sst2", "QNLI": "qnli", "MNLI": "mnli", "QQP": "qqp",
@@ -135,6 +136,11 @@ def tables(runs: pd.DataFrame, paired: Paired, zeros: str = "wilcox") -> Tables:
     for layout, part in _own(found, shown):
         cells += _fill(layout, part, made)
         made.titles[layout.table] = layout.title
+    for row in mean_scores(paired).to_dict("records"):
+        if row["not_learnt"]:
+            place = ", ".join(filter(None, [row["task"], row["model"], row["init"], row["setting"]]))
+            told = f"{row['not_learnt']} of {row['n']} runs have not learnt, every example gets one class"
+            made.missing.append(f"{row['method']} ({place}): {told}")
     made.cells = pd.DataFrame([_beside(cell, printed) for cell in cells], columns=COLUMNS)
     return made
 

@@ -7,12 +7,12 @@ a resample of examples needs new sums only.
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from analysis.pairing import Comparison
+from analysis.pairing import Comparison, Paired
 
 Columns = Mapping[str, np.ndarray] | pd.DataFrame
 Predictions = Callable[[str, str], Columns | None] | Mapping[tuple[str, str], Columns]
@@ -75,6 +75,30 @@ def read(predictions: Predictions, run_id: str, split: str) -> Predicted:
     if labels.max() >= len(classes):
         raise Missing(f"predictions of {split} have {len(classes)} classes, a label is {labels.max()}")
     return Predicted(idx, labels, values[2:].T)  # by columns: sums over classes take a fifth of the time
+
+
+def one_class(labels: np.ndarray, predicted: np.ndarray) -> bool:
+    """Whether all examples are given one class although their labels have more: the run has not learnt."""
+    return np.ptp(predicted) == 0 and np.ptp(labels) > 0
+
+
+def marked(paired: Paired, predictions: Predictions) -> Paired:
+    """`paired` with the runs in comparisons that predictions show to have not learnt, beside those that a tag names.
+
+    As the tag does, it looks at test, and at dev where test has no labels; a run without predictions stays as it is.
+    """
+    ids = {run_id for c in paired.comparisons for run_id in (*c.run_ids, *c.reference_run_ids)} - paired.not_learnt
+    return replace(paired, not_learnt=paired.not_learnt | {run_id for run_id in ids if _one_class(predictions, run_id)})
+
+
+def _one_class(predictions: Predictions, run_id: str) -> bool:
+    for split in ("test", "dev"):
+        try:
+            found = read(predictions, run_id, split)
+        except Missing:
+            continue
+        return one_class(found.labels, found.classes)
+    return False
 
 
 def split_of(metric: str) -> str | None:

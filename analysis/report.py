@@ -9,6 +9,7 @@ import jinja2
 import pandas as pd
 
 from analysis import across, calibration, examples, paper_tables, sections, tables, wording
+from analysis.again import again
 from analysis.pairing import Paired
 from analysis.predictions import Predictions
 from analysis.sections import EPOCH_METRICS, Section, Table
@@ -19,7 +20,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 COMPARED = [
     *("task", "model", "init", "method", "setting", "look", "n", "mean_method", "mean_reference", "mean_difference"),
     *("std_difference", "estimate", "low", "high", "p_value", "p_holm", "p_holm_study", "p_equivalence_holm"),
-    *("min_p_value", "verdict", "seeds_needed"),
+    *("min_p_value", "verdict", "seeds_needed", "not_learnt", "not_learnt_reference"),
 ]
 BOTH_CHANCES = [
     *("task", "model", "init", "method", "setting", "design", "n_seeds", "n_examples", "difference", "low", "high"),
@@ -47,13 +48,14 @@ class Evidence:
     """What a store adds to scores; None where there is none.
 
     runs: as given to `pair`. histories: columns run_id, name, step, value. predictions: as analysis.predictions
-    takes them. plan: what is said of the study's plan.
+    takes them. plan: what is said of the study's plan. remarks: what is said of a table of scores.
     """
 
     runs: pd.DataFrame
     histories: pd.DataFrame | None = None
     predictions: Predictions | None = None
     plan: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def page(paired: Paired, judged: pd.DataFrame, evidence: Evidence, design: Design) -> str:
@@ -72,7 +74,8 @@ def page(paired: Paired, judged: pd.DataFrame, evidence: Evidence, design: Desig
         reference=paired.reference,
         headlines=wording.headlines(judged)
         + wording.interaction_headline(between, design.level)
-        + tables.unit_lines(judged),
+        + tables.remarks(judged)
+        + list(evidence.remarks),
         verdicts=[(family_name(members[0]), wording.sentence(members)) for members in families.values()],
         matrix=_matrix(list(families.values())),
         tested=tables.TESTED if families else "",
@@ -92,7 +95,7 @@ def _sections(
         sections.means(paired, paper_tables.scores(evidence.runs, paired)),
         sections.differences(judged),
         sections.intervals(judged),
-        sections.interaction(between, across.interaction_lines(between, paired, design.level)),
+        sections.interaction(between, _interaction_lines(paired, between, design), across.directions(paired)),
         _across(paired, evidence, design),
         sections.curves(paired, evidence.histories),
         _calibration(paired, evidence, design),
@@ -104,9 +107,14 @@ def _sections(
             "again",
             "How to run it again",
             "From a clone of the project, with the data and checkpoints that the settings name.",
-            paste="\n".join(wording.again(paired, evidence.runs, design)),
+            paste="\n".join(again(paired, evidence.runs, design)),
         ),
     ]
+
+
+def _interaction_lines(paired: Paired, between: pd.DataFrame, design: Design) -> list[str]:
+    lines = across.interaction_lines(between, paired, design.level)
+    return lines + tables.not_learnt_cells(paired) if lines else []
 
 
 def _matrix(families: list[list[dict]]) -> dict | None:
@@ -132,7 +140,8 @@ def _across(paired: Paired, evidence: Evidence, design: Design) -> Section:
     against = across.against_reference(one)
     if against.empty:
         return replace(section, missing="there are not two tasks with the same model, initialisation and metric")
-    lines = across.across_lines(across.friedman(one), against.head(0), design.level)
+    lines = across.directions(one) + across.across_lines(across.friedman(one), against.head(0), design.level)
+    lines += tables.not_learnt_cells(paired)
     columns = ["model", "init", "metric", "method", "n_tasks", "mean_difference", "p_value", "p_holm", "min_p_holm"]
     columns += ["effect", "effect_low", "effect_high", "tau"]
     table = _table("Each method against the reference over tasks.", against[columns])
@@ -187,7 +196,7 @@ def _tables(paired: Paired, judged: pd.DataFrame) -> Section:
         _table("Mean and standard deviation of the scores over seeds.", tables.scores(paired)),
         _table(
             f"Every method against {paired.reference}; low and high belong to the Hodges-Lehmann estimate.",
-            judged[COMPARED],
+            judged[[name for name in COMPARED if not name.startswith("not_learnt") or judged[name].any()]],
         ),
         _table("Why each verdict: the sentences of significance.", _verdict_lines(judged)),
         _table("Runs without a part in any comparison.", paired.left_out),

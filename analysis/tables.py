@@ -1,6 +1,7 @@
 """Tables and sentences for people: scores, comparisons with their verdicts, as text and Markdown."""
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,9 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from analysis import direction
 from analysis.design import Decision, at_looks, check_looks
-from analysis.hypothesis import holm, sign_flip, t_test, verdicts
-from analysis.pairing import METHODS, Comparison, Paired, lower_is_better
+from analysis.hypothesis import NOT_LEARNT, OPEN, holm, sign_flip, t_test, verdicts
+from analysis.pairing import METHODS, Comparison, Paired
 
 COLUMNS = [
     *("task", "model", "init", "method", "setting", "reference", "metric", "n"),
@@ -19,9 +21,10 @@ COLUMNS = [
     *("p_equivalence", "p_equivalence_holm", "margin", "verdict", "negligible", "decidable", "seeds_needed"),
 ]
 BESIDE = ["p_holm_study", "p_sign_flip", "p_t", "look"]  # in significance.csv after COLUMNS
-EXTRA = ["n_nonzero", "family", "protocol", "reason", "seeds", "scores", "differences"]
+BESIDE += ["not_learnt", "not_learnt_reference"]
+EXTRA = ["negated", "n_nonzero", "family", "protocol", "reason", "seeds", "scores", "differences"]
 IN_POINTS = ("score", "accuracy", "f1", "matthews")
-LARGE_FOR_FRACTIONS = 0.05
+LARGE_MARGIN = 0.05  # of the scores
 TESTED = (
     "Tested is the symmetry of the paired differences about 0, over seeds, for one test set and one setting "
     "(exact Wilcoxon signed-rank test, Holm within the family)."
@@ -47,8 +50,9 @@ def judge(
     Differences, estimate, interval and margin are in units of the metric (points); `level` is the interval's.
     std_difference of one seed is missing; seeds_needed is the total for the undecided, else missing;
     min_p_value is that of the non-zero differences. p_holm_study is Holm over all rows; p_t is missing where it
-    is not defined. With planned `looks` each row is about the seeds of its `look`, taken in `order` (of all seeds,
-    or a mapping from (task, model, init) to it; default: rising).
+    is not defined. not_learnt, not_learnt_reference: how many of the n runs of each side are known to give every
+    example one class; where all do, the verdict is "not learnt". With planned `looks` each row is about the seeds of
+    its `look`, taken in `order` (of all seeds, or a mapping from (task, model, init) to it; default: rising).
     Raises AnalysisError for a margin, level, zeros or looks that are not allowed.
     """
     families = defaultdict(list)
@@ -60,10 +64,11 @@ def judge(
             seeds = order[key[:3]] if isinstance(order, Mapping) else order
             members, found = _judge_at_looks(paired, members, (margin, level, looks, zeros), seeds)
         else:
-            told = verdicts({i: c.differences for i, c in enumerate(members)}, margin, level, zeros)
+            none = {i for i, c in enumerate(members) if len(neither(paired, c)) == len(c.seeds)}
+            told = verdicts({i: c.differences for i, c in enumerate(members)}, margin, level, zeros, none)
             found = {i: Decision(verdict, None) for i, verdict in told.items()}
         family = tuple(_label(c) for c in members)
-        rows += [_row(c, found[i], margin, family) for i, c in enumerate(members)]
+        rows += [_row(c, found[i], margin, family, paired.not_learnt) for i, c in enumerate(members)]
     if not rows:
         verdicts({}, margin, level, zeros)  # a mistake is one, with nothing to compare too
         check_looks(looks, 1, level)
@@ -99,7 +104,8 @@ def _judge_at_looks(paired: Paired, members: list[Comparison], rule: tuple, orde
         return [given.get(seed) for seed in seeds[: min(last + 1, end)]]
 
     samples = {i: sample(c, mine) for i, (c, mine) in enumerate(zip(members, own, strict=True))}
-    found = at_looks(samples, *rule)
+    none = {i: {seeds.index(seed) for seed in neither(paired, c)} for i, c in enumerate(members)}
+    found = at_looks(samples, *rule, not_learnt=none)
     cut = [_first(c, seeds[: found[i].look or len(samples[i])]) for i, c in enumerate(members)]
     return cut, {i: _waiting(d, waits, members[i]) for i, d in found.items()}
 
@@ -107,11 +113,17 @@ def _judge_at_looks(paired: Paired, members: list[Comparison], rule: tuple, orde
 def _waiting(decision: Decision, pending: list, c: Comparison) -> Decision:
     """The decision on `c`, with the seed that the next look waits for in its reason."""
     verdict = decision.verdict
-    if not pending or verdict.word != "undecided":
+    if not pending or verdict.word not in OPEN:
         return decision
     behind = len(c.seeds) - verdict.test.n
     reason = f"{verdict.reason}; seed {pending[0]} still runs{f', pairs behind it: {behind}' if behind else ''}"
     return replace(decision, verdict=replace(verdict, reason=reason))
+
+
+def neither(paired: Paired, c: Comparison) -> list:
+    """The seeds of a comparison with which neither side learnt."""
+    pairs = zip(c.seeds, c.run_ids, c.reference_run_ids, strict=True)
+    return [seed for seed, *ids in pairs if paired.not_learnt.issuperset(ids)]
 
 
 def _first(c: Comparison, seeds: list) -> Comparison:
@@ -126,11 +138,13 @@ def _label(c: Comparison) -> str:
     return f"{c.method} [{setting}]" if setting else c.method
 
 
-def _row(c: Comparison, decision: Decision, margin: float, family: tuple[str, ...]) -> tuple:
+def _row(
+    c: Comparison, decision: Decision, margin: float, family: tuple[str, ...], not_learnt: frozenset[str]
+) -> tuple:
     d, verdict = np.array(c.differences), decision.verdict
     test = verdict.test
     values = {
-        **{name: getattr(c, name) for name in COLUMNS[:7]},
+        **{name: getattr(c, name) for name in (*COLUMNS[:7], "negated")},
         "mean_method": float(np.mean(c.scores)) if len(d) else None,
         "mean_reference": float(np.mean(c.reference_scores)) if len(d) else None,
         "mean_difference": float(np.round(d.mean(), 9)) + 0.0 if len(d) else None,
@@ -150,42 +164,75 @@ def _row(c: Comparison, decision: Decision, margin: float, family: tuple[str, ..
         "seeds": c.seeds,
         "scores": c.scores,
         "differences": c.differences,
+        "not_learnt": sum(run_id in not_learnt for run_id in c.run_ids),
+        "not_learnt_reference": sum(run_id in not_learnt for run_id in c.reference_run_ids),
     }
+    lost = "" if verdict.word == NOT_LEARNT else not_learnt_line(values)
+    values["reason"] = "; ".join(filter(None, [verdict.reason, lost]))
     return tuple(values[name] for name in COLUMNS + BESIDE + EXTRA)
 
 
+def not_learnt_line(row: Mapping) -> str:
+    """As in "1 of 7 seeds of finetune not learnt", of a row of `judge`; empty where no run is known to have failed."""
+    sides = ((row["method"], row["not_learnt"]), (row["reference"], row["not_learnt_reference"]))
+    told = [f"{count} of {row['n']} seeds of {name}" for name, count in sides if count]
+    return f"{' and '.join(told)} not learnt (every example gets one class)" if told else ""
+
+
+def not_learnt_cells(paired: Paired) -> list[str]:
+    """A sentence that names the comparisons in which no run has learnt, for what is computed over them all the same."""
+    found = defaultdict(list)
+    for c in paired.comparisons:
+        if c.seeds and len(neither(paired, c)) == len(c.seeds):
+            found[c.task, c.model, c.init].append(_label(c))
+    told = [f"{', '.join(names)} ({', '.join(filter(None, place))})" for place, names in found.items()]
+    return [f"no run has learnt in these comparisons, which count here all the same: {'; '.join(told)}"] if told else []
+
+
 def scores(paired: Paired) -> pd.DataFrame:
-    """Mean, standard deviation (ddof 1; missing for one run) and number of usable runs, paired or not.
+    """Mean, standard deviation (ddof 1; missing for one run) and number of usable runs, paired or not; how many of them
+    are known to give every example one class (not_learnt).
 
     One row per task, model, init and method (finetune, ls, tfreg, selfkd, kd, akd, then others), and per
     `setting` where a method has several.
     """
     keys = ["task", "model", "init", "method", "setting", "metric"]
     if paired.runs.empty:
-        return pd.DataFrame(columns=[*keys, "mean", "std", "n"])
-    grouped = paired.runs.groupby(keys, sort=False)["score"]
-    table = grouped.agg(mean="mean", std="std", n="count").reset_index()
+        return pd.DataFrame(columns=[*keys, "mean", "std", "n", "not_learnt"])
+    runs = paired.runs.assign(one_class=paired.runs["run_id"].isin(paired.not_learnt))
+    grouped = runs.groupby(keys, sort=False)
+    table = grouped["score"].agg(mean="mean", std="std", n="count")
+    table = table.assign(not_learnt=grouped["one_class"].sum()).reset_index()
     rank = {method: i for i, method in enumerate(METHODS)}
     table["rank"] = table["method"].map(rank).fillna(len(METHODS))
     order = ["task", "model", "init", "rank", "method", "setting"]
     return table.sort_values(order, kind="stable").drop(columns="rank").reset_index(drop=True)
 
 
+def remarks(judged: pd.DataFrame) -> list[str]:
+    """What to know of the metrics: which way they count, where it is not the usual one, and their unit."""
+    return direction.lines(zip(judged["metric"], judged["negated"], strict=True)) + unit_lines(judged)
+
+
 def unit_lines(judged: pd.DataFrame) -> list[str]:
-    """A warning for each metric whose scores are all between 0 and 1, beside a margin that is meant for points."""
-    found: dict[tuple, dict[str, None]] = {}
-    for (metric, margin, task, *_), rows in judged.groupby(["metric", "margin", "task", "model", "init"], sort=False):
+    """A warning for each metric whose scores are small beside a margin that is meant for points of 100."""
+    found: dict[tuple, dict[str, list]] = {}
+    for (metric, margin, negated, task), rows in judged.groupby(["metric", "margin", "negated", "task"], sort=False):
         where, _, name = metric.rpartition("/")
-        logged = where and name in IN_POINTS or lower_is_better(metric)  # by this project, in percent; or no share
-        values = [*rows["scores"].explode(), *rows["mean_reference"]]
-        values = [value for value in values if not pd.isna(value)]
-        if not logged and margin >= LARGE_FOR_FRACTIONS and values and min(values) >= 0 and 0 < max(values) <= 1:
-            found.setdefault((metric, margin), {})[task] = None
-    return [
-        f"scores look like fractions of 1 ({', '.join(filter(None, [*tasks, metric]))}): margin={margin:g} is in the "
-        f"metric's own unit; give margin={margin / 100:g} where {margin:g} points of 100 are meant"
-        for (metric, margin), tasks in found.items()
-    ]
+        values = [value for value in [*rows["scores"].explode(), *rows["mean_reference"]] if not pd.isna(value)]
+        in_percent = where and name in IN_POINTS  # logged by this project
+        if not in_percent and values and margin >= LARGE_MARGIN * max(map(abs, values)) > 0:
+            found.setdefault((metric, margin, negated), {})[task] = values
+    lines = []
+    for (metric, margin, negated), tasks in found.items():
+        values = [value for some in tasks.values() for value in some]
+        shares = not negated and min(values) >= 0 and max(values) <= 1
+        said = "look like fractions of 1" if shares else f"are between {min(values):g} and {max(values):g}"
+        lines.append(
+            f"scores {said} ({', '.join(filter(None, [*tasks, metric]))}): margin={margin:g} is in the "
+            f"metric's own unit" + (f"; give margin={margin / 100:g} where {margin:g} points of 100 are meant" * shares)
+        )
+    return lines
 
 
 def verdict_lines(judged: pd.DataFrame) -> list[str]:
@@ -202,7 +249,7 @@ def _line(row: dict) -> str:
     n, spread = row["n"], row["std_difference"]
     seeds = "1 seed" if n == 1 else f"{n} seeds"
     sd = "" if spread is None or math.isnan(spread) else f" (sd {spread:.2f})"
-    turned = ", lower is better and the sign is turned," if lower_is_better(row["metric"]) else ""
+    turned = ", lower is better and the sign is turned," if row["negated"] else ""
     zeros = n - row["n_nonzero"]
     given = f"{seeds} with {zeros} zero difference{'s' if zeros > 1 else ''}" if zeros else seeds
     if row["p_value"] == row["min_p_value"]:
@@ -263,3 +310,25 @@ def _cell(name: str, value) -> str:
             return f"{value:.4f}"
         return f"{value:.3f}" if name == "level" else f"{value:.2f}"
     return str(value)
+
+
+# CSV files
+
+
+FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what a spreadsheet takes for the beginning of one
+PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|-?inf")
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """The frame as CSV. A name that a spreadsheet would compute has an apostrophe before it (`plain_text` reads it)."""
+    words = frame.select_dtypes(exclude=["number", "bool"])
+    return frame.assign(**{name: words[name].map(_no_formula) for name in words}).to_csv(index=False)
+
+
+def _no_formula(value):
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) and not PLAIN.fullmatch(value) else value
+
+
+def plain_text(cell: str) -> str:
+    """A cell without the apostrophe of `to_csv`."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell

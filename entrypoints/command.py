@@ -1,9 +1,11 @@
 """What all entry points share: arguments in, one line and an exit status out."""
 
 import gc
+import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from labelreg.errors import INTERRUPTED, USER_ERROR, UserError, one_line, told
 from labelreg.parameters import Value, parse, with_defaults
 
 ANSWERS = ("significance", "report", "tables")  # they read many runs and end
+ECHO_SECONDS = 1.0  # a key that is held down, or a launcher that passes a Ctrl-C on, is no second one
 ROOTS = ("LABELREG_DATA_ROOT", "LABELREG_MODEL_ROOT", "LABELREG_CACHE_ROOT")
 
 
@@ -55,8 +58,18 @@ def command(entry_point: str, main: Callable[[dict[str, Value]], int | None], de
 
 
 def _interrupt(number: int, frame: object) -> None:
-    for each in (signal.SIGINT, signal.SIGTERM):  # MLflow sends a second signal while runs are being closed
-        signal.signal(each, lambda *_: None)  # not SIG_IGN: Python complains of one that is already on its way
+    """The first signal ends the command in order; a second Ctrl-C, at once, and its workers too."""
+    began = time.monotonic()
+
+    def again(number: int, frame: object) -> None:
+        # SIGTERM is what `mlflow run` makes of the same Ctrl-C, and comes of its own end, whenever that is
+        if number == signal.SIGINT and time.monotonic() - began >= ECHO_SECONDS:
+            for child in multiprocessing.active_children():
+                child.kill()
+            os._exit(INTERRUPTED)
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, again)
     raise KeyboardInterrupt
 
 

@@ -5,7 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 
 from analysis import design as rules
-from analysis import pairing
+from analysis import further, pairing
+from analysis.hypothesis import OPEN
+from analysis.predictions import marked
+from analysis.tables import neither
 from labelreg import records
 from labelreg.study import Step
 
@@ -37,7 +40,7 @@ def until_decided(steps: Sequence[Step], plan: dict, carry_out: Callable[[list[S
         decisions = decided(plan, frame(done), look)
         going_on = set()
         for cell, decision in decisions.items():
-            if decision.verdict.word == "undecided":
+            if decision.verdict.word in OPEN:
                 going_on |= {cell, (*cell[:3], REFERENCE)}
             elif decision.look == look:
                 print(f"look at {look} seeds: {' '.join(cell)}: {decision.verdict.word}", flush=True)
@@ -49,9 +52,15 @@ def until_decided(steps: Sequence[Step], plan: dict, carry_out: Callable[[list[S
 
 def decided(plan: dict, runs: pd.DataFrame, look: int) -> dict[tuple, rules.Decision]:
     """The verdicts on all cells of a plan, with what the looks up to this one had to show."""
+    paired = pairing.pair(runs, REFERENCE)
+    paired = marked(paired, records.predictions(runs, further.compared(paired)))
     found = {
         (c.task, c.model, c.init, c.method): {int(seed): d for seed, d in zip(c.seeds, c.differences, strict=True)}
-        for c in pairing.pair(runs, REFERENCE).comparisons
+        for c in paired.comparisons
+    }
+    lost = {
+        (c.task, c.model, c.init, c.method): [plan["seeds"].index(int(seed)) for seed in neither(paired, c)]
+        for c in paired.comparisons
     }
     families: dict[tuple, dict[tuple, list]] = {}
     for cell in map(tuple, plan["cells"]):
@@ -60,7 +69,7 @@ def decided(plan: dict, runs: pd.DataFrame, look: int) -> dict[tuple, rules.Deci
             families.setdefault(cell[:3], {})[cell] = differences
     told: dict[tuple, rules.Decision] = {}
     for family in families.values():
-        told |= rules.at_looks(family, plan["margin"], plan["level"], plan["looks"])
+        told |= rules.at_looks(family, plan["margin"], plan["level"], plan["looks"], not_learnt=lost)
     return told
 
 

@@ -43,7 +43,7 @@ def said(event: Event) -> str:
     if event.state == "done":
         result = event.result
         how = " (reused)" if result.reused else f" ({event.seconds:.0f} s)"
-        return f"{event.step.name}: done, {result.split} score {result.score:.2f}{how}"
+        return f"{event.step.name}: done, {result.split} score {result.score:.2f}{result.flaw()}{how}"
     return f"{event.step.name}: {event.state}" + (f": {event.reason}" if event.reason else "")
 
 

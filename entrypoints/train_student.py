@@ -17,6 +17,8 @@ def main(given: dict[str, Value]) -> None:
         settings["save_model"] = "true"
     done = job.run(job.Job(settings, given))
     print(f"{settings['method']}: {done.split} score {done.score:.2f} (run {done.run_id})", flush=True)
+    if done.one_class:
+        print(job.not_learnt(done, settings), flush=True)
 
 
 if __name__ == "__main__":

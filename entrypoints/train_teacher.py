@@ -22,6 +22,8 @@ def main(given: dict[str, Value]) -> None:
     done = job.run(job.Job(settings, given, "teacher"))
     print(f"teacher {settings['model']}: {done.split} score {done.score:.2f}; students take it with", flush=True)
     print(f"  method=kd teacher_run_id={done.run_id}", flush=True)
+    if done.one_class:
+        print(job.not_learnt(done, settings), flush=True)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ NOT_OF_RUNS = (
     *PRUNER, "space", "trials", "storage", "sampler", "heartbeat_seconds", "cross_check", "per_method", "methods",
     "output_dir", "method", *WORKERS,
 )  # fmt: skip
+SILENT = "its worker was silent for too long, and another has taken it over"
 SETTINGS_FILE = "settings.yaml"
 
 
@@ -36,6 +37,7 @@ class Tried:
     score: float | None
     epochs: int
     reason: str
+    flaw: str = ""  # job.Done.flaw
 
 
 def main(given: dict[str, Value]) -> None:
@@ -59,17 +61,17 @@ def main(given: dict[str, Value]) -> None:
         ray_tasks.check_file("storage", url)
     tracking.connect()
     own = {name: given[name] for name in (*PRUNER, "sampler", "seed", "heartbeat_seconds")}
+    said: set[str] = set()
     searches = {
-        method: search.Search(_name(common | {"method": method}, space, own), url, space, trials, **own)
+        method: search.Search(_name(common | {"method": method}, space, own, said), url, space, trials, **own)
         for method, space in spaces.items()
     }
     asked = [given.get(name) for name in ("recipe", "space", "cross_check", "per_method")]  # parameters of its run
     same = _digest([sorted(each.name for each in searches.values()), trials, sorted(given.get("methods", [])), asked])
     with checkpoint.claim(roots.cache / "checkpoints" / f"tune-{same}") as claim:
-        before = tracking.unfinished(claim.run_id)
+        before = tracking.unfinished(claim)
         title = f"tune {searches[methods[0]].name}" if len(methods) == 1 else f"tune {len(methods)} methods"
-        with tracking.open_run("tune", title, continued=before) as run:
-            claim.start(run.run_id, anew=before is None)
+        with tracking.open_run("tune", title, continued=before, claim=claim) as run:
             _log_start(run, given, common, searches, before)
             _search(run, searches, common, workers)
             kept = None
@@ -108,14 +110,18 @@ def _given_to_trials(given: dict[str, Value], recipe) -> dict[str, Value]:
     return common | {"resume": "auto"}  # also of what students learn from
 
 
-def _name(given: dict[str, Value], space, asked: dict[str, Value]) -> str:
-    """The search's name in the storage: the same for the same question, whatever the number of trials."""
+def _name(given: dict[str, Value], space, asked: dict[str, Value], said: set[str]) -> str:
+    """The search's name in the storage: the same for the same question, whatever the number of trials.
+
+    What is read for it is told, unless it is `said` already.
+    """
     from entrypoints import job
-    from labelreg import corpus, models
+    from labelreg import corpus, models, prepared
 
     given = given | {name: values[0] for name, values in space.items()}
     settings = job.settings_of(given)
     data, first = corpus.prepare(settings, models.roots(settings)), job.Job(settings, given)
+    prepared.say(data, said)
     teaching = job.find_source(first, data) if settings.get("teacher_run_id") else None
     facts = [job.fingerprint(first, data, teaching), space, asked["sampler"]]
     digest = _digest([*facts, *(asked[name] for name in PRUNER)])
@@ -139,19 +145,7 @@ def _log_start(run, given: dict[str, Value], common: dict[str, Value], searches,
     method, one = next(iter(searches.items()))
     settings = recipes.resolve(common | {"method": method} | {name: values[0] for name, values in one.space.items()})
     storage = sqlalchemy.make_url(one.storage).render_as_string(hide_password=True)
-    names = (
-        "task",
-        "model",
-        "init",
-        "seed",
-        "epochs",
-        "recipe",
-        "space",
-        "sampler",
-        *PRUNER,
-        "cross_check",
-        "per_method",
-    )
+    names = (*"task model init seed epochs recipe space sampler cross_check per_method".split(), *PRUNER)
     run.params(
         {name: (settings | given).get(name) for name in names}
         | {"trials": one.trials, "methods": given.get("methods") or list(searches)}
@@ -205,7 +199,8 @@ def _round(run, searches, studies, given: dict[str, Value], todo: dict[str, int]
         elif event.state == "done" and isinstance(event.result, Tried):
             _say(run, searches, studies, event.result, event.seconds)
         elif event.state == "done" and event.step.kind == "teacher" and not event.result.reused:
-            print(f"{event.step.name}: {event.result.split} score {event.result.score:.2f}", flush=True)
+            made = event.result
+            print(f"{event.step.name}: {made.split} score {made.score:.2f}{made.flaw()}", flush=True)
     return reason
 
 
@@ -237,7 +232,7 @@ def _say(run, searches, studies, tried: Tried, seconds: float) -> None:
     line = f"[{done}/{total}] {tried.method} trial {tried.number}: {tried.state}"
     line += f" at epoch {tried.epochs}" if tried.state == "pruned" else ""
     line += f": {tried.reason}" if tried.reason else ""
-    line += f", dev score {tried.score:.2f}" if tried.score is not None else ""
+    line += f", dev score {tried.score:.2f}{tried.flaw}" if tried.score is not None else ""
     found = search.best(studies[tried.method])
     line += f" ({seconds:.0f} s); best {found[0].value:.2f}" if found else f" ({seconds:.0f} s)"
     print(line, flush=True)
@@ -257,6 +252,8 @@ def work(step, searches, parent: str, experiment: str):
         asked = job.Job(settings, step.given, "student", parent, own.name, experiment, reuse=True, quiet=True)
         return job.source(asked) if step.kind == "teacher" else job.run(asked)
 
+    flaws: list[str] = []
+
     def train(draw, stop) -> float:
         before = _ended_before(own.name, draw)  # its worker died before the search was told
         if before and (stop(*before[:2]) or before[2] == "complete"):
@@ -264,14 +261,19 @@ def work(step, searches, parent: str, experiment: str):
         settings = job.settings_of(step.given | draw.params)
         place = f"-{_digest(own.name)}-{draw.number}"
         watched = partial(watch, draw, stop)
-        return job.run(
+        done = job.run(
             job.Job(settings, step.given, "trial", parent, own.name, experiment, quiet=True, place=place, watch=watched)
-        ).score
+        )
+        flaws.append(done.flaw())
+        return done.score
 
-    found = search.run_trial(search.open_study(own), own, train)
+    study = search.open_study(own)
+    found = search.run_trial(study, own, train)
     if found is None:  # another machine has begun the last one
         return None
     number, trial = found
+    if trial.number not in {own.number for own in search.own(study)}:
+        return Tried(str(step.given["method"]), number, "left", None, trial.last_step or 0, SILENT)
     reason = trial.user_attrs.get(search.REASON, "") if trial.state.name == "FAIL" else ""
     return Tried(
         str(step.given["method"]),
@@ -280,6 +282,7 @@ def work(step, searches, parent: str, experiment: str):
         trial.value,
         trial.last_step or 0,
         str(reason),
+        *flaws,
     )
 
 
@@ -290,10 +293,17 @@ def _ended_before(search: str, draw) -> tuple[int, float, str, float] | None:
 
     tags = {tracking.KIND: "trial", tracking.STUDY: search, TRIAL: str(draw.number)}
     for run in tracking.find(tracking.tagged(tags)):
-        if all(tracking.same(run.data.params[name], tracking.plain(value)) for name, value in draw.params.items()):
+        if _drew(run, draw.params):
             scores, held = run.data.metrics, run.data.tags
             return int(held[EPOCHS]), scores["last/dev/score"], held[STATE], job.done(run).score
     return None
+
+
+def _drew(run, params: dict[str, Value]) -> bool:
+    """Whether a trial's run has this setting."""
+    from labelreg import logged
+
+    return all(logged.same(run.data.params[name], logged.plain(value)) for name, value in params.items())
 
 
 def watch(draw, stop, run, epochs: Iterator) -> Iterator:
@@ -356,7 +366,8 @@ def _cross_check(
         elif event.state == "done":
             score = tracking.get(event.result.run_id).data.metrics[f"{given['selection']}/dev/score"]
             scores.loc[int(event.step.name.split()[1]) - 1, event.step.given["method"]] = score
-            print(f"{event.step.name}: dev score {score:.2f} ({event.seconds:.0f} s)", flush=True)
+            flaw = event.result.flaw()
+            print(f"{event.step.name}: dev score {score:.2f}{flaw} ({event.seconds:.0f} s)", flush=True)
     if scores.isna().any(axis=1).all():
         raise DivergedError("cross_check: no setting could be run with every method")
     kept, settings, differs = findings.cross_check(chosen, scores)
@@ -398,7 +409,8 @@ def _report(run, searches, given: dict[str, Value], kept: dict[str, Value] | Non
             (own / "importances.json").write_text(json.dumps(shares, indent=1), encoding="utf-8")
             run.metrics({f"importance/{method}/{name}": share for name, share in shares.items()})
             best = search.best(study)[0]
-            print(f"{method}: best dev score {best.value:.2f} with {_words(best.params)}", flush=True)
+            flaw = _flaw(searches[method].name, best.params)
+            print(f"{method}: best dev score {best.value:.2f} with {_words(best.params)}{flaw}", flush=True)
             if shares:
                 print("  importances: " + ", ".join(f"{key} {share:.2f}" for key, share in shares.items()), flush=True)
         run.folder(folder)
@@ -406,6 +418,17 @@ def _report(run, searches, given: dict[str, Value], kept: dict[str, Value] | Non
     own = f"; both with -P train_file={given['train_file']}" if given.get("train_file") else ""
     print(f"settings: {place}/{SETTINGS_FILE} (train_student -P recipe=FILE, main -P settings=FILE{own})", flush=True)
     print(f"tuned on seed {given['seed']}: a comparison with them must use other seeds", flush=True)
+
+
+def _flaw(search: str, params: dict[str, Value]) -> str:
+    """What must be said of the best setting beside its score: that its trial gives every example of dev one class."""
+    from labelreg import tracking
+
+    for run in tracking.find(tracking.tagged({tracking.KIND: "trial", tracking.STUDY: search})):
+        name = run.data.tags.get(tracking.ONE_CLASS)
+        if name and _drew(run, params):
+            return f"; not learnt: every example of dev gets {name}, and no setting did better"
+    return ""
 
 
 def _write_budgets(run, folder: Path, studies, epochs_allowed: dict[str, int]) -> None:

@@ -1,18 +1,18 @@
 """Models and tokenizers by name; init = pretrained | random. A new model is one entry, or no code."""
 
+import copy
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from torch import Tensor
 
-from labelreg import vision
+from labelreg import classifier, vision
 from labelreg.errors import UserError, unknown
 from labelreg.parameters import Value, folder
 from labelreg.weights import converted, file_digest
@@ -132,11 +132,8 @@ def _converted(source: Path, name: str, where: Roots) -> Path:
     binary = source / "pytorch_model.bin"
     if not binary.is_file():
         raise UserError(f"model {name}: {source} has neither model.safetensors nor pytorch_model.bin")
-    target = converted(name, binary, where.cache, write=where.download)
-    for file in source.iterdir() if where.download else ():
-        if file.is_file() and any(file.match(pattern) for pattern in SMALL_FILES):
-            shutil.copyfile(file, target / file.name)
-    return target
+    beside = [file for file in source.iterdir() if file.is_file() and any(file.match(each) for each in SMALL_FILES)]
+    return converted(name, binary, where.cache, where.download, beside)
 
 
 def check_name(model: str) -> None:
@@ -175,27 +172,39 @@ def teacher_init(teacher: str) -> str:
 
 
 def tokenizer(path: Path):
-    """The tokenizer of a checkpoint; GPT-2 has no pad token and takes its end-of-text token."""
+    """The tokenizer of a checkpoint; GPT-2 has no pad token and takes its end-of-text token.
+
+    Raises:
+        UserError: there is none, it cannot be read, or it has neither token.
+    """
     from transformers import AutoTokenizer
 
     if not any(any(path.glob(file)) for file in VOCABULARIES):  # the library would make an empty one of config.json
         raise UserError(f"{path}: no tokenizer (none of {', '.join(VOCABULARIES)})")
     try:
         found = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the library's, the tokenizers' and sentencepiece's own types
         raise UserError(f"{path}: no tokenizer ({' '.join(str(error).split())[:200]})") from None
     if found.pad_token is None:
+        if found.eos_token is None:
+            raise UserError(f"{path}: the tokenizer has no pad token and no eos token: name one in its files")
         found.pad_token = found.eos_token
     return found
 
 
 def load(
-    name: str, classes: tuple[str, ...], init: str, seed: int, where: Roots, stem: str | None = None
+    name: str,
+    classes: tuple[str, ...],
+    init: str,
+    seed: int,
+    where: Roots,
+    stem: str | None = None,
+    head: str = "new",
 ) -> torch.nn.Module:
     """A classifier, float32, in training mode; `seed` fixes all that is drawn.
 
     `init=random` is the library's own initialisation of the same architecture (section 4.2.2). `stem` is
-    an image classifier's (vision.load).
+    an image classifier's (vision.load), `head` a text classifier's (classifier.build).
 
     Raises:
         UserError: an unknown name, or a checkpoint that is not to be had, damaged or of another architecture.
@@ -203,51 +212,16 @@ def load(
     if vision.network(name):
         return vision.load(name, classes, init, seed, where, str(stem))
     path = checkpoint(name, where)
-    try:
-        return _first_token_only(_classifier(name, path, classes, init, seed)).train()
-    except UserError:
-        raise
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"model {name}: {path} cannot be loaded ({' '.join(str(error).split())[:200]})") from None
-
-
-def _classifier(name: str, path: Path, classes: tuple[str, ...], init: str, seed: int) -> torch.nn.Module:
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()  # "newly initialised: classifier" is what fine-tuning means
-    logging.disable_progress_bar()
-    config = AutoConfig.from_pretrained(
-        path,
-        num_labels=len(classes),
-        id2label=dict(enumerate(classes)),
-        label2id={label: index for index, label in enumerate(classes)},
-        trust_remote_code=False,
-    )
-    if getattr(config, "pad_token_id", None) is None:
-        config.pad_token_id = tokenizer(path).pad_token_id
-    torch.manual_seed(seed)
     layers = MODELS[name].layers if name in MODELS else ()
-    if init == "random":
-        config.num_hidden_layers = len(layers) or config.num_hidden_layers
-        return AutoModelForSequenceClassification.from_config(config).float()
-    model, report = AutoModelForSequenceClassification.from_pretrained(
-        path,
-        config=config,
-        use_safetensors=True,
-        trust_remote_code=False,
-        dtype=torch.float32,
-        output_loading_info=True,
-    )
-    body = f"{model.base_model_prefix}."
-    missing = sorted(key for key in report["missing_keys"] if key.startswith(body) and ".pooler." not in key)
-    if missing:  # the library would draw them at random
-        raise UserError(f"model {name}: {path} has no weights for {missing[0]} ({len(missing)} are missing)")
-    if layers:
-        encoder = model.base_model.encoder
-        encoder.layer = torch.nn.ModuleList(encoder.layer[index] for index in layers)
-        model.config.num_hidden_layers = len(layers)
-    return model
+    model = classifier.build(name, path, classes, init, seed, head, layers, lambda: tokenizer(path).pad_token_id)
+    return _first_token_only(model).train()
+
+
+def check_head(settings: Mapping[str, Value], classes: tuple[str, ...], where: Roots) -> None:
+    """Raises UserError for head=checkpoint where there is none, or one for other classes."""
+    if settings.get("head") == "checkpoint":
+        name = str(settings["model"])
+        classifier.own_classes(name, checkpoint(name, where), classes, str(settings["init"]))
 
 
 def _first_token_only(model: torch.nn.Module) -> torch.nn.Module:
@@ -255,25 +229,6 @@ def _first_token_only(model: torch.nn.Module) -> torch.nn.Module:
         layers = model.base_model.encoder.layer
         layers[-1] = FirstTokenLayer(layers[-1])
     return model
-
-
-class CompactEmbedding(torch.nn.Module):
-    """The rows of a token embedding that the data uses, trained in place of the whole table.
-
-    Gradients and optimiser states then cost what the data's vocabulary costs, not the model's. The
-    result is the same: a row that no example names has no gradient.
-    """
-
-    def __init__(self, full: torch.nn.Embedding, used: torch.Tensor):
-        super().__init__()
-        self.full, self.used = [full], used  # in a list: not a submodule, so that it is no parameter
-        lookup = torch.zeros(full.num_embeddings, dtype=torch.int64, device=used.device)
-        lookup[used] = torch.arange(len(used), device=used.device)
-        self.register_buffer("lookup", lookup, persistent=False)
-        self.weight = torch.nn.Parameter(full.weight.detach()[used].clone())
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.embedding(self.lookup[ids], self.weight)
 
 
 class FirstTokenLayer(torch.nn.Module):
@@ -306,24 +261,63 @@ class FirstTokenLayer(torch.nn.Module):
 
 
 def compact(model: torch.nn.Module, data) -> None:
-    """Train only the embedding rows that occur in `data` (corpus.PreparedTask); `expand` undoes it.
+    """Train only the rows of the token embedding that occur in `data` (corpus.PreparedTask), in place of the table.
 
-    A model without token embeddings stays as it is.
+    Gradients and optimiser states then cost what the data's vocabulary costs, not the model's. The result is
+    the same: a row that no example names has no gradient. The embedding keeps its class and what that does
+    beside looking up (Gemma and BART scale). A model without token embeddings, or with such as are more than
+    a table of rows, stays as it is. `expand` undoes it.
     """
-    if hasattr(model, "get_input_embeddings"):
-        table = model.get_input_embeddings()
-        model.set_input_embeddings(CompactEmbedding(table, used_tokens(data).to(table.weight.device)))
+    table = classifier.embedding(model)
+    if not isinstance(table, torch.nn.Embedding):
+        return
+    full = table.weight
+    holders = [module for module in model.modules() if any(p is full for p in module._parameters.values())]
+    if not all(isinstance(module, torch.nn.Embedding) for module in holders):
+        return
+    used = used_tokens(data).to(full.device)
+    start = getattr(model.config, "decoder_start_token_id", None)  # of what decodes, a token beside the text's own
+    used = used if start is None else torch.cat([used, used.new_tensor([start])]).unique()
+    rows = torch.nn.Parameter(full.detach()[used].clone())
+    lookup = torch.full((len(full),), len(used), device=full.device)  # a token that is not there is an error
+    lookup[used] = torch.arange(len(used), device=full.device)
+    small = {module: _compacted(module, rows, used, lookup) for module in holders}
+    with torch.no_grad():
+        if all(torch.equal(few(used), whole(used)) for whole, few in small.items()):
+            _replace(model, small)
+
+
+def _compacted(whole: torch.nn.Embedding, rows: torch.nn.Parameter, used: Tensor, lookup: Tensor) -> torch.nn.Embedding:
+    few = copy.deepcopy(whole, {id(whole.weight): rows})  # all of it but the table
+    few.num_embeddings = len(used)
+    few.padding_idx = _row(whole.padding_idx, lookup, len(used))
+    few.register_buffer("lookup", lookup, persistent=False)
+    few.register_forward_pre_hook(lambda module, ids: (module.lookup[ids[0]], *ids[1:]))
+    few.whole, few.used = [whole], used  # in a list: not a submodule, so that it is no parameter
+    return few
+
+
+def _row(index: int | None, lookup: Tensor, count: int) -> int | None:
+    found = count if index is None else int(lookup[index])
+    return None if found == count else found
+
+
+def _replace(model: torch.nn.Module, others: Mapping[torch.nn.Module, torch.nn.Module]) -> None:
+    """Put other modules in the places of some, wherever they stand (tied embeddings stand in several)."""
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):
+            if child in others:
+                setattr(parent, name, others[child])
 
 
 def expand(model: torch.nn.Module) -> None:
     """Put the trained rows back into the whole table."""
-    small = model.get_input_embeddings() if hasattr(model, "get_input_embeddings") else None
-    if small is None:
-        return
-    full = small.full[0]
-    with torch.no_grad():
-        full.weight[small.used] = small.weight.detach().to(full.weight.device)
-    model.set_input_embeddings(full.to(small.weight.device))
+    small = [module for module in model.modules() if hasattr(module, "whole")]
+    for few in small:
+        whole = few.whole[0]
+        with torch.no_grad():
+            whole.weight[few.used] = few.weight.detach().to(whole.weight.device)
+    _replace(model, {few: few.whole[0].to(few.weight.device) for few in small})
 
 
 def used_tokens(data) -> torch.Tensor:
@@ -332,24 +326,55 @@ def used_tokens(data) -> torch.Tensor:
     return torch.cat([padding, *(split.ids for split in data.splits.values())]).unique().long()
 
 
+def check_tokens(path: Path, splits: Mapping) -> None:
+    """Raises UserError for texts without a token, and for tokens that the model has no row for.
+
+    Args:
+        splits: corpus.PreparedTask's.
+    """
+    for name, split in splits.items():
+        if not split.lengths.all():
+            example = int(split.idx[split.lengths.argmin()])
+            raise UserError(f"{name}: the tokenizer makes no token of text {example} (counted from 0); {path}")
+    highest = max(int(split.ids.max()) for split in splits.values())
+    if highest >= _configuration(path).get("vocab_size", 0):  # else there is no need to ask the library
+        rows = classifier.rows(path.name, path)
+        if rows is not None and highest >= rows:
+            raise UserError(
+                f"{path}: its tokenizer gives the token id {highest}, and its config.json has vocab_size {rows}: "
+                "tokenizer and weights are not of one model"
+            )
+
+
 def save(model: torch.nn.Module, name: str, folder: Path, where: Roots) -> None:
     """Write a model as safetensors, with all that is needed to load it again; `name` is what it was loaded from."""
     model.save_pretrained(folder)
     if not vision.network(name):
-        tokenizer(checkpoint(name, where)).save_pretrained(folder)
+        found = tokenizer(checkpoint(name, where))
+        known = [key for key in found.model_input_names if key != "token_type_ids" or model.reads_types]
+        # chat models' files have the left side, for generation; what stands in init_kwargs is written
+        for key, value in {"padding_side": model.padding_side, "model_input_names": known}.items():
+            setattr(found, key, value)
+            found.init_kwargs[key] = value
+        found.save_pretrained(folder)
 
 
 def check_length(path: Path, max_length: int) -> None:
     """Raises UserError when a checkpoint has fewer positions than `max_length`."""
+    config = _configuration(path)
+    count, padding = config.get("max_position_embeddings", 0), max(1, config.get("pad_token_id") or 0)
+    if isinstance(count, int) and max_length < count - padding:  # whatever its positions are counted from
+        return
+    count = classifier.positions(path.name, path)
+    if count and max_length > count:
+        raise UserError(f"max_length={max_length}: the model takes at most {count} tokens ({path})")
+
+
+def _configuration(path: Path) -> dict:
     try:
-        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
+        return json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise UserError(f"{path}: config.json cannot be read ({error})") from None
-    positions = config.get("max_position_embeddings") or config.get("n_positions")
-    if positions and config.get("model_type") == "roberta":
-        positions -= config.get("pad_token_id", 1) + 1  # its positions are counted from there
-    if positions and max_length > positions:
-        raise UserError(f"max_length={max_length}: the model takes at most {positions} tokens ({path})")
 
 
 def weights_digest(name: str, init: str, where: Roots) -> str:
@@ -359,8 +384,23 @@ def weights_digest(name: str, init: str, where: Roots) -> str:
     path = checkpoint(name, where)
     files = [path / "config.json", *(sorted(path.glob(WEIGHTS)) if init == "pretrained" else [])]
     layers = MODELS[name].layers if name in MODELS else ()
-    facts = f"{layers} {[file_digest(file) for file in files]} {tokenizer_digest(path)}"
+    facts = f"{layers} {[file_digest(file) for file in files]} {tokenizer_digest(path)}{_since(path, init)}"
     return hashlib.sha256(facts.encode()).hexdigest()[:32]
+
+
+def _since(path: Path, init: str) -> str:
+    """What tells runs of today from earlier ones, where these gave other results.
+
+    Of these families, pre-trained without a classifier's head, nothing changed: their runs keep their fingerprints.
+    """
+    config = _configuration(path)
+    same = config.get("model_type") in ("bert", "roberta", "gpt2", "distilbert", "electra", "xlm-roberta", "camembert")
+    if init == "pretrained":
+        heads = ("classifier.", "pre_classifier.", "score.")
+        same = same and not any(key.startswith(heads) for key in classifier.stored(path))
+    else:  # drawn in the checkpoint's own precision then
+        same &= (config.get("dtype") or config.get("torch_dtype") or "float32") == "float32"
+    return "" if same else " 2"
 
 
 def tokenizer_digest(path: Path) -> str:

@@ -5,6 +5,8 @@ is downloaded or written. A default of None is decided by the recipe, the task o
 """
 
 import argparse
+import csv
+import io
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -20,7 +22,7 @@ Value = str | int | float | bool | list | None
 class Parameter:
     """One parameter. `low`/`high` bound a number; `open_low`/`open_high` exclude the bound itself."""
 
-    kind: str  # text, integer, number, flag, file, list
+    kind: str  # text, path (text in which ~ is the home folder), integer, number, flag, list
     help: str
     default: Value = None
     choices: tuple[str, ...] = ()
@@ -58,10 +60,15 @@ def text(help: str, default: str | None = None, choices: Iterable[str] = ()) -> 
     return Parameter("text", help, default, choices=tuple(choices))
 
 
+def path(help: str, default: str | None = None) -> Parameter:
+    return Parameter("path", help, default)
+
+
 INITS = ("pretrained", "random")
 SELECTIONS = ("best", "last")
 EXECUTORS = ("local", "ray")
 PRECISIONS = ("auto", "bf16", "fp32")
+HEADS = ("new", "checkpoint")
 STEMS = ("cifar", "imagenet")
 AUGMENTATIONS = ("none", "crop+rotation", "crop+flip+rotation")
 LARGEST_SEED = 2**32 - 1  # what every library takes
@@ -69,12 +76,15 @@ LARGEST_SEED = 2**32 - 1  # what every library takes
 PARAMETERS: dict[str, Parameter] = {
     # what is compared
     "task": text("registered task, hub data set id, or a name for your own file", None),
-    "model": text("student: a registered name, a hub id or a local folder"),
+    "model": path("student: a registered name, a hub id or a local folder"),
     "init": text("where the student starts", "pretrained", INITS),
+    "head": text(
+        "text: the classifier's head; checkpoint: a fine-tuned checkpoint's own, by class names", "new", HEADS
+    ),
     "method": text("label regularisation method", "finetune"),
     "seed": integer("fixes head initialisation, order of examples and dropout", 42, low=0, high=LARGEST_SEED),
     # settings: decided by the recipe
-    "recipe": text("settings (train_*, prepare) or study (study, main): a shipped name or a YAML file"),
+    "recipe": path("settings (train_*, prepare) or study (study, main): a shipped name or a YAML file"),
     "lr": Parameter("number", "peak learning rate", low=0, open_low=True),
     "batch_size": integer("examples per step"),
     "epochs": integer("epochs in all; akd divides them into two phases"),
@@ -110,7 +120,7 @@ PARAMETERS: dict[str, Parameter] = {
     "selection": text("the epoch whose weights are kept: best dev score, or the last", "best", SELECTIONS),
     "split_seed": integer("splits own files and embedded data, once for all seeds", 42, low=0, high=LARGEST_SEED),
     # the teacher
-    "teacher_model": text("kd, akd: the model to learn from (default: the student's own teacher)"),
+    "teacher_model": path("kd, akd: the model to learn from (default: the student's own teacher)"),
     "teacher_run_id": text("kd, akd, selfkd: take the logits of this run"),
     # the machine
     "precision": text("auto: bf16 autocast where the machine computes in bf16, else fp32", "auto", PRECISIONS),
@@ -122,19 +132,24 @@ PARAMETERS: dict[str, Parameter] = {
         "store the student's weights (auto: when it runs on its own)", "auto", ("auto", "true", "false")
     ),
     # the data
-    "data_root": text("folder laid out like the hub, for data sets (or LABELREG_DATA_ROOT)"),
-    "model_root": text("folder laid out like the hub, for checkpoints (or LABELREG_MODEL_ROOT)"),
-    "cache_root": text("prepared data and copies of logits (or LABELREG_CACHE_ROOT)"),
-    "train_file": text("your own data: CSV, TSV, JSONL or Parquet, or a folder of images (train/CLASS/*.png)"),
-    "dev_file": text("your own dev set (default: split from train_file)"),
-    "test_file": text("your own test set (default: split from train_file when dev_file is missing too)"),
+    "data_root": path("folder laid out like the hub, for data sets (or LABELREG_DATA_ROOT)"),
+    "model_root": path("folder laid out like the hub, for checkpoints (or LABELREG_MODEL_ROOT)"),
+    "clean": text(
+        "of cache_root, what no unfinished run needs: list it, or remove it too (true); nothing is prepared",
+        "false",
+        ("false", "list", "true"),
+    ),
+    "cache_root": path("prepared data and copies of logits (or LABELREG_CACHE_ROOT)"),
+    "train_file": path("your own data: CSV, TSV, JSONL or Parquet, or a folder of images (train/CLASS/*.png)"),
+    "dev_file": path("your own dev set (default: split from train_file)"),
+    "test_file": path("your own test set (default: split from train_file when dev_file is missing too)"),
     "text_column": text("column of the text"),
     "text_pair_column": text("column of the second text, for pairs"),
     "label_column": text("column of the label"),
     # studies
-    "settings": text("the study's settings: a shipped name or a YAML file (default: the recipe's own)"),
-    "tasks": Parameter("list", "tasks of the study, comma-separated"),
-    "models": Parameter("list", "models of the study, comma-separated"),
+    "settings": path("the study's settings: a shipped name or a YAML file (default: the recipe's own)"),
+    "tasks": Parameter("list", "tasks of the study, comma-separated; one with a comma in its name in double quotes"),
+    "models": Parameter("list", "models of the study, comma-separated; one with a comma in its name in double quotes"),
     "inits": Parameter("list", "initialisations of the study, comma-separated"),
     "methods": Parameter("list", "methods of the study, comma-separated"),
     "seeds": Parameter("list", "seeds of the study, comma-separated"),
@@ -148,7 +163,7 @@ PARAMETERS: dict[str, Parameter] = {
     ),
     "allow_tuned_seeds": Parameter("flag", "compare on seeds that the settings were tuned on, and say so", False),
     # search
-    "space": text("search space: a shipped name or a YAML file", "search"),
+    "space": path("search space: a shipped name or a YAML file", "search"),
     "trials": integer("trials in all, those of an interrupted search included (default: the space's)", high=10**6),
     "storage": text("where the search is kept: any Optuna storage URL (default: SQLite in cache_root)"),
     "sampler": text("how settings are drawn", "tpe", ("tpe", "random")),
@@ -161,13 +176,14 @@ PARAMETERS: dict[str, Parameter] = {
     # analysis
     "experiment": text("experiment name or id (default: MLflow's current one)"),
     "metric": text("metric to compare (default per task: best/test/score, else best/dev/score)"),
+    "lower_is_better": Parameter("list", "metrics of which lower is better and whose name does not say so"),
     "reference": text("the method all others are compared with", "finetune"),
     "margin": Parameter("number", "differences below this many points do not matter", 0.5, low=0, open_low=True),
     "level": Parameter("number", "significance level", 0.05, low=0, high=0.5, open_low=True),
     "zeros": text("Wilcoxon's zero differences", "wilcox", ("wilcox", "pratt")),
     "where": text("MLflow filter that narrows the runs, e.g. params.task = 'sst5'"),
     "n": integer("audit: runs per cell of the csv", low=2),
-    "output_dir": text("also write the files into this folder"),
+    "output_dir": path("also write the files into this folder"),
     "study": text("the runs of this study only (a recipe's name)"),
     "looks": Parameter("list", "planned looks: numbers of seeds at which is tested, e.g. 10,14,20"),
     "examples": text(
@@ -175,18 +191,18 @@ PARAMETERS: dict[str, Parameter] = {
         "auto",
         ("auto", "true", "false"),
     ),
-    "csv": text(
+    "csv": path(
         "scores from a table instead of a store: task,model,init,method,seed,score; "
         "audit: another paper's: table,split,row,column,mean,std"
     ),
-    "scores": text("CSV of the GLUE server's answers: run_id or task,model,init,method,seed; and score"),
+    "scores": path("CSV of the GLUE server's answers: run_id or task,model,init,method,seed; and score"),
 }
 
 _DATA = "data_root model_root cache_root train_file dev_file test_file text_column text_pair_column label_column"
 _SETTINGS = (
     "split_seed recipe lr batch_size epochs phase1_epochs alpha tau a tfreg_target max_length max_train_examples "
     "weight_decay warmup_ratio optimizer momentum lr_milestones lr_decay stem image_size augment precision "
-    "compile threads selection teacher_model"
+    "compile threads selection teacher_model head"
 )
 _RESUME = "resume checkpoint_seconds"
 _LISTS = "tasks models inits methods seeds"
@@ -195,16 +211,22 @@ _STUDY = (
     f"{_SETTINGS} {_DATA} {_RESUME} settings {_LISTS} {_WORKERS} margin level plan_only until looks allow_tuned_seeds"
 )
 _RUN = f"task model init method seed {_SETTINGS} teacher_run_id {_DATA}"
+NOT_DECIDING = tuple(  # where, when and how a run is done: none of its results depends on these
+    f"data_root model_root cache_root {_RESUME} {_WORKERS} save_model plan_only until output_dir".split()
+)
 ENTRY_POINTS: dict[str, tuple[str, ...]] = {
-    "prepare": tuple(_RUN.split()),
+    "prepare": (*_RUN.split(), "clean"),
     "train_teacher": tuple(f"{_RUN} {_RESUME}".split()),
     "train_student": tuple(f"{_RUN} {_RESUME} save_model".split()),
     "study": tuple(_STUDY.split()),
     "main": tuple(_STUDY.split()),
     "significance": tuple(
-        "experiment study where metric reference margin level zeros looks examples csv output_dir".split()
+        "experiment study where metric lower_is_better reference margin level zeros looks examples csv "
+        "output_dir".split()
     ),
-    "report": tuple("experiment study where metric reference margin level zeros looks csv output_dir".split()),
+    "report": tuple(
+        "experiment study where metric lower_is_better reference margin level zeros looks csv output_dir".split()
+    ),
     "tables": ("experiment", "study", "where", "zeros", "csv", "output_dir"),
     "audit": ("csv", "n"),
     "tune": tuple(
@@ -228,14 +250,15 @@ def convert(name: str, value: object, spec: Parameter | None = None) -> Value:
     spec = spec or PARAMETERS[name]
     mistake = UserError(f"{name}={shortened(str(value))}: allowed is {spec.allowed()}")
     if spec.kind == "list":
-        items = value if isinstance(value, list) else [item.strip() for item in str(value).split(",")]
+        items = value if isinstance(value, list) else _items(name, str(value))
         if name == "looks":
             return _looks(items)
-        single = None if name in _SINGULAR else replace(spec, kind="number")
+        single = None if name in _SINGULAR else replace(spec, kind="text" if spec.low is None else "number")
         return [convert(_SINGULAR.get(name, name), item, single) for item in items if item != ""]
     if value is None or (isinstance(value, bool) and spec.kind in ("integer", "number")):  # YAML has such values
         raise mistake
     readers = {"integer": _integer, "number": _number, "flag": lambda v: FLAGS[str(v).lower()]}
+    readers |= {"path": lambda v: os.path.expanduser(str(v))}  # a shell leaves -P train_file=~/film.csv as it is
     try:
         result = readers.get(spec.kind, str)(value)
     except (ValueError, KeyError, TypeError, OverflowError):
@@ -250,6 +273,24 @@ def convert(name: str, value: object, spec: Parameter | None = None) -> Value:
         if below or above or result != result or result in (float("inf"), float("-inf")):
             raise mistake
     return result
+
+
+def _items(name: str, text: str) -> list[str]:
+    """The items of a list, as CSV has them: one with a comma in it stands in double quotes, which are doubled in it."""
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True))
+    except csv.Error as error:
+        raise UserError(
+            f"{name}={shortened(text)}: {error}; an item with a comma stands in double quotes, as in a CSV"
+        ) from None
+    return [item.strip() for row in rows for item in row]
+
+
+def joined(items: Iterable[object]) -> str:
+    """A list as one text, from which `convert` makes the same list."""
+    result = io.StringIO()
+    csv.writer(result, lineterminator="").writerow(list(items))
+    return result.getvalue()
 
 
 LONGEST_TEXT = 5000  # characters; MLflow keeps 6000 of a parameter

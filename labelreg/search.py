@@ -196,27 +196,37 @@ def run_trial(study: optuna.Study, search: Search, train: Train) -> tuple[int, F
     """One trial: draw a setting (or take an interrupted one), train, prune; its number and what Optuna holds of it.
 
     A RuntimeError in training (a diverged loss, no memory left) fails the trial and counts; Ctrl-C, a lost tracking
-    store and what the system refuses (a full disk) put it back into the queue. None when the search has all its trials.
+    store and what the system refuses (a full disk) put it back into the queue. One that another worker has taken over,
+    as this one was silent for too long, ends here and is the other's. None when the search has all its trials.
     """
     if not left(study, search.trials):
         return None
     begun: list[tuple[int, optuna.Trial]] = []
-    objective = partial(_objective, search, train, begun)
+    lost: list[int] = []
+    objective = partial(_objective, search, train, begun, lost)
     try:
         study.optimize(objective, n_trials=1, catch=(RuntimeError,))
-    except (KeyboardInterrupt, _Away) as end:
-        for _, trial in begun:
-            _retry(None)(study, study.trials[trial.number])
-        raise end.__cause__ or end from None
+    except (KeyboardInterrupt, _Away, ValueError) as end:  # Optuna's, of a trial that ended elsewhere, is ValueError
+        if not lost:
+            if isinstance(end, ValueError):
+                raise
+            for _, trial in begun:
+                if trial.number in {each.number for each in own(study)}:  # else it is in the queue already
+                    _retry(None)(study, study.trials[trial.number])
+            raise end.__cause__ or end from None
     number, trial = begun[0]
     return number, study.trials[trial.number]
+
+
+class TakenOver(KeyboardInterrupt):
+    """Another worker has the trial: training ends as if it were interrupted, and its run with it."""
 
 
 class _Away(Exception):
     """The tracking store is away, or the system refuses: no failure of the trial, which Optuna would count as one."""
 
 
-def _objective(search: Search, train: Train, begun: list, trial: optuna.Trial) -> float:
+def _objective(search: Search, train: Train, begun: list, lost: list, trial: optuna.Trial) -> float:
     trial.set_user_attr(BEGUN, trial.number)
     number = _number(trial)
     trial.study.sampler = _sampler(search, number)
@@ -225,8 +235,14 @@ def _objective(search: Search, train: Train, begun: list, trial: optuna.Trial) -
     reported = set(trial.study.trials[trial.number].intermediate_values)  # a retried trial has those of the first try
     pruned = False
 
+    def check_own() -> None:
+        if trial.study.get_trials(deepcopy=False)[trial.number].state != TrialState.RUNNING:
+            lost.append(trial.number)
+            raise TakenOver
+
     def stop(epoch: int, score: float) -> bool:
         nonlocal pruned
+        check_own()
         if epoch not in reported:
             trial.report(score, epoch)
             if trial.should_prune():
@@ -236,9 +252,11 @@ def _objective(search: Search, train: Train, begun: list, trial: optuna.Trial) -
 
     try:
         score = train(Draw(number, params), stop)
+        check_own()
     except StoreLostError as error:
         raise _Away from error
     except Exception as error:
+        check_own()
         line, status = told(error)
         if status == USER_ERROR and not isinstance(error, UserError):  # a full disk, say: no fault of the settings
             raise _Away from error

@@ -271,6 +271,15 @@ def score(logits: Tensor, split: Split, metric: str) -> dict[str, float]:
     return metrics.evaluate(logits.numpy(), split.labels.cpu().numpy(), metric)
 
 
+def one_class(logits: Tensor, split: Split) -> int | None:
+    """The class that every example of a split is given, where its labels are not all the same; else None.
+
+    logits: [examples, classes].
+    """
+    predicted = logits.argmax(1).unique()
+    return int(predicted) if len(predicted) == 1 and len(split.labels.unique()) > 1 else None
+
+
 def peak_memory_mb() -> float:
     """The most memory that the process (or its GPU) has held, in MB."""
     if device().type == "cuda":
@@ -323,7 +332,7 @@ DECIDES = (  # every parameter that decides a result; paths, executors and names
     "max_train_examples weight_decay warmup_ratio precision_used threads compile_used selection device"
 ).split()
 # what decides too where it applies, and the value that needs no mention: earlier runs keep their fingerprints
-ALSO_DECIDES = {"optimizer": "adamw", "tfreg_target": "paper"} | dict.fromkeys(
+ALSO_DECIDES = {"optimizer": "adamw", "tfreg_target": "paper", "head": "new"} | dict.fromkeys(
     "momentum lr_milestones lr_decay stem image_size augment".split()
 )
 

@@ -1,23 +1,27 @@
 """Files and folders that are there whole or not at all, and with the rights that the umask gives."""
 
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 UMASK = os.umask(0)  # it can be read only by setting it; nobody else runs yet
 os.umask(UMASK)
+PREFIX = "tmp"  # of what a killed process leaves
+
+
+def beside(target: Path) -> Path:
+    """A temporary name in the target's folder, which is made; nobody can foresee it."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return target.parent / f"{PREFIX}{secrets.token_hex(8)}"
 
 
 @contextmanager
 def whole_file(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target` that becomes it at the end: complete and on disk, or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix="tmp")
-    os.close(handle)
-    temporary = Path(name)
+    """A temporary path that becomes the file `target` at the end: complete and on the disk, or not at all."""
+    temporary = beside(target)
     try:
         yield temporary
         settle(temporary)
@@ -28,21 +32,27 @@ def whole_file(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder beside `target` that becomes it at the end: complete and on disk, or not at all.
+def whole_folder(target: Path, last: str = "") -> Iterator[Path]:
+    """A temporary folder that becomes `target` at the end: complete and on the disk, or not at all.
 
-    A folder that is there already, of another process that was faster, stays.
+    Where there is a folder already, each of its files is replaced whole, the one named `last` after the others: it was
+    damaged, or another process was first, with the same content. So processes that do this at once do no harm.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix="tmp"))
+    temporary = beside(target)
+    temporary.mkdir()
     try:
         yield temporary
         settle(temporary)
+        if os.path.lexists(target) and not target.is_dir():
+            target.unlink()
         try:
             os.replace(temporary, target)
         except OSError:
             if not target.is_dir():
                 raise
+            for path in sorted(filter(Path.is_file, temporary.iterdir()), key=lambda path: path.name == last):
+                os.replace(path, target / path.name)
+            sync(target)
         sync(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -51,12 +61,16 @@ def whole_folder(target: Path) -> Iterator[Path]:
 def settle(path: Path) -> None:
     """Bring a file, or a folder with all that is in it, to the disk, with the rights that the umask gives.
 
-    Libraries write files of weights, and Python makes temporary ones, for their owner alone.
+    Libraries write files of weights for their owner alone.
     """
     for each in [*(path.rglob("*") if path.is_dir() else ()), path]:
-        if not each.is_symlink():
-            each.chmod((0o777 if each.is_dir() else 0o666) & ~UMASK)
-            sync(each)
+        give_rights(each)
+        sync(each)
+
+
+def give_rights(path: Path) -> None:
+    """The rights that the umask gives to a new file or folder."""
+    path.chmod((0o777 if path.is_dir() else 0o666) & ~UMASK)
 
 
 def sync(path: Path) -> None:

@@ -16,7 +16,7 @@ import yaml
 from labelreg.errors import UserError, unknown
 from labelreg.methods import METHODS, Method
 from labelreg.parameters import INITS, PARAMETERS, Value, convert
-from labelreg.tasks import made_of
+from labelreg.tasks import made_of, own_name
 
 HERE = Path(__file__).parent
 CONDITIONS = ("task", "model", "init", "method", "role", "data")
@@ -26,7 +26,7 @@ SETTABLE = (
     "task model lr batch_size epochs phase1_epochs alpha tau a tfreg_target weight_decay warmup_ratio optimizer "
     "momentum lr_milestones lr_decay max_length stem image_size augment max_train_examples"
 ).split()
-OF_DATA = {"text": ("max_length",), "images": ("stem", "image_size", "augment")}  # what only these read
+OF_DATA = {"text": ("max_length", "head"), "images": ("stem", "image_size", "augment")}  # what only these read
 OF_SGD = ("momentum", "lr_milestones", "lr_decay")
 LISTS = ("tasks", "models", "inits", "methods", "seeds")
 AXES = {"task": "tasks", "model": "models", "init": "inits", "method": "methods"}  # what `without` may name
@@ -158,7 +158,7 @@ def resolve(given: dict[str, Value], role: str = "student") -> dict[str, Value]:
         if "task" in rule["set"]:
             settings["task"] = convert("task", rule["set"]["task"])
     if "train_file" in given and "task" not in given:
-        settings["task"] = Path(given["train_file"]).stem
+        settings["task"] = own_name(given["train_file"])
     data = made_of(settings | given)
     for rule in known:
         if "model" in rule["set"] and (rule.get("when") or {}).get("data", data) == data:
@@ -193,6 +193,7 @@ def _complete(run: dict[str, Value], method: Method, data: str, name: str) -> No
     """Leave out what the run does not read; what it needs and nothing decides is a mistake of the recipe."""
     run.setdefault("optimizer", "adamw")  # that of every table but 13
     run.setdefault("tfreg_target", "paper")
+    run.setdefault("head", "new")
     run.setdefault("image_size", IMAGE_SIZES.get(str(run.get("stem"))))
     others = [key for kind, keys in OF_DATA.items() if kind != data for key in keys]
     for key in (*others, *(OF_SGD if run["optimizer"] != "sgd" else ())):

@@ -161,7 +161,7 @@ def test_a_line_says_that_the_sign_is_turned():
 def test_scores():
     frame = runs({"zeta": UP, "akd": UP, "kd": UP[:1], "beta": UP, "ls": UP, "ls@0.2": UP[:3]})
     table = scores(pair(frame))
-    assert list(table.columns) == ["task", "model", "init", "method", "setting", "metric", "mean", "std", "n"]
+    assert list(table.columns) == "task model init method setting metric mean std n not_learnt".split()
     assert table["method"].tolist() == ["finetune", "ls", "ls", "kd", "akd", "beta", "zeta"]
     assert table["n"].tolist() == [8, 3, 8, 1, 8, 8, 8]
     assert table["setting"].tolist() == ["", "alpha 0.2", "alpha none", "", "", "", ""]
@@ -252,7 +252,9 @@ def test_a_margin_of_points_on_fractions_is_pointed_at():
     ]
     assert unit_lines(judge(paired, margin=0.005)) == []
     frame["metrics.nll"] = frame["metrics.score"]
-    assert unit_lines(judge(pair(frame, metric="nll"))) == [], "a loss is no share of 1"
+    (told,) = unit_lines(judge(pair(frame, metric="nll")))  # a loss is no share of 1, but every one is within 0.5
+    assert "(rotten_tomatoes, nll): margin=0.5 is in the metric's own unit" in told and "100" not in told
+    assert unit_lines(judge(pair(frame, metric="nll"), margin=0.005)) == []
     frame["metrics.best/dev/score"] = frame["metrics.score"]
     assert unit_lines(judge(pair(frame, metric="best/dev/score"))) == [], "known to be in percent"
     frame["metrics.score"] *= 100

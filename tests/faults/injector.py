@@ -212,9 +212,7 @@ def record(run_id: str) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         mlflow.artifacts.download_artifacts(run_id=run_id, dst_path=folder)
         files = {
-            str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(Path(folder).rglob("*"))
-            if path.is_file()
+            str(path.relative_to(folder)): _content(path) for path in sorted(Path(folder).rglob("*")) if path.is_file()
         }
     return {
         "status": run.info.status,
@@ -223,6 +221,18 @@ def record(run_id: str) -> dict:
         "files": files,
         "fingerprint": run.data.tags.get("labelreg.fingerprint"),
     }
+
+
+def _content(path: Path) -> object:
+    """What a file holds; safetensors writes the entries of its header in any order."""
+    if path.suffix != ".safetensors":
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    from safetensors import safe_open
+
+    from labelreg.weights import checksum
+
+    with safe_open(path, "pt") as file:
+        return file.metadata(), checksum({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
 
 
 def every_step_once(found: dict) -> None:

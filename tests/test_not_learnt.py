@@ -1,0 +1,159 @@
+"""Runs that end on one class: real ones, what they say, and how every comparison counts them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from running import in_this_process, run_of, runs, succeed
+
+from analysis import pairing
+from analysis.design import at_looks
+from analysis.tables import judge, verdict_lines
+
+pytest_plugins = ["running"]
+RUINED = {"weight_decay": 900.0}  # with lr 1e-3 every matrix goes to 0: what is left are biases, one class for all
+LEARNS = {"lr": 3e-3, "epochs": 4}
+TAG = "labelreg.one_class"
+
+
+def predicted(run, split: str = "test") -> pd.DataFrame:
+    path = Path(run.info.artifact_uri.removeprefix("file://")) / "predictions" / f"{split}.parquet"
+    return pd.read_parquet(path).filter(like="p_").idxmax(axis=1)
+
+
+def test_the_last_line_and_a_tag_say_it_and_a_run_that_learnt_has_neither(tiny):
+    ended = succeed("train_student", **tiny | RUINED, method="ls")
+    run, last = run_of(ended), ended.out.splitlines()[-1]
+    (name,) = set(predicted(run))  # what the run itself wrote
+    assert run.data.tags[TAG] == name.removeprefix("p_")
+    assert last.startswith(f"not learnt: every example of test gets the class {run.data.tags[TAG]}, so this score ")
+    assert "lower lr (here 0.001)" in last and "epochs, here 1" in last and "batch_size, here 8" in last
+    ended = succeed("train_student", **tiny | LEARNS)
+    assert predicted(run_of(ended)).nunique() > 1, "the example must learn something"
+    assert TAG not in run_of(ended).data.tags and "not learnt" not in ended.out
+
+
+def test_a_teacher_that_has_not_learnt_is_told_by_itself_and_where_a_student_learns_from_it(tiny):
+    taught = succeed("train_teacher", **tiny | RUINED)
+    assert taught.out.splitlines()[-1].startswith("not learnt: every example of test gets the class ")
+    teacher = run_of(taught)
+    ended = succeed("train_student", **tiny, method="kd", teacher_run_id=teacher.info.run_id)
+    line = f"what it learns from has not learnt: run {teacher.info.run_id} gives every example the class "
+    assert line + teacher.data.tags[TAG] in ended.out.splitlines()
+    forget(teacher)  # as a run from before there was the tag: its logits say it
+    again = succeed("train_student", **tiny, method="kd", teacher_run_id=teacher.info.run_id)
+    assert line + teacher.data.tags[TAG] in again.out.splitlines()
+
+
+def forget(*these) -> None:
+    import mlflow
+
+    for run in these:
+        if TAG in run.data.tags:
+            mlflow.MlflowClient().delete_tag(run.info.run_id, TAG)
+
+
+def test_what_no_run_has_learnt_has_no_verdict_whether_a_tag_says_it_or_predictions(tiny):
+    """Two seeds of ls beside finetune, none of which has learnt."""
+    made = [
+        run_of(succeed("train_student", **tiny | RUINED, method=method, seed=seed))
+        for method in ("finetune", "ls")
+        for seed in (1, 2)
+    ]
+    assert all(TAG in run.data.tags for run in made)
+    said, told = compared("tagged")
+    assert [row["verdict"] for row in told["comparisons"]] == ["not learnt"]
+    assert [(row["not_learnt"], row["not_learnt_reference"]) for row in told["comparisons"]] == [(2, 2)]
+    assert "ls vs finetune" in said and ": not learnt; mean difference" in said and "equivalent;" not in said
+    assert "every run of both sides gives all examples one class, so there is nothing to compare" in said
+    csv = pd.read_csv("tagged/significance.csv")
+    assert csv["verdict"].tolist() == ["not learnt"] and csv["not_learnt_reference"].tolist() == [2]
+    assert "not learnt" in Path("tagged/significance.md").read_text()
+    notes = {run.data.params["method"]: run.data.tags for run in runs("summary")}
+    assert notes["ls"]["labelreg.verdict"] == "not learnt"
+    assert "so there is nothing to compare" in notes["ls"]["mlflow.note.content"]
+    assert notes["finetune"]["mlflow.note.content"].endswith("over 2 seeds, 2 of them not learnt")
+    page = succeed("report", output_dir="page") and Path("page/report.html").read_text()
+    assert "1 comparison in 1 family: 1 not learnt." in page and "no run of ls (" in page
+    assert "1 equivalent" not in page and "∅" in page
+
+    flaw = "ls (reviews, bert-small, pretrained): 2 of 2 runs have not learnt, every example gets one class"
+    assert flaw in succeed("tables").out
+
+    forget(*made)
+    assert compared("older") == (said, told), "a run from before there was the tag is known by its predictions"
+    assert flaw in succeed("tables").out
+
+
+def compared(folder: str) -> tuple[str, dict]:
+    ended = succeed("significance", output_dir=folder)
+    return ended.out, json.loads(Path(folder, "significance.json").read_text()) | {"parameters": {}}
+
+
+def frame(scores: dict, lost=()) -> pd.DataFrame:
+    """Runs of generated scores, by method and seed; `lost` have the tag."""
+    rows = [
+        {
+            "run_id": f"{method}-{seed}",
+            "status": "FINISHED",
+            **{f"params.{name}": value for name, value in (("task", "t"), ("model", "m"), ("init", "i"))},
+            "params.method": method,
+            "params.seed": str(seed),
+            "metrics.best/test/score": score,
+            "tags.labelreg.kind": "student",
+            "tags.labelreg.one_class": "neg" if (method, seed) in lost else None,
+        }
+        for method, values in scores.items()
+        for seed, score in enumerate(values)
+    ]
+    return pd.DataFrame(rows)
+
+
+def test_some_runs_that_have_not_learnt_stand_in_the_line_and_the_verdict_stays():
+    base = np.array([70.0, 71, 69, 72, 50, 70, 71, 69])
+    scores = {"finetune": base, "ls": base + [3, 3.1, 3.2, 3.3, 0, 3.4, 3.5, 3.6], "kd": base + np.arange(8) + 1}
+    lost = {("finetune", 4), ("ls", 4)}
+    ls, kd = verdict_lines(judge(pairing.pair(frame(scores, lost))))
+    assert ": better;" in ls and ": better;" in kd
+    told = "1 of 8 seeds of finetune not learnt (every example gets one class)"
+    assert ls.endswith(f"; 1 of 8 seeds of ls and {told}") and kd.endswith(f"; {told}")
+    without = verdict_lines(judge(pairing.pair(frame(scores))))
+    assert [line.partition("; 1 of 8 seeds of")[0] for line in (ls, kd)] == [w.rstrip() for w in without]
+
+
+def test_a_comparison_without_a_run_that_learnt_keeps_its_place_in_the_family():
+    base = np.array([70.0, 71, 69, 72, 70, 70, 71, 69])
+    up = base + np.linspace(2, 3, 8)
+    scores = {"finetune": base, "ls": base, "kd": up}
+    with_both = judge(pairing.pair(frame(scores))).set_index("method")
+    lost = {(method, seed) for method in ("finetune", "ls") for seed in range(8)}
+    judged = judge(pairing.pair(frame(scores, lost))).set_index("method")
+    assert judged["verdict"].to_dict() == {"ls": "not learnt", "kd": "better"}
+    assert with_both["verdict"].to_dict() == {"ls": "equivalent", "kd": "better"}
+    assert judged["p_holm"].tolist() == with_both["p_holm"].tolist()
+
+
+def test_looks_go_on_with_what_has_not_learnt():
+    zero, told = [0.0] * 14, "not learnt"
+    first = at_looks({"ls": zero[:8]}, 0.5, 0.05, (8, 14), not_learnt={"ls": range(8)})["ls"]
+    assert (first.verdict.word, first.look) == (told, 8) and "the next is at 14" in first.verdict.reason
+    assert at_looks({"ls": zero[:8]}, 0.5, 0.05, (8, 14))["ls"].verdict.word == "equivalent"
+    last = at_looks({"ls": zero}, 0.5, 0.05, (8, 14), not_learnt={"ls": range(8)})["ls"]
+    assert (last.verdict.word, last.look) == ("equivalent", 14)  # six later seeds have learnt
+    both = judge(pairing.pair(frame({"finetune": zero[:8], "ls": zero[:8]}, {("ls", s) for s in range(8)})), looks=(8,))
+    assert both["verdict"].tolist() == ["equivalent"]  # finetune has learnt
+
+
+def test_a_search_says_that_its_best_setting_has_not_learnt(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("labelreg.executors.execute", in_this_process)
+    space = tmp_path / "space.yaml"
+    space.write_text("kind: search\ntrials: 2\nepochs: 1\nspace: {lr: [1.0e-3, 1.1e-3]}\n")
+    given = {name: value for name, value in tiny.items() if name not in ("lr", "epochs")} | RUINED
+    ended = succeed("tune", **given, space=space, storage=f"sqlite:///{tmp_path}/search.db", output_dir="found")
+    trials = runs("trial")
+    assert len(trials) == 2 and all(TAG in run.data.tags for run in trials)
+    (best,) = [line for line in ended.out.splitlines() if ": best dev score " in line]
+    assert "; not learnt: every example of dev gets " in best and best.endswith("and no setting did better")
+    ends = [line for line in ended.out.splitlines() if " trial " in line]
+    assert len(ends) == 2 and all(", not learnt: every example gets " in line for line in ends)
