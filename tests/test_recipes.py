@@ -69,6 +69,20 @@ def test_a_recipes_task_and_model_are_defaults():
     assert resolve("table9", "kd", init="random", task="cola")["alpha"] == 0.5  # 0.9 belongs to sst5
 
 
+@pytest.mark.parametrize(
+    ("role", "init", "values"),
+    [
+        ("student", "pretrained", {"lr": 3e-4, "batch_size": 16, "epochs": 3}),
+        ("student", "random", {"lr": 3e-4, "batch_size": 8, "epochs": 5}),
+        ("teacher", "pretrained", {"lr": 1e-4, "batch_size": 16, "epochs": 3}),
+    ],
+)
+def test_the_readmes_tables_keep_the_values_that_they_were_measured_with(role, init, values):
+    values |= {"warmup_ratio": 0, "weight_decay": 0, "max_length": 128, "max_train_examples": 1000}
+    assert subset(resolve("minilm", "kd", role, init, task="sst5"), values) == values
+    assert resolve("default", "finetune", task="digits", init=init)["warmup_ratio"] == 0  # images have their own
+
+
 @pytest.mark.parametrize("init", ["pretrained", "random"])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("recipe", SETTINGS)
