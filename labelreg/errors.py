@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 USER_ERROR, RUN_FAILED, STUDY_FAILED, INTERRUPTED, UNEXPECTED = 2, 3, 4, 130, 1
+ROOM_BYTES = 2**20  # a disk with less has none
 LONGEST_LINE = 4000  # characters of what is told; MLflow keeps 8000 of a tag
 
 
@@ -201,10 +202,10 @@ def _refused(error: BaseException) -> Told | None:
         return _told(f"{_store()} or another server does not answer: {name}: {words}")
     if isinstance(error, OSError) and error.errno:
         path = error.filename if error.filename2 is None else error.filename2
-        place = f"{_parameter(path)}{os.fsdecode(path)}: " if isinstance(path, str | bytes) else ""
+        place = f"{_parameter(path)}{os.fsdecode(path)}: " if isinstance(path, str | bytes) else _full(error.errno)
         return _told(f"{place}{refusal(error)}")
     if rust := _RUST.search(words):
-        return _told(refusal(OSError(int(rust[1]), words)))
+        return _told(f"{_full(int(rust[1]))}{refusal(OSError(int(rust[1]), words))}")
     if package == "sqlite3":
         number = _SQLITE.get("_".join(str(getattr(error, "sqlite_errorname", "")).split("_")[:2]))
         way = refusal(OSError(number, "")).partition(": ")[2] if number else ""
@@ -227,6 +228,23 @@ def _parameter(path: str | bytes) -> str:
         if isinstance(value, str) and value and Path(os.fsdecode(path)).is_relative_to(os.path.expanduser(value)):
             return f"{name}={value}: " if value != os.fsdecode(path) else f"{name}="
     return ""
+
+
+def _full(number: int) -> str:
+    """Where the disk is full, among the places that a command may write to: the error of a write names no file."""
+    if number not in (errno.ENOSPC, errno.EDQUOT):
+        return ""
+    found = []
+    named = {"TMPDIR": tempfile.gettempdir(), "working folder": os.getcwd()} | places
+    for name, value in named.items():
+        path = Path(os.path.expanduser(str(value)))
+        with contextlib.suppress(OSError):
+            while not path.exists():
+                path = path.parent
+            room = os.statvfs(path)
+            if path.is_absolute() and (room.f_bavail * room.f_frsize < ROOM_BYTES or not room.f_favail):
+                found.append(f"{name}={value}")
+    return f"{', '.join(found)}: " if found else ""
 
 
 def _store() -> str:

@@ -92,6 +92,27 @@ PARAMETERS = [
     ("significance", {"lr": 1}, ["unknown parameter 'lr'"]),
     ("submission", {"experiment": "none"}, ["unknown experiment 'none'"]),
     ("submission", {"scores": "missing.csv"}, ["scores=missing.csv"]),
+    ("train_student", {"threads": 100000}, ["threads=100000", "[1, "]),
+    ("train_student", {"batch_size": 10**18}, ["batch_size=1000000000000000000", "up to a billion"]),
+    ("train_student", {"epochs": 10**10}, ["epochs=10000000000", "up to a billion"]),
+    ("train_student", {"max_length": 2**63}, ["max_length=9223372036854775808", "up to a billion"]),
+    ("train_student", {"image_size": 10**6}, ["image_size=1000000", "[8, 4096]"]),
+    ("train_student", {"epochs": "9" * 5000}, ["epochs=999", "up to a billion"]),
+    ("train_student", {"lr": "1e400"}, ["lr=1e400", "a number"]),
+    ("train_student", {"task": "a\nb"}, ["task='a\\nb'", "control characters"]),
+    ("train_student", {"task": "a\x1b[2J"}, ["task='a\\x1b[2J'", "control characters"]),
+    ("train_student", {"task": "\udcff"}, ["UTF-8"]),
+    ("train_student", {"task": "x" * 10**7}, ["10000000 characters", "up to 5000"]),
+    ("main", {"seeds": f"1,{10**18}"}, ["seed=1000000000000000000"]),
+    ("main", {"jobs": 10**6}, ["jobs=1000000", "[1, 1000]"]),
+    ("main", {"runs_per_gpu": 10**6}, ["runs_per_gpu=1000000", "[1, 1000]"]),
+    ("tune", {"trials": 10**9}, ["trials=1000000000", "[1, 1000000]"]),
+    *(
+        ("train_student", {"epochs": text}, [f"epochs={text}", "an integer"])
+        for text in ("1e3", "1_000", "１２", "0x10")
+    ),
+    *(("train_student", {"lr": text}, [f"lr={text}", "a number"]) for text in ("1_0", "１", "0x1p-3", "1,5", "NaN")),
+    *(("train_student", {"seed": text}, [f"seed={text}", "an integer"]) for text in ("true", "-0.5", "1.0", "+ 1")),
 ]
 
 

@@ -202,3 +202,20 @@ def test_folders_come_from_the_parameter_then_the_variable(tmp_path):
     assert folder(None, "LABELREG_DATA_ROOT", {}) is None
     with pytest.raises(UserError, match="^data_root=.*no such folder"):
         folder(str(tmp_path / "none"), "LABELREG_DATA_ROOT", {})
+
+
+def test_a_parameter_is_given_once():
+    assert parse("train_student", ["--seed=1", "--seed", "1"]) == {"seed": 1}
+    with pytest.raises(UserError, match="seed is given twice: 1 and 2"):
+        parse("train_student", ["--seed=1", "--seed=2"])
+
+
+@pytest.mark.parametrize("given", ["seed", "-s", "--", "seed=1"])
+def test_what_is_no_parameter_is_told_how_one_looks(given):
+    with pytest.raises(UserError, match="parameters are given as --name=value"):
+        parse("train_student", ["--lr=1", given, "x"])
+
+
+def test_negative_zero_is_zero():
+    (value,) = parse("train_student", ["--alpha=-0.0"]).values()
+    assert str(value) == "0.0", "its fingerprint would be another"
