@@ -1,10 +1,11 @@
 # make demo: set up and answer the question in small. make test: set up, lint, all tests.
+# make soak: runs killed at random points for ten minutes (SOAK="SECONDS SEED").
 PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
 
-.PHONY: setup demo test ui bench
+.PHONY: setup demo test soak ui bench
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/ready
@@ -25,6 +26,9 @@ test: setup
 	ruff check .
 	ruff format --check .
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal
+
+soak: setup # kills at random points, ten minutes long
+	OMP_NUM_THREADS=1 python tests/faults/soak.py $(SOAK)
 
 ui: setup
 	mlflow ui --no-serve-artifacts --host 127.0.0.1 --port 5000

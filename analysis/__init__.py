@@ -6,6 +6,8 @@ from difflib import get_close_matches
 class AnalysisError(ValueError):
     """A user's mistake, told in one line: what was given, what is allowed, the nearest valid name."""
 
+    exit_status = 2  # as of labelreg's UserError
+
 
 def unknown(what: str, given, allowed) -> AnalysisError:
     """The error for a name that is not one of `allowed`."""

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from analysis import direction
 from analysis.hypothesis import DECIMALS, holm, min_p_value, rounded, signed_rank
 from analysis.pairing import DEV, Comparison, Paired, pair
+from analysis.permutation import friedman_p
 from analysis.tables import p_text
 
 MEANS = ["model", "init", "metric", "task", "method", "n", "mean"]
-FRIEDMAN = ["model", "init", "metric", "n_tasks", "n_methods", "chi2", "f", "df1", "df2", "p_value", "note"]
+FRIEDMAN = ["model", "init", "metric", "n_tasks", "n_methods", "chi2", "p_value", "draws", "note"]
 TEST = ["estimate", "low", "high", "level", "p_value", "p_holm", "min_p_value"]
 AGAINST = [
     *("model", "init", "metric", "method", "reference", "n_tasks", "tasks", "mean_difference", *TEST, "min_p_holm"),
@@ -117,9 +119,9 @@ def _blocks(paired: Paired) -> list[tuple[tuple, pd.DataFrame, list[str]]]:
 def friedman(paired: Paired) -> pd.DataFrame:
     """Friedman's test over task means (columns FRIEDMAN), one row per model, init and metric with several tasks.
 
-    f: Iman and Davenport's (1980), with df1 and df2 and its p_value; where every task has the same order f is
-    unbounded, and p_value is the permutation test's, k!^(1 - n_tasks). note: the tasks left out because a method is
-    missing; where fewer than two tasks or three methods remain there is no test, and note says so.
+    p_value is the permutation test's: exact, or of so many random permutations (draws; 0 where it is exact).
+    note: the tasks left out because a method is missing; where fewer than two tasks or three methods remain there is
+    no test, and note says so.
     """
     return pd.DataFrame([(*key, *_friedman(table, other)) for key, table, other in _blocks(paired)], columns=FRIEDMAN)
 
@@ -129,18 +131,12 @@ def _friedman(table: pd.DataFrame, other: list[str]) -> tuple:
     note = f"incomplete, left out: {', '.join(other)}" if other else ""
     if n < 2 or k < 3:
         why = "two tasks with all methods" if n < 2 else "two methods beside the reference"
-        return n, k, *[math.nan] * 5, "; ".join(filter(None, [f"no test: it takes {why}", note]))
-    from scipy.special import fdtrc
+        return n, k, math.nan, math.nan, 0, "; ".join(filter(None, [f"no test: it takes {why}", note]))
     from scipy.stats import friedmanchisquare
 
     tied = (table.nunique(axis=1) == 1).all()
     chi2 = 0.0 if tied else float(friedmanchisquare(*table.to_numpy().T).statistic)
-    df1, df2, most = k - 1, (k - 1) * (n - 1), n * (k - 1)
-    if most - chi2 < 1e-9 * most:
-        note = "; ".join(filter(None, ["the same order in every task", note]))
-        return n, k, chi2, math.inf, df1, df2, float(math.factorial(k)) ** (1 - n), note
-    f = (n - 1) * chi2 / (most - chi2)
-    return n, k, chi2, f, df1, df2, float(fdtrc(df1, df2, f)), note
+    return n, k, chi2, *friedman_p(table.rank(axis=1).to_numpy()), note
 
 
 def ranks(paired: Paired) -> list[Ranks]:
@@ -330,6 +326,11 @@ def _gain(c: Comparison) -> tuple:
 # Sentences
 
 
+def directions(paired: Paired) -> list[str]:
+    """Which way the metrics count, where it is not the usual one."""
+    return direction.lines((c.metric, c.negated) for c in paired.comparisons)
+
+
 def across_lines(friedman_table: pd.DataFrame, against: pd.DataFrame, level: float = 0.05) -> list[str]:
     """Sentences on `friedman` and `against_reference` (or `interaction_across`, with an empty first table)."""
     lines = []
@@ -339,9 +340,10 @@ def across_lines(friedman_table: pd.DataFrame, against: pd.DataFrame, level: flo
             lines.append(f"Friedman ({where}): {row['note']}")
             continue
         note = f"; {row['note']}" if row["note"] else ""
+        how = f"{row['draws']:,} random permutations" if row["draws"] else "exact"
         lines.append(
             f"Friedman over {row['n_tasks']} tasks and {row['n_methods']} methods ({where}): "
-            f"Iman-Davenport F({row['df1']:.0f}, {row['df2']:.0f}) = {row['f']:.2f}, p = {p_text(row['p_value'])}{note}"
+            f"chi-squared {row['chi2']:.2f}, p = {p_text(row['p_value'])} ({how}){note}"
         )
     return lines + [_across_line(row, level) for row in against.to_dict("records")]
 

@@ -57,7 +57,7 @@ def first_sections(paired: Paired, judged: pd.DataFrame, level: float, looks: Se
     table = scores(paired)
     shown = tuple(name for name in table if name != "not_learnt" or table[name].any())
     found = [Section("scores", "Scores, mean and standard deviation over seeds", frame=table, columns=shown)]
-    told = [tables.TESTED, *tables.unit_lines(judged), *verdict_lines(judged)] if len(judged) else []
+    told = [tables.TESTED, *tables.remarks(judged), *verdict_lines(judged)] if len(judged) else []
     found.append(Section("comparisons", f"Compared with {paired.reference}", tuple(told), judged, BRIEF))
     if len(judged):
         found += [_estimates(judged), _beside(judged), _power(judged, level_of_a_look(level, looks), bool(looks))]

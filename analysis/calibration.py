@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from analysis import measures
 from analysis.across import TEST, tested
 from analysis.hypothesis import DECIMALS
 from analysis.pairing import Comparison, Paired
@@ -36,7 +37,6 @@ COSTS = [
     *(*CELL, "n", "score", "epochs", "best_epoch"),
     *("train_seconds", "teacher_seconds", "total_seconds", "times_reference"),
 ]
-BINS = 15
 TEMPERATURES = (0.05, 20.0)  # where dev likes none of them best, the nearer end is taken
 LEAST = 1e-300  # a probability of 0 has no logarithm
 
@@ -54,8 +54,8 @@ def calibrate(paired: Paired, predictions: Predictions) -> Calibration:
     """NLL (nats), ECE and Brier (fractions) of each paired run, as it is and scaled by a temperature fitted on dev.
 
     split: that of the run's metric; where it is dev, each half is scaled by the temperature of the other half
-    (fitted_on "other half of dev"). reliability: BINS bins of equal mass over all examples of all seeds of a method,
-    with the mean confidence and the accuracy of each.
+    (fitted_on "other half of dev"). reliability: measures.BINS bins of equal mass over all examples of all seeds of a
+    method, with the mean confidence and the accuracy of each.
     """
     known = {run["run_id"]: run for run in paired.runs.to_dict("records")}
     rows, left, points = [], [], defaultdict(list)
@@ -69,11 +69,13 @@ def calibrate(paired: Paired, predictions: Predictions) -> Calibration:
             left.append((run_id, *cell[:4], run["seed"], str(missing)))
             continue
         split = split_of(run["metric"])
-        measured = (*measures(table.probabilities, table.labels), *measures(scaled, table.labels))
-        rows.append((run_id, *cell, run["seed"], split, fitted_on, temperature, *measured))
+        values = (*measured(table.probabilities, table.labels), *measured(scaled, table.labels))
+        rows.append((run_id, *cell, run["seed"], split, fitted_on, temperature, *values))
         for is_scaled, probabilities in ((False, table.probabilities), (True, scaled)):
-            points[cell, is_scaled].append(_confidence(probabilities, table.labels))
-    bins = [(*cell, is_scaled, *row) for (cell, is_scaled), parts in points.items() for row in _bins(parts)]
+            points[cell, is_scaled].append(measures.confidence(probabilities, table.labels))
+    bins = [
+        (*cell, is_scaled, *row) for (cell, is_scaled), parts in points.items() for row in measures.reliability(parts)
+    ]
     return Calibration(
         pd.DataFrame(rows, columns=RUNS),
         pd.DataFrame(bins, columns=RELIABILITY),
@@ -132,39 +134,10 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return raised / raised.sum(axis=1, keepdims=True)
 
 
-def measures(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
-    """NLL in nats, ECE over BINS bins of equal mass, Brier (sum over classes); p `[examples, classes]`."""
-    of_label = probabilities[np.arange(len(labels)), labels]
-    brier = ((probabilities - np.eye(probabilities.shape[1])[labels]) ** 2).sum(axis=1).mean()
-    bins = _bins([_confidence(probabilities, labels)])
-    ece = sum(n * abs(confidence - accuracy) for _, n, confidence, accuracy in bins) / len(labels)
-    return float(-np.log(np.maximum(of_label, LEAST)).mean()), float(ece), float(brier)
-
-
-def _confidence(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The largest probability of each example, and whether its class is right."""
-    return probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-
-
-def _bins(parts: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[int, int, float, float]]:
-    """(bin, n, mean confidence, accuracy) of bins of equal mass, by confidence (Nguyen and O'Connor 2015).
-
-    Examples of one confidence count with their mean accuracy, so that their order does not.
-    """
-    confidence, right = (np.concatenate(values) for values in zip(*parts, strict=True))
-    order = np.argsort(confidence)
-    confidence, right = confidence[order], right[order].astype(float)
-    same = confidence[1:] == confidence[:-1]
-    if same.any():
-        first = np.flatnonzero(np.append(True, ~same))
-        counts = np.diff(first, append=len(confidence))
-        right = np.repeat(np.add.reduceat(right, first) / counts, counts)
-    each, more = divmod(len(confidence), BINS)
-    sizes = [each + (i < more) for i in range(BINS if each else more)]
-    starts = np.cumsum([0, *sizes[:-1]])
-    sums = (np.add.reduceat(values, starts) for values in (confidence, right))
-    means = [(total / sizes).tolist() for total in sums]
-    return list(zip(range(1, len(sizes) + 1), sizes, *means, strict=True))
+def measured(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
+    """NLL in nats, ECE and Brier of p `[examples, classes]`, in the order of MEASURES."""
+    nll = measures.nll(np.log(np.maximum(probabilities, LEAST)), labels)
+    return nll, measures.ece(probabilities, labels), measures.brier(probabilities, labels)
 
 
 # Methods and comparisons

@@ -226,10 +226,15 @@ def follows(plans: Sequence[Mapping], paired, judged, metric, margin: float, lev
     """Sentences on whether what is reported follows `plans`: each cell the newest plan that holds it.
 
     Each plan has run_id, start (seconds, when its study began), digest (as it was logged) and plan; newest first.
-    A cell that no plan holds is an addition to the newest plan of its task, model and init, else to the newest.
+    A cell that no plan holds is an addition to the newest plan of its task, model and init, else to the newest. Of a
+    plan that is `lost` (why, in words) only that is said.
     """
+    said = [_lost(logged) for logged in plans if logged.get("lost")]
+    plans = [logged for logged in plans if not logged.get("lost")]
     if not plans:
-        return ["no plan was logged before these runs: margin, level and seeds could have been chosen afterwards"]
+        return said or [
+            "no plan was logged before these runs: margin, level and seeds could have been chosen afterwards"
+        ]
     holders: dict[tuple, int] = {}
     for at, logged in enumerate(plans):
         for cell in map(tuple, logged["plan"]["cells"]):
@@ -240,7 +245,6 @@ def follows(plans: Sequence[Mapping], paired, judged, metric, margin: float, lev
         cells = frame[["task", "model", "init", "method"]].itertuples(index=False, name=None)
         return frame.loc[[holders.get(cell, holders.get(cell[:3], 0)) == at for cell in cells]]
 
-    said = []
     for at, logged in enumerate(plans):
         cells = [cell for cell, holder in holders.items() if holder == at and len(cell) == 4]
         runs, rows = held(paired.runs, at), held(judged, at)
@@ -248,6 +252,12 @@ def follows(plans: Sequence[Mapping], paired, judged, metric, margin: float, lev
             said += _follows(logged, cells, runs, rows, paired.reference, (metric, margin, level, looks))
             said += _planned_before(logged, plans[at + 1 :], cells)
     return said
+
+
+def _lost(logged: Mapping) -> str:
+    tuned = f"; its settings were tuned on seeds {', '.join(map(str, logged['tuned']))}" if logged["tuned"] else ""
+    what = f"plan {logged['digest']} of run {logged['run_id']} cannot be read ({logged['lost']})"
+    return f"{what}: whether it was followed is not known, and the seeds' order is that of the runs{tuned}"
 
 
 def _follows(logged: Mapping, cells: list[tuple], runs, judged, reference: str, rule: tuple) -> list[str]:
@@ -282,15 +292,17 @@ def seed_orders(plans: Sequence[Mapping], default: Sequence) -> Mapping[tuple, S
 def mark_tuned(judged, plans: Sequence[Mapping]):
     """The frame of `tables.judge`, with the mark of allow_tuned_seeds on the verdicts that it concerns.
 
-    `plans` as for `follows`; each has tuned, the seeds that its study's settings were tuned on: a mark for its cells.
+    `plans` as for `follows`; each has tuned, the seeds that its study's settings were tuned on: a mark for its cells,
+    and for those of no plan where its own cells are lost.
     """
     tuned: dict[tuple, set] = {}
+    unknown = {seed for logged in plans if logged.get("lost") for seed in logged["tuned"]}
     for logged in plans:
         for cell in map(tuple, logged["plan"]["cells"]):
             tuned.setdefault(cell, set()).update(logged["tuned"])
     reasons = []
     for row in judged.itertuples():
-        seeds = sorted(tuned.get((row.task, row.model, row.init, row.method), set()) & set(row.seeds))
+        seeds = sorted(tuned.get((row.task, row.model, row.init, row.method), unknown) & set(row.seeds))
         mark = f"; tuned on seeds of this comparison ({', '.join(map(str, seeds))})" if seeds else ""
         reasons.append(f"{row.reason}{mark}")
     judged["reason"] = reasons

@@ -60,7 +60,7 @@ def _across(paired: Paired, level: float, lost: list[str]) -> list[Section]:
     against = across.against_reference(paired)
     if against.empty:
         return []
-    lines = across.across_lines(across.friedman(paired), against, level) + lost
+    lines = across.directions(paired) + across.across_lines(across.friedman(paired), against, level) + lost
     columns = ("model", "init", "method", "n_tasks", "mean_difference", "p_value", "p_holm", "min_p_holm")
     columns += ("effect", "effect_low", "effect_high", "tau")
     return [Section("across", "Across tasks: a task counts once, with its mean", tuple(lines), against, columns)]
@@ -72,7 +72,8 @@ def _interaction(paired: Paired, one: Paired, level: float, lost: list[str]) -> 
     lines += across.across_lines(across.friedman(one).iloc[:0], across.interaction_across(one), level)
     title = "Pre-training and regularisation: (method - reference | random) - (method - reference | pretrained)"
     columns = ("task", "model", "method", "setting", "n", "mean_pretrained", "mean_random", *TESTED)
-    return [Section("interaction", title, (*lines, *lost), table, columns)] if lines else []
+    lines = (*across.directions(paired), *lines, *lost) if lines else ()
+    return [Section("interaction", title, lines, table, columns)] if lines else []
 
 
 def _pairing(paired: Paired) -> list[Section]:

@@ -8,27 +8,19 @@ looked at.
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from analysis import AnalysisError, unknown
+from analysis import AnalysisError, direction, unknown
 from analysis.hypothesis import LARGEST, rounded
+from analysis.students import OWN, PROTOCOL, SHARED, Run, logged, read
 
 __all__ = ["AnalysisError", "Comparison", "Paired", "pair"]
 
-# equal in a pair; then the setting: what finetune has too, and what is the method's own
-PROTOCOL = ("split_seed", "max_train_examples", "max_length", "selection", "precision", "epochs")
-PROTOCOL += ("stem", "image_size", "augment")
-SHARED = ("lr", "batch_size", "weight_decay", "warmup_ratio", "momentum", "lr_milestones", "lr_decay")
-OWN = ("alpha", "tau", "a", "tfreg_target", "phase1_epochs", "teacher_model")
 TEST, DEV = "best/test/score", "best/dev/score"
 METHODS = ("finetune", "ls", "tfreg", "selfkd", "kd", "akd")  # order of rows; others follow by name
-LOWER_IS_BETTER = set(
-    "nll ece ace mce brier loss losses logloss xent entropy crossentropy deviance perplexity ppl bpc bpb "
-    "error errors err mse rmse mae mape wer cer ter eer fpr fnr seconds latency mb".split()
-)
 LEFT_OUT = ["run_id", "task", "model", "init", "method", "seed", "family", "reason"]
 
 
@@ -73,154 +65,59 @@ class Paired:
     not_learnt: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
-class _Run:
-    row: int
-    run_id: str
-    status: str
-    start: float
-    task: str
-    model: str
-    init: str
-    method: str
-    seed: object
-    protocol: tuple
-    shared: tuple
-    own: tuple
-    data: object
-    fingerprint: object
-    metric: str = ""
-    score: float = math.nan
-
-    @property
-    def cell(self):
-        return self.task, self.model, self.init
-
-    @property
-    def setting(self):
-        return self.shared, self.own
-
-
-def pair(runs: pd.DataFrame, reference: str = "finetune", metric: str | None = None) -> Paired:
+def pair(
+    runs: pd.DataFrame, reference: str = "finetune", metric: str | None = None, lower: Collection[str] = ()
+) -> Paired:
     """Pair the finished students of `runs` (as `mlflow.search_runs` returns them) with the reference's.
 
     A pair has equal task, model, init, seed, data digest and PROTOCOL, compared by value; what neither side
     has is equal. A method is compared with the reference runs of its own SHARED setting where there are such,
     else with the only setting that there is. Of runs that agree in all of this and in their own setting the
     newest is taken where their fingerprints agree, else none. `metric` defaults, per task, to the test score
-    where every usable run has it, else the dev score. A missing `status` means finished; without
+    where every usable run has it, else the dev score. `lower`: metrics of which lower is better, beside
+    those that are known to be so. A missing `status` means finished; without
     `tags.labelreg.kind` no run is a student. Raises AnalysisError for a metric that no student logged, and
     for a reference without runs unless it is finetune. Source: design.md, statistics.md.
     """
-    left: list[tuple[_Run, str]] = []
-    students = _students(runs)
+    left: list[tuple[Run, str]] = []
+    students = read(runs)
     methods = sorted({run.method for run in students})
     known = {*methods, "finetune"} if students else METHODS
     if reference not in known:
         raise unknown("reference", reference, sorted(known))
-    metrics = _metrics(runs, students)
+    metrics = logged(runs, students)
     if students and metric is not None and metric not in metrics:
         raise unknown("metric", metric, sorted(metrics))
+    if students:
+        direction.check(lower, metrics)
     usable = _scored(_finished(students, left), metrics, metric, left)
     usable = _newest(usable, left)
     pairs = _matched(usable, reference, left)
     split = _several_sets(run for run, _ in pairs)
-    comparisons = _compare(pairs, reference, split)
+    comparisons = _compare(pairs, reference, split, lower)
     by_id, compared = {run.run_id: run for run, _ in pairs}, defaultdict(dict)
     for c in comparisons:
         run = by_id[c.run_ids[0]]
         compared[run.cell].setdefault(run.protocol, c.family)
     left.sort(key=lambda item: item[0].row)
     rows = [(run.run_id, *run.cell, run.method, run.seed, _family(run, compared[run.cell]), why) for run, why in left]
-    told = runs.get("tags.labelreg.one_class", pd.Series(dtype=object)).map(_text)
-    not_learnt = frozenset(run.run_id for run in usable if run.row < len(told) and told.iloc[run.row])
+    not_learnt = frozenset(run.run_id for run in usable if run.one_class)
     return Paired(reference, comparisons, pd.DataFrame(rows, columns=LEFT_OUT), _table(usable, split), not_learnt)
 
 
 def seed_order(runs: pd.DataFrame) -> tuple:
     """Seeds of the students in the order in which they were first run; without start times, of the rows."""
     first: dict = {}
-    for run in _students(runs):
+    for run in read(runs):
         if run.seed is not None:
             first[run.seed] = min(first.get(run.seed, math.inf), run.start)
     return tuple(sorted(first, key=first.get))
 
 
-# Reading the frame
-
-
-def _students(runs: pd.DataFrame) -> list[_Run]:
-    def column(name):
-        return runs[name].tolist() if name in runs else [None] * len(runs)
-
-    task, model, init, method = (column(f"params.{name}") for name in ("task", "model", "init", "method"))
-    names = ("seed", "precision_used", *PROTOCOL, *SHARED, *OWN)
-    params = {name: column(f"params.{name}") for name in names}
-    kind, run_id, status = column("tags.labelreg.kind"), column("run_id"), column("status")
-    data, fingerprint = column("tags.labelreg.data"), column("tags.labelreg.fingerprint")
-    start = pd.to_datetime(pd.Series(column("start_time"), dtype=object), utc=True, errors="coerce")
-
-    def student(row):
-        values = {name: _value(params[name][row]) for name in names}
-        if values["precision_used"] is not None:  # what `auto` came to
-            values["precision"] = values["precision_used"]
-        return _Run(
-            row=row,
-            run_id=_text(run_id[row]),
-            status=_text(status[row]),
-            start=-math.inf if pd.isna(start[row]) else start[row].timestamp(),
-            task=_text(task[row]),
-            model=_text(model[row]),
-            init=_text(init[row]),
-            method=_text(method[row]),
-            seed=values["seed"],
-            protocol=tuple(values[name] for name in PROTOCOL),
-            shared=tuple(values[name] for name in SHARED),
-            # finetune has no setting of its own, whatever was passed to its command
-            own=tuple(values[name] if _text(method[row]) != "finetune" else None for name in OWN),
-            data=_text(data[row]) or None,
-            fingerprint=_text(fingerprint[row]) or None,
-        )
-
-    return [student(row) for row in range(len(runs)) if _text(kind[row]) == "student"]
-
-
-def _value(raw):
-    """A parameter by value: "2e-05" is 2e-5, "1.0" is 1; None where it is missing."""
-    text = _text(raw)
-    if text in ("", "None"):
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        number = float(text)
-    except ValueError:
-        return text
-    return int(number) if number.is_integer() else number if number == number else None
-
-
-def _text(raw) -> str:
-    return "" if pd.isna(raw) else str(raw).strip()
-
-
-def _metrics(runs: pd.DataFrame, students: list[_Run]) -> dict[str, list[float]]:
-    """Metrics that some student logged, as lists over the rows of `runs`."""
-    rows = [run.row for run in students]
-    columns = [name for name in runs.columns if str(name).startswith("metrics.")]
-    numbers = {name: pd.to_numeric(runs[name], errors="coerce") for name in columns}
-    return {
-        name.removeprefix("metrics."): values.tolist()
-        for name, values in numbers.items()
-        if values.iloc[rows].notna().any()
-    }
-
-
 # Which runs count
 
 
-def _finished(students: list[_Run], left: list) -> list[_Run]:
+def _finished(students: list[Run], left: list) -> list[Run]:
     usable = []
     for run in students:
         missing = [name for name in ("task", "method", "seed") if getattr(run, name) in ("", None)]
@@ -233,7 +130,7 @@ def _finished(students: list[_Run], left: list) -> list[_Run]:
     return usable
 
 
-def _scored(usable: list[_Run], metrics: dict, metric: str | None, left: list) -> list[_Run]:
+def _scored(usable: list[Run], metrics: dict, metric: str | None, left: list) -> list[Run]:
     def score(run, name):
         return metrics[name][run.row] if name in metrics else math.nan
 
@@ -255,7 +152,7 @@ def _scored(usable: list[_Run], metrics: dict, metric: str | None, left: list) -
     return kept
 
 
-def _newest(usable: list[_Run], left: list) -> list[_Run]:
+def _newest(usable: list[Run], left: list) -> list[Run]:
     same = defaultdict(list)
     for run in usable:
         same[run.cell, run.method, run.seed, run.protocol, run.setting, run.data].append(run)
@@ -274,7 +171,7 @@ def _newest(usable: list[_Run], left: list) -> list[_Run]:
     return sorted(kept, key=lambda run: run.row)
 
 
-def _matched(usable: list[_Run], reference: str, left: list) -> list[tuple[_Run, _Run]]:
+def _matched(usable: list[Run], reference: str, left: list) -> list[tuple[Run, Run]]:
     """Pairs (run, reference run)."""
     references = [run for run in usable if run.method == reference]
     partners = defaultdict(lambda: defaultdict(dict))
@@ -305,7 +202,7 @@ def _refusal(settings: list[tuple], reference: str) -> str:
     return f"refused: {reference} has several settings ({shown}), none is this run's own: narrow with where"
 
 
-def _why_alone(run: _Run, references: list[_Run], reference: str) -> str:
+def _why_alone(run: Run, references: list[Run], reference: str) -> str:
     near = [other for other in references if other.cell == run.cell]
     if not near:
         return f"no partner: no usable {reference} run of this task, model and init"
@@ -330,7 +227,9 @@ def _why_alone(run: _Run, references: list[_Run], reference: str) -> str:
 # Comparisons and their names
 
 
-def _compare(pairs: list[tuple[_Run, _Run]], reference: str, split: set[tuple]) -> tuple[Comparison, ...]:
+def _compare(
+    pairs: list[tuple[Run, Run]], reference: str, split: set[tuple], lower: Collection[str]
+) -> tuple[Comparison, ...]:
     groups = defaultdict(list)
     for run, partner in pairs:
         data = run.data if (run.task, run.protocol) in split else None
@@ -351,11 +250,13 @@ def _compare(pairs: list[tuple[_Run, _Run]], reference: str, split: set[tuple]) 
         found = sorted(groups[key], key=lambda pair: _order([pair[0].seed]))
         family = _describe((*PROTOCOL, "data"), protocol, protocols[cell], "=")
         told = _setting(setting, found[0][1].shared, settings[cell, protocol, method], reference)
-        comparisons.append(_comparison(found, family, "; ".join(filter(None, [family, told])), reference))
+        setting = "; ".join(filter(None, [family, told]))
+        negated = direction.lower_is_better(found[0][0].metric, lower)
+        comparisons.append(_comparison(found, family, setting, reference, negated))
     return tuple(comparisons)
 
 
-def _several_sets(runs: Iterable[_Run]) -> set[tuple]:
+def _several_sets(runs: Iterable[Run]) -> set[tuple]:
     """The (task, protocol) whose runs are of several data sets, each a family of its own.
 
     fewrel's examples are drawn anew for each seed: there only two digests of one seed are two data sets.
@@ -370,7 +271,7 @@ def _several_sets(runs: Iterable[_Run]) -> set[tuple]:
     return twice | {key for key, found in digests.items() if len(found) > 1}
 
 
-def _family(run: _Run, compared: dict[tuple, str]) -> str:
+def _family(run: Run, compared: dict[tuple, str]) -> str:
     """The family that a run without a pair would have been of; `compared`: those of its cell, by protocol.
 
     What a run that did not end has not logged yet (a value, or what `auto` came to) fits every protocol.
@@ -381,9 +282,8 @@ def _family(run: _Run, compared: dict[tuple, str]) -> str:
     return _describe(PROTOCOL, run.protocol, [*compared, run.protocol], "=")
 
 
-def _comparison(found: list[tuple[_Run, _Run]], family: str, setting: str, reference: str) -> Comparison:
+def _comparison(found: list[tuple[Run, Run]], family: str, setting: str, reference: str, negated: bool) -> Comparison:
     runs, partners = zip(*found, strict=True)
-    negated = lower_is_better(runs[0].metric)
     differences = rounded([run.score - partner.score for run, partner in found])
     return Comparison(
         *runs[0].cell,
@@ -402,15 +302,6 @@ def _comparison(found: list[tuple[_Run, _Run]], family: str, setting: str, refer
     )
 
 
-def lower_is_better(metric: str) -> bool:
-    """Whether a smaller value of this metric is the better one (NLL, ECE, Brier, a loss, an error, a cost).
-
-    Known by a word of its name: `val.loss`, `evalLoss`, `error_rate`, `ECE`.
-    """
-    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", metric)
-    return not LOWER_IS_BETTER.isdisjoint(word.lower() for word in words)
-
-
 def _setting(setting: tuple, reference_shared: tuple, siblings: list[tuple], reference: str) -> str:
     """As in "batch_size 8, finetune 32"; where the method has a second setting, what tells them apart too."""
     shared, own = setting
@@ -425,7 +316,7 @@ def _setting(setting: tuple, reference_shared: tuple, siblings: list[tuple], ref
     return "; ".join(parts)
 
 
-def _table(usable: list[_Run], split: set[tuple]) -> pd.DataFrame:
+def _table(usable: list[Run], split: set[tuple]) -> pd.DataFrame:
     """Usable runs with scores; `setting` names what differs among the runs of one method in one cell."""
     names = (*PROTOCOL, *SHARED, *OWN, "data")
     settings, seeds = defaultdict(list), defaultdict(list)

@@ -1,64 +1,115 @@
 """Scores from a table that labelreg did not write, as a frame of runs that `pair` takes."""
 
 import csv
+import math
+import os
 from pathlib import Path
 
 import pandas as pd
 
-from analysis import AnalysisError, unknown
-from analysis.pairing import OWN, PROTOCOL, SHARED
+from analysis import AnalysisError, tables, unknown
+from analysis.students import OWN, PROTOCOL, SHARED
+from analysis.units import one_unit
+from labelreg.errors import refusal
 
 REQUIRED = ("task", "model", "init", "method", "seed")
 SETTINGS = (*PROTOCOL, *SHARED, *OWN)
 SCORE = "score"
+NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*%?|[+-]?(?i:inf|infinity)"
+MISSING = ("", "nan", "na", "n/a", "none", "null", "-")
 
 
 def scores_table(path: str | Path, metric: str | None = None) -> tuple[pd.DataFrame, list[str]]:
-    """A CSV of scores as `mlflow.search_runs` would give its runs, and the names of columns that are not used.
+    """A CSV of scores as `mlflow.search_runs` would give its runs, and what is to be said of it, line by line.
 
     One row per run: task, model, init, method, seed and the score, in the column `score` or in the one that
     `metric` names. Columns with the names of settings (lr, epochs, alpha, ...) count as such. A run is called
-    by its line in the file. Raises AnalysisError: no such file, no CSV, a missing column, a score that is no number.
+    by its line in the file. Raises AnalysisError: no such file, no CSV, a missing column, a score that is no number,
+    a name in two spellings, scores in two units.
     """
     name = metric or SCORE
+    if name in (*REQUIRED, *SETTINGS):
+        raise AnalysisError(f"metric={name}: this column is no score; it tells runs apart")
     table = _read(path)
     missing = [column for column in (*REQUIRED, name) if column not in table.columns]
     if missing:
         has = ", ".join(table.columns)
         raise AnalysisError(f"csv={path}: no column {', '.join(missing)}; needed: {_all(name)}; it has: {has}")
-    runs = {f"params.{column}": table[column].str.strip() for column in REQUIRED}
+    cells = {column: table[column].str.strip().map(tables.plain_text) for column in REQUIRED}
+    for column in REQUIRED[:-1]:
+        _one_spelling(cells[column], path, column)
+    numbers = _numbers(table[name], path, name)
+    runs = {f"params.{column}": values for column, values in cells.items()}
     runs |= {f"params.{column}": table[column] for column in SETTINGS if column in table}
-    runs[f"metrics.{name}"] = _numbers(table[name], path, name)
-    runs["run_id"] = [f"line {number}" for number in table.index]
-    runs["tags.labelreg.kind"] = "student"
+    runs |= {f"metrics.{name}": numbers, "run_id": [f"line {number}" for number in table.index]}
+    frame = pd.DataFrame(runs)
+    remarks = _counted(frame, numbers, path)
     unused = [column for column in table.columns if column not in ("", *REQUIRED, name, *SETTINGS)]
-    return pd.DataFrame(runs).reset_index(drop=True), unused
+    if unused:
+        settings = ", ".join((*SHARED, *OWN))
+        remarks.append(f"columns that are not used: {', '.join(unused)} (settings have their names: {settings})")
+    remarks += _units(frame, table[name].str.strip(), numbers, f"csv={path}")
+    return frame.assign(**{"tags.labelreg.kind": "student"}).reset_index(drop=True), remarks
+
+
+def _counted(frame: pd.DataFrame, numbers: pd.Series, path) -> list[str]:
+    """What was read, in one line."""
+    counts = [(frame[f"params.{column}"].nunique(), column) for column in ("task", "method", "seed")]
+    without = f", {numbers.isna().sum():,} of them without a score" if numbers.isna().any() else ""
+    told = ", ".join(f"{n:,} {name}" if n == 1 else f"{n:,} {name}s" for n, name in counts)
+    return [f"{Path(path).name}: {len(frame):,} rows{without}; {told}"]
+
+
+def _units(frame: pd.DataFrame, texts: pd.Series, numbers: pd.Series, source: str) -> list[str]:
+    known = numbers.map(math.isfinite)
+    place = frame["params.model"] + "\n" + frame["params.init"]
+    settings = [f"params.{column}" for column in SETTINGS if f"params.{column}" in frame]
+    block = frame[["params.model", "params.init", "params.method", *settings]].agg("\n".join, axis=1)
+    columns = {"task": frame["params.task"], "place": place, "block": block, "text": texts, "value": numbers}
+    return one_unit(pd.DataFrame(columns)[known], source) if known.any() else []
+
+
+def _one_spelling(names: pd.Series, path, column: str) -> None:
+    """Raises AnalysisError where two names differ in case or spaces alone: they would be two without a word."""
+    for _, found in names.groupby(names.str.casefold().str.split().str.join(" "), sort=False):
+        two = found.drop_duplicates()
+        if len(two) > 1:
+            told = " and ".join(f"{name!r} in line {line}" for line, name in two.iloc[:2].items())
+            raise AnalysisError(f"csv={path}: {column} {told}: one name in two spellings; give it one")
 
 
 def _read(path) -> pd.DataFrame:
     """The table as text; its index is the line of the file on which a row begins."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with open(os.path.expanduser(path), encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, skipinitialspace=True, strict=True)
             lines, end = [], 0
             for cells in reader:
                 if any(cell.strip() for cell in cells):
                     lines.append((end + 1, cells))
                 end = reader.line_num
-    except OSError:
+    except FileNotFoundError:
         raise AnalysisError(f"csv={path}: no such file") from None
+    except OSError as error:
+        raise AnalysisError(f"csv={path}: {refusal(error)}") from None
+    except UnicodeDecodeError as error:
+        raise AnalysisError(f"csv={path}: cannot be read as CSV (byte {error.start} is not UTF-8)") from None
     except (ValueError, csv.Error) as error:
         raise AnalysisError(f"csv={path}: cannot be read as CSV ({' '.join(str(error).split())[:120]})") from None
     if not lines:
         raise AnalysisError(f"csv={path}: cannot be read as CSV (it is empty)")
     names = [name.strip() for name in _trimmed(lines[0][1])]
+    for separator, told in ((";", "semicolons"), ("\t", "tabs")):
+        if len(names) == 1 and separator in names[0]:
+            raise AnalysisError(f"csv={path}: its columns are separated by {told}; it takes commas: {_all(SCORE)}")
     twice = [name for at, name in enumerate(names) if name and name in names[:at]]
     if twice:
         raise AnalysisError(f"csv={path}: the column {twice[0]} stands there twice")
     rows = {number: _trimmed(cells, len(names)) for number, cells in lines[1:]}
     for number, cells in rows.items():
         if len(cells) > len(names):
-            raise AnalysisError(f"csv={path}: line {number} has {len(cells)} cells, the first line {len(names)}")
+            told = f"csv={path}: line {number} has {len(cells)} cells, the first line {len(names)}"
+            raise AnalysisError(f"{told}; decimals are written with a point, a text with a comma in quotes")
     filled = {number: cells + [""] * (len(names) - len(cells)) for number, cells in rows.items()}
     return pd.DataFrame.from_dict(filled, orient="index", columns=names, dtype=str)
 
@@ -71,12 +122,14 @@ def _trimmed(cells: list[str], most: int = 0) -> list[str]:
 
 
 def _numbers(column: pd.Series, path, name: str) -> pd.Series:
-    """The scores; an empty cell, nan or inf is a missing one (it is listed), a word is a mistake."""
-    numbers = pd.to_numeric(column.str.strip(), errors="coerce")
-    words = column[numbers.isna() & ~column.str.strip().str.lower().isin(["", "nan", "na", "none", "null", "-"])]
-    if len(words):
-        raise AnalysisError(f"csv={path}: {name} in line {words.index[0]} is {words.iloc[0]!r}, no number")
-    return numbers
+    """The scores; an empty cell, nan or inf is a missing one (it is listed), a word is a mistake. 78.7% is 78.7."""
+    texts = column.str.strip()
+    missing = texts.str.lower().isin(MISSING)
+    wrong = texts[~missing & ~texts.str.fullmatch(NUMBER)]
+    if len(wrong):
+        comma = "; decimals are written with a point, thousands without a mark" if "," in wrong.iloc[0] else ""
+        raise AnalysisError(f"csv={path}: {name} in line {wrong.index[0]} is {wrong.iloc[0]!r}, no number{comma}")
+    return texts.where(~missing, "nan").str.rstrip("% ").astype(float)
 
 
 def _all(name: str) -> str:

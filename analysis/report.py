@@ -9,6 +9,7 @@ import jinja2
 import pandas as pd
 
 from analysis import across, calibration, examples, paper_tables, sections, tables, wording
+from analysis.again import again
 from analysis.pairing import Paired
 from analysis.predictions import Predictions
 from analysis.sections import EPOCH_METRICS, Section, Table
@@ -47,13 +48,14 @@ class Evidence:
     """What a store adds to scores; None where there is none.
 
     runs: as given to `pair`. histories: columns run_id, name, step, value. predictions: as analysis.predictions
-    takes them. plan: what is said of the study's plan.
+    takes them. plan: what is said of the study's plan. remarks: what is said of a table of scores.
     """
 
     runs: pd.DataFrame
     histories: pd.DataFrame | None = None
     predictions: Predictions | None = None
     plan: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def page(paired: Paired, judged: pd.DataFrame, evidence: Evidence, design: Design) -> str:
@@ -72,7 +74,8 @@ def page(paired: Paired, judged: pd.DataFrame, evidence: Evidence, design: Desig
         reference=paired.reference,
         headlines=wording.headlines(judged)
         + wording.interaction_headline(between, design.level)
-        + tables.unit_lines(judged),
+        + tables.remarks(judged)
+        + list(evidence.remarks),
         verdicts=[(family_name(members[0]), wording.sentence(members)) for members in families.values()],
         matrix=_matrix(list(families.values())),
         tested=tables.TESTED if families else "",
@@ -92,7 +95,11 @@ def _sections(
         sections.means(paired, paper_tables.scores(evidence.runs, paired)),
         sections.differences(judged),
         sections.intervals(judged),
-        sections.interaction(between, _interaction_lines(paired, between, design)),
+        sections.interaction(
+            between,
+            across.interaction_lines(between, paired, design.level),
+            across.directions(paired) + tables.not_learnt_cells(paired),
+        ),
         _across(paired, evidence, design),
         sections.curves(paired, evidence.histories),
         _calibration(paired, evidence, design),
@@ -104,14 +111,9 @@ def _sections(
             "again",
             "How to run it again",
             "From a clone of the project, with the data and checkpoints that the settings name.",
-            paste="\n".join(wording.again(paired, evidence.runs, design)),
+            paste="\n".join(again(paired, evidence.runs, design)),
         ),
     ]
-
-
-def _interaction_lines(paired: Paired, between: pd.DataFrame, design: Design) -> list[str]:
-    lines = across.interaction_lines(between, paired, design.level)
-    return lines + tables.not_learnt_cells(paired) if lines else []
 
 
 def _matrix(families: list[list[dict]]) -> dict | None:
@@ -137,7 +139,8 @@ def _across(paired: Paired, evidence: Evidence, design: Design) -> Section:
     against = across.against_reference(one)
     if against.empty:
         return replace(section, missing="there are not two tasks with the same model, initialisation and metric")
-    lines = across.across_lines(across.friedman(one), against.head(0), design.level) + tables.not_learnt_cells(paired)
+    lines = across.directions(one) + across.across_lines(across.friedman(one), against.head(0), design.level)
+    lines += tables.not_learnt_cells(paired)
     columns = ["model", "init", "metric", "method", "n_tasks", "mean_difference", "p_value", "p_holm", "min_p_holm"]
     columns += ["effect", "effect_low", "effect_high", "tau"]
     table = _table("Each method against the reference over tasks.", against[columns])

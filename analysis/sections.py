@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from analysis import charts, figures
+from analysis import charts, direction, figures
 from analysis.calibration import Calibration
 from analysis.charts import Line, Panel, Row
 from analysis.pairing import METHODS, Paired
@@ -81,7 +81,8 @@ def means(paired: Paired, cells: pd.DataFrame) -> Section:
             init: [_scores(*key, found["score"]) for key, found in _by_method(part)] for init, part in _by_init(cell)
         }
         groups.append(_group(section, [task, model], drawn, metric, zero=False))
-    return replace(section, groups=tuple(groups))
+    said = direction.lines((c.metric, c.negated) for c in paired.comparisons)
+    return replace(section, groups=tuple(groups), lines=tuple(said))
 
 
 def _figure1(section: Section, model: str, scores: pd.DataFrame) -> Group:
@@ -118,7 +119,7 @@ def differences(judged: pd.DataFrame) -> Section:
         note = f"{mean:+.2f}, ahead in {sum(x > 0 for x in d)} of {len(d)}" if len(d) else "no pair"
         found = Row(label(row), note, row["method"], mean, mean, mean, d)
         cells[row["task"], row["model"], row["metric"]][row["init"]].append(found)
-    return replace(section, groups=_groups(section, cells, "difference in "))
+    return replace(section, groups=_groups(section, cells, "difference in "), lines=_directions(judged))
 
 
 def intervals(judged: pd.DataFrame) -> Section:
@@ -139,13 +140,14 @@ def intervals(judged: pd.DataFrame) -> Section:
         centre = row["estimate"] if row["n"] else math.nan
         found = Row(label(row), note, row["method"], centre, row["low"], row["high"])
         cells[row["task"], row["model"], row["metric"]][row["init"]].append(found)
-    return replace(section, lead=lead, groups=_groups(section, cells, "difference in ", margin))
+    groups = _groups(section, cells, "difference in ", margin)
+    return replace(section, lead=lead, groups=groups, lines=_directions(judged))
 
 
-def interaction(table: pd.DataFrame, lines: Sequence[str]) -> Section:
+def interaction(table: pd.DataFrame, lines: Sequence[str], directions: Sequence[str] = ()) -> Section:
     """What a method adds from a random start beyond what it adds to a pre-trained one (across.interaction).
 
-    `lines`: across.interaction_lines.
+    `lines`: across.interaction_lines; `directions`: across.directions.
     """
     section = Section(
         "interaction",
@@ -160,7 +162,9 @@ def interaction(table: pd.DataFrame, lines: Sequence[str]) -> Section:
         note = f"{row['estimate']:+.2f}, Holm p {p_text(row['p_holm'])}, n = {row['n']}"
         found = Row(label(row), note, row["method"], row["estimate"], row["low"], row["high"])
         cells["", row["model"], row["metric"]][row["task"]].append(found)
-    return replace(section, groups=_groups(section, cells, "difference of differences in "), lines=tuple(lines))
+    return replace(
+        section, groups=_groups(section, cells, "difference of differences in "), lines=(*directions, *lines)
+    )
 
 
 def effects(section: Section, table: pd.DataFrame) -> Section:
@@ -255,6 +259,10 @@ def costs(table: pd.DataFrame | None, metric: str) -> Section:
 
 
 # What the parts share
+
+
+def _directions(judged: pd.DataFrame) -> tuple[str, ...]:
+    return tuple(direction.lines(zip(judged["metric"], judged["negated"], strict=True)))
 
 
 def _groups(section: Section, cells: dict, what: str, margin: float | None = None) -> tuple[Group, ...]:

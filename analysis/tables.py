@@ -1,6 +1,7 @@
 """Tables and sentences for people: scores, comparisons with their verdicts, as text and Markdown."""
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,9 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from analysis import direction
 from analysis.design import Decision, at_looks, check_looks
 from analysis.hypothesis import NOT_LEARNT, OPEN, holm, sign_flip, t_test, verdicts
-from analysis.pairing import METHODS, Comparison, Paired, lower_is_better
+from analysis.pairing import METHODS, Comparison, Paired
 
 COLUMNS = [
     *("task", "model", "init", "method", "setting", "reference", "metric", "n"),
@@ -20,9 +22,9 @@ COLUMNS = [
 ]
 BESIDE = ["p_holm_study", "p_sign_flip", "p_t", "look"]  # in significance.csv after COLUMNS
 BESIDE += ["not_learnt", "not_learnt_reference"]
-EXTRA = ["n_nonzero", "family", "protocol", "reason", "seeds", "scores", "differences"]
+EXTRA = ["negated", "n_nonzero", "family", "protocol", "reason", "seeds", "scores", "differences"]
 IN_POINTS = ("score", "accuracy", "f1", "matthews")
-LARGE_FOR_FRACTIONS = 0.05
+LARGE_MARGIN = 0.05  # of the scores
 TESTED = (
     "Tested is the symmetry of the paired differences about 0, over seeds, for one test set and one setting "
     "(exact Wilcoxon signed-rank test, Holm within the family)."
@@ -142,7 +144,7 @@ def _row(
     d, verdict = np.array(c.differences), decision.verdict
     test = verdict.test
     values = {
-        **{name: getattr(c, name) for name in COLUMNS[:7]},
+        **{name: getattr(c, name) for name in (*COLUMNS[:7], "negated")},
         "mean_method": float(np.mean(c.scores)) if len(d) else None,
         "mean_reference": float(np.mean(c.reference_scores)) if len(d) else None,
         "mean_difference": float(np.round(d.mean(), 9)) + 0.0 if len(d) else None,
@@ -207,21 +209,30 @@ def scores(paired: Paired) -> pd.DataFrame:
     return table.sort_values(order, kind="stable").drop(columns="rank").reset_index(drop=True)
 
 
+def remarks(judged: pd.DataFrame) -> list[str]:
+    """What to know of the metrics: which way they count, where it is not the usual one, and their unit."""
+    return direction.lines(zip(judged["metric"], judged["negated"], strict=True)) + unit_lines(judged)
+
+
 def unit_lines(judged: pd.DataFrame) -> list[str]:
-    """A warning for each metric whose scores are all between 0 and 1, beside a margin that is meant for points."""
-    found: dict[tuple, dict[str, None]] = {}
-    for (metric, margin, task, *_), rows in judged.groupby(["metric", "margin", "task", "model", "init"], sort=False):
+    """A warning for each metric whose scores are small beside a margin that is meant for points of 100."""
+    found: dict[tuple, dict[str, list]] = {}
+    for (metric, margin, negated, task), rows in judged.groupby(["metric", "margin", "negated", "task"], sort=False):
         where, _, name = metric.rpartition("/")
-        logged = where and name in IN_POINTS or lower_is_better(metric)  # by this project, in percent; or no share
-        values = [*rows["scores"].explode(), *rows["mean_reference"]]
-        values = [value for value in values if not pd.isna(value)]
-        if not logged and margin >= LARGE_FOR_FRACTIONS and values and min(values) >= 0 and 0 < max(values) <= 1:
-            found.setdefault((metric, margin), {})[task] = None
-    return [
-        f"scores look like fractions of 1 ({', '.join(filter(None, [*tasks, metric]))}): margin={margin:g} is in the "
-        f"metric's own unit; give margin={margin / 100:g} where {margin:g} points of 100 are meant"
-        for (metric, margin), tasks in found.items()
-    ]
+        values = [value for value in [*rows["scores"].explode(), *rows["mean_reference"]] if not pd.isna(value)]
+        in_percent = where and name in IN_POINTS  # logged by this project
+        if not in_percent and values and margin >= LARGE_MARGIN * max(map(abs, values)) > 0:
+            found.setdefault((metric, margin, negated), {})[task] = values
+    lines = []
+    for (metric, margin, negated), tasks in found.items():
+        values = [value for some in tasks.values() for value in some]
+        shares = not negated and min(values) >= 0 and max(values) <= 1
+        said = "look like fractions of 1" if shares else f"are between {min(values):g} and {max(values):g}"
+        lines.append(
+            f"scores {said} ({', '.join(filter(None, [*tasks, metric]))}): margin={margin:g} is in the "
+            f"metric's own unit" + (f"; give margin={margin / 100:g} where {margin:g} points of 100 are meant" * shares)
+        )
+    return lines
 
 
 def verdict_lines(judged: pd.DataFrame) -> list[str]:
@@ -238,7 +249,7 @@ def _line(row: dict) -> str:
     n, spread = row["n"], row["std_difference"]
     seeds = "1 seed" if n == 1 else f"{n} seeds"
     sd = "" if spread is None or math.isnan(spread) else f" (sd {spread:.2f})"
-    turned = ", lower is better and the sign is turned," if lower_is_better(row["metric"]) else ""
+    turned = ", lower is better and the sign is turned," if row["negated"] else ""
     zeros = n - row["n_nonzero"]
     given = f"{seeds} with {zeros} zero difference{'s' if zeros > 1 else ''}" if zeros else seeds
     if row["p_value"] == row["min_p_value"]:
@@ -299,3 +310,25 @@ def _cell(name: str, value) -> str:
             return f"{value:.4f}"
         return f"{value:.3f}" if name == "level" else f"{value:.2f}"
     return str(value)
+
+
+# CSV files
+
+
+FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what a spreadsheet takes for the beginning of one
+PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|-?inf")
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """The frame as CSV. A name that a spreadsheet would compute has an apostrophe before it (`plain_text` reads it)."""
+    words = frame.select_dtypes(exclude=["number", "bool"])
+    return frame.assign(**{name: words[name].map(_no_formula) for name in words}).to_csv(index=False)
+
+
+def _no_formula(value):
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) and not PLAIN.fullmatch(value) else value
+
+
+def plain_text(cell: str) -> str:
+    """A cell without the apostrophe of `to_csv`."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell

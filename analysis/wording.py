@@ -1,6 +1,5 @@
-"""Sentences of the page: the verdict of a family, the methods section of a paper, how to run it again."""
+"""Sentences of the page: the verdict of a family, the methods section of a paper."""
 
-import shlex
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,18 +9,12 @@ import pandas as pd
 
 from analysis.design import level_of_a_look
 from analysis.hypothesis import NOT_LEARNT, least_seeds
-from analysis.pairing import METHODS, Paired, lower_is_better
+from analysis.pairing import Paired
 from analysis.tables import IN_POINTS, not_learnt_line, p_text
 
 WORDS = ("better", "worse", "equivalent", "undecided", NOT_LEARNT)
 GLYPHS = {"better": "▲", "worse": "▼", "equivalent": "=", "undecided": "?", NOT_LEARNT: "∅"}
 LIBRARIES = ("numpy", "scipy", "pandas", "matplotlib")
-LISTS = ("tasks", "models", "inits", "methods", "seeds")
-SETTINGS = (
-    "split_seed lr batch_size epochs phase1_epochs alpha tau a max_length max_train_examples weight_decay "
-    "warmup_ratio precision selection threads teacher_model train_file dev_file test_file text_column "
-    "text_pair_column label_column"
-).split()
 STEPS_OF_THE_VERDICT = (
     "A method is called better or worse where the Holm-corrected p of the difference is at most the level, by the "
     "sign of the estimate (negligible where equivalence is shown too); else equivalent where the Holm-corrected p "
@@ -81,7 +74,7 @@ def sentence(members: Sequence[dict]) -> str:
             said.append(f"{_join(names)} {verb} {word} than {first['reference']}{by}")
     lost = [not_learnt_line(row) for row in members if row["verdict"] != NOT_LEARNT]
     said += dict.fromkeys(filter(None, lost))
-    turned = ", sign turned because lower is better" if lower_is_better(first["metric"]) else ""
+    turned = ", sign turned because lower is better" if first["negated"] else ""
     seeds = _range([row["n"] for row in members], "seed")
     return f"{'; '.join(said)} (mean differences in {of} over {seeds}{turned})."
 
@@ -130,17 +123,20 @@ def methods_section(paired: Paired, judged: pd.DataFrame, runs: pd.DataFrame, de
     names = _join(sorted({row["method"] for row in rows}, key=[row["method"] for row in rows].index))
     cells = list(dict.fromkeys(family_name(row) for row in rows))
     metrics = _join(sorted({row["metric"] for row in rows}))
+    turned = sorted({row["metric"] for row in rows if row["negated"]})
+    turned = _join(turned) if turned else ""
     seeds = {seed for row in rows for seed in row["seeds"]}
     share = level_of_a_look(design.level, design.looks)
     sizes = sorted({len(row["family"]) for row in rows})
-    used = _used(paired, runs)
+    mine = used(paired, runs)
     compared = (
         f"We compared {names} with {paired.reference} in {_count(len(cells), 'cell')} of task, model and "
         f"initialisation: {_join(cells)}. Runs were paired by seed: both runs of a "
         "pair share the seed (initialisation of the head, order of examples, dropout), the split, the number of "
         f"epochs and the data. Each comparison has {_range([row['n'] for row in rows], 'pair')} "
-        f"(seeds {', '.join(map(str, _numbers(list(seeds))))}). The metric is {metrics}"
-        + (" in percent." if all(unit(row["metric"]) == "points" for row in rows) else ".")
+        f"(seeds {', '.join(map(str, in_order(list(seeds))))}). The metric is {metrics}"
+        + (" in percent" if all(unit(row["metric"]) == "points" for row in rows) else "")
+        + (f"; of {turned} lower is better, so that the sign of its differences was turned." if turned else ".")
     )
     tested = (
         "Paired differences were tested with the exact two-sided Wilcoxon signed-rank test, whose null distribution "
@@ -166,27 +162,27 @@ def methods_section(paired: Paired, judged: pd.DataFrame, runs: pd.DataFrame, de
         reasons = paired.left_out["reason"].str.partition(":")[0].value_counts()
         told = ", ".join(f"{reason} ({number})" for reason, number in reasons.items())
         left = f"{_count(len(paired.left_out), 'run')} had no part in any comparison: {told}."
-    return [compared, tested, left, *_software(used)]
+    return [compared, tested, left, *_software(mine)]
 
 
 _ZEROS = {"wilcox": "dropped before ranking", "pratt": "ranked and then dropped (Pratt)"}
 
 
-def _software(used: pd.DataFrame) -> list[str]:
+def _software(mine: pd.DataFrame) -> list[str]:
     """Versions that trained and that compared; the digests of the data."""
     trained = []
-    for column in sorted(name for name in used.columns if name.startswith("tags.labelreg.version.")):
-        found = _distinct(used, column)
+    for column in sorted(name for name in mine.columns if name.startswith("tags.labelreg.version.")):
+        found = distinct(mine, column)
         if found:
             trained.append(f"{column.rpartition('.')[2]} {' and '.join(found)}")
-    python = _distinct(used, "tags.labelreg.python")
+    python = distinct(mine, "tags.labelreg.python")
     trained = ([f"Python {' and '.join(python)}"] if python else []) + trained
     lines = [
         (f"Runs were trained with {', '.join(trained)}. " if trained else "")
         + f"The statistics were computed with {', '.join(f'{name} {_version(name)}' for name in LIBRARIES)}."
     ]
-    if "tags.labelreg.data" in used and "params.task" in used:
-        digests = used.dropna(subset=["tags.labelreg.data"]).groupby("params.task", sort=True)["tags.labelreg.data"]
+    if "tags.labelreg.data" in mine and "params.task" in mine:
+        digests = mine.dropna(subset=["tags.labelreg.data"]).groupby("params.task", sort=True)["tags.labelreg.data"]
         told = [f"{task} {_some(list(dict.fromkeys(found)))}" for task, found in digests]
         if told:
             lines.append(
@@ -195,66 +191,14 @@ def _software(used: pd.DataFrame) -> list[str]:
     return lines
 
 
-def again(paired: Paired, runs: pd.DataFrame, design: Design) -> list[str]:
-    """Shell commands that repeat the runs and this page; runs of a study by the study's own command."""
-    used = _used(paired, runs)
-    lines = [f"git checkout {commit}" for commit in _distinct(used, "tags.mlflow.source.git.commit")]
-    if len(lines) > 1:
-        lines = [f"# runs of {len(lines)} commits:", *(f"#   {line}" for line in lines)]
-    studies = _studies(runs, set(_distinct(used, "tags.labelreg.study")))
-    lines += studies
-    single = used
-    if studies:
-        single = used[used["tags.labelreg.study"].isna()]
-    columns = [f"params.{name}" for name in SETTINGS if f"params.{name}" in used]
-    keys = [f"params.{name}" for name in ("task", "model", "init")]
-    if len(single) and set(keys) <= set(single.columns):
-        for values, group in single.groupby([*keys, *columns], sort=False, dropna=False):
-            pairs = zip([*keys, *columns], values, strict=True)
-            told = [(name.removeprefix("params."), value) for name, value in pairs if not pd.isna(value)]
-            methods = sorted(_distinct(group, "params.method"), key=_rank)
-            lines += _loop(told, methods, _numbers(_distinct(group, "params.seed")))
-    return [*lines, _command("report", design.given)]
-
-
-def _studies(runs: pd.DataFrame, named: set[str]) -> list[str]:
-    """The command of each study run whose runs are used."""
-    if not named or "tags.labelreg.kind" not in runs:
-        return []
-    found = runs[(runs["tags.labelreg.kind"] == "study") & runs["tags.labelreg.study"].isin(named)]
-    lines = []
-    for row in found.to_dict("records"):
-        given = {name: row.get(f"params.{name}") for name in ("recipe", "settings", *LISTS, *SETTINGS)}
-        entry_point = row.get("tags.mlflow.project.entryPoint")
-        entry_point = "main" if pd.isna(entry_point) else entry_point
-        lines.append(_command(entry_point, [(name, value) for name, value in given.items() if not pd.isna(value)]))
-    return list(dict.fromkeys(lines))
-
-
-def _loop(settings: Sequence[tuple], methods: list, seeds: list) -> list[str]:
-    command = _command("train_student", settings)
-    return [
-        f"for method in {' '.join(map(str, methods))}; do for seed in {' '.join(map(str, seeds))}; do",
-        f"  {command} -P method=$method -P seed=$seed",
-        "done; done",
-    ]
-
-
-def _command(entry_point: str, given: Sequence[tuple]) -> str:
-    words = [f"-P {name}={shlex.quote(str(value))}" for name, value in given]
-    return " ".join(["mlflow run .", *([] if entry_point == "main" else [f"-e {entry_point}"]), *words])
-
-
-def _rank(method: str) -> tuple:
-    return METHODS.index(method) if method in METHODS else len(METHODS), method
-
-
-def _used(paired: Paired, runs: pd.DataFrame) -> pd.DataFrame:
+def used(paired: Paired, runs: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `runs` that are in a comparison."""
     ids = {run_id for c in paired.comparisons for run_id in (*c.run_ids, *c.reference_run_ids)}
     return runs[runs["run_id"].isin(ids)] if "run_id" in runs else runs.iloc[:0]
 
 
-def _distinct(frame: pd.DataFrame, column: str) -> list:
+def distinct(frame: pd.DataFrame, column: str) -> list:
+    """The values of a column, in the order in which they come; none where there is no such column."""
     return list(dict.fromkeys(frame[column].dropna())) if column in frame else []
 
 
@@ -265,7 +209,8 @@ def _version(name: str) -> str:
         return "?"
 
 
-def _numbers(values: list) -> list:
+def in_order(values: list) -> list:
+    """Each value once; numbers by size."""
     try:
         return sorted({int(value) for value in values})
     except (ValueError, TypeError):

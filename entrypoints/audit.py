@@ -1,14 +1,12 @@
 """Do printed numbers agree with each other? The paper's, or a table of yours: `mlflow run . -e audit`."""
 
-import tempfile
-from pathlib import Path
-
 from entrypoints.command import command
+from entrypoints.scores import log_files
 from labelreg.parameters import Value
 
 
 def main(given: dict[str, Value]) -> None:
-    """Audit the paper (or csv, with n runs per cell); print, and log findings, statements and ranges."""
+    """Audit the paper (or csv, with n runs per cell); log findings, statements and ranges, and print."""
     from analysis.paper import summary
     from labelreg import tracking
 
@@ -16,11 +14,9 @@ def main(given: dict[str, Value]) -> None:
     found = summary.of(given.get("csv"), given.get("n"))
     with tracking.open_run("audit", "audit") as run:
         run.params({name: given.get(name) for name in ("csv", "n")})
-        print("\n".join(summary.to_lines(found)), flush=True)
         run.metrics({"audit/findings": len(found.findings)})
-        with tempfile.TemporaryDirectory() as folder:
-            summary.write(found, Path(folder))
-            run.folder(Path(folder))
+        log_files(summary.files(found), run, None)
+    print("\n".join(summary.to_lines(found)), flush=True)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,23 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from labelreg import checkpoint, corpus, metrics, models, recipes, study, teacher, tracking, training
+from labelreg import (
+    checkpoint,
+    corpus,
+    logged,
+    metrics,
+    models,
+    prepared,
+    recipes,
+    study,
+    teacher,
+    tracking,
+    training,
+    whole,
+)  # fmt: skip
 from labelreg.errors import UserError
 from labelreg.methods import METHODS
-from labelreg.parameters import Value
+from labelreg.parameters import ENTRY_POINTS, NOT_DECIDING, Value
 from labelreg.tasks import made_of
 
 OWN_SETTING = "lr batch_size epochs weight_decay warmup_ratio optimizer momentum lr_milestones lr_decay".split()
@@ -98,6 +111,8 @@ def run(job: Job) -> Done:
     settings, where = job.settings, models.roots(job.settings)
     training.set_threads(int(settings["threads"]))
     data = corpus.prepare(settings, where)
+    if not job.quiet and not job.reuse:  # what a student needs first reads the same
+        prepared.say(data)
     settings["compile_used"] = _compile(settings, data)
     needs = METHODS[str(settings["method"])].needs
     teaching = find_source(job, data) if needs else None
@@ -112,10 +127,9 @@ def run(job: Job) -> Done:
             if found:
                 claim.forget()
                 return done(found[0], reused=True)
-        before = tracking.unfinished(claim.run_id) if settings.get("resume") == "auto" else None
+        before = tracking.unfinished(claim, resume=settings.get("resume") == "auto")
         spool = where.cache / "spool"
-        with tracking.open_run(job.kind, name, job.parent, job.study, job.experiment, before, spool) as opened:
-            claim.start(opened.run_id, anew=before is None)
+        with tracking.open_run(job.kind, name, job.parent, job.study, job.experiment, before, spool, claim) as opened:
             if before and not job.quiet:
                 print(f"going on with the interrupted run {before}", flush=True)
             teaching = teaching or (_make_source(job, data, opened) if needs else None)
@@ -141,11 +155,11 @@ def steps_of(settings: Mapping[str, Value], examples: int) -> int:
     return -(-examples // int(settings["batch_size"])) * int(settings["epochs"])
 
 
-def _compile(settings: dict[str, Value], data: corpus.PreparedTask) -> str:
+def _compile(settings: dict[str, Value], data: prepared.PreparedTask) -> str:
     return training.resolve_compile(str(settings["compile"]), steps_of(settings, len(data.splits["train"])))
 
 
-def fingerprint(job: Job, data: corpus.PreparedTask, teaching=None) -> str:
+def fingerprint(job: Job, data: prepared.PreparedTask, teaching=None) -> str:
     """The run's fingerprint; that of a source yet to be trained follows from its settings."""
     settings, where = job.settings, models.roots(job.settings)
     settings["compile_used"] = _compile(settings, data)
@@ -204,14 +218,14 @@ def _train(job: Job, opened: tracking.Run, data, where: models.Roots, logits, id
     return report
 
 
-def _tag_one_class(opened: tracking.Run, data: corpus.PreparedTask, split: str, logits: torch.Tensor) -> None:
+def _tag_one_class(opened: tracking.Run, data: prepared.PreparedTask, split: str, logits: torch.Tensor) -> None:
     """Tag a run whose weights give every example of the split one class."""
     found = training.one_class(logits, data.splits[split])
     if found is not None:
         opened.tags({tracking.ONE_CLASS: data.classes[found]})
 
 
-def _taught_by_one_class(teaching, logits: torch.Tensor, data: corpus.PreparedTask) -> str:
+def _taught_by_one_class(teaching, logits: torch.Tensor, data: prepared.PreparedTask) -> str:
     """A line where the run that a student learns from has not learnt itself; else nothing."""
     found = training.one_class(logits, data.splits["train"])  # of runs before there was the tag
     name = teaching.data.tags.get(tracking.ONE_CLASS) or (None if found is None else data.classes[found])
@@ -220,7 +234,7 @@ def _taught_by_one_class(teaching, logits: torch.Tensor, data: corpus.PreparedTa
     return f"what it learns from has not learnt: run {teaching.info.run_id} gives every example the class {name}\n"
 
 
-def find_source(job: Job, data: corpus.PreparedTask):
+def find_source(job: Job, data: prepared.PreparedTask):
     """The run whose logits the student learns from, or None when it has to be trained first.
 
     Raises:
@@ -248,12 +262,12 @@ def teacher_among(runs: list, settings: Mapping[str, Value]):
         runs: on the same examples, oldest first: a later one does not change what a study has begun.
     """
     wanted = {name: settings.get(name) for name in (*TEACHERS_SETTING, *training.ALSO_DECIDES)}
-    wanted = {name: tracking.plain(value) for name, value in wanted.items() if value is not None}
+    wanted = {name: logged.plain(value) for name, value in wanted.items() if value is not None}
     held = {"optimizer": training.ALSO_DECIDES["optimizer"]}  # of runs that were logged before there was another
 
     def fits(run) -> bool:
         params = held | run.data.params
-        return all(tracking.same(params.get(name, ""), value) for name, value in wanted.items())
+        return all(logged.same(params.get(name, ""), value) for name, value in wanted.items())
 
     return next(filter(fits, runs), None)
 
@@ -294,7 +308,7 @@ def source(job: Job) -> Done:
     return done(found, reused=True) if found else run(replace(source_job(job), parent=job.parent))
 
 
-def _make_source(job: Job, data: corpus.PreparedTask, student: tracking.Run):
+def _make_source(job: Job, data: prepared.PreparedTask, student: tracking.Run):
     needed = replace(source_job(job), parent=student.run_id)
     what = "fine-tuned twin" if needed.kind == "student" else "teacher"
     if not job.quiet:
@@ -310,7 +324,7 @@ def _make_source(job: Job, data: corpus.PreparedTask, student: tracking.Run):
     return tracking.get(made.run_id)
 
 
-def _logits(teaching, data: corpus.PreparedTask, where: models.Roots) -> torch.Tensor:
+def _logits(teaching, data: prepared.PreparedTask, where: models.Roots) -> torch.Tensor:
     """The logits of a run on the training set: a verified copy in the cache, else the artifact."""
     run_id = teaching.info.run_id
     whose = f"run {run_id} ({teaching.data.params.get('model')}, {teaching.data.params.get('task')})"
@@ -318,32 +332,43 @@ def _logits(teaching, data: corpus.PreparedTask, where: models.Roots) -> torch.T
     if copy.is_file():
         try:
             return teacher.load(copy, data, "train", whose)
-        except UserError:
-            copy.unlink(missing_ok=True)  # a damaged copy; the artifact decides
+        except UserError as error:  # the artifact decides
+            print(f"{error.args[0].partition(';')[0]}: {copy} is fetched again", flush=True)
+            copy.unlink(missing_ok=True)
     copy.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=copy.parent) as folder:  # several workers may want it at once
-        path = tracking.download(run_id, "logits/train.safetensors", Path(folder))
+        try:
+            path = tracking.download(run_id, "logits/train.safetensors", Path(folder))
+        except UserError as error:
+            raise UserError(f"{error} ({whose}): {_way_out(teaching)}") from None
         logits = teacher.load(path, data, "train", whose)
+        whole.settle(path)
         os.replace(path, copy)
     return logits
 
 
+def _way_out(teaching) -> str:
+    """What helps where a run's logits are not in the store."""
+    run_id, params, kind = teaching.info.run_id, teaching.data.params, teaching.data.tags.get(tracking.KIND)
+    if kind != "teacher" and params.get("method") != "finetune":
+        return "only runs of finetune keep them; give another teacher_run_id"
+    return f"bring them back, or `mlflow runs delete --run-id {run_id}`: without teacher_run_id it is trained anew"
+
+
 def _log_start(run: tracking.Run, settings: dict[str, Value], data, fingerprint: str, teaching) -> None:
-    names = (
-        "task model init method seed split_seed lr batch_size epochs phase1_epochs alpha tau a tfreg_target max_length "
-        "max_train_examples weight_decay warmup_ratio optimizer momentum lr_milestones lr_decay stem image_size "
-        "augment precision precision_used compile compile_used threads device "
-        "selection teacher_model recipe train_file dev_file test_file text_column text_pair_column label_column"
-    ).split()
+    names = [name for name in ENTRY_POINTS["train_student"] if name not in NOT_DECIDING]
+    names += ["precision_used", "compile_used", "device"]
     values = {name: settings.get(name) for name in names}
     if teaching:
         values |= {"teacher_run_id": teaching.info.run_id, "teacher_model": teaching.data.params.get("model")}
     tags = {tracking.DATA: data.digest, tracking.FINGERPRINT: fingerprint, "labelreg.python": platform.python_version()}
+    if settings.get("teacher_run_id"):  # not found by the settings: who runs it again must name it too
+        tags["labelreg.teacher_given"] = "true"
     run.params(values, tags | {f"labelreg.version.{name}": version(name) for name in VERSIONS})
     run.data(str(settings["task"]), data.digest, str(settings.get("train_file") or settings["task"]))
 
 
-def _write_predictions(folder: Path, logits: Mapping[str, torch.Tensor], data: corpus.PreparedTask) -> None:
+def _write_predictions(folder: Path, logits: Mapping[str, torch.Tensor], data: prepared.PreparedTask) -> None:
     """`predictions/<split>.parquet`, and the GLUE server's files for its test sets."""
     (folder / "predictions").mkdir()
     for split, values in logits.items():

@@ -1,16 +1,14 @@
 """What is known of a study before it runs: what is done already, what is left, and what it will cost."""
 
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
-from safetensors import safe_open
 
 from entrypoints import job
-from labelreg import batching, corpus, models, recipes, tracking, training
+from labelreg import batching, corpus, logged, models, prepared, recipes, tracking, training
 from labelreg.errors import UserError
 from labelreg.parameters import Value
 from labelreg.study import Step
@@ -109,18 +107,15 @@ _EXAMPLES = "task model max_length image_size max_train_examples split_seed".spl
 
 
 def _facts(settings: dict[str, Value], where: models.Roots) -> Facts | None:
-    unit, tensor = ("images", "labels") if made_of(settings) == "images" else ("tokens", "ids")
     try:
-        cached = corpus.cached(settings, where)
-        meta = json.loads((cached / "meta.json").read_text(encoding="utf-8"))
+        found = prepared.known(corpus.cached(settings, where))
     except (UserError, OSError):
         return None
-    sizes = {}
-    for split in meta["fingerprints"]:
-        with safe_open(cached / f"{split}.safetensors", "pt") as file:
-            sizes[split] = {name: file.get_slice(name).get_shape()[0] for name in {tensor, "labels"}}
-    own = {split: size[tensor] for split, size in sizes.items()}
-    return Facts(meta["digest"], sizes["train"]["labels"], unit, own)
+    if found is None:
+        return None
+    units = {split: units for split, (_, units) in found["sizes"].items()}
+    unit = "images" if made_of(settings) == "images" else "tokens"
+    return Facts(found["digest"], found["sizes"]["train"][0], unit, units)
 
 
 def settings_of(steps: Sequence[Step]) -> dict[str, dict[str, Value]]:
@@ -188,7 +183,7 @@ def _alike(steps: Sequence[Step], settings, found) -> frozenset[str]:
 
 
 def _param(run, name: str) -> str:
-    return tracking.unquoted(run.data.params.get(name, ""))
+    return logged.unquoted(run.data.params.get(name, ""))
 
 
 def _begun(where: models.Roots, fingerprint: str | None) -> bool:

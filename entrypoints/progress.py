@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from tqdm import tqdm
 
 from entrypoints.planning import duration
+from labelreg.errors import printable
 from labelreg.executors import Event
 
 REFRESH_SECONDS = 1.0
@@ -92,9 +93,10 @@ class _Tally:
 def _bars(tally: _Tally, epoch_of: Callable[[str], str | None]) -> Iterator[Callable[[Event], None]]:
     """One line for the study and one for each running run, redrawn every second."""
     plain = "{desc}"
-    study = tqdm(total=tally.runs, position=0, bar_format="{desc} |{bar}|", file=sys.stdout, dynamic_ncols=True)
+    screen = getattr(sys.stdout, "plain", sys.stdout)  # bars move the cursor
+    study = tqdm(total=tally.runs, position=0, bar_format="{desc} |{bar}|", file=screen, dynamic_ncols=True)
     rows = [
-        tqdm(total=1, position=i + 1, bar_format=plain, leave=False, file=sys.stdout, dynamic_ncols=True)
+        tqdm(total=1, position=i + 1, bar_format=plain, leave=False, file=screen, dynamic_ncols=True)
         for i in range(tally.jobs)
     ]
     stop = threading.Event()
@@ -102,7 +104,7 @@ def _bars(tally: _Tally, epoch_of: Callable[[str], str | None]) -> Iterator[Call
     def draw() -> None:
         running = list(tally.running.items())
         for row, item in zip(rows, [*running, *[None] * len(rows)], strict=False):
-            row.set_description_str(_row(*item, epoch_of) if item else "")
+            row.set_description_str(printable(_row(*item, epoch_of)) if item else "")
         study.n = tally.done + tally.failed
         study.set_description_str(tally.line())
 
@@ -112,7 +114,7 @@ def _bars(tally: _Tally, epoch_of: Callable[[str], str | None]) -> Iterator[Call
 
     def show(event: Event) -> None:
         if event.state in ("failed", "skipped"):
-            study.write(said(event), file=sys.stdout)
+            study.write(printable(said(event)), file=screen)
         draw()
 
     clock = threading.Thread(target=tick, daemon=True)

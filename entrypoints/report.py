@@ -1,11 +1,9 @@
 """One HTML page that answers the question: verdicts, pictures, tables, methods section. `mlflow run . -e report`"""
 
-import os
-import tempfile
 from pathlib import Path
 
 from entrypoints.command import command
-from entrypoints.scores import runs_of
+from entrypoints.scores import log_files, runs_of
 from labelreg.parameters import ENTRY_POINTS, Value
 
 PAGE = "report.html"
@@ -18,32 +16,30 @@ def main(given: dict[str, Value]) -> None:
 
     tracking.connect()
     html, compared = _page(*runs_of(given), given)
+    if html is not None:
+        with tracking.open_run("report", "report") as run:
+            run.params({name: given.get(name) for name in ENTRY_POINTS["report"] if name != "output_dir"})
+            log_files({PAGE: html}, run, given.get("output_dir"))
     if not compared:
         print(HOW_TO_BEGIN_A_TABLE if given.get("csv") else HOW_TO_BEGIN, flush=True)
-    if html is None:
-        return
-    with tracking.open_run("report", "report") as run:
-        run.params({name: given.get(name) for name in ENTRY_POINTS["report"] if name != "output_dir"})
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / PAGE).write_text(html, encoding="utf-8")
-            run.folder(Path(folder))
+    if html is not None:
         if given.get("output_dir"):
-            _write(Path(str(given["output_dir"])), html)
-    print(f"{PAGE}: {len(html.encode()) / 1e6:.2f} MB, artifact of run {run.run_id}", flush=True)
+            print(Path(str(given["output_dir"])) / PAGE, flush=True)
+        print(f"{PAGE}: {len(html.encode()) / 1e6:.2f} MB, artifact of run {run.run_id}", flush=True)
 
 
-def _page(runs, source: str, metric: Value, given: dict[str, Value]) -> tuple[str | None, int]:
+def _page(runs, source: str, metric: Value, remarks: list[str], given: dict[str, Value]) -> tuple[str | None, int]:
     """The page, or None where no run has a score; how many comparisons it has."""
     from analysis import further, pairing, report, tables
     from analysis.design import follows, mark_tuned, seed_orders
     from analysis.predictions import marked
     from entrypoints.significance import plans_of
-    from labelreg import records, tracking
+    from labelreg import logged, records
 
     stored = not given.get("csv")
     rule = given["margin"], given["level"]
     looks, zeros = given.get("looks") or [], str(given["zeros"])
-    paired = pairing.pair(runs, str(given["reference"]), metric)
+    paired = pairing.pair(runs, str(given["reference"]), metric, given.get("lower_is_better") or [])
     plans, predictions = plans_of(runs) if stored else [], None
     if stored:
         predictions = records.predictions(runs, further.compared(paired))
@@ -52,24 +48,15 @@ def _page(runs, source: str, metric: Value, given: dict[str, Value]) -> tuple[st
     judged = mark_tuned(tables.judge(paired, *rule, zeros, looks, order), plans)
     if paired.runs.empty:
         return None, 0
-    evidence = report.Evidence(runs)
+    evidence = report.Evidence(runs, remarks=tuple(remarks))
     if stored:
         plan = follows(plans, paired, judged, metric, *rule, looks) if len(judged) else []
         histories = records.histories(list(paired.runs["run_id"]), report.EPOCH_METRICS)
         evidence = report.Evidence(runs, histories, predictions, tuple(plan))
     told = [name for name in ENTRY_POINTS["report"] if name in given and name != "output_dir"]
-    repeat = tuple((name, tracking.plain(given[name])) for name in told)
+    repeat = tuple((name, logged.plain(given[name])) for name in told)
     design = report.Design(source, *rule, zeros, tuple(looks), repeat)
     return report.page(paired, judged, evidence, design), len(judged)
-
-
-def _write(folder: Path, html: str) -> None:
-    """The whole page or none: a reader never finds half of it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / f".{PAGE}.tmp"
-    partial.write_text(html, encoding="utf-8")
-    os.replace(partial, folder / PAGE)
-    print(folder / PAGE, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
-"""Where `significance`, `report` and `tables` find their runs: an experiment, a study of it, or a table of scores."""
+"""Where `significance`, `report` and `tables` find their runs (an experiment, a study of it, a table of scores),
+and how they leave their files."""
 
+import tempfile
 from pathlib import Path
 
 from labelreg.errors import UserError
@@ -9,7 +11,8 @@ STORE = ("experiment", "study", "where")
 
 
 def runs_of(given: dict[str, Value]):
-    """The runs (a DataFrame), words that say where they come from, and the metric to compare (None: the default).
+    """The runs (a DataFrame), words that say where they come from, the metric to compare (None: the default), and
+    remarks on what was read.
 
     Raises:
         UserError: csv beside what names runs of a store; an experiment that does not exist.
@@ -22,14 +25,29 @@ def runs_of(given: dict[str, Value]):
         path = Path(str(given["csv"]))
         if clash := [name for name in STORE if name in given]:
             raise UserError(f"csv={path} and {clash[0]}={given[clash[0]]}: a table has no {clash[0]}")
-        runs, unused = reading.scores_table(path, given.get("metric"))
-        if unused:
-            settings = ", ".join((*reading.SHARED, *reading.OWN))
-            print(f"columns that are not used: {', '.join(unused)} (settings have their names: {settings})", flush=True)
-        return runs, f"scores of {path.name}", given.get("metric") or reading.SCORE
+        runs, remarks = reading.scores_table(path, given.get("metric"))
+        return runs, f"scores of {path.name}", given.get("metric") or reading.SCORE, remarks
     experiment = tracking.experiment_id(given.get("experiment"))
     runs = records.frame(experiment, given.get("where"))
     source = f"experiment {tracking.experiment_name(experiment)}"
     if given.get("study"):
         runs, source = reading.study_runs(runs, str(given["study"])), f"study {given['study']}, {source}"
-    return runs, source, given.get("metric")
+    return runs, source, given.get("metric"), []
+
+
+def write_files(files: dict[str, str | bytes], folder: Path) -> None:
+    """The files, each whole or not there: a reader never finds half of one, nor loses the one before it."""
+    from labelreg.whole import whole_file
+
+    for name, content in files.items():
+        with whole_file(folder / name) as path:
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def log_files(files: dict[str, str | bytes], run, output_dir: Value) -> None:
+    """The files as artifacts of a run, and in `output_dir` where it is given."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_files(files, Path(folder))
+        run.folder(Path(folder))
+    if output_dir:
+        write_files(files, Path(str(output_dir)))

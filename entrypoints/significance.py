@@ -1,11 +1,9 @@
 """Does a method differ from fine-tuning? Paired runs, exact tests, verdicts: `mlflow run . -e significance`."""
 
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from entrypoints.command import command
-from entrypoints.scores import STORE, runs_of
+from entrypoints.scores import STORE, log_files, runs_of
 from labelreg.parameters import Value
 
 HOW_TO_BEGIN = """nothing to compare yet: it takes runs of finetune and of another method with the same seeds, e.g.
@@ -14,7 +12,7 @@ HOW_TO_BEGIN = """nothing to compare yet: it takes runs of finetune and of anoth
 or a whole study: mlflow run ."""
 HOW_TO_BEGIN_A_TABLE = """nothing to compare yet: it takes rows of finetune and of another method with the same seeds;
 a baseline of another name is given by reference=NAME"""
-RULE = ("metric", "reference", "margin", "level", "zeros", "looks")
+RULE = ("metric", "lower_is_better", "reference", "margin", "level", "zeros", "looks")
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,37 +28,42 @@ class Answer:
 
 
 def main(given: dict[str, Value]) -> None:
-    """Compare the runs of an experiment, or the scores of a table; print, and log the files."""
+    """Compare the runs of an experiment, or the scores of a table; log the files, and print."""
+    from analysis import answer as parts
     from labelreg import records, tracking
 
     tracking.connect()
     rule = {name: given[name] for name in RULE if name in given}
     source = {name: given[name] for name in (*STORE, "csv") if name in given}
-    runs, _, metric = runs_of(given)
+    runs, _, metric, remarks = runs_of(given)
     if "csv" in given:
         found = answer(runs, **rule | {"metric": metric})
     else:
         found = answer(runs, plans=plans_of(runs), examples=str(given.get("examples", "auto")), **rule)
     found.parameters.update(source)
+    found.sections[:0] = [parts.Section("read", "Read", tuple(remarks))] if remarks else []
     with tracking.open_run("significance", "significance") as run:
         run.params(rule | source)
-        publish(found, run, given.get("output_dir"))
+        log_files(_files(found), run, given.get("output_dir"))
         if "csv" not in given:
             records.summarise(found.summaries, found.parents, run, str(given.get("where", "")))
+    _tell(found)  # when all is done: who reads no further (`| head`) ends nothing
 
 
 def report(runs, run, output_dir: str | None = None, **rule) -> None:
-    """Print scores, comparisons and verdicts of a frame of runs; log them as artifacts of `run`, a study's."""
+    """Log scores, comparisons and verdicts of a frame of runs as artifacts of `run`, a study's; print them."""
     from labelreg import records
 
     found = answer(runs, plans=plans_of(runs, run.run_id), examples="auto", **rule)
-    publish(found, run, output_dir)
+    log_files(_files(found), run, output_dir)
     records.summarise(found.summaries, found.parents, run)
+    _tell(found)
 
 
 def answer(
     runs,
     metric: str | None = None,
+    lower_is_better: list[str] | None = None,
     reference: str = "finetune",
     margin: float = 0.5,
     level: float = 0.05,
@@ -76,8 +79,8 @@ def answer(
     from analysis.design import follows, mark_tuned, seed_orders
     from analysis.predictions import marked
 
-    looks = looks or []
-    paired = pairing.pair(runs, reference, metric)
+    looks, lower = looks or [], lower_is_better or []
+    paired = pairing.pair(runs, reference, metric, lower)
     predictions = predictions_of(runs, paired, examples)
     if predictions is not None:
         paired = marked(paired, predictions)
@@ -89,7 +92,7 @@ def answer(
     sections += parts.last_sections(paired, plan)
     above = runs.get("tags.mlflow.parentRunId")
     parents = {} if above is None else dict(zip(runs["run_id"], above, strict=True))
-    rule = dict(zip(RULE, (metric, reference, margin, level, zeros, looks), strict=True))
+    rule = dict(zip(RULE, (metric, lower, reference, margin, level, zeros, looks), strict=True))
     return Answer(sections, judged, paired.left_out, parts.summaries(paired, judged), parents, rule)
 
 
@@ -111,26 +114,24 @@ def _further(runs, paired, predictions, examples: str, level: float) -> list:
     return [*too_many, *further.sections(paired, runs, predictions, level)]
 
 
-def publish(found: Answer, run, output_dir: str | None) -> None:
-    """Print the answer, and write its files into the run's artifacts and into `output_dir`."""
+def _files(found: Answer) -> dict[str, str]:
     from analysis import answer as parts
     from analysis import tables
+
+    return {
+        "significance.csv": tables.to_csv(found.judged[tables.COLUMNS + tables.BESIDE]),
+        "left_out.csv": tables.to_csv(found.left_out),
+        "significance.json": parts.as_json(found.sections, found.parameters),
+        "significance.md": parts.as_markdown(found.sections, "Does label regularisation help here?"),
+    }
+
+
+def _tell(found: Answer) -> None:
+    from analysis import answer as parts
 
     print(parts.as_text(found.sections), flush=True)
     if found.judged.empty:
         print(f"\n{HOW_TO_BEGIN_A_TABLE if 'csv' in found.parameters else HOW_TO_BEGIN}", flush=True)
-    files = {
-        "significance.csv": found.judged[tables.COLUMNS + tables.BESIDE].to_csv(index=False),
-        "left_out.csv": found.left_out.to_csv(index=False),
-        "significance.json": parts.as_json(found.sections, found.parameters),
-        "significance.md": parts.as_markdown(found.sections, "Does label regularisation help here?"),
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        for target in [Path(folder), *([Path(output_dir)] if output_dir else [])]:
-            target.mkdir(parents=True, exist_ok=True)
-            for name, content in files.items():
-                (target / name).write_text(content, encoding="utf-8")
-        run.folder(Path(folder))
 
 
 def plans_of(runs, *studies: str) -> list[dict]:

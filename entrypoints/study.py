@@ -11,8 +11,9 @@ from pathlib import Path
 
 from entrypoints.command import command
 from labelreg.errors import IncompleteError, UserError
-from labelreg.parameters import Value
+from labelreg.parameters import ENTRY_POINTS, NOT_DECIDING, Value
 from labelreg.study import Step
+from labelreg.tasks import own_name
 
 ATTEMPTS = 2  # a failed run is tried once more
 WORKERS = ("jobs", "executor", "runs_per_gpu", "ray_address")
@@ -23,7 +24,7 @@ class Design:
     """What a study is: its runs, and the plan that is logged before the first of them."""
 
     name: str
-    asked: dict[str, Value]  # the lists, and the settings that were given
+    asked: dict[str, Value]  # the lists, and all that was given and decides a result
     steps: list[Step]
     plan: dict
     digest: str
@@ -65,7 +66,7 @@ def design_of(given: dict[str, Value]) -> Design:
     name = str(given["recipe"])
     recipe = recipes.read(name, "study")
     if given.get("train_file"):
-        given = {"tasks": [Path(str(given["train_file"])).stem]} | given
+        given = {"tasks": [own_name(given["train_file"])]} | given
         if len(given["tasks"]) > 1:
             raise UserError(f"tasks={','.join(given['tasks'])}: train_file is one task; give one name")
     asked = study.lists(recipe, given)
@@ -95,7 +96,8 @@ def design_of(given: dict[str, Value]) -> Design:
         )
     return Design(
         name=name,
-        asked=asked | {name: given[name] for name in recipes.SETTABLE if name in given},
+        asked={name: given[name] for name in ENTRY_POINTS["study"] if name in given and name not in NOT_DECIDING}
+        | asked,
         steps=steps,
         plan=plan,
         digest=rules.plan_digest(plan),
@@ -111,7 +113,7 @@ def _common(given: dict[str, Value], recipe: dict) -> dict[str, Value]:
     """What is given to every run."""
     from labelreg import parameters, recipes
 
-    common = {key: value for key, value in given.items() if key in parameters.ENTRY_POINTS["train_student"]}
+    common = {key: value for key, value in given.items() if key in ENTRY_POINTS["train_student"]}
     common["recipe"] = str(given.get("settings") or recipe.get("settings", recipes.DEFAULT))
     common.setdefault("threads", 1)
     if "max_train_examples" in recipe:
@@ -199,11 +201,11 @@ def _log_plan(run, design: Design, outlook, lines: list[str]) -> None:
 
 
 def _prepare(steps: Sequence[Step]) -> None:
-    """Prepare each data set for each model: a mistake in either is told before a run begins."""
+    """Prepare each data set for each model, and say what was read: a mistake in either is told before a run begins."""
     from entrypoints import planning
-    from labelreg import corpus, models
+    from labelreg import corpus, models, prepared
 
-    settings, seen = planning.settings_of(steps), set()
+    settings, seen, said = planning.settings_of(steps), set(), set[str]()
     for step in steps:
         own = settings[step.name]
         where = models.roots(own)
@@ -213,7 +215,7 @@ def _prepare(steps: Sequence[Step]) -> None:
         by_seed = corpus.task_of(own).split_by == "seed"
         key = (step.cell[1:4], own.get("max_length"), own.get("max_train_examples"), own["seed"] if by_seed else None)
         if key not in seen:
-            corpus.prepare(own, where)
+            prepared.say(corpus.prepare(own, where), said)
         seen.add(key)
 
 
@@ -255,11 +257,11 @@ def _opened(design: Design) -> Iterator:
 
     asked = [design.digest, design.name, str(design.steps[0].given["recipe"])]  # the last two are parameters of its run
     identity = study.identity(design.steps, " ".join(asked))
-    folder = models.roots(design.steps[0].given).cache / "studies" / identity
-    with checkpoint.claim(folder) as claim:
-        before = tracking.unfinished(claim.run_id)
-        with tracking.open_run("study", f"study {design.name}", study=design.name, continued=before) as run:
-            claim.start(run.run_id, anew=before is None)
+    cache = models.roots(design.steps[0].given).cache
+    with checkpoint.claim(cache / "studies" / identity) as claim:
+        before = tracking.unfinished(claim)
+        own = {"study": design.name, "continued": before, "claim": claim, "spool": cache / "spool"}
+        with tracking.open_run("study", f"study {design.name}", **own) as run:
             if before:
                 print(f"going on with the study that was interrupted (run {before})", flush=True)
             if design.tuned:

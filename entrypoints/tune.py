@@ -19,10 +19,9 @@ from labelreg.parameters import Value, convert
 STATE, TRIAL, EPOCHS = "optuna.state", "optuna.trial", "optuna.epochs"
 PRUNER = ("min_resource", "reduction_factor", "min_early_stopping_rate")
 WORKERS = ("jobs", "executor", "runs_per_gpu", "ray_address")
-NOT_OF_RUNS = (
-    *PRUNER, "space", "trials", "storage", "sampler", "heartbeat_seconds", "cross_check", "per_method", "methods",
-    "output_dir", "method", *WORKERS,
-)  # fmt: skip
+NOT_OF_RUNS = "space trials storage sampler heartbeat_seconds cross_check per_method methods output_dir method".split()
+NOT_OF_RUNS += [*PRUNER, *WORKERS]
+SILENT = "its worker was silent for too long, and another has taken it over"
 SETTINGS_FILE = "settings.yaml"
 
 
@@ -60,17 +59,17 @@ def main(given: dict[str, Value]) -> None:
         ray_tasks.check_file("storage", url)
     tracking.connect()
     own = {name: given[name] for name in (*PRUNER, "sampler", "seed", "heartbeat_seconds")}
+    said: set[str] = set()
     searches = {
-        method: search.Search(_name(common | {"method": method}, space, own), url, space, trials, **own)
+        method: search.Search(_name(common | {"method": method}, space, own, said), url, space, trials, **own)
         for method, space in spaces.items()
     }
     asked = [given.get(name) for name in ("recipe", "space", "cross_check", "per_method")]  # parameters of its run
     same = _digest([sorted(each.name for each in searches.values()), trials, sorted(given.get("methods", [])), asked])
     with checkpoint.claim(roots.cache / "checkpoints" / f"tune-{same}") as claim:
-        before = tracking.unfinished(claim.run_id)
+        before = tracking.unfinished(claim)
         title = f"tune {searches[methods[0]].name}" if len(methods) == 1 else f"tune {len(methods)} methods"
-        with tracking.open_run("tune", title, continued=before) as run:
-            claim.start(run.run_id, anew=before is None)
+        with tracking.open_run("tune", title, continued=before, claim=claim) as run:
             _log_start(run, given, common, searches, before)
             _search(run, searches, common, workers)
             kept = None
@@ -109,14 +108,18 @@ def _given_to_trials(given: dict[str, Value], recipe) -> dict[str, Value]:
     return common | {"resume": "auto"}  # also of what students learn from
 
 
-def _name(given: dict[str, Value], space, asked: dict[str, Value]) -> str:
-    """The search's name in the storage: the same for the same question, whatever the number of trials."""
+def _name(given: dict[str, Value], space, asked: dict[str, Value], said: set[str]) -> str:
+    """The search's name in the storage: the same for the same question, whatever the number of trials.
+
+    What is read for it is told, unless it is `said` already.
+    """
     from entrypoints import job
-    from labelreg import corpus, models
+    from labelreg import corpus, models, prepared
 
     given = given | {name: values[0] for name, values in space.items()}
     settings = job.settings_of(given)
     data, first = corpus.prepare(settings, models.roots(settings)), job.Job(settings, given)
+    prepared.say(data, said)
     teaching = job.find_source(first, data) if settings.get("teacher_run_id") else None
     facts = [job.fingerprint(first, data, teaching), space, asked["sampler"]]
     digest = _digest([*facts, *(asked[name] for name in PRUNER)])
@@ -262,10 +265,13 @@ def work(step, searches, parent: str, experiment: str):
         flaws.append(done.flaw())
         return done.score
 
-    found = search.run_trial(search.open_study(own), own, train)
+    study = search.open_study(own)
+    found = search.run_trial(study, own, train)
     if found is None:  # another machine has begun the last one
         return None
     number, trial = found
+    if trial.number not in {own.number for own in search.own(study)}:
+        return Tried(str(step.given["method"]), number, "left", None, trial.last_step or 0, SILENT)
     reason = trial.user_attrs.get(search.REASON, "") if trial.state.name == "FAIL" else ""
     return Tried(
         str(step.given["method"]),
@@ -293,9 +299,9 @@ def _ended_before(search: str, draw) -> tuple[int, float, str, float] | None:
 
 def _drew(run, params: dict[str, Value]) -> bool:
     """Whether a trial's run has this setting."""
-    from labelreg import tracking
+    from labelreg import logged
 
-    return all(tracking.same(run.data.params[name], tracking.plain(value)) for name, value in params.items())
+    return all(logged.same(run.data.params[name], logged.plain(value)) for name, value in params.items())
 
 
 def watch(draw, stop, run, epochs: Iterator) -> Iterator:
@@ -318,7 +324,8 @@ def watch(draw, stop, run, epochs: Iterator) -> Iterator:
             run.tags({STATE: "interrupted", EPOCHS: str(last)}, CLOSING_SECONDS)
         raise
     except Exception:
-        run.tags({STATE: "failed", EPOCHS: str(last)})
+        with contextlib.suppress(Exception):  # the error is what is told
+            run.tags({STATE: "failed", EPOCHS: str(last)})
         raise
     run.tags({STATE: state, EPOCHS: str(last)})
 
@@ -415,11 +422,9 @@ def _flaw(search: str, params: dict[str, Value]) -> str:
     """What must be said of the best setting beside its score: that its trial gives every example of dev one class."""
     from labelreg import tracking
 
-    for run in tracking.find(tracking.tagged({tracking.KIND: "trial", tracking.STUDY: search})):
-        name = run.data.tags.get(tracking.ONE_CLASS)
-        if name and _drew(run, params):
-            return f"; not learnt: every example of dev gets {name}, and no setting did better"
-    return ""
+    runs = tracking.find(tracking.tagged({tracking.KIND: "trial", tracking.STUDY: search}))
+    name = next((run.data.tags.get(tracking.ONE_CLASS) for run in runs if _drew(run, params)), None)
+    return f"; not learnt: every example of dev gets {name}, and no setting did better" if name else ""
 
 
 def _write_budgets(run, folder: Path, studies, epochs_allowed: dict[str, int]) -> None:

@@ -1,44 +1,27 @@
 """Load -> split -> tokenise: labelled text from anywhere as tensors, cached on disk by fingerprint."""
 
-import hashlib
 import importlib.resources
-import io
 import json
-import os
-import re
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
 
-from labelreg import models
-from labelreg.batching import UNLABELLED, Split, Tokens
+from labelreg import files, models
+from labelreg.batching import UNLABELLED, Tokens
 from labelreg.errors import UserError, unknown
+from labelreg.labels import alike, labelled, value_and_type
 from labelreg.parameters import Value
-from labelreg.tasks import TASKS, Task, made_of
+from labelreg.prepared import Made, PreparedTask, digest, kept
+from labelreg.tasks import FILES, TASKS, Task, made_of, own_path
 
-FORMAT = 2  # raised when a change of this file alters what is prepared
+FORMAT = 3  # raised when a change of this file alters what is prepared
 HELD_OUT = 0.1  # share of one file that becomes dev, and as much test
-READERS = {".csv": ",", ".tsv": "\t", ".jsonl": None, ".parquet": None}
 
-
-@dataclass(frozen=True)
-class PreparedTask:
-    """All splits of a task, ready for training; `digest` is of all examples of all splits."""
-
-    task: str
-    metric: str
-    classes: tuple[str, ...]
-    splits: dict[str, Split]
-    digest: str
-    glue: dict[str, str]
+Frames = dict[str, pd.DataFrame]
 
 
 def prepare(settings: dict[str, Value], roots: "models.Roots") -> PreparedTask:
@@ -47,6 +30,7 @@ def prepare(settings: dict[str, Value], roots: "models.Roots") -> PreparedTask:
     Raises:
         UserError: anything wrong with the task, the files or the labels, in one line.
     """
+    check_files(settings)
     models.check_reads(str(settings["model"]), str(settings["task"]), made_of(settings))
     if made_of(settings) == "images":
         from labelreg import images  # it builds on this file
@@ -54,14 +38,34 @@ def prepare(settings: dict[str, Value], roots: "models.Roots") -> PreparedTask:
         return images.prepare(settings, roots)
     task, name = task_of(settings), str(settings["task"])
     folder, checkpoint, cached = place(settings, task, roots)
-    if not cached.is_dir():
-        frames = _own_files(settings, task) if folder is None else _embedded_or_hub(folder, task, name)
-        frames, classes = labelled(frames, task, name)
-        frames = divide(frames, classes, task, name, settings)
-        frames["train"] = sample(frames["train"], settings.get("max_train_examples"), int(settings["split_seed"]))
-        check(frames, classes, name)
-        _write(cached, frames, classes, task, checkpoint, int(settings["max_length"]))
-    return _read(cached, name, task)
+    meta, tensors = kept(cached, lambda: _made(settings, folder, task, checkpoint))
+    splits = {
+        split: Tokens(**own, fingerprint=meta["fingerprints"][split], pad_id=meta["pad_id"])
+        for split, own in tensors.items()
+    }
+    classes, remarks = tuple(meta["classes"]), tuple(meta["remarks"])
+    return PreparedTask(name, task.metric, classes, splits, meta["digest"], task.glue, remarks)
+
+
+def _made(settings: dict[str, Value], folder: Path | None, task: Task, checkpoint: Path) -> Made:
+    """The facts of a task whose examples are read, divided and checked now, and its splits, tokenised one by one."""
+    name, limit = str(settings["task"]), settings.get("max_train_examples")
+    frames, remarks = _own_files(settings, task) if folder is None else _embedded_or_hub(folder, task, name)
+    frames, classes = labelled(frames, task, name)
+    frames = divide(frames, classes, task, name, settings)
+    if limit is not None and int(limit) < len(frames["train"]):
+        remarks = [*remarks, f"train is a sample of {len(frames['train'])} rows (max_train_examples={limit})"]
+    frames["train"] = sample(frames["train"], limit, int(settings["split_seed"]))
+    check(frames, classes, name)
+    tokenizer, most = models.tokenizer(checkpoint), int(settings["max_length"])
+    coded = {split: _tokenised(frame, tokenizer, most) for split, frame in frames.items()}
+    remarks = [*remarks, *alike(classes, name), *in_both(frames)]
+    remarks += _cut({split: (cut, len(frames[split])) for split, (_, cut) in coded.items()}, most)
+    splits = (
+        (split, digest("".join(_example_lines(frames[split], classes))), tensors)
+        for split, (tensors, _) in coded.items()
+    )
+    return {"classes": classes, "pad_id": tokenizer.pad_token_id, "remarks": remarks}, splits
 
 
 def cached(settings: dict[str, Value], roots: "models.Roots") -> Path:
@@ -141,121 +145,113 @@ def _source(task: Task, roots: "models.Roots") -> Path:
     return models.hub_folder(task.source, roots.data, "dataset", patterns, roots.download)
 
 
+def check_files(settings: Mapping[str, Value]) -> None:
+    """Raises UserError when one of the user's own files of text is missing or may not be read."""
+    if settings.get("train_file") and made_of(settings) == "text":
+        for file in (settings[key] for key in FILES if settings.get(key)):
+            files.check(own_path(file))
+
+
 def _files_digest(settings: dict[str, Value], folder: Path | None, task: Task) -> str:
     if folder is None:
-        given = {key: settings.get(key) for key in ("train_file", "dev_file", "test_file")}
-        files = {f"{key} {Path(str(file)).suffix}": Path(str(file)) for key, file in given.items() if file}
-        for file in files.values():
-            if not file.is_file():
-                raise UserError(f"{file}: no such file" + ("" if file.is_absolute() else f" in {Path.cwd()}"))
+        given = {key: settings.get(key) for key in FILES}
+        found = {f"{key} {own_path(file).suffix}": own_path(file) for key, file in given.items() if file}
     elif folder.is_file():
-        files = {"": folder}
+        found = {"": folder}
     else:
         inside = folder / task.config if task.config and (folder / task.config).is_dir() else folder
-        found = sorted(path for path in inside.rglob("*") if path.is_file() and not path.name.startswith("."))
-        files = {str(path.relative_to(inside)): path for path in found}
-    return digest(" ".join(f"{role} {models.file_digest(file)}" for role, file in files.items()))
+        paths = sorted(path for path in inside.rglob("*") if path.is_file() and not path.name.startswith("."))
+        found = {str(path.relative_to(inside)): path for path in paths}
+    return digest(" ".join(f"{role} {models.file_digest(file)}" for role, file in found.items()))
 
 
-def _own_files(settings: dict[str, Value], task: Task) -> dict[str, pd.DataFrame]:
-    files = {split: settings.get(f"{split}_file") for split in ("train", "dev", "test")}
-    return {split: _read_file(Path(str(file)), task) for split, file in files.items() if file}
-
-
-def _read_file(path: Path, task: Task) -> pd.DataFrame:
-    ending = path.suffix.lower()
-    if ending not in READERS:
-        raise UserError(f"{path}: the ending must be one of {', '.join(READERS)}")
-    try:
-        if ending == ".parquet":
-            frame = pd.read_parquet(path)
-        else:
-            content = path.read_bytes().decode("utf-8-sig")
-            frame = _json_lines(content) if ending == ".jsonl" else _delimited(content, READERS[ending])
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}: line {line} is not UTF-8 text") from None
-    except pd.errors.EmptyDataError:
-        raise UserError(f"{path}: the file is empty") from None
-    except Exception as error:  # the readers raise dozens of types for a malformed file
-        raise UserError(f"{path}: cannot be read as {path.suffix[1:]} ({' '.join(str(error).split())[:200]})") from None
-    if frame.empty:
-        raise UserError(f"{path}: the file has no examples")
-    return _columns(frame, task, str(path))
-
-
-def _json_lines(content: str) -> pd.DataFrame:
-    rows = []
-    for number, line in enumerate(content.split("\n"), 1):  # splitlines would cut at U+2028 inside a text too
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"line {number}: {error.msg}") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"line {number}: no JSON object")
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _delimited(content: str, separator: str) -> pd.DataFrame:
-    header = content.partition("\n")[0]
-    other = next((mark for mark in ";,\t" if mark in header), None)
-    if other and separator not in header:
-        raise ValueError(f"its columns are separated by {other!r}, not by {separator!r}")
-    frame = pd.read_csv(io.StringIO(content, newline=""), sep=separator, dtype=str, keep_default_na=False)
-    if not isinstance(frame.index, pd.RangeIndex):  # pandas takes what is too much for an index
-        raise ValueError("the rows have more fields than the header")
-    return frame
+def _own_files(settings: dict[str, Value], task: Task) -> tuple[Frames, list[str]]:
+    given = {key.removesuffix("_file"): own_path(settings[key]) for key in FILES if settings.get(key)}
+    tables = {split: files.read(path, task.label) for split, path in given.items()}
+    frames = {split: _columns(table.frame, task, str(given[split])) for split, table in tables.items()}
+    return frames, [f"{given[split].name}: {remark}" for split, table in tables.items() for remark in table.remarks]
 
 
 def _columns(frame: pd.DataFrame, task: Task, where: str) -> pd.DataFrame:
     """The columns text, text_pair, label and idx, under these names; no text is empty."""
-    pair = task.text_pair or ("text_pair" if task.source == "file" and "text_pair" in frame.columns else None)
+    names = list(frame.columns)
+    pair = task.text_pair or ("text_pair" if task.source == "file" and "text_pair" in names else None)
     wanted = {"text": task.text, "text_pair": pair, "label": task.label}
     if task.label in (task.text, pair):
         raise UserError(f"label_column={task.label}: it is a column of the text, too")
     for column in filter(None, wanted.values()):
-        if column not in frame.columns:
-            raise UserError(f"{where}: no column {column!r}; it has {', '.join(map(repr, map(str, frame.columns)))}")
+        if column not in names:
+            raise UserError(f"{where}: no column {column!r}; it has {', '.join(map(repr, map(str, names)))[:300]}")
+        if names.count(column) > 1:
+            raise UserError(f"{where}: {names.count(column)} columns are named {column!r}; rename all but one")
     result = pd.DataFrame({name: frame[column] for name, column in wanted.items() if column}).reset_index(drop=True)
     result["idx"] = frame["idx"].to_numpy() if task.glue and "idx" in frame else np.arange(len(frame))
     for name in (name for name in ("text", "text_pair") if name in result):
         may_be_empty = name == "text_pair" and task.source != "file"  # two second questions of QQP are
         for row, text in enumerate(result[name]):
-            if not isinstance(text, str) or not (text.strip() or may_be_empty):
+            if isinstance(text, str) and (text.strip() or may_be_empty):
+                continue
+            if isinstance(text, str) or text is None or (isinstance(text, float) and np.isnan(text)):
                 raise UserError(f"{where}: row {row + 1} has an empty text in column {wanted[name]!r}")
+            raise UserError(
+                f"{where}: row {row + 1} has {value_and_type(text)} in column {wanted[name]!r}, where a text is needed"
+            )
     return result
 
 
-def _embedded_or_hub(folder: Path, task: Task, name: str) -> dict[str, pd.DataFrame]:
+def _embedded_or_hub(folder: Path, task: Task, name: str) -> tuple[Frames, list[str]]:
     if task.source == "embedded":
         frame = pd.read_csv(folder, keep_default_na=False)
-        return {"train": _columns(frame[frame["source"] == "rotten_tomatoes"], task, str(folder))}
+        return {"train": _columns(frame[frame["source"] == "rotten_tomatoes"], task, str(folder))}, []
+    tables, known = _hub(folder, task, name)
+    for source in task.splits.values() if name in TASKS else ("train",):
+        if source not in tables:
+            raise UserError(f"task {name}: {folder} has no split {source!r}; it has {', '.join(known)}")
+    there = {split: source for split, source in task.splits.items() if source in tables}
+    frames = {split: _columns(tables[source].frame, task, f"{folder} ({source})") for split, source in there.items()}
+    return frames, [f"{split}: {remark}" for split, source in there.items() for remark in tables[source].remarks]
+
+
+def _hub(folder: Path, task: Task, name: str) -> tuple[dict[str, files.Table], list[str]]:
+    """The splits of a data set that its task names, and the names of all that there are."""
     import datasets  # 0.4 s, needed only when nothing is cached
 
     datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory() as fresh:  # the reader's own cache does not notice a changed file
         try:
-            found = datasets.load_dataset(str(folder), task.config, cache_dir=fresh)
+            builder = datasets.load_dataset_builder(str(folder), task.config, cache_dir=fresh)
+            if parts := _delimited_files(builder):
+                wanted = {split: paths for split, paths in parts.items() if split in task.splits.values()}
+                read = {split: [files.read(path, task.label) for path in paths] for split, paths in wanted.items()}
+                return {split: _together(tables) for split, tables in read.items()}, list(parts)
+            builder.download_and_prepare()
+            found = builder.as_dataset()
+        except UserError:
+            raise
         except Exception as error:  # a damaged or partial copy: the reader's own words
             raise UserError(f"task {name}: {folder} cannot be read ({' '.join(str(error).split())[:200]})") from None
-        return _named_splits(found, folder, task, name)
+        wanted = [split for split in task.splits.values() if split in found]
+        return {split: files.Table(_plain(found[split].to_pandas(), task, found[split])) for split in wanted}, [*found]
 
 
-def _named_splits(found, folder: Path, task: Task, name: str) -> dict[str, pd.DataFrame]:
-    own = name not in TASKS
-    frames = {}
-    for split, source in task.splits.items():
-        if source in found:
-            frames[split] = _columns(
-                _plain(found[source].to_pandas(), task, found[source]), task, f"{folder} ({source})"
-            )
-        elif not own:
-            raise UserError(f"task {name}: {folder} has no split {source!r}; it has {', '.join(found)}")
-    if "train" not in frames:
-        raise UserError(f"task {name}: {folder} has no split 'train'; it has {', '.join(found)}")
-    return frames
+def _delimited_files(builder) -> dict[str, list[Path]]:
+    """The CSV and TSV files of each split, where nothing but their separator is special: they are read as one's own.
+
+    The library would take a text that is "NA" for no text, "01" for 1, and rows for one where a quote is not closed.
+    """
+    usual = getattr(builder.config, "pd_read_csv_kwargs", None)
+    parts = {
+        str(split): [Path(str(file)) for file in found] for split, found in (builder.config.data_files or {}).items()
+    }
+    own = {files.SEPARATORS.get(path.suffix) for paths in parts.values() for path in paths}
+    if usual is None or own != {usual["sep"]} or usual != type(builder.config)(sep=usual["sep"]).pd_read_csv_kwargs:
+        return {}
+    return parts
+
+
+def _together(tables: list[files.Table]) -> files.Table:
+    remarks = tuple(remark for table in tables for remark in table.remarks)
+    return files.Table(pd.concat([table.frame for table in tables], ignore_index=True), remarks)
 
 
 def _plain(frame: pd.DataFrame, task: Task, dataset) -> pd.DataFrame:
@@ -264,43 +260,8 @@ def _plain(frame: pd.DataFrame, task: Task, dataset) -> pd.DataFrame:
         frame["text"] = [" ".join([*tokens, head["text"], tail["text"]]) for tokens, head, tail in parts]
     names = getattr(dataset.features.get(task.label), "names", None)
     if names and not task.classes:
-        frame[task.label] = [names[int(label)] if label >= 0 else UNLABELLED for label in frame[task.label]]
+        frame[task.label] = [files.named(label, names) for label in frame[task.label]]
     return frame
-
-
-def labelled(frames: dict[str, pd.DataFrame], task: Task, name: str) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
-    """Labels as integers, and the names of the classes (those of train, in natural order)."""
-    if task.classes:
-        for split, frame in frames.items():
-            frame["label"] = frame["label"].astype(np.int64)
-            if not frame["label"].between(UNLABELLED, len(task.classes) - 1).all():
-                raise UserError(f"task {name}: a label of {split} is outside 0..{len(task.classes) - 1}")
-        return frames, task.classes
-    texts = {split: [_label_name(value) for value in frame["label"]] for split, frame in frames.items()}
-    known = set(texts["train"])  # -1 is a class where the training set has it, else "no label"
-    numeric = all(re.fullmatch(r"-?[0-9]+", label) for label in known)
-    classes = tuple(sorted(known, key=int if numeric else str))
-    for split, labels in texts.items():
-        for row, label in enumerate(labels):
-            if label == "":
-                raise UserError(f"task {name}: row {row + 1} of {split} has no label")
-        unlabelled = split.startswith("test") and set(labels) == {str(UNLABELLED)}
-        strange = sorted(set(labels) - known)
-        if strange and not unlabelled:
-            raise UserError(
-                f"task {name}: {split} has the label {strange[0]!r}, which train lacks ({', '.join(classes)})"
-            )
-        number = {str(UNLABELLED): UNLABELLED} | {label: index for index, label in enumerate(classes)}
-        frames[split] = frames[split].assign(label=np.array([number[label] for label in labels], dtype=np.int64))
-    return frames, classes
-
-
-def _label_name(value: object) -> str:
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return str(value).strip()
 
 
 def divide(
@@ -354,63 +315,55 @@ def check(frames: dict[str, pd.DataFrame], classes: tuple[str, ...], name: str) 
             raise UserError(f"task {name}: {split} has examples without a label")
 
 
-def _write(
-    target: Path,
-    frames: dict[str, pd.DataFrame],
-    classes: tuple[str, ...],
-    task: Task,
-    checkpoint: Path,
-    max_length: int,
-) -> None:
-    """Tokenise and store, complete or not at all: a temporary folder becomes the target."""
-    tokenizer = models.tokenizer(checkpoint)
+def _tokenised(frame: pd.DataFrame, tokenizer, max_length: int) -> tuple[dict[str, torch.Tensor], int]:
+    """The tensors of a split, and how many of its texts `max_length` cuts."""
+    texts = (list(frame["text"]), list(frame["text_pair"]) if "text_pair" in frame else None)
+    coded = tokenizer(
+        *texts,
+        truncation=True,
+        max_length=max_length,
+        return_token_type_ids=True,
+        return_attention_mask=False,
+        verbose=False,
+    )
+    if coded.encodings:
+        cut = sum(bool(each.overflowing) for each in coded.encodings)
+    else:  # a tokenizer in Python does not say
+        whole = tokenizer(*texts, return_attention_mask=False, verbose=False)["input_ids"]
+        cut = sum(len(ids) > max_length for ids in whole)
+    lengths = [len(ids) for ids in coded["input_ids"]]
     marks_pairs = "token_type_ids" in tokenizer.model_input_names  # GPT-2 would take a mark for a word
-    with whole_folder(target) as temporary:
-        fingerprints = {}
-        for split, frame in frames.items():
-            pairs = list(frame["text_pair"]) if "text_pair" in frame else None
-            coded = tokenizer(
-                list(frame["text"]),
-                pairs,
-                truncation=True,
-                max_length=max_length,
-                return_token_type_ids=True,
-                return_attention_mask=False,
-                verbose=False,
-            )
-            lengths = [len(ids) for ids in coded["input_ids"]]
-            types = coded["token_type_ids"] if marks_pairs else [[0] * length for length in lengths]
-            tensors = {
-                "ids": torch.tensor([i for ids in coded["input_ids"] for i in ids], dtype=torch.int32),
-                "types": torch.tensor([i for each in types for i in each], dtype=torch.int8),
-                "offsets": torch.tensor([0, *lengths]).cumsum(0),
-                "labels": torch.from_numpy(frame["label"].to_numpy().copy()),
-                "idx": torch.from_numpy(frame["idx"].to_numpy().astype(np.int64)),
-            }
-            save_file(tensors, temporary / f"{split}.safetensors")
-            fingerprints[split] = digest("".join(_example_lines(frame, classes)))
-        meta = {
-            "classes": classes,
-            "fingerprints": fingerprints,
-            "pad_id": tokenizer.pad_token_id,
-            "digest": digest(json.dumps(fingerprints, sort_keys=True)),
-        }
-        (temporary / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    types = coded["token_type_ids"] if marks_pairs else [[0] * length for length in lengths]
+    tensors = {
+        "ids": torch.tensor([i for ids in coded["input_ids"] for i in ids], dtype=torch.int32),
+        "types": torch.tensor([i for each in types for i in each], dtype=torch.int8),
+        "offsets": torch.tensor([0, *lengths]).cumsum(0),
+        "labels": torch.from_numpy(frame["label"].to_numpy().copy()),
+        "idx": torch.from_numpy(frame["idx"].to_numpy().astype(np.int64)),
+    }
+    return tensors, cut
 
 
-@contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder that becomes `target` at the end: complete or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent))
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    except OSError:
-        if not target.is_dir():  # else another process was first, with the same content
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def in_both(frames: Frames, unit: str = "rows") -> list[str]:
+    """A remark on each split whose examples (columns `text`, perhaps `text_pair`) stand in train too."""
+    columns = [name for name in ("text", "text_pair") if name in frames["train"]]
+    train: dict[tuple, set[int]] = {}
+    for *texts, label in frames["train"][[*columns, "label"]].itertuples(index=False, name=None):
+        train.setdefault(tuple(texts), set()).add(label)
+    found = []
+    for split in (split for split in frames if split != "train"):
+        rows = frames[split][[*columns, "label"]].itertuples(index=False, name=None)
+        both = [(label, train[tuple(texts)]) for *texts, label in rows if tuple(texts) in train]
+        other = sum(label not in labels and label != UNLABELLED for label, labels in both)
+        other = f", {other} of them with another label" if other else ""
+        found += [f"{len(both)} of {len(frames[split])} {unit} of {split} stand in train too{other}"] if both else []
+    return found
+
+
+def _cut(sizes: dict[str, tuple[int, int]], max_length: int) -> list[str]:
+    """A remark on the texts that `max_length` cuts, from (cut, rows) of each split."""
+    told = [f"{cut} of {rows} rows of {split} ({cut / rows:.1%})" for split, (cut, rows) in sizes.items() if cut]
+    return [f"max_length={max_length} cuts {', '.join(told)}"] if told else []
 
 
 def _example_lines(frame: pd.DataFrame, classes: tuple[str, ...]) -> Iterator[str]:
@@ -418,18 +371,3 @@ def _example_lines(frame: pd.DataFrame, classes: tuple[str, ...]) -> Iterator[st
     pairs = frame["text_pair"] if "text_pair" in frame else [None] * len(frame)
     for text, pair, label in zip(frame["text"], pairs, frame["label"], strict=True):
         yield json.dumps([text, pair, int(label)]) + "\n"
-
-
-def _read(folder: Path, name: str, task: Task) -> PreparedTask:
-    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    splits = {
-        split: Tokens(**load_file(folder / f"{split}.safetensors"), fingerprint=fingerprint, pad_id=meta["pad_id"])
-        for split, fingerprint in meta["fingerprints"].items()
-    }
-    classes = tuple(meta["classes"])
-    return PreparedTask(name, task.metric, classes, splits, meta["digest"], task.glue)
-
-
-def digest(text: str) -> str:
-    """32 hex digits of the sha256."""
-    return hashlib.sha256(text.encode()).hexdigest()[:32]

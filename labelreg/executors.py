@@ -1,21 +1,25 @@
 """What runs the steps of a study: worker processes of this machine, or tasks of a Ray cluster."""
 
+import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
-from labelreg.errors import DivergedError, StoreLostError, UserError
+from labelreg import output
+from labelreg.errors import StoreLostError, UserError, told
 from labelreg.study import Step
 
 DEVICES = "CUDA_VISIBLE_DEVICES"
 ROOM_SECONDS = 600.0  # how long no node of a cluster may have room, while nothing runs
 PAUSE = 1.0  # seconds between two looks for room
-STOP_SECONDS = 30.0  # for workers to close their runs
+STOP_SECONDS = 30.0  # for workers to close their runs; then they are killed
+KILLED_SECONDS = 5.0  # for a killed process to be gone; one that waits for a dead disk is not
 
 
 @dataclass(frozen=True)
@@ -143,11 +147,9 @@ def attempt(job: Callable[[Step], Any], step: Step) -> tuple[str, Any]:
     try:
         return "done", job(step)
     except StoreLostError as error:
-        return "lost", str(error)
-    except (UserError, DivergedError) as error:
-        return "failed", str(error)
+        return "lost", told(error).line
     except Exception as error:
-        return "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        return "failed", told(error).line
 
 
 def event_of(step: Step, seconds: float, answer: tuple[str, Any]) -> Event:
@@ -194,11 +196,16 @@ class _Processes:
         return [busy[pipe].collect() for pipe in wait(list(busy))]
 
     def stop(self) -> None:
-        for worker in self.workers:  # all at once: each may take seconds to close its run
-            worker.end()
+        """Whatever happens meanwhile, such as a second signal: none is left."""
         deadline = time.monotonic() + STOP_SECONDS
-        for worker in self.workers:
-            worker.wait(deadline)
+        try:
+            for worker in self.workers:  # all at once: each may take seconds to close its run
+                worker.end()
+            for worker in self.workers:
+                worker.wait(deadline)
+        finally:
+            for worker in self.workers:
+                worker.kill()
 
 
 class _Worker:
@@ -224,15 +231,17 @@ class _Worker:
                     os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
             theirs.close()
         self.step, self.began = step, time.perf_counter()
-        self.pipe.send(step)
+        with contextlib.suppress(OSError):  # it has just died: `collect` says so
+            self.pipe.send(step)
 
     def collect(self) -> Event:
-        step, self.step = self.step, None
         seconds = time.perf_counter() - self.began
         try:
             answer = self.pipe.recv()
+            step, self.step = self.step, None  # only now: a worker that is interrupted before is told to stop
         except (EOFError, OSError):
-            self.process.join()
+            self.kill(at_once=False)  # it is on its way out, or hangs there
+            step, self.step = self.step, None
             return Event(
                 step, "failed", seconds, reason=f"its worker process ended (exit status {self.process.exitcode})"
             )
@@ -248,24 +257,34 @@ class _Worker:
     def wait(self, deadline: float) -> None:
         if self.process:
             self.process.join(max(0.0, deadline - time.monotonic()))
+
+    def kill(self, at_once: bool = True) -> None:
+        if self.process:
+            self.process.join(0 if at_once else KILLED_SECONDS)
             self.process.kill()
+            self.process.join(KILLED_SECONDS)
 
 
 def _work(pipe: Connection, job: Callable[[Step], Any]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    try:
+    output.guard()  # a reader of the study's output who leaves does not end its runs
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError, EOFError):
         while True:
-            try:
-                step = pipe.recv()
-            except EOFError:
-                return
-            pipe.send(attempt(job, step))
-    except (KeyboardInterrupt, BrokenPipeError):
-        return
+            step = pipe.recv()
+            answer = attempt(job, step)
+            if signal.getsignal(signal.SIGTERM) is not _stop:  # an error while it closed its run hid the interruption
+                break
+            pipe.send(answer)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # tidying up all that the libraries hold takes seconds, and nobody needs it
 
 
 def _stop(number: int, frame: object) -> None:
+    """A worker that is told to stop ends, within seconds, whatever closing its run comes to."""
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, lambda *_: None)  # not SIG_IGN: Python complains of one that is already on its way
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(int(STOP_SECONDS))
     raise KeyboardInterrupt

@@ -6,7 +6,7 @@ import json
 import pickle
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,21 +16,21 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from labelreg import augment, corpus, models
+from labelreg import augment, corpus, image_files, image_folder, models, whole
 from labelreg.batching import UNLABELLED, generator
 from labelreg.errors import UserError
+from labelreg.image_files import Pixels, said
+from labelreg.labels import alike
 from labelreg.parameters import Value
-from labelreg.tasks import TASKS, Task
+from labelreg.prepared import Made, PreparedTask, kept
+from labelreg.tasks import TASKS, Task, own_path
 
-FORMAT = 1  # raised when a change of this file alters what is prepared
+FORMAT = 3  # raised when a change of this file alters what is prepared
 CIFAR_SIDE = 32
-SPLIT_FOLDERS = {"train": ("train",), "dev": ("dev", "val", "validation", "valid"), "test": ("test",)}
-ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".tif", ".tiff")
 
-Pixels = np.ndarray  # [examples, 3, side, side] uint8
+Source = Path | image_folder.Found | None  # None: scikit-learn's
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Images:
         return {"pixel_values": images.contiguous(memory_format=torch.channels_last)}
 
 
-def prepare(settings: dict[str, Value], roots: models.Roots) -> corpus.PreparedTask:
+def prepare(settings: dict[str, Value], roots: models.Roots) -> PreparedTask:
     """The images of a run; read from the cache when nothing has changed.
 
     CIFAR is stored at 32 pixels and resized on the device; everything else is stored at `image_size`.
@@ -97,16 +97,13 @@ def prepare(settings: dict[str, Value], roots: models.Roots) -> corpus.PreparedT
     """
     name, size = str(settings["task"]), int(settings["image_size"])
     models.weights_digest(str(settings["model"]), str(settings["init"]), roots)  # a missing file is said now
-    task, folder, cached = place(settings, roots)
-    if not cached.is_dir():
-        frames, arrays, task = _load(folder, task, name, _stored(task, size))
-        frames, classes = corpus.labelled(frames, task, name)
-        frames = corpus.divide(frames, classes, task, name, settings)
-        examples, seed = settings.get("max_train_examples"), int(settings["split_seed"])
-        frames["train"] = corpus.sample(frames["train"], examples, seed)
-        corpus.check(frames, classes, name)
-        _write(cached, frames, arrays, classes)
-    data = _read(cached, name, task, size, str(settings["augment"]))
+    task, source, cached = place(settings, roots)
+    meta, tensors = kept(cached, lambda: _made(settings, source, task, name))
+    common = {"mean": torch.tensor(meta["mean"]), "deviation": torch.tensor(meta["deviation"])}
+    common |= {"size": size, "augment": str(settings["augment"])}
+    splits = {split: Images(**own, **common, fingerprint=meta["fingerprints"][split]) for split, own in tensors.items()}
+    classes, remarks = tuple(meta["classes"]), tuple(meta["remarks"])
+    data = PreparedTask(name, task.metric, classes, splits, meta["digest"], {}, remarks)
     batch = int(settings["batch_size"])
     if batch == 1 or len(data.splits["train"]) % batch == 1:
         raise UserError(
@@ -116,8 +113,8 @@ def prepare(settings: dict[str, Value], roots: models.Roots) -> corpus.PreparedT
     return data
 
 
-def place(settings: dict[str, Value], roots: models.Roots) -> tuple[Task, Path | None, Path]:
-    """The task, where its images come from (None: scikit-learn), and the folder that keeps them.
+def place(settings: dict[str, Value], roots: models.Roots) -> tuple[Task, Source, Path]:
+    """The task, where its images come from (of one's own folder: which files), and the folder that keeps them.
 
     Raises:
         UserError: as `prepare`, before an image is read.
@@ -125,11 +122,14 @@ def place(settings: dict[str, Value], roots: models.Roots) -> tuple[Task, Path |
     name, own = str(settings["task"]), settings.get("train_file")
     task = Task("folder", "", split_by="split_seed", image="image") if own else TASKS[name]
     _refuse(settings, name)
-    folder = Path(str(own)) if own else None if task.source == "embedded" else _source(task, name, roots)
+    if own:
+        source = image_folder.find(own_path(own), name)
+    else:
+        source = None if task.source == "embedded" else _source(task, name, roots)
     facts = json.dumps({key: settings.get(key) for key in ("max_train_examples", "split_seed")})
     side = _stored(task, int(settings["image_size"]))
-    key = corpus.digest(f"images {FORMAT} {name} {task} {side} {facts} {_files_digest(folder, task)}")
-    return task, folder, roots.cache / "prepared" / key
+    key = corpus.digest(f"images {FORMAT} {name} {task} {side} {facts} {_files_digest(source)}")
+    return task, source, roots.cache / "prepared" / key
 
 
 def _stored(task: Task, size: int) -> int:
@@ -160,7 +160,7 @@ def _source(task: Task, name: str, roots: models.Roots) -> Path:
         try:
             if not roots.download:
                 raise FileNotFoundError(target / packed)
-            with corpus.whole_folder(target) as fresh:
+            with whole.folder(target) as fresh:
                 {"cifar100": datasets.CIFAR100, "cifar10": datasets.CIFAR10}[name](str(fresh), download=True)
         except Exception as error:  # urllib's types, OSError, RuntimeError for a wrong digest
             raise UserError(
@@ -171,31 +171,38 @@ def _source(task: Task, name: str, roots: models.Roots) -> Path:
     return target / packed
 
 
-def _files_digest(folder: Path | None, task: Task) -> str:
-    if folder is None:
+def _files_digest(source: Source) -> str:
+    """Of exactly the files that are read."""
+    if source is None:
         return "embedded"
-    if folder.is_file():
-        return models.file_digest(folder)
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    return corpus.digest(" ".join(f"{path.relative_to(folder)} {models.file_digest(path)}" for path in files))
+    if isinstance(source, image_folder.Found):
+        return source.digest()
+    return models.file_digest(source) if source.is_file() else image_folder.digest_below(source)
 
 
-def _load(folder: Path | None, task: Task, name: str, size: int):
-    """Frames of label and idx by split, the pixels of each, and the task with the names of its classes."""
-    if folder is None:
+def _load(source: Source, task: Task, name: str, size: int):
+    """Frames of label and idx by split, the pixels of each, the task with the names of its classes, and remarks."""
+    remarks: tuple[str, ...] = ()
+    if source is None:
         splits = _digits(size)
-    elif not task.archive:
-        splits = _folder(folder, name, size)
+    elif isinstance(source, image_folder.Found):
+        splits, remarks = _folder(source, name, size)
     else:
-        read = _hub if folder.as_posix().endswith(task.source) else _archive
-        splits, classes = read(folder, task, name)
+        read = _hub if source.as_posix().endswith(task.source) else _archive
+        splits, classes = read(source, task, name)
         if len(classes) != task.count:
-            raise UserError(f"task {name}: {folder} has {len(classes)} classes; it must have {task.count}")
+            raise UserError(f"task {name}: {source} has {len(classes)} classes; it must have {task.count}")
         task = replace(task, classes=classes)
+    pixels, _ = splits["train"]
+    if (pixels == pixels[0]).all():
+        raise UserError(
+            f"task {name}: all {len(pixels)} training images are the same at {size} pixels, so nothing can be learnt "
+            "from them (what is transparent stands on white)"
+        )
     frames = {
         split: pd.DataFrame({"label": labels, "idx": np.arange(len(labels))}) for split, (_, labels) in splits.items()
     }
-    return frames, {split: pixels for split, (pixels, _) in splits.items()}, task
+    return frames, {split: pixels for split, (pixels, _) in splits.items()}, task, remarks
 
 
 def _digits(size: int) -> dict[str, tuple[Pixels, list]]:
@@ -308,7 +315,7 @@ def _hub(folder: Path, task: Task, name: str) -> tuple[dict[str, tuple[Pixels, l
                     f"task {name}: {where}: column {task.image!r} has no images ({type(error).__name__})"
                 ) from None
             pixels = [
-                _decoded(file and file["bytes"], f"{where}, row {row}", name, CIFAR_SIDE)
+                image_files.decoded(file and file["bytes"], f"{where}, row {row}", name, CIFAR_SIDE)[0]
                 for row, file in enumerate(files, 1)
             ]
             splits[split] = (np.stack(pixels), [int(label) for label in labels])
@@ -320,76 +327,65 @@ def _hub(folder: Path, task: Task, name: str) -> tuple[dict[str, tuple[Pixels, l
 # a folder of one's own
 
 
-def _folder(root: Path, name: str, size: int) -> dict[str, tuple[Pixels, list]]:
-    """train/CLASS/*.png, and perhaps dev and test, or CLASS/*.png to be split; in natural order of the names."""
-    found = {
-        split: next((root / n for n in names if (root / n).is_dir()), None) for split, names in SPLIT_FOLDERS.items()
-    }
-    splits = {split: path for split, path in found.items() if path} if found["train"] else {"train": root}
-    result = {}
-    for split, folder in splits.items():
-        files = sorted(path for path in folder.glob("*/*") if path.suffix.lower() in ENDINGS)
-        if not files:
-            raise UserError(f"task {name}: {folder} has no images in folders of their class (CLASS/*.png)")
-        pixels = [_decoded(path.read_bytes(), str(path), name, size) for path in files]
-        result[split] = (np.stack(pixels), [path.parent.name for path in files])
-    return result
-
-
-def _decoded(content: bytes | None, where: str, name: str, size: int) -> Pixels:
-    """One image as [3, size, size] uint8: its shorter side at `size`, cut in the middle."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(io.BytesIO(content or b"")) as image:
-            square = ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR)
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, and more for a damaged file
-        raise UserError(f"task {name}: {where} is no image ({type(error).__name__})") from None
-    return np.asarray(square).transpose(2, 0, 1)
+def _folder(found: image_folder.Found, name: str, size: int) -> tuple[dict[str, tuple[Pixels, list]], tuple[str, ...]]:
+    """The images of a folder as `image_folder.find` lists them, and what is to be said about them."""
+    result, notes = {}, []
+    for split, files in found.splits.items():
+        pixels = np.empty((len(files), 3, size, size), np.uint8)
+        for row, (path, _) in enumerate(files):
+            try:
+                content = path.read_bytes()
+            except OSError as error:
+                raise UserError(f"task {name}: {said(path)} cannot be read ({error.strerror})") from None
+            pixels[row], done = image_files.decoded(content, said(path), name, size)
+            notes += [(said(path.relative_to(found.root)), note) for note in done]
+        result[split] = (pixels, [label for _, label in files])
+    return result, (*found.remarks, *image_files.counted(notes))
 
 
 # the cache
 
 
-def _write(target: Path, frames: dict[str, pd.DataFrame], arrays: dict[str, Pixels], classes: tuple[str, ...]) -> None:
-    """Store pixels and labels of every split, and the moments of the source's training set."""
+def _made(settings: dict[str, Value], source: Source, task: Task, name: str) -> Made:
+    """The facts of a task whose images are read, divided and checked now, and its splits one by one."""
+    frames, arrays, task, remarks = _load(source, task, name, _stored(task, int(settings["image_size"])))
+    frames, classes = corpus.labelled(frames, task, name)
+    frames = corpus.divide(frames, classes, task, name, settings)
+    frames["train"] = corpus.sample(frames["train"], settings.get("max_train_examples"), int(settings["split_seed"]))
+    corpus.check(frames, classes, name)
+    images = {split: arrays.get(split, arrays["train"]) for split in frames}
+    content = {
+        split: frame.assign(text=[hashlib.sha256(images[split][row].tobytes()).digest() for row in frame["idx"]])
+        for split, frame in frames.items()
+    }
+    remarks = (*remarks, *alike(classes, name), *corpus.in_both(content, "images"))
+    return _stored_form(frames, images, classes, remarks)
+
+
+def _stored_form(
+    frames: dict[str, pd.DataFrame], arrays: dict[str, Pixels], classes: tuple[str, ...], remarks: Iterable[str]
+) -> Made:
+    """Pixels and labels of every split, and the moments of the source's training set."""
     counts = np.stack([np.bincount(arrays["train"][:, each].ravel(), minlength=256) for each in range(3)])
     mean = counts @ np.arange(256) / counts.sum(1) / 255
     deviation = np.sqrt(counts @ (np.arange(256) / 255) ** 2 / counts.sum(1) - mean**2)
-    with corpus.whole_folder(target) as temporary:
-        fingerprints = {}
+    facts = {
+        "classes": classes,
+        "mean": mean.tolist(),
+        "deviation": np.maximum(deviation, 1 / 255).tolist(),  # images of one colour are images too
+        "remarks": list(remarks),
+    }
+
+    def splits() -> Iterator[tuple[str, str, dict[str, Tensor]]]:
         for split, frame in frames.items():
             idx, labels = (frame[column].to_numpy(np.int64, copy=True) for column in ("idx", "label"))
-            pixels = np.ascontiguousarray(arrays.get(split, arrays["train"])[idx])
-            tensors = {
-                "pixels": torch.from_numpy(pixels),
-                "labels": torch.from_numpy(labels),
-                "idx": torch.from_numpy(idx),
-            }
-            save_file(tensors, temporary / f"{split}.safetensors")
-            facts = json.dumps([classes, pixels.shape]).encode() + labels.tobytes() + pixels.tobytes()
-            fingerprints[split] = hashlib.sha256(facts).hexdigest()[:32]
-        meta = {
-            "classes": classes,
-            "fingerprints": fingerprints,
-            "digest": corpus.digest(json.dumps(fingerprints, sort_keys=True)),
-            "mean": mean.tolist(),
-            "deviation": np.maximum(deviation, 1 / 255).tolist(),  # images of one colour are images too
-        }
-        (temporary / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+            pixels = np.ascontiguousarray(arrays[split][idx])
+            content = json.dumps([classes, pixels.shape]).encode() + labels.tobytes() + pixels.tobytes()
+            tensors = {"pixels": pixels, "labels": labels, "idx": idx}
+            yield (
+                split,
+                hashlib.sha256(content).hexdigest()[:32],
+                {key: torch.from_numpy(value) for key, value in tensors.items()},
+            )
 
-
-def _read(folder: Path, name: str, task: Task, size: int, augmentation: str) -> corpus.PreparedTask:
-    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-    common = {"mean": torch.tensor(meta["mean"]), "deviation": torch.tensor(meta["deviation"])}
-    splits = {
-        split: Images(
-            **load_file(folder / f"{split}.safetensors"),
-            **common,
-            fingerprint=example_digest,
-            size=size,
-            augment=augmentation,
-        )
-        for split, example_digest in meta["fingerprints"].items()
-    }
-    return corpus.PreparedTask(name, task.metric, tuple(meta["classes"]), splits, meta["digest"], {})
+    return facts, splits()

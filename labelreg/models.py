@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -132,11 +131,8 @@ def _converted(source: Path, name: str, where: Roots) -> Path:
     binary = source / "pytorch_model.bin"
     if not binary.is_file():
         raise UserError(f"model {name}: {source} has neither model.safetensors nor pytorch_model.bin")
-    target = converted(name, binary, where.cache, write=where.download)
-    for file in source.iterdir() if where.download else ():
-        if file.is_file() and any(file.match(pattern) for pattern in SMALL_FILES):
-            shutil.copyfile(file, target / file.name)
-    return target
+    beside = [file for file in source.iterdir() if file.is_file() and any(file.match(each) for each in SMALL_FILES)]
+    return converted(name, binary, where.cache, where.download, beside)
 
 
 def check_name(model: str) -> None:

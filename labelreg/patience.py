@@ -19,6 +19,8 @@ DEFAULT_SECONDS = 600.0
 CLOSING_SECONDS = 2.0  # for what an interrupted run still has to say
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds between two tries; doubled, and drawn so that workers spread
 SAID_AFTER = 3.0  # seconds; shorter waits are no news
+ANSWER_SECONDS, SHORTEST_ANSWER_SECONDS = 10.0, 1.0  # for a store to take metrics; of one that was away just now
+MOST_WAITING = 0.05  # of a training's time, for a store that hangs
 
 Result = TypeVar("Result")
 Point = tuple[str, float, int, int]  # metric, value, milliseconds since 1970, step
@@ -85,16 +87,18 @@ def one_line(error: Exception) -> str:
 class Spool:
     """The metrics of one run that its store has not taken yet, oldest first, in a file of one JSON list a line.
 
-    A point that is delivered twice (the answer was lost, the process died) counts once: its time is written
-    down with it, and MLflow keeps one of two points that agree in metric, step, value and time.
+    A point is on disk before it is sent. One that is delivered twice (the answer was lost, the process died) counts
+    once: its time is written down with it, and MLflow keeps one of two points that agree in metric, step, value and
+    time. A store that hangs is waited for once; then it is asked shortly and rarely, while the training goes on.
     """
 
     path: Path
-    deliver: Callable[[list[Point]], None]
+    deliver: Callable[[list[Point], float], None]  # the points, and the seconds that an answer may take
     passes: Callable[[Exception], bool]
     since: float = 0.0  # monotonic seconds: the first failure
     again: float = field(default=0.0)  # the next try
     pause: float = FIRST_PAUSE
+    answer: float = ANSWER_SECONDS
 
     def put(self, points: list[Point]) -> None:
         """Deliver `points` after those that wait; where the store is away, they wait on disk.
@@ -102,24 +106,22 @@ class Spool:
         Raises:
             StoreLostError: it has been away for longer than `limit()`.
         """
-        waiting = self.path.exists()
-        if waiting:
-            self._append(points)
-            points = []
-            if time.monotonic() < self.again:
-                return
+        self._append(points)
+        began = time.monotonic()
+        if began < self.again:
+            return
         try:
-            self._send(points)
+            self._send(self.answer)
         except Exception as error:
             if not self.passes(error):
                 raise
-            if not waiting:
-                self._append(points)
             now = time.monotonic()
-            self.since = self.since or now
+            self.answer = min(2 * self.answer, ANSWER_SECONDS) if self.since else SHORTEST_ANSWER_SECONDS
+            self.since = self.since or began
             if now - self.since >= limit():
                 raise lost(now - self.since, error) from None
-            self.again = now + self.pause * random.uniform(0.5, 1)
+            pause = max(self.pause * random.uniform(0.5, 1), (now - began) / MOST_WAITING)
+            self.again = min(now + pause, self.since + limit())
             self.pause = min(2 * self.pause, LONGEST_PAUSE)
 
     def flush(self, seconds: float | None = None) -> None:
@@ -132,12 +134,12 @@ class Spool:
             return
         gone = time.monotonic() - self.since if self.since else 0.0
         allowed = max(0.0, limit() - gone) if seconds is None else seconds
-        keep_trying(lambda: self._send([]), self.passes, allowed)
+        keep_trying(lambda: self._send(max(1.0, min(ANSWER_SECONDS, allowed))), self.passes, allowed)
 
-    def _send(self, points: list[Point]) -> None:
-        self.deliver([*self._read(), *points])
+    def _send(self, seconds: float) -> None:
+        self.deliver(self._read(), seconds)
         self.path.unlink(missing_ok=True)
-        self.since, self.again, self.pause = 0.0, 0.0, FIRST_PAUSE
+        self.since, self.again, self.pause, self.answer = 0.0, 0.0, FIRST_PAUSE, ANSWER_SECONDS
 
     def _append(self, points: list[Point]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,7 +149,21 @@ class Spool:
             os.fsync(file.fileno())
 
     def _read(self) -> list[Point]:
-        if not self.path.exists():
+        """The points on disk. The last line may have been cut off by a kill: its epoch is trained again."""
+        try:
+            *whole, _ = self.path.read_bytes().split(b"\n")
+        except FileNotFoundError:
             return []
-        *whole, _ = self.path.read_text(encoding="utf-8").split("\n")  # a line cut off by a kill: trained again
-        return [tuple(json.loads(line)) for line in whole]
+        points = [_point(line) for line in whole]
+        if None in points:
+            print(f"{self.path}: {points.count(None)} of {len(points)} lines are damaged: left out", flush=True)
+        return [point for point in points if point is not None]
+
+
+def _point(line: bytes) -> Point | None:
+    """A line of a spool, or None where it is damaged."""
+    try:
+        name, value, at, step = json.loads(line)
+        return str(name), float(value), int(at), int(step)
+    except (ValueError, TypeError):
+        return None

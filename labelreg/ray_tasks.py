@@ -26,7 +26,7 @@ from labelreg.study import Step
 
 ROOT = Path(__file__).parent.parent
 CODE = ("analysis", "entrypoints", "labelreg")
-SENT = ("MLFLOW_", "LABELREG_", "HF_")  # variables by their beginning
+SENT = ("MLFLOW_", "LABELREG_", "HF_", "GOMP_")  # variables by their beginning
 KEPT = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")  # each job is told its experiment
 PATHS = "data_root model_root cache_root train_file dev_file test_file".split()
 ANSWER_SECONDS = 10  # an address that does not answer within this time is not there

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
-from mlflow.entities import Metric, Param
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
-from labelreg import patience, tracking
+from labelreg import logged, patience, tracking
+from labelreg.calls import client, patiently
 from labelreg.errors import UserError
-from labelreg.tracking import FINGERPRINT, KIND, NOTE, PLAN, STUDY, TUNED, VERDICT, client, patiently
+from labelreg.tracking import FINGERPRINT, KIND, NOTE, PLAN, STUDY, TUNED, VERDICT
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +49,7 @@ def frame(experiment: str | None, where: str | None = None) -> "pd.DataFrame":
         raise UserError(f"where={where}: {' '.join(str(error).split())[:200]}") from None
     for column in runs.columns:
         if column.startswith("params."):
-            runs[column] = [tracking.unquoted(value) if isinstance(value, str) else value for value in runs[column]]
+            runs[column] = [logged.unquoted(value) if isinstance(value, str) else value for value in runs[column]]
     return runs
 
 
@@ -126,22 +127,47 @@ def histories(run_ids: Sequence[str], names: Sequence[str]) -> "pd.DataFrame":
     return frame.drop(columns="timestamp").sort_values(["run_id", "name", "step"]).reset_index(drop=True)
 
 
+def status(run_id: str) -> str | None:
+    """A run's status, `deleted` where it was deleted, or None where this store does not know it."""
+    try:
+        info = patiently(lambda: client().get_run(run_id)).info
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    return info.status if info.lifecycle_stage == "active" else "deleted"
+
+
 def plans(studies: Collection[str], run_ids: Collection[str]) -> list[dict]:
     """Plans that studies logged, of studies by name or run id, newest first.
 
-    Each has run_id, start (seconds), digest (the tag), tuned (seeds that its settings were tuned on) and plan (of
-    plan.json).
+    Each has run_id, start (seconds), digest (the tag), tuned (seeds that its settings were tuned on), plan (of
+    plan.json) and lost: why that cannot be read (its plan then has no cells), or nothing.
     """
     read = []
     for run in _studies():
         tags = run.data.tags
         if PLAN in tags and (run.info.run_id in run_ids or tags.get(STUDY) in studies):
-            with tempfile.TemporaryDirectory() as folder:
-                text = tracking.download(run.info.run_id, "plan.json", Path(folder)).read_text(encoding="utf-8")
+            plan, lost = _plan(run.info.run_id)
             found = {"run_id": run.info.run_id, "start": run.info.start_time / 1000, "digest": tags[PLAN]}
             tuned = [int(seed) for seed in tags.get(TUNED, "").split(",") if seed]
-            read.append(found | {"tuned": tuned, "plan": json.loads(text)})
+            read.append(found | {"tuned": tuned, "plan": plan, "lost": lost})
     return read
+
+
+def _plan(run_id: str) -> tuple[dict, str]:
+    """What plan.json of a run holds, and why it cannot be read: the scores are in the database all the same."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            plan = json.loads(tracking.download(run_id, "plan.json", Path(folder)).read_bytes())
+            if isinstance(plan["cells"], list) and isinstance(plan["seeds"], list):
+                return plan, ""
+            why = "no plan"
+        except UserError as error:
+            why = str(error)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            why = f"{type(error).__name__}: {patience.one_line(error)}"
+    return {"cells": [], "seeds": []}, why
 
 
 def summarise(summaries: Sequence[Mapping], parents: Mapping[str, str], beside: tracking.Run, key: str = "") -> None:
@@ -149,45 +175,61 @@ def summarise(summaries: Sequence[Mapping], parents: Mapping[str, str], beside: 
 
     A summary has `params`, `metrics` (logged as summary/<name>, unbounded ones not), `verdict`, `line` and
     `run_ids`, whose parents are `parents`. One that exists for the same study, `key` and params is brought up to
-    date; where it holds a number that there is no longer, it is replaced.
+    date, and finished where a kill left it half done; where it holds a number that there is no longer, it is replaced.
     """
     studies = _studies()
-    held = {run.data.tags.get(FINGERPRINT): run for run in tracking.find(tracking.tagged({KIND: "summary"}))}
+    held = _by_fingerprint("summary")
     here = tracking.get(beside.run_id)
     for summary in summaries:
         above = {parents.get(run_id) for run_id in summary["run_ids"]} | {beside.run_id}
         study = next((run for run in studies if run.info.run_id in above), None)
-        params = {name: tracking.plain(value) for name, value in summary["params"].items()}
+        params = {name: logged.plain(value) for name, value in summary["params"].items()}
         told = [study.info.run_id if study else here.info.experiment_id, key, *sorted(params.items())]
         fingerprint = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
-        _keep_summary(summary, params, fingerprint, study or here, held.get(fingerprint))
+        _keep_summary(summary, params, fingerprint, study or here, held.get(fingerprint, []))
 
 
 def _studies() -> list["mlflow.entities.Run"]:
     """The studies of the store, newest first, whatever their status."""
-    newest, where = ["attributes.start_time DESC"], tracking.tagged({KIND: "study"})
-    return patiently(lambda: mlflow.search_runs(tracking.experiments(), where, order_by=newest, output_format="list"))
+    return _of_kind("study", "DESC")
 
 
-def _keep_summary(summary: Mapping, params: dict[str, str], fingerprint: str, parent, held) -> None:
+def _of_kind(kind: str, order: str) -> list["mlflow.entities.Run"]:
+    by, where = [f"attributes.start_time {order}"], tracking.tagged({KIND: kind})
+    return patiently(lambda: mlflow.search_runs(tracking.experiments(), where, order_by=by, output_format="list"))
+
+
+def _by_fingerprint(kind: str) -> dict[str | None, list["mlflow.entities.Run"]]:
+    """Runs of a kind by fingerprint, whatever their status: finished ones first, then by age."""
+    found: dict[str | None, list] = {}
+    for run in sorted(_of_kind(kind, "ASC"), key=lambda run: run.info.status != "FINISHED"):
+        found.setdefault(run.data.tags.get(FINGERPRINT), []).append(run)
+    return found
+
+
+def _keep_summary(summary: Mapping, params: dict[str, str], fingerprint: str, parent, there: list) -> None:
     metrics = {f"summary/{name}": float(v) for name, v in summary["metrics"].items() if abs(v) < float("inf")}
     tags = {KIND: "summary", FINGERPRINT: fingerprint, NOTE: summary["line"]}
     tags |= {VERDICT: summary["verdict"]} if summary["verdict"] else {}
     tags |= {STUDY: parent.data.tags[STUDY]} if STUDY in parent.data.tags else {}
-    if held and not set(held.data.metrics) <= set(metrics):
-        patiently(lambda: client().delete_run(held.info.run_id))
-        held = None
-    if held:
-        metrics = {name: value for name, value in metrics.items() if held.data.metrics.get(name) != value}
-        tags = {name: value for name, value in tags.items() if held.data.tags.get(name) != value}
-        if metrics or tags:
-            tracking.Run(held.info.run_id).metrics(metrics)
-            tracking.Run(held.info.run_id).tags(tags)
-        return
-    name = " ".join(params[part] for part in ("task", "model", "init", "method", "setting") if part in params)
-    made = tracking.create(f"summary {name}", parent.info.run_id, parent.info.experiment_id, tags)
-    now = int(time.time() * 1000)
-    points = [Metric(name, value, now, 0) for name, value in metrics.items()]
-    logged = [Param(name, value) for name, value in params.items()]
-    patiently(lambda: client().log_batch(made, metrics=points, params=logged))
-    patiently(lambda: client().set_terminated(made, "FINISHED"))
+    fitting = [run for run in there if set(run.data.metrics) <= set(metrics)]
+    for run in there:
+        if run not in fitting[:1]:  # a number that there is no longer, or twice: two commands made it at once
+            patiently(lambda run=run: client().delete_run(run.info.run_id))
+    if fitting:
+        made, now_there = fitting[0].info.run_id, fitting[0].data
+    else:
+        name = " ".join(params[part] for part in ("task", "model", "init", "method", "setting") if part in params)
+        made = tracking.create(f"summary {name}", parent.info.run_id, parent.info.experiment_id, tags)
+        now_there = tracking.get(made).data
+    metrics = {name: value for name, value in metrics.items() if now_there.metrics.get(name) != value}
+    tags = {name: value for name, value in tags.items() if now_there.tags.get(name) != value}
+    params = {name: value for name, value in params.items() if name not in now_there.params}
+    if metrics or tags or params:
+        now = int(time.time() * 1000)
+        points = [Metric(name, value, now, 0) for name, value in metrics.items()]
+        logged = [Param(name, value) for name, value in params.items()]
+        told = [RunTag(name, value) for name, value in tags.items()]
+        patiently(lambda: client().log_batch(made, metrics=points, params=logged, tags=told))
+    if not fitting or fitting[0].info.status != "FINISHED":
+        patiently(lambda: client().set_terminated(made, "FINISHED"))

@@ -17,10 +17,11 @@ import optuna
 import sqlalchemy
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages._rdb.models import BaseModel
 from optuna.trial import FrozenTrial, TrialState
 
-from labelreg import recipes
-from labelreg.errors import StoreLostError, UserError, unknown
+from labelreg import recipes, sqlite
+from labelreg.errors import USER_ERROR, StoreLostError, UserError, told, unknown
 from labelreg.methods import METHODS
 from labelreg.parameters import Value, convert
 
@@ -113,7 +114,8 @@ def open_storage(url: str, heartbeat_seconds: int = 10) -> RDBStorage:
         address = sqlalchemy.make_url(url)
         shown = address.render_as_string(hide_password=True)
     except sqlalchemy.exc.ArgumentError:
-        raise UserError(f"storage={url}: no database URL, such as sqlite:///search.db or postgresql://...") from None
+        hidden = f"***@{url.rpartition('@')[2]}" if "@" in url else url  # a password may be anywhere before
+        raise UserError(f"storage={hidden}: no database URL, such as sqlite:///search.db or postgresql://...") from None
     if address.get_backend_name() == "sqlite":
         if address.database in (None, "", ":memory:"):
             raise UserError(f"storage={shown}: a database in memory is lost with its process; name a file")
@@ -126,6 +128,8 @@ def open_storage(url: str, heartbeat_seconds: int = 10) -> RDBStorage:
         engine.dispose()
         if tables and "studies" not in tables:
             raise UserError(f"storage={shown}: holds other tables ({', '.join(sorted(tables)[:3])}, ...); name another")
+        if file := sqlite.file_of(url):
+            sqlite.complete(file, BaseModel.metadata.tables, "EXISTS (SELECT 1 FROM studies)", RDBStorage)
         return RDBStorage(
             url,
             options,
@@ -191,28 +195,38 @@ def take_over(study: optuna.Study, heartbeat_seconds: int) -> int:
 def run_trial(study: optuna.Study, search: Search, train: Train) -> tuple[int, FrozenTrial] | None:
     """One trial: draw a setting (or take an interrupted one), train, prune; its number and what Optuna holds of it.
 
-    A RuntimeError in training (a diverged loss, no memory left) fails the trial and counts; Ctrl-C and a lost
-    tracking store put it back into the queue. None when the search has all its trials.
+    A RuntimeError in training (a diverged loss, no memory left) fails the trial and counts; Ctrl-C, a lost tracking
+    store and what the system refuses (a full disk) put it back into the queue. One that another worker has taken over,
+    as this one was silent for too long, ends here and is the other's. None when the search has all its trials.
     """
     if not left(study, search.trials):
         return None
     begun: list[tuple[int, optuna.Trial]] = []
-    objective = partial(_objective, search, train, begun)
+    lost: list[int] = []
+    objective = partial(_objective, search, train, begun, lost)
     try:
         study.optimize(objective, n_trials=1, catch=(RuntimeError,))
-    except (KeyboardInterrupt, _Away) as end:
-        for _, trial in begun:
-            _retry(None)(study, study.trials[trial.number])
-        raise end.__cause__ or end from None
+    except (KeyboardInterrupt, _Away, ValueError) as end:  # Optuna's, of a trial that ended elsewhere, is ValueError
+        if not lost:
+            if isinstance(end, ValueError):
+                raise
+            for _, trial in begun:
+                if trial.number in {each.number for each in own(study)}:  # else it is in the queue already
+                    _retry(None)(study, study.trials[trial.number])
+            raise end.__cause__ or end from None
     number, trial = begun[0]
     return number, study.trials[trial.number]
 
 
+class TakenOver(KeyboardInterrupt):
+    """Another worker has the trial: training ends as if it were interrupted, and its run with it."""
+
+
 class _Away(Exception):
-    """The tracking store is away: no failure of the trial, whose cause Optuna would take for one."""
+    """The tracking store is away, or the system refuses: no failure of the trial, which Optuna would count as one."""
 
 
-def _objective(search: Search, train: Train, begun: list, trial: optuna.Trial) -> float:
+def _objective(search: Search, train: Train, begun: list, lost: list, trial: optuna.Trial) -> float:
     trial.set_user_attr(BEGUN, trial.number)
     number = _number(trial)
     trial.study.sampler = _sampler(search, number)
@@ -221,8 +235,14 @@ def _objective(search: Search, train: Train, begun: list, trial: optuna.Trial) -
     reported = set(trial.study.trials[trial.number].intermediate_values)  # a retried trial has those of the first try
     pruned = False
 
+    def check_own() -> None:
+        if trial.study.get_trials(deepcopy=False)[trial.number].state != TrialState.RUNNING:
+            lost.append(trial.number)
+            raise TakenOver
+
     def stop(epoch: int, score: float) -> bool:
         nonlocal pruned
+        check_own()
         if epoch not in reported:
             trial.report(score, epoch)
             if trial.should_prune():
@@ -232,10 +252,15 @@ def _objective(search: Search, train: Train, begun: list, trial: optuna.Trial) -
 
     try:
         score = train(Draw(number, params), stop)
+        check_own()
     except StoreLostError as error:
         raise _Away from error
     except Exception as error:
-        trial.set_user_attr(REASON, " ".join(str(error).split())[:300])
+        check_own()
+        line, status = told(error)
+        if status == USER_ERROR and not isinstance(error, UserError):  # a full disk, say: no fault of the settings
+            raise _Away from error
+        trial.set_user_attr(REASON, line)
         raise
     if pruned:
         raise optuna.TrialPruned

@@ -11,9 +11,7 @@ from typing import Any
 from labelreg import recipes
 from labelreg.errors import UserError, unknown
 from labelreg.methods import METHODS
-from labelreg.parameters import Value, convert
-
-NOT_DECIDING = "data_root model_root cache_root resume checkpoint_seconds".split()  # of what a run gives
+from labelreg.parameters import NOT_DECIDING, Value, convert
 
 
 @dataclass(frozen=True)

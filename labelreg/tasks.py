@@ -1,10 +1,15 @@
 """The registry of tasks: data set, columns, classes, metric, splits. A new task is one entry."""
 
+import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from labelreg.errors import UserError
+
 GLUE = "nyu-mll/glue"
+FILES = ("train_file", "dev_file", "test_file")  # a user's own
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,29 @@ TASKS = {
 }
 
 
+def own_path(given: object) -> Path:
+    """The file or folder that a user's parameter names: `~` is the home folder, which only a shell would put in."""
+    return Path(os.path.expanduser(str(given)))
+
+
+def own_name(given: object) -> str:
+    """What the task of a user's file or folder is called, of `.` too."""
+    return Path(os.path.abspath(own_path(given))).stem
+
+
 def made_of(settings: Mapping[str, object]) -> str:
-    """`text` or `images`: what the examples of a run's task are made of."""
+    """`text` or `images`: what the examples of a run's task are made of.
+
+    Raises:
+        UserError: there is no train_file of that name, so that nothing says.
+    """
     own, task = settings.get("train_file"), TASKS.get(str(settings.get("task")))
-    return "images" if (Path(str(own)).is_dir() if own else task is not None and task.image) else "text"
+    if not own:
+        return "images" if task is not None and task.image else "text"
+    try:
+        return "images" if stat.S_ISDIR(own_path(own).stat().st_mode) else "text"
+    except FileNotFoundError:
+        where = "" if own_path(own).is_absolute() else f" in {Path.cwd()}"
+        raise UserError(f"train_file={own}: no such file or folder{where}") from None
+    except OSError as error:
+        raise UserError(f"train_file={own}: cannot be read ({error.strerror})") from None

@@ -1,8 +1,6 @@
 """Teacher logits: computed once, stored with what they belong to, verified whenever they are read."""
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,8 +9,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from labelreg import whole
 from labelreg.corpus import PreparedTask
 from labelreg.errors import UserError
+from labelreg.weights import checksum
 
 
 def save(folder: Path, logits: Mapping[str, Tensor], data: PreparedTask, fingerprint: str) -> None:
@@ -28,11 +28,10 @@ def save(folder: Path, logits: Mapping[str, Tensor], data: PreparedTask, fingerp
             "examples": data.splits[split].fingerprint,
             "classes": json.dumps(data.classes),
             "teacher": fingerprint,
+            "checksum": checksum({"logits": values}),
         }
-        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
-        os.close(handle)
-        save_file({"logits": values.contiguous()}, temporary, metadata=about)
-        os.replace(temporary, folder / f"{split}.safetensors")
+        with whole.whole_file(folder / f"{split}.safetensors") as temporary:
+            save_file({"logits": values.contiguous()}, temporary, metadata=about)
 
 
 def load(path: Path, data: PreparedTask, split: str, whose: str) -> Tensor:
@@ -42,15 +41,18 @@ def load(path: Path, data: PreparedTask, split: str, whose: str) -> Tensor:
         whose: the run, as the error message names it.
 
     Raises:
-        UserError: truncated, other classes, another number of examples, other examples, or not finite.
+        UserError: damaged, other classes, another number of examples, other examples, or not finite.
     """
     try:
         with safe_open(path, "pt") as file:
             about, logits = file.metadata() or {}, file.get_tensor("logits")
         classes = tuple(json.loads(about.get("classes", "[]")))
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+        if about.get("checksum", "") not in ("", checksum({"logits": logits})):  # earlier ones have none
+            raise ValueError("its checksum is another")
+    except (SafetensorError, OSError, ValueError) as error:
         raise UserError(
-            f"logits of {whose} ({split}): the file cannot be read ({' '.join(str(error).split())})"
+            f"logits of {whose} ({split}): the file is damaged or missing ({' '.join(str(error).split())}); "
+            "restore it, or delete that run (`mlflow runs delete --run-id ...`): the same command then trains another"
         ) from None
     examples = len(data.splits[split])
     if classes != data.classes:

@@ -4,43 +4,43 @@ Every call goes through `patiently`: a SQLite store takes one writer at a time, 
 """
 
 import contextlib
-import fcntl
-import hashlib
+import errno
 import itertools
 import json
-import logging
 import os
-import shlex
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import requests
-
-from labelreg import patience
-from labelreg.errors import DivergedError, IncompleteError, StoreLostError, UserError, unknown
-from labelreg.parameters import PARAMETERS, Value, convert
-from labelreg.patience import Point, Result, Spool
-
-os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # its retries (4 minutes a call) would stop the training
 import mlflow
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+import requests
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
+from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
-# "creating initial tables" is no news, and a locked database is tried again
-logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+from labelreg import logged, patience, sqlite, whole
+from labelreg.calls import ANSWER_SECONDS, client, deliver, locked, passes, patiently, timeout
+from labelreg.errors import StoreLostError, UserError, foreseen, masked, one_line, told, unknown
+from labelreg.parameters import Value
+from labelreg.patience import Spool
+
+if TYPE_CHECKING:
+    from labelreg import checkpoint
 
 KIND, FINGERPRINT, STUDY, DATA = "labelreg.kind", "labelreg.fingerprint", "labelreg.study", "labelreg.data"
-CONTINUED, PLAN, VERDICT, PARENT = "labelreg.continued_in", "labelreg.plan", "labelreg.verdict", "mlflow.parentRunId"
+INTENT, CONTINUED = "labelreg.intent", "labelreg.continued_in"
+PLAN, VERDICT, PARENT = "labelreg.plan", "labelreg.verdict", "mlflow.parentRunId"
 NOTE, TUNED = "mlflow.note.content", "labelreg.tuned_seeds"
 ONE_CLASS = "labelreg.one_class"  # the class that the run gives every example; a run that learnt has no such tag
-ANSWER_SECONDS = 10  # a tracking server that does not answer within this time is not there
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,34 @@ class Run:
 
     run_id: str
     held: frozenset[tuple[str, int]] = frozenset()  # (metric, step) that a continued run has already
+    continued: bool = False
     spool: Spool | None = None  # where metrics wait; without one a call waits
 
     def params(self, values: Mapping[str, Value], tags: Mapping[str, str] | None = None) -> None:
-        """Log what the run does not hold yet, and tags; what `mlflow run` logged (shell-quoted) counts by value."""
+        """Log what the run does not hold yet, and tags; what `mlflow run` logged (shell-quoted) counts by value.
+
+        A run that is gone on with is the same run by its fingerprint: it keeps the words that it was begun with. A
+        value that is longer than MLflow keeps is stored whole as parameters/<name>.txt.
+
+        Raises:
+            UserError: `mlflow run` was given another value than the one that the run uses.
+        """
         held = patiently(lambda: client().get_run(self.run_id)).data.params
-        missing = {name: plain(value) for name, value in values.items() if value is not None and name not in held}
-        for name in set(values) & set(held):
-            if values[name] is not None and not _means(held[name], name, values[name]):
+        held = {name: masked(value) for name, value in held.items()}
+        texts = {name: masked(logged.plain(value)) for name, value in values.items() if value is not None}
+        for name in set(texts) & set(held) if not self.continued else ():
+            if not logged.means(held[name], name, values[name]):
                 raise UserError(
-                    f"{name}={unquoted(held[name])}: the run uses {plain(values[name])}; give that, or leave it out"
+                    f"{name}={logged.unquoted(held[name])}: the run uses {texts[name]}; give that, or leave it out"
                 )
-        self._log([Param(name, value) for name, value in missing.items()], tags or {})
+        long = {name: text for name, text in texts.items() if len(text) > MAX_PARAM_VAL_LENGTH}
+        if long:
+            with tempfile.TemporaryDirectory() as folder:
+                for name, text in long.items():
+                    Path(folder, f"{name}.txt").write_text(text, encoding="utf-8")
+                self.folder(Path(folder), "parameters")
+        texts |= {name: logged.shortened(name, text) for name, text in long.items()}
+        self._log([Param(name, text) for name, text in texts.items() if name not in held], tags or {})
 
     def tags(self, values: Mapping[str, str], seconds: float | None = None) -> None:
         self._log([], values, seconds)
@@ -81,11 +97,15 @@ class Run:
         if self.spool:
             self.spool.put(points)
         else:
-            patiently(lambda: _deliver(self.run_id, points))
+            patiently(lambda: deliver(self.run_id, points))
 
     def folder(self, local: Path, path: str | None = None) -> None:
-        """Store a folder's files as artifacts."""
-        patiently(lambda: client().log_artifacts(self.run_id, str(local), path))
+        """Store a folder's files as artifacts, each of them patiently; MLflow copies them with their rights."""
+        for file in sorted(each for each in local.rglob("*") if each.is_file()):
+            whole.give_rights(file)
+            place = Path(path or "", file.parent.relative_to(local)).as_posix()
+            place = None if place == "." else place
+            patiently(lambda file=file, place=place: client().log_artifact(self.run_id, str(file), place))
 
     def data(self, name: str, digest: str, source: str) -> None:
         """Name the data set in MLflow's own way, with labelreg's digest of all examples."""
@@ -100,7 +120,7 @@ class Run:
         self.tags({NOTE: line})
 
     def _log(self, params: list[Param], tags: Mapping[str, str], seconds: float | None = None) -> None:
-        named = [RunTag(name, value) for name, value in tags.items()]
+        named = [RunTag(name, masked(value)) for name, value in tags.items()]
         patiently(lambda: client().log_batch(self.run_id, params=params, tags=named), seconds)
 
 
@@ -112,17 +132,17 @@ def connect() -> None:
     """
     uri = mlflow.get_tracking_uri()
     if uri.startswith("http"):
-        try:
-            requests.get(f"{uri.rstrip('/')}/health", timeout=ANSWER_SECONDS).raise_for_status()
-        except requests.RequestException as error:
-            raise UserError(
-                f"MLFLOW_TRACKING_URI={uri}: the tracking server does not answer ({type(error).__name__})"
-            ) from None
+        _check_server(uri)
     try:
-        with _first_opening(uri):
-            experiment = client().get_experiment(current_experiment())
+        _make_tables(uri)
+        experiment = patience.keep_trying(lambda: client().get_experiment(current_experiment()), locked)
+    except (UserError, StoreLostError):
+        raise
     except Exception as error:  # MLflow's types, SQLAlchemy's and those of the drivers
-        raise UserError(f"tracking store {uri}: {' '.join(str(error).split())[:200]}") from None
+        known = foreseen(error)
+        raise UserError(known.line if known else f"tracking store {uri}: {one_line(str(error), 200)}") from None
+    if experiment.lifecycle_stage == "deleted":
+        raise _deleted(experiment)
     if experiment.artifact_location.startswith("mlflow-artifacts:") and not uri.startswith("http"):
         raise UserError(
             f"experiment {experiment.name} was made by an MLflow server and keeps its artifacts there: "
@@ -130,16 +150,46 @@ def connect() -> None:
         )
 
 
-@contextmanager
-def _first_opening(uri: str) -> Iterator[None]:
-    """Two processes that make the tables of a new SQLite file at once would collide."""
-    if not uri.startswith("sqlite"):
-        yield
+def _check_server(uri: str) -> None:
+    """Ask a server how it is, with the credentials that MLflow itself uses."""
+    said = f"MLFLOW_TRACKING_URI={uri}: the tracking server"
+    host = get_default_host_creds(uri)
+    try:
+        answer = http_request(host, "/health", "GET", max_retries=0, timeout=ANSWER_SECONDS, raise_on_status=False)
+    except (MlflowException, requests.RequestException) as error:
+        why = type(error.__cause__ or error.__context__ or error).__name__
+        raise UserError(f"{said} does not answer ({why})") from None
+    if answer.status_code in (401, 403):
+        way = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        raise UserError(f"{said} refuses this user ({answer.status_code} {answer.reason}); give {way}")
+    if not answer.ok:
+        raise UserError(f"{said} does not answer ({answer.status_code} {answer.reason}): is the address whole?")
+
+
+def _deleted(experiment: "mlflow.entities.Experiment") -> UserError:
+    return UserError(
+        f"experiment {experiment.name} (id {experiment.experiment_id}) was deleted; `mlflow experiments restore "
+        f"--experiment-id {experiment.experiment_id}` brings it back, MLFLOW_EXPERIMENT_NAME names another"
+    )
+
+
+def _make_tables(uri: str) -> None:
+    """The tables of a SQLite store, whole before MLflow looks at them: what it finds half made it never mends."""
+    path = sqlite.file_of(uri) if uri.startswith("sqlite") else None
+    if not path:
         return
-    digest = hashlib.sha256(os.path.abspath(uri.partition("///")[2]).encode()).hexdigest()[:32]
-    with Path(tempfile.gettempdir(), f"labelreg-{os.getuid()}-{digest}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    from mlflow.store.db import utils
+
+    def make(url: str) -> None:
+        engine = utils.create_sqlalchemy_engine(url)
+        utils._initialize_tables(engine)  # what MLflow does with a new file, and with an old one that lacks tables
+        engine.dispose()
+
+    mine = "EXISTS (SELECT 1 FROM runs) OR EXISTS (SELECT 1 FROM experiments WHERE experiment_id != 0)"
+    try:
+        sqlite.complete(path, utils.Base.metadata.tables, mine, make)
+    except UserError as error:
+        raise UserError(f"tracking store {uri}: {error}") from None
 
 
 def address() -> str:
@@ -183,10 +233,14 @@ def experiment_id(name: str | None) -> str:
     """
     if name is None:
         return current_experiment()
-    known = {e.name: e.experiment_id for e in patiently(mlflow.search_experiments)}
+    everything = patiently(lambda: mlflow.search_experiments(view_type=ViewType.ALL))
+    known = {e.name: e.experiment_id for e in everything if e.lifecycle_stage == "active"}
     if name in known.values():
         return name
     if name not in known:
+        for experiment in everything:
+            if name in (experiment.name, experiment.experiment_id):
+                raise _deleted(experiment)
         raise unknown("experiment", name, known)
     return known[name]
 
@@ -205,54 +259,68 @@ def open_run(
     experiment: str | None = None,
     continued: str | None = None,
     spool: Path | None = None,
+    claim: "checkpoint.Claim | None" = None,
 ) -> Iterator[Run]:
     """A run that ends FINISHED, FAILED (with the reason as its note) or, interrupted, KILLED.
 
     The first run that a command opens is the one that `mlflow run` opened, where there is one. With
-    `continued` it is that run, and the one that `mlflow run` opened becomes a launch.
+    `continued` it is that run, and the one that `mlflow run` opened becomes a launch. A mistake of a command that
+    would go on with a run leaves it as it was: it stands on the launch.
 
     Args:
         spool: the folder where metrics wait while the store is away.
+        claim: the folder that is the run's from here on.
     """
-    launched = parent is None and "MLFLOW_RUN_ID" in os.environ
-    before = _before(continued) if continued else None
-    if continued and launched:
-        launch = os.environ.pop("MLFLOW_RUN_ID")
-        Run(launch).tags({KIND: "launch", CONTINUED: continued})
-        launched = False
-    run_id = continued or (os.environ.pop("MLFLOW_RUN_ID") if launched else create(name, parent, experiment))
-    nested = mlflow.active_run() is not None
-    patiently(lambda: mlflow.start_run(run_id=run_id, nested=nested, run_name=None if continued else name))
-    waiting = Spool(spool / f"{run_id}.jsonl", lambda points: _deliver(run_id, points), _passes) if spool else None
+    launch = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
+    run_id, before, waiting = None if continued else launch, None, None
+    intent = claim.intend() if claim and not continued else None
     try:
-        if waiting:
+        if continued:
+            before = _before(continued)
+            if launch:
+                Run(launch).tags({KIND: "launch", CONTINUED: continued})
+        run_id = continued or launch or create(name, parent, experiment, intent=intent)
+        if claim:
+            claim.start(run_id)
+        nested = mlflow.active_run() is not None
+        patiently(lambda: mlflow.start_run(run_id=run_id, nested=nested, run_name=None if continued else name))
+        if spool:
+            waiting = Spool(spool / f"{run_id}.jsonl", partial(deliver, run_id), passes)
             waiting.flush()
-        run = Run(run_id, _held(before) if before else frozenset(), waiting)
+        run = Run(run_id, _held(run_id) if before else frozenset(), before is not None, waiting)
         why_failed = {NOTE: ""} if before and before.info.status == "FAILED" else {}
         run.tags({KIND: kind} | ({STUDY: study} if study else {}) | why_failed)
         yield run
         if waiting:
             waiting.flush()
     except BaseException as error:
-        _close(run_id, error, waiting)
+        _close(run_id, intent, error, waiting, before, launch)
         raise
     _end(run_id, "FINISHED")
 
 
-def create(name: str, parent: str | None, experiment: str | None, tags: Mapping[str, str] | None = None) -> str:
-    """The id of a new run. One whose answer was lost on the way is found again instead of made twice."""
-    where = experiment or current_experiment()
-    tags = resolve_tags(dict(tags or {}) | ({"mlflow.parentRunId": parent} if parent else {}))
-    began, tries = int(time.time() * 1000), itertools.count()
+def create(
+    name: str,
+    parent: str | None,
+    experiment: str | None,
+    tags: Mapping[str, str] | None = None,
+    intent: str | None = None,
+) -> str:
+    """The id of a new run. One whose answer was lost on the way is found again, by its intent, and not made twice."""
+    where, intent = experiment or current_experiment(), intent or uuid.uuid4().hex
+    own = {INTENT: intent} | ({PARENT: parent} if parent else {})
+    tags, began, tries = resolve_tags(dict(tags or {}) | own), int(time.time() * 1000), itertools.count()
 
     def made() -> str:
-        if next(tries):
-            for run in client().search_runs([where], f"attributes.start_time = {began}"):
-                if run.info.run_name == name and run.data.tags.get("mlflow.parentRunId") == parent:
-                    return run.info.run_id
-        return client().create_run(where, began, tags, name).info.run_id
+        found = _intended(intent) if next(tries) else None
+        return found.info.run_id if found else client().create_run(where, began, tags, name).info.run_id
 
     return patiently(made)
+
+
+def _intended(intent: str) -> "mlflow.entities.Run | None":
+    """The run that was made by this intent, where it was."""
+    return next(iter(client().search_runs(experiments(), tagged({INTENT: intent}))), None)
 
 
 def _before(continued: str) -> "mlflow.entities.Run":
@@ -263,44 +331,56 @@ def _before(continued: str) -> "mlflow.entities.Run":
     return patiently(lambda: client().get_run(continued))
 
 
-def _held(run: "mlflow.entities.Run") -> frozenset[tuple[str, int]]:
-    """The (metric, step) that a run holds."""
-    run_id, names = run.info.run_id, run.data.metrics
+def _held(run_id: str) -> frozenset[tuple[str, int]]:
+    """The (metric, step) that a run holds, those among them that waited on disk until now."""
+    names = patiently(lambda: client().get_run(run_id)).data.metrics
     histories = {name: patiently(lambda name=name: client().get_metric_history(run_id, name)) for name in names}
     return frozenset((name, point.step) for name, points in histories.items() for point in points)
 
 
-def _close(run_id: str, error: BaseException, waiting: Spool | None) -> None:
-    """End a run that did not finish; where the store is away too, `error` is what is told."""
+def _close(
+    run_id: str | None,
+    intent: str | None,
+    error: BaseException,
+    waiting: Spool | None,
+    before: "mlflow.entities.Run | None",
+    launch: str | None,
+) -> None:
+    """End a run that did not finish, as far as the store lets it: `error` is what is told."""
     gone = isinstance(error, StoreLostError)
     interrupted = gone or isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
     seconds = 0.0 if gone else patience.CLOSING_SECONDS if interrupted else None
-    with contextlib.suppress(StoreLostError):
-        try:
-            if waiting:
-                waiting.flush(seconds)
-            if not interrupted:
-                known = isinstance(error, UserError | DivergedError | IncompleteError)
-                Run(run_id).note(str(error) if known else f"{type(error).__name__}: {error}")
-        finally:
-            _end(run_id, "KILLED" if interrupted else "FAILED", seconds)
+    mistaken = before is not None and isinstance(error, UserError)
+    ends: list[Callable[[], None]] = [lambda: waiting.flush(seconds)] if waiting else []
+    status = "KILLED" if interrupted else "FAILED"
+    if mistaken:
+        status = "FAILED" if before.info.status == "FAILED" else "KILLED"
+        if NOTE in before.data.tags:
+            ends.append(lambda: Run(run_id).note(before.data.tags[NOTE]))
+        if launch:
+            ends.append(lambda: Run(launch).note(told(error).line))
+    elif not interrupted:
+        ends.append(lambda: Run(run_id).note(told(error).line))
+    for call in (*ends, lambda: _end(run_id or _intended(intent).info.run_id, status, seconds)):
+        with contextlib.suppress(Exception):  # the store may be what failed; a later signal is heard all the same
+            call()
 
 
 def _end(run_id: str, status: str, seconds: float | None = None) -> None:
-    try:
-        mlflow.end_run(status)  # takes the run from MLflow's list of active ones, whatever the store says
-    except Exception:
-        patiently(lambda: client().set_terminated(run_id, status), seconds)
+    active = mlflow.active_run()
+    if active and active.info.run_id == run_id:
+        with contextlib.suppress(Exception), timeout(seconds):
+            mlflow.end_run(status)  # takes the run from MLflow's list of active ones, whatever the store says
+            return
+    patiently(lambda: client().set_terminated(run_id, status), seconds)
 
 
 def note_failure(line: str) -> None:
     """Put the reason on the run that `mlflow run` opened, when a command ends before it opened a run."""
     run_id = os.environ.get("MLFLOW_RUN_ID")
     if run_id:
-        try:
+        with contextlib.suppress(Exception):  # the store is what failed; the line is on the terminal
             client().set_tag(run_id, NOTE, line)
-        except (MlflowException, requests.RequestException):
-            return  # the store is what failed; the line is on the terminal
 
 
 def find(where: str) -> list["mlflow.entities.Run"]:
@@ -312,11 +392,39 @@ def find(where: str) -> list["mlflow.entities.Run"]:
     )
 
 
-def unfinished(run_id: str | None) -> str | None:
-    """The run's id, if this store has it and it did not finish."""
-    where = f"attributes.run_id = '{run_id}'"
-    found = patiently(lambda: client().search_runs(experiments(), where)) if run_id else []
-    return run_id if found and found[0].info.status != "FINISHED" else None
+def unfinished(claim: "checkpoint.Claim", resume: bool = True) -> str | None:
+    """The run that was interrupted under a claim, if this store has it and it did not finish; the others end.
+
+    Args:
+        resume: whether a run is wanted that goes on; else there is none, and those that seem to run end KILLED.
+    """
+    unknown = []
+    for run_id in claim.run_ids:
+        where = f"attributes.run_id = '{run_id}'"
+        found = patiently(lambda where=where: client().search_runs(experiments(), where))
+        if not found:
+            unknown.append(run_id)
+        elif resume and found[0].info.status != "FINISHED":
+            return run_id
+        else:
+            _sweep(found[0])
+            claim.drop(run_id)
+    orphan = patiently(lambda: _intended(claim.intended)) if claim.intended else None
+    if orphan and resume and orphan.info.status != "FINISHED":
+        return orphan.info.run_id
+    if orphan:
+        _sweep(orphan)
+    if unknown:
+        print(
+            f"the interrupted run {unknown[0]} is not in this store: what it did is kept, a new one begins", flush=True
+        )
+    return None
+
+
+def _sweep(run: "mlflow.entities.Run") -> None:
+    """A run that nobody goes on with does not run for ever."""
+    if run.info.status == "RUNNING":
+        patiently(lambda: client().set_terminated(run.info.run_id, "KILLED"))
 
 
 def get(run_id: str) -> "mlflow.entities.Run":
@@ -327,7 +435,9 @@ def get(run_id: str) -> "mlflow.entities.Run":
     """
     try:
         return patiently(lambda: client().get_run(run_id))
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise
         raise UserError(f"run {run_id}: not in the tracking store {mlflow.get_tracking_uri()}") from None
 
 
@@ -335,51 +445,19 @@ def download(run_id: str, path: str, target: Path) -> Path:
     """An artifact of a run as a local file.
 
     Raises:
-        UserError: the run has no such artifact.
+        UserError: the run has no such artifact, or it may not be read.
     """
     target.mkdir(parents=True, exist_ok=True)
     fetch = mlflow.artifacts.download_artifacts
     try:
         return Path(patiently(lambda: fetch(run_id=run_id, artifact_path=path, dst_path=str(target))))
+    except PermissionError as error:
+        raise UserError(f"run {run_id}: artifact {path}: {told(error).line}") from error
     except (MlflowException, OSError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", 404)  # of a server
+        if getattr(error, "errno", None) not in (None, errno.ENOENT) or status != 404:
+            raise
         raise UserError(f"run {run_id} has no artifact {path}") from error
-
-
-def plain(value: Value) -> str:
-    """A value as a parameter's text."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-@lru_cache(maxsize=4096)  # a thousand runs have few values, each of which takes shlex 10 us
-def unquoted(text: str) -> str:
-    """The value behind the shell-quoted text that `mlflow run` logs."""
-    try:
-        words = shlex.split(text)
-    except ValueError:
-        return text
-    return words[0] if len(words) == 1 else text if words else ""
-
-
-def _means(held: str, name: str, value: Value) -> bool:
-    """Whether the text that a run holds of a parameter, as a user may have written it, means this value."""
-    if not isinstance(value, list | bool) or name not in PARAMETERS:
-        return same(held, plain(value))
-    try:
-        given = convert(name, unquoted(held))
-    except UserError:
-        return False
-    return sorted(given) == sorted(value) if name == "methods" else given == value  # their order decides nothing
-
-
-def same(held: str, value: str) -> bool:
-    """Whether two texts of a parameter mean one value: '2e-5' and '2e-05' do."""
-    held = unquoted(held)
-    try:
-        return held == value or float(held) == float(value)
-    except ValueError:
-        return held.lower() == value.lower()
 
 
 def tagged(tags: Mapping[str, str]) -> str:
@@ -397,26 +475,3 @@ def tagged(tags: Mapping[str, str]) -> str:
 
 def experiments() -> list[str]:
     return [experiment.experiment_id for experiment in mlflow.search_experiments()]
-
-
-def _deliver(run_id: str, points: list[Point]) -> None:
-    client().log_batch(run_id, metrics=[Metric(name, value, at, step) for name, value, at, step in points])
-
-
-def patiently(call: Callable[[], Result], seconds: float | None = None) -> Result:
-    return patience.keep_trying(call, _passes, seconds)
-
-
-def _passes(error: Exception) -> bool:
-    """Whether a later call may succeed: the database has another writer, or the server does not answer."""
-    if any(words in str(error) for words in ("database is locked", "Max retries exceeded", "Connection broken")):
-        return True  # no connection, an answer such as 503, half a file: MLflow keeps the text, not the type
-    inner = error.__cause__ if isinstance(error, MlflowException) else error
-    if isinstance(inner, requests.ConnectionError | requests.Timeout):
-        return True
-    away = isinstance(error, MlflowException) and error.error_code == "TEMPORARILY_UNAVAILABLE"
-    return away and not mlflow.get_tracking_uri().startswith("sqlite")  # there it is a full disk, a missing file
-
-
-def client() -> "mlflow.MlflowClient":
-    return mlflow.MlflowClient()

@@ -274,37 +274,58 @@ def settings_file(tmp_path) -> Callable[..., Path]:
     return write
 
 
+class Server:
+    """A real `mlflow server`, which keeps artifacts too; it can be stopped and started again at its address."""
+
+    def __init__(self, folder: Path, empty: Path):
+        self.folder, self.database = folder, folder / "mlflow.db"
+        self.uri = new_store(empty, folder)
+        with contextlib.closing(sqlite3.connect(self.database)) as database, database:
+            database.execute("UPDATE experiments SET artifact_location = 'mlflow-artifacts:/0'")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.address = f"http://127.0.0.1:{self.port}"
+
+    @contextlib.contextmanager
+    def starting(self) -> Iterator[subprocess.Popen]:
+        """Its process, which takes seconds before it answers."""
+        command = [str(BIN / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
+        command += ["--backend-store-uri", self.uri, "--artifacts-destination", str(self.folder / "artifacts")]
+        with started(command, self.folder, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false") as process:
+            yield process
+
+    @contextlib.contextmanager
+    def up(self) -> Iterator[subprocess.Popen]:
+        """Its process, once it answers."""
+        with self.starting() as process:
+            wait_for(self.answers, f"the MLflow server at {self.address}", process)
+            yield process
+
+    def answers(self) -> bool:
+        with contextlib.suppress(requests.RequestException):
+            return requests.get(f"{self.address}/health", timeout=5).ok
+        return False
+
+
 @pytest.fixture(scope="session", autouse=True)
-def starting_server(request) -> Iterator[tuple[str, subprocess.Popen] | None]:
-    """A real MLflow server, which keeps artifacts too; it takes 15 s to start, so it begins with the session."""
+def starting_server(request) -> Iterator[tuple[Server, subprocess.Popen] | None]:
+    """A server of the whole session; it takes 15 s to start, so it begins with the session."""
     if not any(item.get_closest_marker("server") for item in request.session.items):
         yield None
         return
     folder = request.getfixturevalue("tmp_path_factory").mktemp("server")
-    uri = new_store(request.getfixturevalue("empty_store"), folder)
-    with contextlib.closing(sqlite3.connect(folder / "mlflow.db")) as database, database:
-        database.execute("UPDATE experiments SET artifact_location = 'mlflow-artifacts:/0'")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [str(BIN / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", uri, "--artifacts-destination", str(folder / "artifacts")]
-    with started(command, folder) as process:
-        yield f"http://127.0.0.1:{port}", process
+    server = Server(folder, request.getfixturevalue("empty_store"))
+    with server.starting() as process:
+        yield server, process
 
 
 @pytest.fixture(scope="session")
 def server(starting_server) -> str:
     """The address of a real MLflow server that answers."""
-    address, process = starting_server
-
-    def answers() -> bool:
-        with contextlib.suppress(requests.RequestException):
-            return requests.get(f"{address}/health", timeout=5).ok
-        return False
-
-    wait_for(answers, f"the MLflow server at {address}", process)
-    return address
+    server, process = starting_server
+    wait_for(server.answers, f"the MLflow server at {server.address}", process)
+    return server.address
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from labelreg import corpus, models
+from labelreg import corpus, models, prepared
 from labelreg.errors import UserError
 
 STRANGE = [  # what people have in their files
@@ -271,7 +271,7 @@ def test_the_digest_is_of_the_examples_whatever_the_tokenizer(prepare, tiny_file
 
 def test_a_preparation_that_fails_leaves_nothing(prepare, tiny_file, tiny_roots, monkeypatch):
     with monkeypatch.context() as broken:
-        broken.setattr(corpus, "save_file", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+        broken.setattr(prepared, "save_file", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
         with pytest.raises(OSError, match="disk full"):
             prepare(train_file=tiny_file)
     assert list((tiny_roots.cache / "prepared").iterdir()) == []
@@ -292,14 +292,19 @@ BAD = {  # name, content, what the line says
     "blank text": ("film.csv", GOOD.replace("film 2,", " \t ,"), "film.csv: row 3 has an empty text"),
     "no value": ("film.jsonl", JSON_LINES.replace('"film 4"', "null"), "film.jsonl: row 5 has an empty text"),
     "no label there": ("film.csv", GOOD.replace("film 17,b", "film 17,"), "row 18 of train has no label"),
-    "short row": ("film.csv", GOOD.replace("film 17,b", "film 17"), "row 18 of train has no label"),
+    "short row": (
+        "film.csv",
+        GOOD.replace("film 17,b", "film 17"),
+        "film.csv: .*line 19 has 1 field, the header has 2",
+    ),
     "long row": ("film.csv", GOOD.replace("film 17,b", "film 17,b,c"), "film.csv: cannot be read as csv .*line 19"),
-    "all rows long": ("film.csv", GOOD.replace("film", "a, film"), "film.csv: .*more fields than the header"),
+    "all rows long": ("film.csv", GOOD.replace("film", "a, film"), "film.csv: .*line 2 has 3 fields, the header has 2"),
     "open quote": ("film.csv", GOOD.replace("film 17", '"film 17'), "film.csv: cannot be read as csv"),
     "one class": ("film.csv", GOOD.replace(",b", ",a"), "film: the training set has one class .a.; at least two"),
     "rare class": ("film.csv", GOOD + "film,c\n", "class c has 1 examples, too few to split into train, dev, test"),
     "latin-1": ("film.csv", GOOD.replace("film 17", "süß").encode("latin-1"), "film.csv: line 19 is not UTF-8 text"),
-    "utf-16": ("film.tsv", GOOD.encode("utf-16"), "film.tsv: line 1 is not UTF-8 text"),
+    "half of utf-16": ("film.tsv", GOOD.encode("utf-16")[:-1], "film.tsv: line .* is not UTF-16"),
+    "utf-16 without a mark": ("film.tsv", GOOD.encode("utf-16-le"), "film.tsv: .*line 1 has a NUL byte"),
     "broken json": ("film.jsonl", JSON_LINES.replace('"film 4"', "film"), "film.jsonl: .* as jsonl .line 5: "),
     "no object": ("film.jsonl", JSON_LINES + "[1]\n", "film.jsonl: .* as jsonl .line 31: no JSON object"),
     "half a text": (
@@ -328,7 +333,7 @@ def test_a_bad_file_is_refused_in_one_line(case, refused, tmp_path):
 
 def test_a_missing_file(refused, tmp_path, tiny_file, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    refused(f"none.csv: no such file in {tmp_path}", train_file="none.csv")
+    refused(f"none.csv: no such file or folder in {tmp_path}", train_file="none.csv")
     refused("none.csv: no such file", train_file=tmp_path / "none.csv")
     refused("none.csv: no such file", train_file=tiny_file, dev_file=tmp_path / "none.csv")
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from running import ROOT, artifacts, call, ended, in_this_process, measured, refused, run_of, runs, started, succeed
 
-from labelreg import executors, recipes, tracking
+from labelreg import executors, logged, recipes
 from labelreg.methods import METHODS
 
 pytest_plugins = ["running"]
@@ -42,7 +42,7 @@ def test_every_settings_recipe_with_every_method(recipe, store, small_hub, tiny_
         for name in recipes.SETTABLE:
             value = expected.get(name)
             held = run.data.params.get(name)
-            same = held is None if value is None else held is not None and tracking.same(held, str(value))
+            same = held is None if value is None else held is not None and logged.same(held, str(value))
             assert same, f"{method} {init}: {name} is logged as {held}, the recipe says {value}"
     teachers, students = runs("teacher"), runs("student")
     assert len(students) == len(cases), "selfkd reuses the finetune run; nothing is trained twice"
@@ -131,6 +131,8 @@ def test_a_students_model_is_stored_when_it_runs_on_its_own(tiny, tmp_path):
 def test_kd_trains_its_teacher_once_and_selfkd_its_twin(tiny):
     ended = succeed("train_student", **tiny, method="kd")
     assert "no teacher for reviews yet (model bert-large, seed 42" in ended.out
+    read = "data reviews: train 48 rows (bad 16, good 16, so so 16); dev 6 rows (bad 2, good 2, so so 2); test 6 rows"
+    assert ended.out.count(read) == 1, "the teacher reads the same"
     (teacher,), student = runs("teacher"), run_of(ended)
     assert teacher.data.tags["mlflow.parentRunId"] == student.info.run_id
     for again in ("akd", "kd"):

@@ -66,7 +66,9 @@ def test_execution(monkeypatch):
     }
     assert last["killed"].reason == "its worker process ended (exit status -9)"
     assert last["mistaken"].reason == "a user's mistake"
-    assert last["defective"].reason == "ZeroDivisionError: a defect of two lines", "one line"
+    line, _, kept = last["defective"].reason.partition(" (traceback: ")
+    assert line.startswith("unexpected ZeroDivisionError: a defect of two lines at test_executors.py:"), "one line"
+    assert "Traceback" in Path(kept.rstrip(")")).read_text(), "what a defect needs is kept"
     assert last["after the killed"].reason == "needs killed, which failed"
     assert last["student"].result[0] >= last["teacher"].result[1], "a student waits for its teacher"
     assert {event.result[2] for event in events if event.state == "done"} == {"1"}

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, log_loss, matthews_corrcoef
 
-from labelreg.metrics import evaluate, expected_calibration_error, log_softmax, softmax
+from analysis import measures
+from labelreg.metrics import evaluate, log_softmax, softmax
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -90,6 +91,11 @@ def test_a_wrong_sure_prediction_costs_what_the_formulas_say():
     assert (found["nll"], found["brier"], found["ece"]) == pytest.approx((math.log(4), 9 / 8, 3 / 4))
 
 
+def expected_calibration_error(confidence, correct):
+    """Of two classes, the first of which is predicted."""
+    return measures.ece(np.stack([confidence, 1 - confidence], axis=1), np.where(correct, 0, 1))
+
+
 def test_ece_by_hand():
     """30 examples, two to each of the 15 bins: the gap is that of the pair, not of its members."""
     confidence = np.repeat(np.linspace(0.51, 0.99, 15), 2)
@@ -106,6 +112,15 @@ def test_ece_bins_by_confidence_whatever_the_order():
     assert expected_calibration_error(confidence[order], correct[order]) == pytest.approx(
         expected_calibration_error(confidence, correct)
     )
+
+
+def test_ece_of_equal_confidences_is_one_number_whatever_the_order():
+    """30 examples of confidence 0.6 fill all 15 bins; half of them are right: the gap is 0.1 in any order."""
+    logits, right = np.tile(np.log([0.6, 0.4]), (30, 1)), np.arange(30) < 15
+    for order in (np.arange(30), np.arange(30)[::-1], np.random.default_rng(0).permutation(30)):
+        labels = np.where(right[order], 0, 1)
+        assert evaluate(logits, labels, "accuracy")["ece"] == pytest.approx(0.1)
+        assert measures.ece(softmax(logits), labels) == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("examples", [1, 2, 14, 15, 16, 31])

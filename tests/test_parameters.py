@@ -36,7 +36,7 @@ BAD = [  # name, value, what the line says is allowed
     ("batch_size", "-8", "an integer of at least 1"),
     ("max_length", "3", "an integer of at least 4"),
     ("max_train_examples", "0", "an integer of at least 1"),
-    ("threads", "0", "an integer of at least 1"),
+    ("threads", "0", "an integer in [1, "),
     ("weight_decay", "-0.1", "a number of at least 0"),
     ("warmup_ratio", "1.1", "a number in [0, 1]"),
     ("seed", "abc", "an integer in [0, 4294967295]"),
@@ -58,7 +58,7 @@ BAD = [  # name, value, what the line says is allowed
     ("lr_milestones", "0.3,1", "lr_milestones=1: allowed is a number in (0, 1)"),
     ("optimizer", "adam", "did you mean 'adamw'? Known: adamw, sgd"),
     ("tfreg_target", "papr", "did you mean 'paper'? Known: code, paper"),
-    ("image_size", "7", "an integer of at least 8"),
+    ("image_size", "7", "an integer in [8, "),
 ]
 BAD_YAML = [("epochs", float("inf")), ("epochs", True), ("epochs", [3]), ("lr", None), ("lr", False), ("task", None)]
 

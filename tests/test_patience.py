@@ -21,7 +21,7 @@ class Store:
     def __init__(self):
         self.up, self.answers, self.points, self.calls = True, True, [], 0
 
-    def deliver(self, points):
+    def deliver(self, points, seconds):
         self.calls += 1
         if not self.up:
             raise ConnectionError("no\nanswer")
@@ -135,10 +135,48 @@ def test_a_run_stops_when_its_store_is_away_for_too_long(tmp_path, monkeypatch):
 
 
 def test_a_mistake_is_no_outage(tmp_path):
-    def refuses(points):
+    def refuses(points, seconds):
         raise KeyError("no such run")
 
     spool = Spool(tmp_path / "run.jsonl", refuses, lambda error: isinstance(error, ConnectionError))
     with pytest.raises(KeyError):
         spool.put(points(1))
+    assert spool.path.exists(), "what was not taken is not lost"
+
+
+def test_a_damaged_line_costs_that_line_only(tmp_path, capsys):
+    store = Store()
+    store.up = False
+    spool = store.spool(tmp_path)
+    spool.put(points(1))
+    with spool.path.open("ab") as file:
+        file.write(b'["dev/score", 0.\xff\xfe, 10\n{"a": 1}\n["dev/score", 1]\n')
+    spool.put(points(2))
+    store.up = True
+    spool.flush()
+    assert store.points == points(1, 2)
+    assert "3 of 7 lines are damaged" in capsys.readouterr().out
     assert not spool.path.exists()
+
+
+def test_a_store_that_hangs_takes_little_of_the_training(tmp_path, monkeypatch):
+    """A simulated clock: each epoch takes a second, each try as long as it is allowed."""
+    clock, tries = [1000.0], []
+
+    def hangs(points, seconds):
+        tries.append(seconds)
+        clock[0] += seconds
+        raise ConnectionError("no answer")
+
+    monkeypatch.setattr(patience.time, "monotonic", lambda: clock[0])
+    spool = Spool(tmp_path / "run.jsonl", hangs, lambda error: isinstance(error, ConnectionError))
+    for step in range(1, 400):
+        spool.put(points(step))
+        clock[0] += 1
+    assert tries[:3] == [10, 1, 2] and max(tries) == 10
+    assert sum(tries[1:]) < 400 * 0.06, tries
+    with pytest.raises(StoreLostError):
+        for step in range(400, 700):
+            spool.put(points(step))
+            clock[0] += 1
+    assert clock[0] - 1000 < 600 + 20

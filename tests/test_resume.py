@@ -3,19 +3,20 @@
 import contextlib
 import os
 import signal
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+from injector import strike
 from running import (
     PATIENCE,
     call,
     finish,
     measured,
     mlflow_run,
+    python,
     run_of,
     runs,
     session_members,
@@ -31,24 +32,6 @@ from labelreg.parameters import with_defaults
 pytest_plugins = ["running"]
 EPOCHS = 4
 
-# dies at the nth call of a function, as if the machine had lost power there
-DYING = """
-import os, signal, sys, importlib
-module, name, count = importlib.import_module(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-real = getattr(module, name)
-def dying(*args, **kwargs):
-    global count
-    count -= 1
-    if count == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return real(*args, **kwargs)
-setattr(module, name, dying)
-from entrypoints import train_student
-from entrypoints.command import command
-sys.argv[1:] = sys.argv[4:]
-command("train_student", train_student.main, "")
-"""
-
 
 def points(run) -> dict[str, list[int]]:
     """The steps of each metric of a run."""
@@ -58,25 +41,24 @@ def points(run) -> dict[str, list[int]]:
     return {name: [p.step for p in client.get_metric_history(run.info.run_id, name)] for name in run.data.metrics}
 
 
-def die(parameters: dict, folder: Path, module: str, name: str, count: int) -> None:
-    words = [f"--{key}={value}" for key, value in parameters.items()]
-    ended = finish([sys.executable, "-c", DYING, module, name, str(count), *words], folder)
+def die(parameters: dict, folder: Path, place: str, count: int, when: str = "before") -> None:
+    ended = strike(python("train_student", **parameters), folder, place, "SIGKILL", count, when)
     assert ended.status == -signal.SIGKILL, ended
 
 
 @pytest.mark.parametrize(
-    "module, name, count, epochs_kept",
+    "place, count, when, epochs_kept",
     [
-        ("labelreg.methods", "smoothed_loss", 3, 0),  # in the first epoch, before any checkpoint
-        ("labelreg.metrics", "evaluate", 3, 2),  # at the end of the third epoch
-        ("labelreg.checkpoint", "save_file", 3, 2),  # before the third checkpoint is written
-        ("os", "fsync", 3, 2),  # when it is written but not yet in place
-        ("labelreg.teacher", "save", 1, 4),  # after the last epoch, before the results are stored
+        ("labelreg.methods:smoothed_loss", 3, "before", 0),  # in the first epoch, before any checkpoint
+        ("labelreg.metrics:evaluate", 3, "before", 2),  # at the end of the third epoch
+        ("labelreg.checkpoint:save_file", 3, "before", 2),  # before the third checkpoint is written
+        ("labelreg.checkpoint:save_file", 3, "after", 2),  # when it is written but not yet in place
+        ("labelreg.teacher:save", 1, "before", 4),  # after the last epoch, before the results are stored
     ],
 )
-def test_a_killed_run_goes_on_and_ends_the_same(tiny, tmp_path, monkeypatch, module, name, count, epochs_kept):
+def test_a_killed_run_goes_on_and_ends_the_same(tiny, tmp_path, monkeypatch, place, count, when, epochs_kept):
     parameters = tiny | {"epochs": EPOCHS, "checkpoint_seconds": 0}
-    die(parameters, tmp_path, module, name, count)
+    die(parameters, tmp_path, place, count, when)
     (killed,) = runs("student")
     kept = list((tmp_path / "cache" / "checkpoints").glob(f"*/{checkpoint.FILE}"))
     assert len(kept) == (epochs_kept > 0)
@@ -104,7 +86,7 @@ def test_a_finished_run_is_trained_again_in_a_new_run(tiny):
 
 def test_resume_never_starts_anew(tiny, tmp_path):
     parameters = tiny | {"epochs": EPOCHS, "checkpoint_seconds": 0}
-    die(parameters, tmp_path, "labelreg.metrics", "evaluate", 3)
+    die(parameters, tmp_path, "labelreg.metrics:evaluate", 3)
     ended = succeed("train_student", **parameters, resume="never")
     assert "going on" not in ended.out and "epoch 1/4" in ended.out
     assert len(runs("student")) == 2
@@ -112,12 +94,12 @@ def test_resume_never_starts_anew(tiny, tmp_path):
 
 def test_a_run_that_lives_in_another_process_is_not_taken_over(tiny, tmp_path):
     parameters = tiny | {"epochs": EPOCHS, "checkpoint_seconds": 0}
-    die(parameters, tmp_path, "labelreg.metrics", "evaluate", 3)
+    die(parameters, tmp_path, "labelreg.metrics:evaluate", 3)
     (folder,) = (tmp_path / "cache" / "checkpoints").iterdir()
     before = (folder / checkpoint.FILE).read_bytes()
     with checkpoint.claim(folder) as alive:
         ended = succeed("train_student", **parameters)
-        assert alive.run_id == runs("student")[0].info.run_id
+        assert alive.run_ids == [runs("student")[0].info.run_id]
     assert "going on" not in ended.out
     assert (folder / checkpoint.FILE).read_bytes() == before
 

@@ -154,6 +154,7 @@ def test_results_do_not_depend_on_the_number_of_workers_and_are_reused(small, ti
     alone, trained = cells(), len(runs("student") + runs("teacher"))
     assert sorted(alone) == [(method, seed) for method in ("finetune", "kd", "selfkd") for seed in "12"]
     assert "runs to do: 7; runs done: 0" in first.out and "(reused)" not in first.out
+    assert first.out.count("data reviews: train ") == 1, "what is read is said once a task"
     lines = [line for line in first.out.splitlines() if line.startswith("[")]
     assert len(lines) == 2 * 7, "a line when a run begins and one when it ends"
     assert re.fullmatch(r"\[1/7\] teacher reviews .*: done, test score [\d.]+ \(\d+ s\); 6 to go, about .*", lines[1])

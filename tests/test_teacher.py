@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from labelreg import models, teacher, training
 from labelreg.errors import UserError
+from labelreg.weights import checksum
 
 WHOSE = "run 0123 (gpt2, reviews)"
 
@@ -73,20 +74,20 @@ def test_a_student_with_another_tokenizer_reads_them(stored, prepare, tiny_file,
 def test_a_truncated_file(length, stored, data):
     path = stored / "train.safetensors"
     path.write_bytes(path.read_bytes()[:length])
-    refused(r"\(train\): the file cannot be read", path, data)
+    refused(r"\(train\): the file is damaged", path, data)
 
 
 def test_a_missing_file(tmp_path, data):
-    refused("cannot be read .*[Nn]o such file", tmp_path / "none.safetensors", data)
+    refused("damaged .*[Nn]o such file", tmp_path / "none.safetensors", data)
 
 
 def test_a_file_of_something_else(tmp_path, data):
     save_file({"weight": torch.zeros(3)}, tmp_path / "x.safetensors")
-    refused("cannot be read .*logits", tmp_path / "x.safetensors", data)
+    refused("damaged .*logits", tmp_path / "x.safetensors", data)
 
 
 @pytest.mark.parametrize(
-    ("about", "expected"), [(None, "its classes are ; here they are bad, "), ({"classes": "[bad"}, "cannot be read")]
+    ("about", "expected"), [(None, "its classes are ; here they are bad, "), ({"classes": "[bad"}, "damaged")]
 )
 def test_a_file_that_does_not_say_what_it_is(about, expected, tmp_path, data):
     save_file({"logits": draw(data)["train"]}, tmp_path / "x.safetensors", metadata=about)
@@ -142,6 +143,7 @@ def test_the_file_says_whose_and_of_what_the_logits_are(stored, data):
             "examples": data.splits["dev"].fingerprint,
             "classes": json.dumps(["bad", "good", "so so"]),
             "teacher": "its fingerprint",
+            "checksum": checksum({"logits": draw(data)["dev"]}),
         }
 
 
@@ -154,3 +156,30 @@ def test_stored_logits_are_those_of_the_live_teacher(data, tiny_roots, tmp_path)
     for name, split in data.splits.items():
         loaded = teacher.load(tmp_path / "live" / f"{name}.safetensors", data, name, WHOSE)
         assert torch.equal(loaded, training.predict(model, split, settings))
+
+
+@pytest.mark.parametrize("change", ["a bit", "the order"])
+def test_other_logits_under_the_same_description_are_refused(stored, data, change):
+    from safetensors import safe_open
+
+    path = stored / "train.safetensors"
+    if change == "a bit":
+        content = bytearray(path.read_bytes())
+        content[-3] ^= 1
+        path.write_bytes(content)
+    else:
+        with safe_open(path, "pt") as file:
+            about, logits = file.metadata(), file.get_tensor("logits")
+        save_file({"logits": logits.flip(0)}, path, about)
+    refused(r"\(train\): the file is damaged.*checksum.*delete that run", path, data)
+
+
+def test_logits_of_before_there_were_checksums_are_read(stored, data):
+    from safetensors import safe_open
+
+    path = stored / "dev.safetensors"
+    with safe_open(path, "pt") as file:
+        about, logits = file.metadata(), file.get_tensor("logits")
+    del about["checksum"]
+    save_file({"logits": logits}, path, about)
+    assert torch.equal(teacher.load(path, data, "dev", WHOSE), draw(data)["dev"])

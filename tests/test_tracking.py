@@ -17,7 +17,7 @@ import pytest
 from running import ROOT, artifacts, call, finish, mlflow_run, python, runs, started, succeed, together, wait_for
 from running import ended as end_of
 
-from labelreg import records, tracking
+from labelreg import logged, records, tracking
 from labelreg.errors import UserError
 
 pytest_plugins = ["running"]
@@ -144,7 +144,7 @@ def test_params_have_one_spelling_and_the_value_that_was_given(contract):
         assert {"lr", "seed", "split_seed", "precision_used", "compile_used", "device"} <= set(held)
         assert held["lr"] == "2e-5", "as it was typed, for mlflow run logged it first"
         assert float(held["lr"]) == 2e-5
-        assert tracking.unquoted(held["text_column"]) == "the text"
+        assert logged.unquoted(held["text_column"]) == "the text"
         for key, value in {"task": "own reviews", "seed": "42", "epochs": "2", "threads": "1"}.items():
             assert held[key] == value, (name, key)
     params = {name: run.data.params for name, run in opened.items()}
@@ -375,7 +375,7 @@ def test_what_a_run_holds_counts_by_value(store, name, held, value, same):
     if same:
         run.params({name: value})
     else:
-        with pytest.raises(UserError, match=f"{name}=.*the run uses {tracking.plain(value)}"):
+        with pytest.raises(UserError, match=f"{name}=.*the run uses {logged.plain(value)}"):
             run.params({name: value})
 
 

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from running import BIN, CHILD, ended, new_store, python, started, wait_for
+from running import CHILD, Server, ended, python, started, wait_for
 
 from labelreg import patience, records, tracking
 from labelreg.errors import StoreLostError
@@ -89,36 +88,10 @@ def test_eight_writers_lose_nothing_on_a_new_sqlite_file(tmp_path):
 # A server that goes away
 
 
-class Server:
-    """A real `mlflow server` of this test's own, which can be stopped and started again at its address."""
-
-    def __init__(self, folder: Path, empty: Path):
-        self.folder, self.database = folder, folder / "mlflow.db"
-        self.uri = new_store(empty, folder)
-        with contextlib.closing(sqlite3.connect(self.database)) as connection, connection:
-            connection.execute("UPDATE experiments SET artifact_location = 'mlflow-artifacts:/0'")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.address = f"http://127.0.0.1:{self.port}"
-
-    @contextlib.contextmanager
-    def up(self):
-        command = [str(BIN / "mlflow"), "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1"]
-        command += ["--backend-store-uri", self.uri, "--artifacts-destination", str(self.folder / "artifacts")]
-        with started(command, self.folder, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false") as process:
-            wait_for(self._answers, "the server", process)
-            yield
-
-    def _answers(self) -> bool:
-        with contextlib.suppress(requests.RequestException):
-            return requests.get(f"{self.address}/health", timeout=5).ok
-        return False
-
-    def epochs(self) -> list[int]:
-        """How many epochs of each training run have arrived."""
-        found = rows(self.database, "SELECT count(*) FROM metrics WHERE key = 'train/loss' GROUP BY run_uuid")
-        return [count for (count,) in found]
+def epochs_of(server: Server) -> list[int]:
+    """How many epochs of each training run have arrived."""
+    found = rows(server.database, "SELECT count(*) FROM metrics WHERE key = 'train/loss' GROUP BY run_uuid")
+    return [count for (count,) in found]
 
 
 @pytest.fixture
@@ -145,7 +118,7 @@ def test_a_server_that_goes_away_costs_nothing(own_server, tiny_file, tiny_model
         with own_server.up():
             study = started(command, work, **environment, **{patience.VARIABLE: "1"})
             process = stack.enter_context(study)
-            wait_for(lambda: own_server.epochs() and min(own_server.epochs()) >= 3, "three epochs", process)
+            wait_for(lambda: epochs_of(own_server) and min(epochs_of(own_server)) >= 3, "three epochs", process)
         found = ended(process, work)
     assert found.status == 130, found
     (line,) = found.err.splitlines()
@@ -155,9 +128,9 @@ def test_a_server_that_goes_away_costs_nothing(own_server, tiny_file, tiny_model
 
     with contextlib.ExitStack() as stack:
         with own_server.up():
-            arrived = sum(own_server.epochs())
+            arrived = sum(epochs_of(own_server))
             process = stack.enter_context(started(command, work, **environment))
-            wait_for(lambda: sum(own_server.epochs()) > arrived, "an epoch after the interruption", process)
+            wait_for(lambda: sum(epochs_of(own_server)) > arrived, "an epoch after the interruption", process)
         wait_for(lambda: list(waiting.glob("*.jsonl")), "metrics that wait on disk", process)  # one run may have ended
         stack.enter_context(own_server.up())
         found = ended(process, work)

@@ -8,7 +8,7 @@ import pandas as pd
 from analysis import AnalysisError, paper
 from analysis.hypothesis import min_p_value
 from analysis.paper import audit, possible, statements
-from analysis.tables import to_text
+from analysis.tables import to_csv, to_text
 
 SHOWN = ["table", "split", "column", "row", "n", "difference", "p_low", "p_high", "p_welch_holm", "says"]
 
@@ -92,10 +92,9 @@ def _range_lines(ranges: pd.DataFrame) -> list[str]:
     ]
 
 
-def write(found: Audit, folder: Path) -> None:
-    """findings.csv, statements.csv (for the paper), ranges.csv and audit.txt."""
-    found.findings.to_csv(folder / "findings.csv", index=False)
-    found.ranges.to_csv(folder / "ranges.csv", index=False)
-    if len(found.statements):
-        found.statements.to_csv(folder / "statements.csv", index=False)
-    (folder / "audit.txt").write_text("\n".join(to_lines(found)) + "\n", encoding="utf-8")
+def files(found: Audit) -> dict[str, str]:
+    """findings.csv, statements.csv (for the paper), ranges.csv and audit.txt, by name."""
+    tables = {"findings": found.findings, "ranges": found.ranges}
+    tables |= {"statements": found.statements} if len(found.statements) else {}
+    written = {f"{name}.csv": to_csv(frame) for name, frame in tables.items()}
+    return written | {"audit.txt": "\n".join(to_lines(found)) + "\n"}

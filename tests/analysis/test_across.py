@@ -1,5 +1,6 @@
 """Tasks as blocks, initialisations against each other, and what pairing saves; answers known or worked otherwise."""
 
+import itertools
 import math
 
 import numpy as np
@@ -7,8 +8,7 @@ import pandas as pd
 import pytest
 from predicted import run
 from scipy.optimize import brentq
-from scipy.stats import f as f_distribution
-from scipy.stats import rankdata
+from scipy.stats import friedmanchisquare, rankdata
 from scipy.stats import t as t_distribution
 
 from analysis.across import (
@@ -31,6 +31,8 @@ from analysis.across import (
 )
 from analysis.hypothesis import holm, signed_rank
 from analysis.pairing import pair
+from analysis.permutation import friedman_p
+from analysis.tables import p_text
 
 pytestmark = pytest.mark.filterwarnings("error")
 METHODS = ("finetune", "ls", "kd", "akd")
@@ -62,20 +64,27 @@ def flat(*orders):
     return {(f"t{task}", "pretrained", method): [70.0 + value] * 3 for task, (method, value) in pairs}
 
 
-def test_friedman_is_the_analysis_of_variance_of_ranks():
-    scores = drawn(seed=1, gain=0.8)
-    table = np.array([[np.mean(scores[f"t{t}", "pretrained", m]) for m in METHODS] for t in range(7)])
+def by_hand(table: np.ndarray) -> float:
+    """Friedman's permutation p: the share of all orders of all rows whose statistic is as large."""
+    rows = [list(itertools.permutations(row)) for row in rankdata(table, axis=1)]
+    sums = np.array([np.sum(choice, axis=0) for choice in itertools.product(*rows)])
+    spread = (sums**2).sum(axis=1)
+    return float(np.mean(spread >= (rankdata(table, axis=1).sum(axis=0) ** 2).sum() - 1e-9))
+
+
+def test_friedman_is_scipys_statistic_with_the_permutation_p():
+    scores = drawn(tasks=4, seed=1, gain=0.8)
+    table = np.array([[np.mean(scores[f"t{t}", "pretrained", m]) for m in METHODS] for t in range(4)])
     in_task = rankdata(table, axis=1)
-    n, k = in_task.shape
-    between = n * ((in_task.mean(axis=0) - (k + 1) / 2) ** 2).sum()
-    rest = ((in_task - in_task.mean(axis=0)) ** 2).sum()
-    f = (between / (k - 1)) / (rest / ((n - 1) * (k - 1)))
+    k = len(METHODS)
     paired = study(scores)
     (row,) = friedman(paired).to_dict("records")
     assert list(friedman(paired)) == FRIEDMAN
-    assert row["f"] == pytest.approx(f) and (row["df1"], row["df2"]) == (3, 18)
-    assert row["p_value"] == pytest.approx(f_distribution.sf(f, 3, 18))
-    assert (row["n_tasks"], row["n_methods"], row["note"]) == (7, 4, "")
+    assert row["chi2"] == pytest.approx(friedmanchisquare(*table.T).statistic)
+    assert row["p_value"] == pytest.approx(by_hand(table)) and row["draws"] == 0
+    assert (row["n_tasks"], row["n_methods"], row["note"]) == (4, 4, "")
+    told = f"chi-squared {row['chi2']:.2f}, p = {p_text(row['p_value'])} (exact)"
+    assert across_lines(friedman(paired), against_reference(study({})))[0].endswith(told)
     (found,) = ranks(paired)
     assert found.mean_ranks[list(METHODS)].to_numpy() == pytest.approx(k + 1 - in_task.mean(axis=0))
     assert found.p_values.index.tolist() == found.p_values.columns.tolist() == found.mean_ranks.index.tolist()
@@ -84,16 +93,37 @@ def test_friedman_is_the_analysis_of_variance_of_ranks():
 
 def test_friedman_with_ties_and_with_one_order():
     (row,) = friedman(study(flat([0, 1, 2], [0, 1, 2], [0, 1, 2], [0, 1, 2]))).to_dict("records")
-    assert (row["f"], row["note"]) == (math.inf, "the same order in every task")
-    assert row["p_value"] == pytest.approx(6 / 6**4)  # the permutation test: 6 of all 6^4 rankings agree
+    assert row["p_value"] == pytest.approx(6 / 6**4)  # 6 of all 6^4 rankings agree
     (row,) = friedman(study(flat([0, 0, 0], [0, 0, 0]))).to_dict("records")
-    assert (row["chi2"], row["f"], row["p_value"]) == (0, 0, 1)
-    tied = np.array([[0, 1, 1], [1, 1, 0], [0, 2, 1], [0, 1, 2]])
-    (row,) = friedman(study(flat(*tied))).to_dict("records")
-    in_task = rankdata(tied, axis=1)
-    within = ((in_task - in_task.mean(axis=1, keepdims=True)) ** 2).sum()
-    between = 4 * ((in_task.mean(axis=0) - 2) ** 2).sum()
-    assert row["f"] == pytest.approx((between / 2) / ((within - between) / 6))
+    assert (row["chi2"], row["p_value"]) == (0, 1)
+    (row,) = friedman(study(flat([0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 1]))).to_dict("records")
+    assert row["p_value"] == pytest.approx((24 / 6) ** (1 - 3)) == 0.0625  # tied ranks have four orders, not 24
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_friedmans_p_is_that_of_all_permutations(seed):
+    rng = np.random.default_rng(seed)
+    tied = rng.integers(0, 3, (3 + seed % 2, 3 + (seed < 4)))  # of three values: ties in most rows
+    untied = rng.random((4, 3))
+    assert friedman_p(rankdata(tied, axis=1)) == (pytest.approx(by_hand(tied)), 0)
+    assert friedman_p(rankdata(untied, axis=1)) == (pytest.approx(by_hand(untied)), 0)
+
+
+def test_friedman_holds_its_level_at_three_tasks_and_three_methods():
+    """Of all 36 pairs of orders beside the first, one has p below 0.05: 2.8%, where the F distribution calls 19%."""
+    orders = list(itertools.permutations((1.0, 2.0, 3.0)))
+    found = [friedman_p(np.array([orders[0], a, b]))[0] for a in orders for b in orders]
+    assert sum(p <= 0.05 for p in found) == 1 and min(found) == pytest.approx(1 / 36)
+
+
+def test_friedman_of_many_tasks_is_drawn_and_near_the_chi_squared_distribution():
+    rng = np.random.default_rng(5)
+    for effect in (0.0, 0.05, 0.1):
+        table = rng.normal(size=(60, 5)) + effect * np.arange(5)
+        p, draws = friedman_p(rankdata(table, axis=1))
+        assert draws == 100_000 and p == pytest.approx(friedmanchisquare(*table.T).pvalue, abs=0.01)
+        assert (p, draws) == friedman_p(rankdata(table, axis=1))  # the same each time
+    assert friedman_p(np.tile(np.arange(12.0), (20, 1))) == (pytest.approx(1e-5, rel=1e-4), 100_000)  # never 0
 
 
 def test_friedman_says_what_it_lacks():

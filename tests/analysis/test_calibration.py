@@ -8,8 +8,8 @@ import pytest
 from predicted import logged, run, table
 from scipy.optimize import minimize_scalar
 
+from analysis import measures
 from analysis.calibration import (
-    BINS,
     COSTS,
     DIFFERENCES,
     METHODS,
@@ -20,7 +20,7 @@ from analysis.calibration import (
     costs,
     differences,
     lines,
-    measures,
+    measured,
     methods,
     scale,
     temperature,
@@ -51,10 +51,10 @@ def predictions(logits, labels) -> pd.DataFrame:
 def test_measures_are_those_that_runs_log(n_classes):
     logits, labels = draw(np.random.default_rng(0), 203, n_classes)
     values = metrics.evaluate(logits, labels, "accuracy")
-    found = measures(metrics.softmax(logits), labels)
+    found = measured(metrics.softmax(logits), labels)
     assert found == pytest.approx((values["nll"], values["ece"], values["brier"]))
     assert (
-        measures(metrics.softmax(logits[:4]), labels[:4])[1]
+        measured(metrics.softmax(logits[:4]), labels[:4])[1]
         == pytest.approx(  # fewer examples than bins
             metrics.evaluate(logits[:4], labels[:4], "accuracy")["ece"]
         )
@@ -77,7 +77,7 @@ def test_a_known_temperature_is_found(t):
     own, found = temperature(p, labels), temperature(metrics.softmax(logits * t), labels)
     assert found == pytest.approx(own * t, rel=1e-6)
     assert scale(metrics.softmax(logits * t), found) == pytest.approx(scale(p, own), abs=1e-6)
-    least = minimize_scalar(lambda x: measures(scale(p, x), labels)[0], bounds=(0.1, 9), method="bounded")
+    least = minimize_scalar(lambda x: measured(scale(p, x), labels)[0], bounds=(0.1, 9), method="bounded")
     assert own == pytest.approx(least.x, rel=1e-3)
 
 
@@ -161,31 +161,31 @@ def test_dev_is_scaled_by_its_other_half():
     of_even, of_odd = temperature(p[even], labels[even]), temperature(p[~even], labels[~even])
     scaled = np.where(even[:, None], scale(p, of_odd), scale(p, of_even))
     row = found.runs.set_index("run_id").loc["t-pretrained-ls-0"]
-    assert row["nll_scaled"] == pytest.approx(measures(scaled, labels)[0])
+    assert row["nll_scaled"] == pytest.approx(measured(scaled, labels)[0])
     assert row["temperature"] == pytest.approx(math.sqrt(of_even * of_odd))
 
 
 def test_reliability_bins_have_equal_mass_over_all_seeds():
     _, paired, stored = study({"finetune": 3.0, "ls": 1.5})
     found = calibrate(paired, stored).reliability
-    assert list(found) == RELIABILITY and len(found) == 2 * 2 * BINS
+    assert list(found) == RELIABILITY and len(found) == 2 * 2 * measures.BINS
     for _, bins in found.groupby(["method", "scaled"]):
         assert bins["n"].sum() == 6 * 400 and bins["n"].max() - bins["n"].min() <= 1
-        assert bins["confidence"].is_monotonic_increasing and bins["bin"].tolist() == list(range(1, BINS + 1))
+        assert bins["confidence"].is_monotonic_increasing and bins["bin"].tolist() == list(range(1, measures.BINS + 1))
     p = np.concatenate([stored[f"t-pretrained-ls-{s}", "test"][["p_0", "p_1", "p_2"]].to_numpy() for s in SEEDS])
     labels = np.concatenate([stored[f"t-pretrained-ls-{s}", "test"]["label"].to_numpy() for s in SEEDS])
     bins = found[(found["method"] == "ls") & ~found["scaled"]]
     gap = (bins["n"] * (bins["confidence"] - bins["accuracy"]).abs()).sum() / bins["n"].sum()
-    assert gap == pytest.approx(measures(p, labels)[1])
+    assert gap == pytest.approx(measured(p, labels)[1])
 
 
 def test_the_order_of_examples_that_are_equally_sure_says_nothing():
     p = np.repeat([[0.9, 0.1], [0.6, 0.4]], 50, axis=0)
     labels = np.repeat([0, 1, 0, 1], [30, 20, 15, 35])
     order = np.random.default_rng(0).permutation(100)
-    assert measures(p, labels)[1] == pytest.approx(measures(p[order], labels[order])[1])
+    assert measured(p, labels)[1] == pytest.approx(measured(p[order], labels[order])[1])
     at_0_9, at_0_6 = abs(0.9 - 0.6), abs(0.6 - 0.3)  # of 50 examples each; one bin of 15 holds some of both
-    assert measures(p, labels)[1] == pytest.approx((at_0_9 + at_0_6) / 2)
+    assert measured(p, labels)[1] == pytest.approx((at_0_9 + at_0_6) / 2)
 
 
 def test_runs_that_cannot_be_measured():

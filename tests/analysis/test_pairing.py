@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from analysis import AnalysisError
-from analysis.pairing import LEFT_OUT, lower_is_better, pair
+from analysis.direction import lines, lower_is_better
+from analysis.pairing import LEFT_OUT, pair
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -274,19 +275,32 @@ def test_lower_is_better_is_turned_round():
     (found,) = pair(rows, metric="dev/nll").comparisons
     assert found.negated and found.scores == (0.4, 0.5, 0.7)
     assert found.differences == (0.1, 0.0, -0.2) and "-0.0" not in map(str, found.differences)
-    names = [
-        "dev/nll",
-        "best/test/ece",
-        "dev/brier",
-        "train/loss",
-        "cost/train_seconds",
-        "cost/peak_memory_mb",
-    ]
-    assert all(map(lower_is_better, names))
-    names += "NLL ECE ECE15 val.loss test-loss evalLoss error_rate perplexity mse RMSE mae wer CER".split()
-    assert [name for name in names if not lower_is_better(name)] == []
-    higher = "best/test/score dev/accuracy cost/tokens_per_second F1 mAP bleu lossless Cerebral MCC r2".split()
-    assert [name for name in higher if lower_is_better(name)] == []
+
+
+def test_the_direction_of_a_metric_is_that_of_its_exact_name():
+    lower = "dev/nll best/test/ece dev/brier train/loss cost/train_seconds cost/peak_memory_mb NLL eval_loss RMSE mae "
+    lower += "wer train_runtime kl_divergence training_cost test/log_loss"
+    assert [name for name in lower.split() if not lower_is_better(name)] == []
+    higher = "best/test/score dev/accuracy cost/tokens_per_second F1 mAP bleu MCC r2 neg_log_loss brier_skill_score "
+    higher += "ace_f1 cer_reduction lossless neg_mean_squared_error"
+    assert [name for name in higher.split() if lower_is_better(name)] == []
+    assert lower_is_better("a/gap", ["gap"]) and lower_is_better("a/gap", ["a/gap"])
+    assert not lower_is_better("a/gap", ["b/gap"])
+
+
+def test_a_metric_says_which_way_it_was_taken_where_its_name_does_not():
+    rows = frame(*GOOD)
+    rows["metrics.dev/cer_reduction"] = [0.5, 0.5, 0.5, 0.4, 0.5, 0.7]
+    (found,) = pair(rows, metric="dev/cer_reduction").comparisons
+    assert found.differences == (-0.1, 0.0, 0.2)
+    (told,) = lines([(found.metric, found.negated)])
+    assert "dev/cer_reduction: not a known name, taken as higher is better; lower_is_better=dev/cer_reduction" in told
+    (found,) = pair(rows, metric="dev/cer_reduction", lower=["cer_reduction"]).comparisons
+    assert found.negated and found.differences == (0.1, 0.0, -0.2)
+    assert lines([("best/test/score", False), ("F1", False)]) == []
+    assert "lower is better" in lines([("dev/nll", True)])[0]
+    with pytest.raises(AnalysisError, match="lower_is_better 'cer_reductoin' is unknown; nearest: dev/cer_reduction"):
+        pair(rows, metric="dev/cer_reduction", lower=["cer_reductoin"])
 
 
 def test_a_metric_that_nobody_logged_is_a_mistake():

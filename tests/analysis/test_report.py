@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from analysis import charts, wording
+from analysis.again import again
 from analysis.answer import as_text, first_sections, summaries
 from analysis.charts import Line, Panel, Row
 from analysis.hypothesis import signed_rank
@@ -246,9 +247,9 @@ def test_the_commands_repeat_every_run():
     frame = runs({"ls": UP, "kd": UP[:3]}, **{"params.train_file": "my reviews.csv", "params.lr": "0.0005"})
     frame["tags.mlflow.source.git.commit"] = "c0ffee"
     frame.loc[frame["params.method"] == "kd", "params.alpha"] = "0.5"
-    lines = wording.again(pair(frame), frame, Design("x", given=(("margin", "0.5"), ("where", "params.seed < '9'"))))
+    lines = again(pair(frame), frame, Design("x", given=(("margin", "0.5"), ("where", "params.seed < '9'"))))
     assert lines[0] == "git checkout c0ffee"
-    assert lines[1] == "for method in finetune ls; do for seed in 0 1 2 3 4 5 6 7; do"
+    assert lines[1] == "for method in finetune ls; do for seed in 0 1 2 3 4 5 6 7; do", "kd has a setting of its own"
     words = shlex.split(lines[2])
     assert words[:5] == ["mlflow", "run", ".", "-e", "train_student"]
     assert {"task=sst5", "lr=0.0005", "train_file=my reviews.csv", "method=$method", "seed=$seed"} <= set(words)
@@ -257,17 +258,19 @@ def test_the_commands_repeat_every_run():
 
 
 def test_a_study_is_repeated_by_its_own_command():
-    frame = runs({"ls": UP}, **{"tags.labelreg.study": "table8"})
+    frame = runs({"ls": UP}, **{"tags.labelreg.study": "table8", "tags.mlflow.parentRunId": "s"})
     study = {
         "run_id": "s",
         "tags.labelreg.kind": "study",
         "tags.labelreg.study": "table8",
         "params.recipe": "table8",
+        "params.split_seed": "42",
         "params.epochs": "2",
     }
     frame = pd.concat([frame, pd.DataFrame([study | {"params.seeds": "0,1,2", "status": "FINISHED"}])])
     assert (
-        wording.again(pair(frame), frame, Design("x"))[0] == "mlflow run . -P recipe=table8 -P seeds=0,1,2 -P epochs=2"
+        again(pair(frame), frame, Design("x"))[0]
+        == "mlflow run . -P split_seed=42 -P recipe=table8 -P epochs=2 -P seeds=0,1,2"
     )
 
 

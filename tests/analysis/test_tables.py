@@ -252,7 +252,9 @@ def test_a_margin_of_points_on_fractions_is_pointed_at():
     ]
     assert unit_lines(judge(paired, margin=0.005)) == []
     frame["metrics.nll"] = frame["metrics.score"]
-    assert unit_lines(judge(pair(frame, metric="nll"))) == [], "a loss is no share of 1"
+    (told,) = unit_lines(judge(pair(frame, metric="nll")))  # a loss is no share of 1, but every one is within 0.5
+    assert "(rotten_tomatoes, nll): margin=0.5 is in the metric's own unit" in told and "100" not in told
+    assert unit_lines(judge(pair(frame, metric="nll"), margin=0.005)) == []
     frame["metrics.best/dev/score"] = frame["metrics.score"]
     assert unit_lines(judge(pair(frame, metric="best/dev/score"))) == [], "known to be in percent"
     frame["metrics.score"] *= 100

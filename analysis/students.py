@@ -1,0 +1,122 @@
+"""The student runs of a frame as `mlflow.search_runs` returns it: parameters by value, seeds by name."""
+
+import math
+import re
+from dataclasses import dataclass
+
+import pandas as pd
+
+# equal in a pair; then the setting: what finetune has too, and what is the method's own
+PROTOCOL = ("split_seed", "max_train_examples", "max_length", "selection", "precision", "epochs")
+PROTOCOL += ("stem", "image_size", "augment")
+SHARED = ("lr", "batch_size", "weight_decay", "warmup_ratio", "momentum", "lr_milestones", "lr_decay")
+OWN = ("alpha", "tau", "a", "tfreg_target", "phase1_epochs", "teacher_model")
+
+
+@dataclass(frozen=True)
+class Run:
+    row: int
+    run_id: str
+    status: str
+    start: float
+    task: str
+    model: str
+    init: str
+    method: str
+    seed: object
+    protocol: tuple
+    shared: tuple
+    own: tuple
+    data: object
+    fingerprint: object
+    one_class: str  # the class that it is known to give every example; empty where it has learnt
+    metric: str = ""
+    score: float = math.nan
+
+    @property
+    def cell(self):
+        return self.task, self.model, self.init
+
+    @property
+    def setting(self):
+        return self.shared, self.own
+
+
+def read(runs: pd.DataFrame) -> list[Run]:
+    """The runs of kind student, in order of the rows."""
+
+    def column(name):
+        return runs[name].tolist() if name in runs else [None] * len(runs)
+
+    task, model, init, method, seed = (column(f"params.{n}") for n in ("task", "model", "init", "method", "seed"))
+    names = ("precision_used", *PROTOCOL, *SHARED, *OWN)
+    params = {name: column(f"params.{name}") for name in names}
+    kind, run_id, status = column("tags.labelreg.kind"), column("run_id"), column("status")
+    data, fingerprint = column("tags.labelreg.data"), column("tags.labelreg.fingerprint")
+    one_class = column("tags.labelreg.one_class")
+    start = pd.to_datetime(pd.Series(column("start_time"), dtype=object), utc=True, errors="coerce")
+
+    def student(row):
+        values = {name: _value(params[name][row]) for name in names}
+        if values["precision_used"] is not None:  # what `auto` came to
+            values["precision"] = values["precision_used"]
+        return Run(
+            row=row,
+            run_id=_text(run_id[row]),
+            status=_text(status[row]),
+            start=-math.inf if pd.isna(start[row]) else start[row].timestamp(),
+            task=_text(task[row]),
+            model=_text(model[row]),
+            init=_text(init[row]),
+            method=_text(method[row]),
+            seed=_seed(seed[row]),
+            protocol=tuple(values[name] for name in PROTOCOL),
+            shared=tuple(values[name] for name in SHARED),
+            # finetune has no setting of its own, whatever was passed to its command
+            own=tuple(values[name] if _text(method[row]) != "finetune" else None for name in OWN),
+            data=_text(data[row]) or None,
+            fingerprint=_text(fingerprint[row]) or None,
+            one_class=_text(one_class[row]),
+        )
+
+    return [student(row) for row in range(len(runs)) if _text(kind[row]) == "student"]
+
+
+def _value(raw):
+    """A parameter by value: "2e-05" is 2e-5, "1.0" is 1; None where it is missing."""
+    text = _text(raw)
+    if text in ("", "None"):
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return int(number) if number.is_integer() else number if number == number else None
+
+
+def _seed(raw) -> int | str | None:
+    """A seed is a name: the folds 1.1 and 1.10 are two. Whole numbers are integers (7.0 too, as pandas writes a column
+    with a gap), so that they stand in order."""
+    text = _text(raw)
+    whole = re.fullmatch(r"(0|-?[1-9]\d*)(\.0)?", text)
+    return int(whole[1]) if whole else text or None
+
+
+def _text(raw) -> str:
+    return "" if pd.isna(raw) else str(raw).strip()
+
+
+def logged(runs: pd.DataFrame, students: list[Run]) -> dict[str, list[float]]:
+    """Metrics that some student logged, as lists over the rows of `runs`."""
+    rows = [run.row for run in students]
+    columns = [name for name in runs.columns if str(name).startswith("metrics.")]
+    numbers = {name: pd.to_numeric(runs[name], errors="coerce") for name in columns}
+    return {
+        name.removeprefix("metrics."): values.tolist()
+        for name, values in numbers.items()
+        if values.iloc[rows].notna().any()
+    }

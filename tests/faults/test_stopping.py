@@ -1,0 +1,113 @@
+"""A study that is told to stop ends, in time, with all of its workers, whatever goes wrong while it does so."""
+
+import contextlib
+import os
+import signal
+import sqlite3
+import time
+
+import pytest
+from injector import FULL, fault
+from running import ended, python, session_members, started, wait_for
+
+pytest_plugins = ["running"]
+
+EPOCHS = 5000
+STUBBORN = """
+import os, signal, sys, time
+from entrypoints.command import command
+from labelreg import executors
+from labelreg.study import Step
+
+def stubborn(step):
+    open(step.name, "w").close()
+    try:
+        time.sleep(600)
+    finally:
+        {closing}
+
+def main(given):
+    for event in executors.execute([Step("one", {{}}), Step("two", {{}})], stubborn, 2, {{}}):
+        pass
+
+if __name__ == "__main__":
+    executors.STOP_SECONDS = {seconds}
+    command("significance", main, "")
+"""
+
+
+@pytest.fixture
+def study(tiny, settings_file) -> list[str]:
+    """A study that trains until it is told to stop."""
+    given = {name: tiny[name] for name in ("train_file", "model_root", "max_length")}
+    given |= {"models": "bert-small", "inits": "random", "methods": "finetune,ls", "seeds": "1,2", "jobs": 2}
+    return python("main", **given, settings=settings_file(lr=1e-3, batch_size=8, epochs=EPOCHS), checkpoint_seconds=0)
+
+
+def training(store) -> int:
+    return len(list((store / "cache" / "checkpoints").glob("*/checkpoint.safetensors")))
+
+
+def stopped(process, folder, number, seconds: float, group: bool = True):
+    """Send a signal to all of the session, or to the parent alone; it must end in time, with nobody left."""
+    began = time.monotonic()
+    os.killpg(process.pid, number) if group else process.send_signal(number)
+    found = ended(process, folder)
+    assert time.monotonic() - began < seconds, f"it took {time.monotonic() - began:.0f} s: {found}"
+    wait_for(lambda: not session_members(process.pid), "the end of all workers")
+    return found
+
+
+@pytest.mark.parametrize("number, group", [(signal.SIGINT, True), (signal.SIGTERM, False)])
+def test_a_study_whose_runs_were_deleted_stops(number, group, study, store):
+    """As in the UI: closing a deleted run is an error of MLflow's, in the place of the interruption."""
+    with started(study, store) as process:
+        wait_for(lambda: training(store) == 2, "two runs under way", process)
+        with contextlib.closing(sqlite3.connect(store / "mlflow.db", timeout=60)) as database, database:
+            database.execute("UPDATE runs SET lifecycle_stage = 'deleted'")
+        found = stopped(process, store, number, 25, group)
+    assert found.status == 130 and found.err.splitlines()[-1:] == ["interrupted"], found
+
+
+def test_a_study_whose_workers_cannot_close_their_runs_for_a_full_disk_stops(study, store):
+    with started(study, store, **fault("labelreg.tracking:_end", FULL, when="before")) as process:
+        wait_for(lambda: training(store) == 2, "two runs under way", process)
+        assert stopped(process, store, signal.SIGINT, 25).status == 130
+
+
+@pytest.mark.parametrize("closing", ["raise OSError('no space left on device')", "time.sleep(600)"])
+def test_a_worker_that_errs_or_hangs_when_it_is_told_to_stop_is_gone(closing, store):
+    (store / "stubborn.py").write_text(STUBBORN.format(closing=closing, seconds=3))
+    with started(["python", "stubborn.py"], store) as process:
+        wait_for((store / "two").exists, "two steps under way", process)
+        assert stopped(process, store, signal.SIGINT, 12).status == 130
+
+
+def test_a_second_ctrl_c_ends_it_at_once(store):
+    (store / "stubborn.py").write_text(STUBBORN.format(closing="time.sleep(600)", seconds=500))
+    with started(["python", "stubborn.py"], store) as process:
+        wait_for((store / "two").exists, "two steps under way", process)
+        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # the echo that `mlflow run` sends
+        time.sleep(2)
+        assert process.poll() is None, "its workers have time to close their runs"
+        assert stopped(process, store, signal.SIGINT, 5).status == 130
+
+
+def test_a_worker_that_alone_is_told_to_stop_is_replaced(store):
+    """Its step counts as failed; the worker does not stay, deaf to the next signal."""
+    from labelreg import executors
+    from labelreg.study import Step
+
+    events = executors.execute([Step("first", {}), Step("second", {})], told_to_stop, 1, {})
+    seen = [(event.step.name, event.state, event.reason) for event in events if event.state != "running"]
+    assert seen == [("first", "failed", "its worker process ended (exit status 0)"), ("second", "done", "")]
+
+
+def told_to_stop(step):
+    if step.name == "first":
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            raise ValueError("closing the run failed")
