@@ -13,6 +13,7 @@ from entrypoints.command import command
 from labelreg.errors import IncompleteError, UserError
 from labelreg.parameters import Value
 from labelreg.study import Step
+from labelreg.tasks import own_name
 
 ATTEMPTS = 2  # a failed run is tried once more
 WORKERS = ("jobs", "executor", "runs_per_gpu", "ray_address")
@@ -65,7 +66,7 @@ def design_of(given: dict[str, Value]) -> Design:
     name = str(given["recipe"])
     recipe = recipes.read(name, "study")
     if given.get("train_file"):
-        given = {"tasks": [Path(str(given["train_file"])).stem]} | given
+        given = {"tasks": [own_name(given["train_file"])]} | given
         if len(given["tasks"]) > 1:
             raise UserError(f"tasks={','.join(given['tasks'])}: train_file is one task; give one name")
     asked = study.lists(recipe, given)

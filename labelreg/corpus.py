@@ -59,7 +59,7 @@ def _made(settings: dict[str, Value], folder: Path | None, task: Task, checkpoin
     check(frames, classes, name)
     tokenizer, most = models.tokenizer(checkpoint), int(settings["max_length"])
     coded = {split: _tokenised(frame, tokenizer, most) for split, frame in frames.items()}
-    remarks = [*remarks, *alike(classes, name), *_in_both(frames)]
+    remarks = [*remarks, *alike(classes, name), *in_both(frames)]
     remarks += _cut({split: (cut, len(frames[split])) for split, (_, cut) in coded.items()}, most)
     splits = (
         (split, digest("".join(_example_lines(frames[split], classes))), tensors)
@@ -344,8 +344,8 @@ def _tokenised(frame: pd.DataFrame, tokenizer, max_length: int) -> tuple[dict[st
     return tensors, cut
 
 
-def _in_both(frames: Frames) -> list[str]:
-    """A remark on each split whose examples stand in train too."""
+def in_both(frames: Frames, unit: str = "rows") -> list[str]:
+    """A remark on each split whose examples (columns `text`, perhaps `text_pair`) stand in train too."""
     columns = [name for name in ("text", "text_pair") if name in frames["train"]]
     train: dict[tuple, set[int]] = {}
     for *texts, label in frames["train"][[*columns, "label"]].itertuples(index=False, name=None):
@@ -356,7 +356,7 @@ def _in_both(frames: Frames) -> list[str]:
         both = [(label, train[tuple(texts)]) for *texts, label in rows if tuple(texts) in train]
         other = sum(label not in labels and label != UNLABELLED for label, labels in both)
         other = f", {other} of them with another label" if other else ""
-        found += [f"{len(both)} of {len(frames[split])} rows of {split} stand in train too{other}"] if both else []
+        found += [f"{len(both)} of {len(frames[split])} {unit} of {split} stand in train too{other}"] if both else []
     return found
 
 

@@ -7,7 +7,7 @@ from functools import cache
 
 import numpy as np
 
-from labelreg.errors import UserError
+from labelreg.errors import UserError, printable
 
 Pixels = np.ndarray  # [3, side, side] uint8; of several images [examples, 3, side, side]
 
@@ -23,6 +23,7 @@ CLEAR = "transparent parts, which stand on white"
 DEEP = "16 bits a grey: scaled by their range, {} is white"
 DARK = "16 bits a grey and nothing brighter than a sixteenth of white: few greys are left (scale them when you save)"
 REAL = "floating-point greys: 1.0 is white"
+PLAIN = "a single colour all over, as the model sees them"
 
 
 class _Refused(Exception):
@@ -30,13 +31,13 @@ class _Refused(Exception):
 
 
 def said(path: object) -> str:
-    """A path or name for a message: as it is, or with escapes where it would break the line."""
-    return str(path) if str(path).isprintable() else ascii(str(path))
+    """A path or a name for a line: with escapes where it would break or recolour it."""
+    return printable(str(path)).replace("\n", r"\n").replace("\t", r"\t")
 
 
 @cache
 def readable() -> tuple[tuple[str, ...], frozenset[str]]:
-    """Pillow's formats that it decodes by itself, and the endings of their files, in small letters."""
+    """Pillow's formats that it decodes by itself, in the order in which it tries them; and their endings."""
     from PIL import Image, ImageFile
 
     endings = Image.registered_extensions()  # loads every plug-in
@@ -50,7 +51,7 @@ def readable() -> tuple[tuple[str, ...], frozenset[str]]:
     formats = {name for name in endings.values() if decodes(name)}
     also = {"MPO": "JPEG"}  # opened by another format's plug-in
     known = {ending for ending, name in endings.items() if also.get(name, name) in formats}
-    return tuple(sorted(formats)), frozenset(known)
+    return tuple(name for name in Image.ID if name in formats), frozenset(known)
 
 
 def decoded(content: bytes | None, where: str, name: str, size: int) -> tuple[Pixels, list[str]]:
@@ -82,16 +83,21 @@ def decoded(content: bytes | None, where: str, name: str, size: int) -> tuple[Pi
     except _Refused as error:
         raise UserError(f"task {name}: {where} {error}") from None
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, and more for a damaged file
-        what = type(error).__name__ if isinstance(error, Image.UnidentifiedImageError) else _line(error)
+        strange = isinstance(error, Image.UnidentifiedImageError)
+        what = "it is of no kind that Pillow decodes" if strange else _line(error)
         raise UserError(f"task {name}: {where} is no image that can be read ({what})") from None
-    return np.asarray(square).transpose(2, 0, 1), notes
+    pixels = np.asarray(square).transpose(2, 0, 1)
+    if (pixels == pixels[:, :1, :1]).all():
+        notes.append(PLAIN)
+    return pixels, notes
 
 
 def _match_depth(image, content: bytes) -> None:
-    """PNG names its transparent colour in the bits of the file; Pillow's pixels have eight (greys of 16 keep theirs)."""
-    colour, depth = image.info.get("transparency"), content[24]  # IHDR: bits of a sample
+    """PNG names its transparent colour in the bits of the file, where Pillow's pixels have eight (or 16, mode I;16)."""
+    colour = image.info.get("transparency")
     if image.format != "PNG" or colour is None:
         return
+    depth = content[24]  # IHDR: bits of a sample
     if image.mode == "L":
         image.info["transparency"] = colour * (255 // (2**depth - 1))
     elif image.mode == "RGB" and depth == 16:

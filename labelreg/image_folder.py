@@ -112,7 +112,8 @@ def _digest(path: Path) -> str:
             raise UserError(f"{said(path)}: cannot be read (it is no file but a pipe or a device)")
         return file_digest(path)
     except OSError as error:
-        raise UserError(f"{said(path)}: cannot be read ({error.strerror})") from None
+        why = "a link to nothing" if path.is_symlink() and isinstance(error, FileNotFoundError) else error.strerror
+        raise UserError(f"{said(path)}: cannot be read ({why})") from None
 
 
 def _split_folders(images: list[Path], root: Path, name: str) -> tuple[dict[str, Path], list[str]]:
@@ -160,9 +161,9 @@ def _two_ways(root: Path, name: str, top: str, others: list[str], why: str) -> U
 
 
 def _class(folder: str, top: Path, name: str) -> str:
-    if not folder.isprintable() or folder != folder.strip():
+    if said(folder) != folder.strip():
         raise UserError(
-            f"task {name}: {said(top)} has a class folder {ascii(folder)}: rename it, without control characters, "
+            f"task {name}: {said(top)} has a class folder '{said(folder)}': rename it, without control characters, "
             "bytes that are not UTF-8, and spaces at its ends"
         )
     return folder

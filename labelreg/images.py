@@ -22,6 +22,7 @@ from labelreg import augment, corpus, image_files, image_folder, models, whole
 from labelreg.batching import UNLABELLED, generator
 from labelreg.errors import UserError
 from labelreg.image_files import Pixels, said
+from labelreg.labels import alike
 from labelreg.parameters import Value
 from labelreg.prepared import Made, PreparedTask, kept
 from labelreg.tasks import TASKS, Task, own_path
@@ -352,7 +353,13 @@ def _made(settings: dict[str, Value], source: Source, task: Task, name: str) -> 
     frames = corpus.divide(frames, classes, task, name, settings)
     frames["train"] = corpus.sample(frames["train"], settings.get("max_train_examples"), int(settings["split_seed"]))
     corpus.check(frames, classes, name)
-    return _stored_form(frames, arrays, classes, remarks)
+    images = {split: arrays.get(split, arrays["train"]) for split in frames}
+    content = {
+        split: frame.assign(text=[hashlib.sha256(images[split][row].tobytes()).digest() for row in frame["idx"]])
+        for split, frame in frames.items()
+    }
+    remarks = (*remarks, *alike(classes, name), *corpus.in_both(content, "images"))
+    return _stored_form(frames, images, classes, remarks)
 
 
 def _stored_form(
@@ -372,7 +379,7 @@ def _stored_form(
     def splits() -> Iterator[tuple[str, str, dict[str, Tensor]]]:
         for split, frame in frames.items():
             idx, labels = (frame[column].to_numpy(np.int64, copy=True) for column in ("idx", "label"))
-            pixels = np.ascontiguousarray(arrays.get(split, arrays["train"])[idx])
+            pixels = np.ascontiguousarray(arrays[split][idx])
             content = json.dumps([classes, pixels.shape]).encode() + labels.tobytes() + pixels.tobytes()
             tensors = {"pixels": pixels, "labels": labels, "idx": idx}
             yield (

@@ -122,6 +122,11 @@ def own_path(given: object) -> Path:
     return Path(os.path.expanduser(str(given)))
 
 
+def own_name(given: object) -> str:
+    """What the task of a user's file or folder is called, of `.` too."""
+    return Path(os.path.abspath(own_path(given))).stem
+
+
 def made_of(settings: Mapping[str, object]) -> str:
     """`text` or `images`: what the examples of a run's task are made of.
 
@@ -133,6 +138,8 @@ def made_of(settings: Mapping[str, object]) -> str:
         return "images" if task is not None and task.image else "text"
     try:
         return "images" if stat.S_ISDIR(own_path(own).stat().st_mode) else "text"
-    except OSError as error:
+    except FileNotFoundError:
         where = "" if own_path(own).is_absolute() else f" in {Path.cwd()}"
-        raise UserError(f"train_file={own}: no such file or folder{where} ({error.strerror})") from None
+        raise UserError(f"train_file={own}: no such file or folder{where}") from None
+    except OSError as error:
+        raise UserError(f"train_file={own}: cannot be read ({error.strerror})") from None

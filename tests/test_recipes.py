@@ -187,10 +187,16 @@ def test_a_user_overrides_everything():
     assert subset(resolve("table9", "kd", init="random", **given), given) == given
 
 
-def test_an_own_files_task_is_its_stem_unless_named():
-    assert resolve("table9", "ls", train_file="/data/my reviews.csv")["task"] == "my reviews"
-    assert resolve("table9", "ls", train_file="/data/my reviews.csv", task="films")["task"] == "films"
-    assert resolve("table9", "kd", init="random", train_file="/data/own.csv")["alpha"] == 0.5
+def test_an_own_files_task_is_its_stem_unless_named(tmp_path, monkeypatch):
+    own = tmp_path / "my reviews.csv"
+    own.write_text("text,label\n")
+    assert resolve("table9", "ls", train_file=str(own))["task"] == "my reviews"
+    assert resolve("table9", "ls", train_file=str(own), task="films")["task"] == "films"
+    assert resolve("table9", "kd", init="random", train_file=str(own))["alpha"] == 0.5
+    monkeypatch.chdir(tmp_path)
+    assert resolve("table9", "ls", train_file="my reviews.csv")["task"] == "my reviews"
+    for here in (".", "../" + tmp_path.name + "/"):
+        assert resolve("table13", "ls", train_file=here)["task"] == tmp_path.name
 
 
 def test_a_methods_parameters_are_its_own():

@@ -16,7 +16,7 @@ import yaml
 from labelreg.errors import UserError, unknown
 from labelreg.methods import METHODS, Method
 from labelreg.parameters import INITS, PARAMETERS, Value, convert
-from labelreg.tasks import made_of
+from labelreg.tasks import made_of, own_name
 
 HERE = Path(__file__).parent
 CONDITIONS = ("task", "model", "init", "method", "role", "data")
@@ -158,7 +158,7 @@ def resolve(given: dict[str, Value], role: str = "student") -> dict[str, Value]:
         if "task" in rule["set"]:
             settings["task"] = convert("task", rule["set"]["task"])
     if "train_file" in given and "task" not in given:
-        settings["task"] = Path(given["train_file"]).stem
+        settings["task"] = own_name(given["train_file"])
     data = made_of(settings | given)
     for rule in known:
         if "model" in rule["set"] and (rule.get("when") or {}).get("data", data) == data:
