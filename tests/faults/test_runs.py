@@ -177,7 +177,7 @@ def test_a_run_that_was_killed_when_all_but_its_checkpoint_was_done_is_not_train
     first = only()
     assert first.info.status == "FINISHED"
     again = succeed("train_student", **given)
-    assert f"the interrupted run {first.info.run_id} had ended" in again.out and "epoch" not in again.out
+    assert f"the interrupted run {first.info.run_id} had ended" in again.out and "epoch 1/" not in again.out
     assert [run.info.run_id for run in runs("student")] == [first.info.run_id]
     succeed("train_student", **given)
     assert len(runs("student")) == 2, "asked for once more, it is trained once more"
