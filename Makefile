@@ -1,5 +1,5 @@
 # make demo: set up and answer the question in small. make test: set up, lint, all tests.
-# make soak: runs killed at random points for ten minutes (SOAK="SECONDS SEED").
+# make soak: runs killed at random points for ten minutes (LABELREG_SOAK_SECONDS, LABELREG_SOAK_SEED).
 PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
@@ -28,7 +28,7 @@ test: setup
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist worksteal
 
 soak: setup # kills at random points, ten minutes long
-	OMP_NUM_THREADS=1 python tests/faults/soak.py $(SOAK)
+	OMP_NUM_THREADS=1 python -m pytest -s --timeout=0 tests/faults/soak.py
 
 ui: setup
 	mlflow ui --no-serve-artifacts --host 127.0.0.1 --port 5000

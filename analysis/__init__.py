@@ -1,4 +1,4 @@
-"""Statistics on a table of runs: pairing, tests and verdicts, tables. Never torch, never labelreg."""
+"""Statistics on a table of runs: pairing, tests, verdicts, tables. Never torch; of labelreg parameters and errors alone."""
 
 from difflib import get_close_matches
 

@@ -11,13 +11,15 @@ import hashlib
 import json
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from analysis import AnalysisError
-from analysis.hypothesis import OPEN, Verdict, detectable_effect, least_seeds, seeds_needed, verdicts
+from analysis.hypothesis import Verdict, detectable_effect, least_seeds, seeds_needed, verdicts
 
 DIFFERENT, EQUIVALENT = "better or worse", "equivalent"
+NOT_LEARNT = "not learnt"
+OPEN = ("undecided", NOT_LEARNT)  # words that decide nothing
 
 
 @dataclass(frozen=True)
@@ -157,13 +159,23 @@ def at_looks(
         if not any(len(samples[method]) >= look for method in open_):
             break
         used |= {method: _given(samples[method][:look]) for method in open_}
-        told = verdicts(used, margin, share, zeros, _none_learnt(samples, not_learnt or {}, look))
+        told = where_learnt(verdicts(used, margin, share, zeros), _none_learnt(samples, not_learnt or {}, look))
         found |= {method: Decision(_dated(told[method], look, looks, samples[method]), look) for method in open_}
         open_ = [method for method in open_ if told[method].word in OPEN]
     if not found and samples:
         told = verdicts({method: _given(d) for method, d in samples.items()}, margin, share, zeros)
         found = {method: Decision(_waiting(told[method], looks[0]), None) for method in samples}
     return found
+
+
+def where_learnt(told: Mapping, none_learnt: Collection) -> dict:
+    """Verdicts by method, "not learnt" for those of which neither a run nor its reference's learnt, whatever they give.
+
+    Such a method keeps its place in the family and its p.
+    """
+    reason = "every run of both sides gives all examples one class, so there is nothing to compare"
+    lost = {"word": NOT_LEARNT, "negligible": False, "reason": reason, "seeds_needed": None}
+    return {method: replace(verdict, **lost) if method in none_learnt else verdict for method, verdict in told.items()}
 
 
 def _none_learnt(samples: Mapping, not_learnt: Mapping, look: int) -> set:

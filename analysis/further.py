@@ -72,7 +72,8 @@ def _interaction(paired: Paired, one: Paired, level: float, lost: list[str]) -> 
     lines += across.across_lines(across.friedman(one).iloc[:0], across.interaction_across(one), level)
     title = "Pre-training and regularisation: (method - reference | random) - (method - reference | pretrained)"
     columns = ("task", "model", "method", "setting", "n", "mean_pretrained", "mean_random", *TESTED)
-    return [Section("interaction", title, (*across.directions(paired), *lines, *lost), table, columns)] if lines else []
+    lines = (*across.directions(paired), *lines, *lost) if lines else ()
+    return [Section("interaction", title, lines, table, columns)] if lines else []
 
 
 def _pairing(paired: Paired) -> list[Section]:

@@ -7,7 +7,6 @@ null distributions here are enumerated), `zsplit`, and power computed from the o
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import compress
@@ -23,8 +22,6 @@ CONFIDENCE = 0.95
 ZEROS = ("wilcox", "pratt")
 LARGEST = 1e15  # of a difference: beyond it a float has no decimals
 MOST_SEEDS = 10**9  # that are counted
-NOT_LEARNT = "not learnt"
-OPEN = ("undecided", NOT_LEARNT)  # words that decide nothing
 MOST_PAIRS = 1000  # of one test: its null distribution takes n^3 steps, 5 s here
 
 
@@ -213,17 +210,14 @@ def upper_sd(sd: float, n: int) -> float:
     return sd * math.sqrt((n - 1) / chdtri(n - 1, 0.8))  # chdtri is the upper tail: chi2.ppf(0.2, n - 1)
 
 
-def verdicts(
-    families: dict, margin: float, level: float = 0.05, zeros: str = "wilcox", not_learnt: Collection = ()
-) -> dict[str, Verdict]:
+def verdicts(families: dict, margin: float, level: float = 0.05, zeros: str = "wilcox") -> dict[str, Verdict]:
     """The verdict on each method of one family, `families` being a dict of method to differences `[seeds]`.
 
     With p and q Holm's p of the difference and of equivalence: better or worse where p <= level, by the
     sign of the Hodges-Lehmann estimate, negligible where q <= level too; else equivalent where q <= level;
-    else undecided. A method in `not_learnt` (no run of it or of its reference learnt) is "not learnt" whatever its
-    differences, and keeps its place in the family. decidable is false where Holm's 2^(1-n) is above `level`: no data
-    with so few seeds could have been called better or worse. The interval has confidence 1 - level. Raises
-    AnalysisError for NaN, a margin not above 0 or a level outside (0, 1).
+    else undecided. decidable is false where Holm's 2^(1-n) is above `level`: no data with so few seeds
+    could have been called better or worse. The interval has confidence 1 - level. Raises AnalysisError for NaN, a
+    margin not above 0 or a level outside (0, 1).
     """
     _check_margin(margin)
     _check_zeros(zeros)
@@ -241,7 +235,6 @@ def verdicts(
     found = {}
     for i, (method, d) in enumerate(samples.items()):
         word = _word(p_holm[i], q_holm[i], tests[method].estimate, level)
-        word = NOT_LEARNT if method in not_learnt and len(d) else word
         plan = _Plan(
             margin=margin,
             level=level,
@@ -292,8 +285,6 @@ def _reason(word, negligible, d, test: SignedRank, p_holm, q_holm, needed, plan:
     """One plain sentence: why this word, and what a reader must know of these seeds."""
     if not test.n:
         return "no paired seed"
-    if word == NOT_LEARNT:
-        return "every run of both sides gives all examples one class, so there is nothing to compare"
     parts = []
     if word in ("better", "worse"):
         side = int(np.sum(d > 0) if word == "better" else np.sum(d < 0))

@@ -101,8 +101,7 @@ def pair(
         compared[run.cell].setdefault(run.protocol, c.family)
     left.sort(key=lambda item: item[0].row)
     rows = [(run.run_id, *run.cell, run.method, run.seed, _family(run, compared[run.cell]), why) for run, why in left]
-    told = runs.get("tags.labelreg.one_class", pd.Series(dtype=object)).notna()
-    not_learnt = frozenset(run.run_id for run in usable if run.row < len(told) and told.iloc[run.row])
+    not_learnt = frozenset(run.run_id for run in usable if run.one_class)
     return Paired(reference, comparisons, pd.DataFrame(rows, columns=LEFT_OUT), _table(usable, split), not_learnt)
 
 

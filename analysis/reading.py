@@ -30,7 +30,7 @@ def scores_table(path: str | Path, metric: str | None = None) -> tuple[pd.DataFr
     name = metric or SCORE
     if name in (*REQUIRED, *SETTINGS):
         raise AnalysisError(f"metric={name}: this column is no score; it tells runs apart")
-    table = _read(path)
+    table = csv_table(path)
     missing = [column for column in (*REQUIRED, name) if column not in table.columns]
     if missing:
         has = ", ".join(table.columns)
@@ -78,42 +78,6 @@ def _one_spelling(names: pd.Series, path, column: str) -> None:
             raise AnalysisError(f"csv={path}: {column} {told}: one name in two spellings; give it one")
 
 
-def _read(path) -> pd.DataFrame:
-    """The table as text; its index is the line of the file on which a row begins."""
-    try:
-        with open(os.path.expanduser(path), encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, skipinitialspace=True, strict=True)
-            lines, end = [], 0
-            for cells in reader:
-                if any(cell.strip() for cell in cells):
-                    lines.append((end + 1, cells))
-                end = reader.line_num
-    except FileNotFoundError:
-        raise AnalysisError(f"csv={path}: no such file") from None
-    except OSError as error:
-        raise AnalysisError(f"csv={path}: {refusal(error)}") from None
-    except UnicodeDecodeError as error:
-        raise AnalysisError(f"csv={path}: cannot be read as CSV (byte {error.start} is not UTF-8)") from None
-    except (ValueError, csv.Error) as error:
-        raise AnalysisError(f"csv={path}: cannot be read as CSV ({' '.join(str(error).split())[:120]})") from None
-    if not lines:
-        raise AnalysisError(f"csv={path}: cannot be read as CSV (it is empty)")
-    names = [name.strip() for name in _trimmed(lines[0][1])]
-    for separator, told in ((";", "semicolons"), ("\t", "tabs")):
-        if len(names) == 1 and separator in names[0]:
-            raise AnalysisError(f"csv={path}: its columns are separated by {told}; it takes commas: {_all(SCORE)}")
-    twice = [name for at, name in enumerate(names) if name and name in names[:at]]
-    if twice:
-        raise AnalysisError(f"csv={path}: the column {twice[0]} stands there twice")
-    rows = {number: _trimmed(cells, len(names)) for number, cells in lines[1:]}
-    for number, cells in rows.items():
-        if len(cells) > len(names):
-            told = f"csv={path}: line {number} has {len(cells)} cells, the first line {len(names)}"
-            raise AnalysisError(f"{told}; decimals are written with a point, a text with a comma in quotes")
-    filled = {number: cells + [""] * (len(names) - len(cells)) for number, cells in rows.items()}
-    return pd.DataFrame.from_dict(filled, orient="index", columns=names, dtype=str)
-
-
 def _trimmed(cells: list[str], most: int = 0) -> list[str]:
     """Without the empty cells beyond `most` that commas at the end of a line make."""
     while len(cells) > most and not cells[-1].strip():
@@ -134,6 +98,47 @@ def _numbers(column: pd.Series, path, name: str) -> pd.Series:
 
 def _all(name: str) -> str:
     return ", ".join((*REQUIRED, name))
+
+
+def csv_table(path: str | Path, parameter: str = "csv") -> pd.DataFrame:
+    """A CSV file as text; its index is the line of the file on which a row begins, empty cells at its ends are none.
+
+    Raises AnalysisError, in words that name `parameter`: no such file, no CSV in UTF-8, other separators, a column
+    twice, a row that is longer than the first line.
+    """
+    source = f"{parameter}={path}"
+    try:
+        with open(os.path.expanduser(path), encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, skipinitialspace=True, strict=True)
+            lines, end = [], 0
+            for cells in reader:
+                if any(cell.strip() for cell in cells):
+                    lines.append((end + 1, cells))
+                end = reader.line_num
+    except FileNotFoundError:
+        raise AnalysisError(f"{source}: no such file") from None
+    except OSError as error:
+        raise AnalysisError(f"{source}: {refusal(error)}") from None
+    except UnicodeDecodeError as error:
+        raise AnalysisError(f"{source}: cannot be read as CSV (byte {error.start} is not UTF-8)") from None
+    except (ValueError, csv.Error) as error:
+        raise AnalysisError(f"{source}: cannot be read as CSV ({' '.join(str(error).split())[:120]})") from None
+    if not lines:
+        raise AnalysisError(f"{source}: cannot be read as CSV (it is empty)")
+    names = [name.strip() for name in _trimmed(lines[0][1])]
+    for separator, told in ((";", "semicolons"), ("\t", "tabs")):
+        if len(names) == 1 and separator in names[0]:
+            raise AnalysisError(f"{source}: its columns are separated by {told}; commas are needed")
+    twice = [name for at, name in enumerate(names) if name and name in names[:at]]
+    if twice:
+        raise AnalysisError(f"{source}: the column {twice[0]} stands there twice")
+    rows = {number: _trimmed(cells, len(names)) for number, cells in lines[1:]}
+    for number, cells in rows.items():
+        if len(cells) > len(names):
+            told = f"{source}: line {number} has {len(cells)} cells, the first line {len(names)}"
+            raise AnalysisError(f"{told}; decimals are written with a point, a text with a comma in quotes")
+    filled = {number: cells + [""] * (len(names) - len(cells)) for number, cells in rows.items()}
+    return pd.DataFrame.from_dict(filled, orient="index", columns=names, dtype=str)
 
 
 def study_runs(runs: pd.DataFrame, study: str) -> pd.DataFrame:

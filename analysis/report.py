@@ -95,7 +95,11 @@ def _sections(
         sections.means(paired, paper_tables.scores(evidence.runs, paired)),
         sections.differences(judged),
         sections.intervals(judged),
-        sections.interaction(between, _interaction_lines(paired, between, design), across.directions(paired)),
+        sections.interaction(
+            between,
+            across.interaction_lines(between, paired, design.level),
+            across.directions(paired) + tables.not_learnt_cells(paired),
+        ),
         _across(paired, evidence, design),
         sections.curves(paired, evidence.histories),
         _calibration(paired, evidence, design),
@@ -110,11 +114,6 @@ def _sections(
             paste="\n".join(again(paired, evidence.runs, design)),
         ),
     ]
-
-
-def _interaction_lines(paired: Paired, between: pd.DataFrame, design: Design) -> list[str]:
-    lines = across.interaction_lines(between, paired, design.level)
-    return lines + tables.not_learnt_cells(paired) if lines else []
 
 
 def _matrix(families: list[list[dict]]) -> dict | None:

@@ -29,6 +29,7 @@ class Run:
     own: tuple
     data: object
     fingerprint: object
+    one_class: str  # the class that it is known to give every example; empty where it has learnt
     metric: str = ""
     score: float = math.nan
 
@@ -52,6 +53,7 @@ def read(runs: pd.DataFrame) -> list[Run]:
     params = {name: column(f"params.{name}") for name in names}
     kind, run_id, status = column("tags.labelreg.kind"), column("run_id"), column("status")
     data, fingerprint = column("tags.labelreg.data"), column("tags.labelreg.fingerprint")
+    one_class = column("tags.labelreg.one_class")
     start = pd.to_datetime(pd.Series(column("start_time"), dtype=object), utc=True, errors="coerce")
 
     def student(row):
@@ -74,6 +76,7 @@ def read(runs: pd.DataFrame) -> list[Run]:
             own=tuple(values[name] if _text(method[row]) != "finetune" else None for name in OWN),
             data=_text(data[row]) or None,
             fingerprint=_text(fingerprint[row]) or None,
+            one_class=_text(one_class[row]),
         )
 
     return [student(row) for row in range(len(runs)) if _text(kind[row]) == "student"]

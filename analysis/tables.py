@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from analysis import direction
-from analysis.design import Decision, at_looks, check_looks
-from analysis.hypothesis import NOT_LEARNT, OPEN, holm, sign_flip, t_test, verdicts
+from analysis.design import NOT_LEARNT, OPEN, Decision, at_looks, check_looks, where_learnt
+from analysis.hypothesis import holm, sign_flip, t_test, verdicts
 from analysis.pairing import METHODS, Comparison, Paired
 
 COLUMNS = [
@@ -64,8 +64,9 @@ def judge(
             seeds = order[key[:3]] if isinstance(order, Mapping) else order
             members, found = _judge_at_looks(paired, members, (margin, level, looks, zeros), seeds)
         else:
-            none = {i for i, c in enumerate(members) if len(neither(paired, c)) == len(c.seeds)}
-            told = verdicts({i: c.differences for i, c in enumerate(members)}, margin, level, zeros, none)
+            none = {i for i, c in enumerate(members) if c.seeds and len(neither(paired, c)) == len(c.seeds)}
+            told = verdicts({i: c.differences for i, c in enumerate(members)}, margin, level, zeros)
+            told = where_learnt(told, none)
             found = {i: Decision(verdict, None) for i, verdict in told.items()}
         family = tuple(_label(c) for c in members)
         rows += [_row(c, found[i], margin, family, paired.not_learnt) for i, c in enumerate(members)]

@@ -7,8 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import pandas as pd
 
-from analysis.design import level_of_a_look
-from analysis.hypothesis import NOT_LEARNT, least_seeds
+from analysis.design import NOT_LEARNT, level_of_a_look
+from analysis.hypothesis import least_seeds
 from analysis.pairing import Paired
 from analysis.tables import IN_POINTS, not_learnt_line, p_text
 

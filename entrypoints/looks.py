@@ -6,7 +6,6 @@ import pandas as pd
 
 from analysis import design as rules
 from analysis import further, pairing
-from analysis.hypothesis import OPEN
 from analysis.predictions import marked
 from analysis.tables import neither
 from labelreg import records
@@ -40,7 +39,7 @@ def until_decided(steps: Sequence[Step], plan: dict, carry_out: Callable[[list[S
         decisions = decided(plan, frame(done), look)
         going_on = set()
         for cell, decision in decisions.items():
-            if decision.verdict.word in OPEN:
+            if decision.verdict.word in rules.OPEN:
                 going_on |= {cell, (*cell[:3], REFERENCE)}
             elif decision.look == look:
                 print(f"look at {look} seeds: {' '.join(cell)}: {decision.verdict.word}", flush=True)

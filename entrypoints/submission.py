@@ -84,15 +84,12 @@ def _write_zips(glue, folder: Path) -> None:
 
 def _bring_back(glue, path: Path) -> None:
     """Log the server's scores on the runs that they belong to; all rows are checked before the first is logged."""
-    import pandas as pd
-
+    from analysis import units
+    from analysis.reading import csv_table
     from labelreg import tracking
     from labelreg.errors import UserError
 
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"scores={path}: cannot be read as CSV ({' '.join(str(error).split())})") from None
+    table = csv_table(path, "scores")
     keys = ["run_id"] if "run_id" in table else ["task", "model", "init", "method", "seed"]
     missing = [name for name in [*keys, "score"] if name not in table]
     if missing:
@@ -100,7 +97,7 @@ def _bring_back(glue, path: Path) -> None:
             f"scores={path}: no column {', '.join(missing)}; run_id, or task, model, init, method, seed; and score"
         )
     answers = defaultdict(list)
-    for number, row in enumerate(table.to_dict("records"), 2):
+    for number, row in zip(table.index, table.to_dict("records"), strict=True):
         columns = {"run_id": "run_id"} if keys == ["run_id"] else {name: f"params.{name}" for name in keys}
         match = glue
         for name, column in columns.items():
@@ -114,6 +111,12 @@ def _bring_back(glue, path: Path) -> None:
             score = float("nan")
         if not -100 <= score <= 100:
             raise UserError(f"scores={path}, line {number}: score {row['score']!r}: a number in percent is needed")
+        dev = abs(match.iloc[0].get("metrics.best/dev/score", 0))
+        if 0 < abs(score) < 1 and units.BESIDE[0] * dev <= 100 * abs(score) <= units.BESIDE[1] * dev:
+            raise UserError(
+                f"scores={path}, line {number}: score {row['score']!r} beside {dev:.2f} on dev is a fraction: a number "
+                "in percent is needed"
+            )
         answers[match.iloc[0]["run_id"]].append((match.iloc[0], score))
     for run_id, rows in answers.items():
         run, score = rows[-1]

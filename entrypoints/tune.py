@@ -19,10 +19,8 @@ from labelreg.parameters import Value, convert
 STATE, TRIAL, EPOCHS = "optuna.state", "optuna.trial", "optuna.epochs"
 PRUNER = ("min_resource", "reduction_factor", "min_early_stopping_rate")
 WORKERS = ("jobs", "executor", "runs_per_gpu", "ray_address")
-NOT_OF_RUNS = (
-    *PRUNER, "space", "trials", "storage", "sampler", "heartbeat_seconds", "cross_check", "per_method", "methods",
-    "output_dir", "method", *WORKERS,
-)  # fmt: skip
+NOT_OF_RUNS = "space trials storage sampler heartbeat_seconds cross_check per_method methods output_dir method".split()
+NOT_OF_RUNS += [*PRUNER, *WORKERS]
 SILENT = "its worker was silent for too long, and another has taken it over"
 SETTINGS_FILE = "settings.yaml"
 
@@ -414,11 +412,9 @@ def _flaw(search: str, params: dict[str, Value]) -> str:
     """What must be said of the best setting beside its score: that its trial gives every example of dev one class."""
     from labelreg import tracking
 
-    for run in tracking.find(tracking.tagged({tracking.KIND: "trial", tracking.STUDY: search})):
-        name = run.data.tags.get(tracking.ONE_CLASS)
-        if name and _drew(run, params):
-            return f"; not learnt: every example of dev gets {name}, and no setting did better"
-    return ""
+    runs = tracking.find(tracking.tagged({tracking.KIND: "trial", tracking.STUDY: search}))
+    name = next((run.data.tags.get(tracking.ONE_CLASS) for run in runs if _drew(run, params)), None)
+    return f"; not learnt: every example of dev gets {name}, and no setting did better" if name else ""
 
 
 def _write_budgets(run, folder: Path, studies, epochs_allowed: dict[str, int]) -> None:

@@ -1,10 +1,10 @@
 """What runs the steps of a study: worker processes of this machine, or tasks of a Ray cluster."""
 
 import contextlib
+import gc
 import multiprocessing
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -272,13 +272,13 @@ def _work(pipe: Connection, job: Callable[[Step], Any]) -> None:
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError, EOFError):
         while True:
             step = pipe.recv()
+            if signal.getsignal(signal.SIGTERM) is not _stop:  # a library hid the interruption, while it was imported
+                break
             answer = attempt(job, step)
-            if signal.getsignal(signal.SIGTERM) is not _stop:  # an error while it closed its run hid the interruption
+            if signal.getsignal(signal.SIGTERM) is not _stop:  # an error hid it, while the run was closed
                 break
             pipe.send(answer)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # tidying up all that the libraries hold takes seconds, and nobody needs it
+    gc.freeze()  # looking once more through all that the libraries hold would take seconds
 
 
 def _stop(number: int, frame: object) -> None:

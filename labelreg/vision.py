@@ -118,7 +118,7 @@ def load(name: str, classes: tuple[str, ...], init: str, seed: int, where, stem:
     """An image classifier, float32, channels_last, in training mode; `seed` fixes all that is drawn.
 
     Both initialisations draw the same numbers; `init=pretrained` then puts the weights over them, all but the
-    classifier of other classes and a stem of another shape.
+    head and a stem of another shape.
 
     Args:
         stem: cifar (3x3, stride 1, no pooling, for small images) or imagenet (torchvision's own).
@@ -157,8 +157,7 @@ def _put(name: str, body: torch.nn.Module, config: dict, path: Path) -> None:
     except (OSError, SafetensorError) as error:
         raise UserError(f"model {name}: {path} cannot be loaded ({' '.join(str(error).split())[:200]})") from None
     known, wanted = NETWORKS[config["network"]], body.state_dict()
-    own = json.loads((path.parent / "config.json").read_text(encoding="utf-8")) if name not in NETWORKS else {}
-    head = () if own.get("classes") == config["classes"] else (f"{known.head}.weight", f"{known.head}.bias")
+    head = (f"{known.head}.weight", f"{known.head}.bias")  # always new, as a text classifier's is
     anew = {*head, *(key for key in (f"{known.stem}.weight",) if _shape(weights, key) != _shape(wanted, key))}
     strange = [key for key in wanted if key not in anew and _shape(weights, key) != _shape(wanted, key)]
     if strange:
@@ -175,4 +174,6 @@ def _shape(tensors: dict[str, Tensor], key: str) -> tuple | None:
 
 def weights_digest(name: str, init: str, where) -> str:
     """What the start of training depends on beside the settings: the network, and its weights when pre-trained."""
-    return f"{network(name)} {file_digest(checkpoint(name, where)) if init == 'pretrained' else init}"
+    start = file_digest(checkpoint(name, where)) if init == "pretrained" else init
+    own_head = " new head" if name not in NETWORKS and init == "pretrained" else ""  # earlier runs kept the folder's
+    return f"{network(name)} {start}{own_head}"

@@ -62,6 +62,9 @@ def test_glue_test_scores_come_back_from_the_server(store, tmp_path):
         "task,model,init,method,seed,score\n"
         "cola,distilroberta,pretrained,finetune,42,51.0\ncola,distilroberta,pretrained,finetune,549,52.0\n"
     )
+    fractions = tmp_path / "fractions.csv"
+    fractions.write_text(answers.read_text().replace("51.0", "0.81"))
+    refused(call("submission", scores=fractions), "line 2: score '0.81' beside 102.00 on dev is a fraction")
     succeed("submission", scores=answers)
     ended = succeed("tables", output_dir=tmp_path / "after")
     assert "Table 1: DistilRoBERTa on GLUE (test, n = 2)" in ended.out and "51.50 ± 0.71" in ended.out
@@ -77,6 +80,27 @@ def test_tables_of_a_table_of_scores(store, tmp_path):
     assert runs("report")[0].data.params["csv"] == str(path)
     refused(call("tables", csv=path, study="mine"), "csv=", "study=mine")
     refused(call("tables", csv=tmp_path / "none.csv"), "no such file")
+
+
+def test_a_table_of_a_metric_of_ones_own(store, tmp_path):
+    """Which way it counts is said, or given; a name that looks like a formula is none in the files."""
+    path, out = tmp_path / "scores.csv", tmp_path / "out"
+    rows = [f"rte,m,x,{m},1.{fold},{9 + fold - (m == '=kd')}" for m in ("finetune", "=kd") for fold in range(1, 11)]
+    path.write_text("\n".join(["task,model,init,method,seed,gap", *rows]))
+    ended = succeed("significance", csv=path, metric="gap", output_dir=out)
+    assert "scores.csv: 20 rows; 1 task, 2 methods, 10 seeds" in ended.out
+    assert "gap: not a known name, taken as higher is better; lower_is_better=gap turns it" in ended.out
+    assert "=kd vs finetune (rte, m, x, gap): worse" in ended.out and "n = 10 seeds" in ended.out
+    assert [line.split(",")[3] for line in (out / "significance.csv").read_text().splitlines()] == ["method", "'=kd"]
+    ended = succeed("significance", csv=path, metric="gap", lower_is_better="gap")
+    assert "gap: lower is better; the sign of differences is turned" in ended.out
+    assert "=kd vs finetune (rte, m, x, gap): better" in ended.out
+    assert {run.data.params.get("lower_is_better") for run in runs("significance")} == {None, "gap"}
+    refused(
+        call("significance", csv=path, metric="gap", lower_is_better="gab"), "lower_is_better 'gab'", "nearest: gap"
+    )
+    page = succeed("report", csv=path, metric="gap", lower_is_better="gap", output_dir=out).out
+    assert "report.html" in page and "the sign of differences is turned" in (out / "report.html").read_text()
 
 
 def test_no_runs_is_an_answer_and_unknown_names_are_mistakes(store):
@@ -113,7 +137,7 @@ def test_the_audit_of_a_table_of_ones_own(store, tmp_path):
     refused(call("audit", csv=table), "give n too")
     refused(call("audit", n=5), "it belongs to csv=FILE")
     refused(call("audit", csv=table, n=1), "n=1", "at least 2")
-    refused(call("audit", csv=tmp_path / "absent.csv", n=3), "absent.csv", "cannot be read")
+    refused(call("audit", csv=tmp_path / "absent.csv", n=3), "absent.csv", "no such file")
     table.write_text("table,row,column,mean\nmain,a,b,1\n")
     refused(call("audit", csv=table, n=3), "no column split, std")
     assert len(runs("audit")) == 1, "a mistake leaves nothing behind"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import AnalysisError
+from analysis.reading import csv_table
 
 CSV = Path(__file__).with_name("tables.csv")
 COLUMNS = ["table", "split", "row", "column", "mean", "std"]
@@ -25,27 +26,24 @@ def read(path: Path | str = CSV) -> pd.DataFrame:
     for a file that is none, lacks a column, holds what is no number, or names a cell twice.
     """
     name = f"csv={path}"
-    try:
-        frame = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise AnalysisError(f"{name}: cannot be read as CSV ({' '.join(str(error).split())})") from None
+    frame = csv_table(path)
     missing = [column for column in COLUMNS if column not in frame]
     if missing:
         raise AnalysisError(f"{name}: no column {', '.join(missing)}; needed are {', '.join(COLUMNS)}")
     frame = frame[COLUMNS].apply(lambda column: column.str.strip())
     for column in ("mean", "std"):
-        found = [_number(text, f"{name}, line {line}: {column}") for line, text in enumerate(frame[column], 2)]
+        found = [_number(text, f"{name}, line {line}: {column}") for line, text in frame[column].items()]
         frame[column] = [value for value, _ in found]
         frame[f"{column}_half"] = [half for _, half in found]
     empty = frame["mean"].isna()
     if empty.any():
-        raise AnalysisError(f"{name}, line {empty.idxmax() + 2}: mean is empty; an empty cell is no row")
+        raise AnalysisError(f"{name}, line {empty.idxmax()}: mean is empty; an empty cell is no row")
     if (frame["std"] < 0).any():
-        raise AnalysisError(f"{name}, line {(frame['std'] < 0).idxmax() + 2}: std is below 0")
+        raise AnalysisError(f"{name}, line {(frame['std'] < 0).idxmax()}: std is below 0")
     twice = frame.duplicated(COLUMNS[:4])
     if twice.any():
         cell = ", ".join(filter(None, frame.loc[twice.idxmax(), COLUMNS[:4]]))
-        raise AnalysisError(f"{name}, line {twice.idxmax() + 2}: the cell {cell} is there twice")
+        raise AnalysisError(f"{name}, line {twice.idxmax()}: the cell {cell} is there twice")
     return frame
 
 

@@ -277,7 +277,7 @@ def test_mistakes_in_a_table(tmp_path, text, told):
 def test_mistakes_in_what_is_asked(tmp_path):
     with pytest.raises(AnalysisError, match="no column row, column; needed are table, split, row, column, mean, std"):
         audited(tmp_path, "A,,80,1\n", header="table,split,mean,std\n")
-    with pytest.raises(AnalysisError, match="cannot be read as CSV"):
+    with pytest.raises(AnalysisError, match="no such file"):
         summary.of(tmp_path / "absent.csv", 5)
     with pytest.raises(AnalysisError, match="n=5: it belongs to csv=FILE"):
         summary.of(None, 5)

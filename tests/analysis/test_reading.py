@@ -99,7 +99,7 @@ def test_another_column_of_scores(table):
         ),
         (
             "task;model;init\n",
-            "its columns are separated by semicolons; it takes commas: task, model, init,",
+            "its columns are separated by semicolons; commas are needed",
         ),
         ("task\tmodel\tscore\n", "separated by tabs"),
         ("", "cannot be read as CSV"),

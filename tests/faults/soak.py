@@ -1,19 +1,16 @@
 """`make soak`: kills at random points in chains of the same command, until the time is over.
 
 Each chain is a student with a teacher of its own, killed again and again and at last let through; its run must be one
-run with the undisturbed run's numbers and files to the last bit. `python tests/faults/soak.py [SECONDS [SEED]]`.
+run with the undisturbed run's numbers and files to the last bit. LABELREG_SOAK_SECONDS and LABELREG_SOAK_SEED choose how long and which.
 """
 
 import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-import pytest
 from injector import every_step_once, record
 from running import CHILD, new_store, python, runs
 
@@ -24,7 +21,8 @@ MOST_KILLS = 5
 
 def test_soak(store, tiny_file, tiny_models, tmp_path, monkeypatch, empty_store):
     """Chains until the time is over; at least one."""
-    seconds, seed = float(os.environ["LABELREG_SOAK_SECONDS"]), int(os.environ["LABELREG_SOAK_SEED"])
+    seconds = float(os.environ.get("LABELREG_SOAK_SECONDS", SECONDS))
+    seed = int(os.environ.get("LABELREG_SOAK_SEED", random.randrange(10**6)))
     chance, began, chains, kills = random.Random(seed), time.monotonic(), 0, 0
     given = {"train_file": tiny_file, "model": "bert-small", "model_root": tiny_models, "epochs": 20, "batch_size": 8}
     given |= {"lr": 1e-3, "max_length": 32, "threads": 1, "checkpoint_seconds": 0, "method": "kd"}
@@ -69,11 +67,3 @@ def test_soak(store, tiny_file, tiny_models, tmp_path, monkeypatch, empty_store)
         assert found(folder) == expected, f"seed {seed}, {folder}"
         chains += 1
     print(f"{chains} chains with {kills} kills, each as if undisturbed (seed {seed})")
-
-
-if __name__ == "__main__":
-    words = dict(enumerate(sys.argv[1:]))
-    os.environ["LABELREG_SOAK_SECONDS"] = words.get(0, str(SECONDS))
-    os.environ["LABELREG_SOAK_SEED"] = words.get(1, str(random.randrange(10**6)))
-    with TemporaryDirectory(prefix="labelreg-soak-") as folder:
-        sys.exit(pytest.main([__file__, "-s", "--timeout=0", f"--basetemp={folder}/runs", "-p", "no:cacheprovider"]))

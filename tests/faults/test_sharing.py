@@ -3,6 +3,7 @@
 import os
 import stat
 import subprocess
+import sys
 
 import pytest
 from running import ROOT, finish, python, refused
@@ -15,10 +16,10 @@ OTHER = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 @pytest.fixture
 def other(tiny_models, tiny_file, store) -> list[str]:
     """How a command is run as another user, who may reach the folders that both have, and a folder of his own."""
-    seen = subprocess.run([*OTHER, "python", "-c", "import torch, labelreg"], cwd=ROOT, capture_output=True)
+    seen = subprocess.run([*OTHER, sys.executable, "-c", "import torch, labelreg"], cwd=ROOT, capture_output=True)
     if os.getuid() or seen.returncode:
         pytest.skip("no other user can be had here")
-    for folder in [store, *store.parents]:
+    for folder in [tiny_models, store, *store.parents]:
         if folder.stat().st_uid == os.getuid() and len(folder.parts) > 2:
             folder.chmod(folder.stat().st_mode | 0o055)
     return OTHER

@@ -13,6 +13,7 @@ from running import ended, python, session_members, started, wait_for
 pytest_plugins = ["running"]
 
 EPOCHS = 5000
+BOUND = 90  # seconds; most of it is for a busy machine, and what does not end takes 500 or more
 STUBBORN = """
 import os, signal, sys, time
 from entrypoints.command import command
@@ -48,12 +49,12 @@ def training(store) -> int:
     return len(list((store / "cache" / "checkpoints").glob("*/checkpoint.safetensors")))
 
 
-def stopped(process, folder, number, seconds: float, group: bool = True):
+def stopped(process, folder, number, group: bool = True):
     """Send a signal to all of the session, or to the parent alone; it must end in time, with nobody left."""
     began = time.monotonic()
     os.killpg(process.pid, number) if group else process.send_signal(number)
     found = ended(process, folder)
-    assert time.monotonic() - began < seconds, f"it took {time.monotonic() - began:.0f} s: {found}"
+    assert time.monotonic() - began < BOUND, f"it took {time.monotonic() - began:.0f} s: {found}"
     wait_for(lambda: not session_members(process.pid), "the end of all workers")
     return found
 
@@ -65,14 +66,14 @@ def test_a_study_whose_runs_were_deleted_stops(number, group, study, store):
         wait_for(lambda: training(store) == 2, "two runs under way", process)
         with contextlib.closing(sqlite3.connect(store / "mlflow.db", timeout=60)) as database, database:
             database.execute("UPDATE runs SET lifecycle_stage = 'deleted'")
-        found = stopped(process, store, number, 25, group)
+        found = stopped(process, store, number, group)
     assert found.status == 130 and found.err.splitlines()[-1:] == ["interrupted"], found
 
 
 def test_a_study_whose_workers_cannot_close_their_runs_for_a_full_disk_stops(study, store):
     with started(study, store, **fault("labelreg.tracking:_end", FULL, when="before")) as process:
         wait_for(lambda: training(store) == 2, "two runs under way", process)
-        assert stopped(process, store, signal.SIGINT, 25).status == 130
+        assert stopped(process, store, signal.SIGINT).status == 130
 
 
 @pytest.mark.parametrize("closing", ["raise OSError('no space left on device')", "time.sleep(600)"])
@@ -80,7 +81,7 @@ def test_a_worker_that_errs_or_hangs_when_it_is_told_to_stop_is_gone(closing, st
     (store / "stubborn.py").write_text(STUBBORN.format(closing=closing, seconds=3))
     with started(["python", "stubborn.py"], store) as process:
         wait_for((store / "two").exists, "two steps under way", process)
-        assert stopped(process, store, signal.SIGINT, 12).status == 130
+        assert stopped(process, store, signal.SIGINT).status == 130
 
 
 def test_a_second_ctrl_c_ends_it_at_once(store):
@@ -91,7 +92,7 @@ def test_a_second_ctrl_c_ends_it_at_once(store):
         os.killpg(process.pid, signal.SIGINT)  # the echo that `mlflow run` sends
         time.sleep(2)
         assert process.poll() is None, "its workers have time to close their runs"
-        assert stopped(process, store, signal.SIGINT, 5).status == 130
+        assert stopped(process, store, signal.SIGINT).status == 130
 
 
 def test_a_worker_that_alone_is_told_to_stop_is_replaced(store):
