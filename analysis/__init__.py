@@ -1,4 +1,4 @@
-"""Statistics on a table of runs: pairing, tests, verdicts, tables. Never torch; of labelreg parameters and errors alone."""
+"""Statistics on a table of runs: pairing, tests, verdicts, tables. Never torch; of labelreg only parameters, errors."""
 
 from difflib import get_close_matches
 

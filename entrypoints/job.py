@@ -128,7 +128,13 @@ def run(job: Job) -> Done:
             if found:
                 claim.forget()
                 return done(found[0], reused=True)
-        before = tracking.unfinished(claim, resume=settings.get("resume") == "auto")
+        resume = settings.get("resume") == "auto"
+        over = tracking.ended(claim) if resume and not job.reuse else None
+        if over:
+            claim.forget()
+            print(f"the interrupted run {over.info.run_id} had ended", flush=True)
+            return done(over)
+        before = tracking.unfinished(claim, resume)
         spool = where.cache / "spool"
         with tracking.open_run(job.kind, name, job.parent, job.study, job.experiment, before, spool, claim) as opened:
             if before and not job.quiet:

@@ -37,10 +37,10 @@ def runs_of(given: dict[str, Value]):
 
 def write_files(files: dict[str, str | bytes], folder: Path) -> None:
     """The files, each whole or not there: a reader never finds half of one, nor loses the one before it."""
-    from labelreg.whole import whole_file
+    from labelreg import whole
 
     for name, content in files.items():
-        with whole_file(folder / name) as path:
+        with whole.file(folder / name) as path:
             path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 

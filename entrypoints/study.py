@@ -255,8 +255,7 @@ def _opened(design: Design) -> Iterator:
     """The run of the study: that of the same study interrupted before, or a new one."""
     from labelreg import checkpoint, models, study, tracking
 
-    asked = [design.digest, design.name, str(design.steps[0].given["recipe"])]  # the last two are parameters of its run
-    identity = study.identity(design.steps, " ".join(asked))
+    identity = study.identity(design.steps, design.digest, design.name)
     cache = models.roots(design.steps[0].given).cache
     with checkpoint.claim(cache / "studies" / identity) as claim:
         before = tracking.unfinished(claim)

@@ -104,7 +104,7 @@ class Claim:
             return ""
 
     def _write(self, name: str, text: str) -> None:
-        with whole.whole_file(self.folder / name) as temporary:
+        with whole.file(self.folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 

@@ -6,12 +6,14 @@ import itertools
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from labelreg import recipes
+from labelreg import image_folder, recipes, weights
 from labelreg.errors import UserError, unknown
 from labelreg.methods import METHODS
-from labelreg.parameters import NOT_DECIDING, Value, convert
+from labelreg.parameters import NOT_DECIDING, PARAMETERS, Value, convert
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,26 @@ def check_order(steps: Sequence[Step]) -> None:
         raise UserError(f"the study waits for itself: {' needs '.join(reversed(error.args[1]))}") from None
 
 
-def identity(steps: Sequence[Step], plan_digest: str) -> str:
-    """What makes two studies the same study, 32 hex digits: their plan and what is given to their runs."""
-    facts = [{key: value for key, value in step.given.items() if key not in NOT_DECIDING} for step in steps]
-    text = json.dumps([plan_digest, facts], sort_keys=True, default=str)
+def identity(steps: Sequence[Step], plan_digest: str, recipe: str = "") -> str:
+    """What makes two studies the same study, 32 hex digits: their plan, recipe, and what is given to their runs.
+
+    Files and folders count by what they hold, whatever words name them.
+    """
+    kept = cache(content)
+    facts = [
+        {key: kept(value) if key in FILES else value for key, value in step.given.items() if key not in NOT_DECIDING}
+        for step in steps
+    ]
+    text = json.dumps([plan_digest, kept(recipe), facts], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+FILES = ("recipe", *(name for name, known in PARAMETERS.items() if known.kind == "path"))
+
+
+def content(name: Value) -> Value:
+    """The digest of the file or folder that a text names; any other value as it is."""
+    path = Path(str(name or ""))
+    if not name or not path.exists():
+        return name
+    return weights.file_digest(path) if path.is_file() else image_folder.digest_below(path)

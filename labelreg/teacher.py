@@ -30,7 +30,7 @@ def save(folder: Path, logits: Mapping[str, Tensor], data: PreparedTask, fingerp
             "teacher": fingerprint,
             "checksum": checksum({"logits": values}),
         }
-        with whole.whole_file(folder / f"{split}.safetensors") as temporary:
+        with whole.file(folder / f"{split}.safetensors") as temporary:
             save_file({"logits": values.contiguous()}, temporary, metadata=about)
 
 

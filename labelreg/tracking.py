@@ -364,6 +364,19 @@ def find(where: str) -> list["mlflow.entities.Run"]:
     )
 
 
+def ended(claim: "checkpoint.Claim") -> "mlflow.entities.Run | None":
+    """The run that finished under a claim whose process was killed before it gave the claim up; `mlflow run`'s own
+    run is a launch then."""
+    for run_id in claim.run_ids[:1]:
+        where = f"attributes.run_id = '{run_id}' and attributes.status = 'FINISHED'"
+        for run in patiently(lambda where=where: client().search_runs(experiments(), where)):
+            launch = os.environ.pop("MLFLOW_RUN_ID", None)
+            if launch:
+                Run(launch).tags({KIND: "launch", CONTINUED: run_id})
+            return run
+    return None
+
+
 def unfinished(claim: "checkpoint.Claim", resume: bool = True) -> str | None:
     """The run that was interrupted under a claim, if this store has it and it did not finish; the others end.
 

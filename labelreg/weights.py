@@ -47,7 +47,7 @@ def converted(name: str, binary: Path, cache: Path, write: bool = True, beside: 
         raise UserError(f"model {name}: {binary} is not converted yet")
     again = "again, as the copy is damaged, " if target.is_dir() else ""
     print(f"model {name}: converting {binary.name} (sha256 {digest}) {again}to safetensors in {target}", flush=True)
-    with whole.whole_folder(target, last=LISTED) as folder:
+    with whole.folder(target, last=LISTED) as folder:
         _convert(name, binary, folder / "model.safetensors", digest)
         for path in beside:
             shutil.copyfile(path, folder / path.name)

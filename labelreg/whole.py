@@ -19,7 +19,7 @@ def beside(target: Path) -> Path:
 
 
 @contextmanager
-def whole_file(target: Path) -> Iterator[Path]:
+def file(target: Path) -> Iterator[Path]:
     """A temporary path that becomes the file `target` at the end: complete and on the disk, or not at all."""
     temporary = beside(target)
     try:
@@ -32,7 +32,7 @@ def whole_file(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(target: Path, last: str = "") -> Iterator[Path]:
+def folder(target: Path, last: str = "") -> Iterator[Path]:
     """A temporary folder that becomes `target` at the end: complete and on the disk, or not at all.
 
     Where there is a folder already, each of its files is replaced whole, the one named `last` after the others: it was

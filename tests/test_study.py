@@ -126,6 +126,27 @@ def test_a_study_is_known_by_its_plan_and_by_what_decides_its_runs():
     assert len({first, identity({"epochs": 3}), identity({"epochs": 2}, "other")}) == 3
 
 
+def test_a_study_is_known_by_what_its_files_hold(tmp_path, monkeypatch):
+    def identity(file: object, recipe: object) -> str:
+        given = {"train_file": str(file), "recipe": str(recipe)}
+        return study.identity(study.plan(GRID, given, teacher_of), "d", str(recipe))
+
+    monkeypatch.chdir(tmp_path)
+    file, recipe = tmp_path / "reviews.csv", tmp_path / "own.yaml"
+    file.write_text("text,label\ngood,1\n")
+    recipe.write_text("kind: settings\n")
+    first = identity(file, recipe)
+    assert first == identity("reviews.csv", "./own.yaml"), "the same in other words"
+    file.write_text("text,label\ngood,0\n")
+    assert identity(file, recipe) != first
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.png").write_bytes(b"1")
+    before = identity(tmp_path / "photos", "smoke")
+    assert before == identity("photos/", "smoke") != identity("photos", "minilm")
+    (tmp_path / "photos" / "a.png").write_bytes(b"2")
+    assert identity("photos", "smoke") != before
+
+
 # Whole studies, through the entry point
 
 

@@ -172,6 +172,17 @@ def test_a_run_that_was_made_and_not_noted_is_found_again(given, tmp_path, place
     assert only().info.run_id == first.info.run_id and only().info.status == "FINISHED"
 
 
+def test_a_run_that_was_killed_when_all_but_its_checkpoint_was_done_is_not_trained_again(given, tmp_path):
+    strike(python("train_student", **given), tmp_path, "labelreg.checkpoint:Claim.forget")
+    first = only()
+    assert first.info.status == "FINISHED"
+    again = succeed("train_student", **given)
+    assert f"the interrupted run {first.info.run_id} had ended" in again.out and "epoch 1/" not in again.out
+    assert [run.info.run_id for run in runs("student")] == [first.info.run_id]
+    succeed("train_student", **given)
+    assert len(runs("student")) == 2, "asked for once more, it is trained once more"
+
+
 def test_what_resume_never_leaves_does_not_run_for_ever(given, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         train(given, 2, interrupt)
