@@ -273,15 +273,8 @@ def work(step, searches, parent: str, experiment: str):
     if trial.number not in {own.number for own in search.own(study)}:
         return Tried(str(step.given["method"]), number, "left", None, trial.last_step or 0, SILENT)
     reason = trial.user_attrs.get(search.REASON, "") if trial.state.name == "FAIL" else ""
-    return Tried(
-        str(step.given["method"]),
-        number,
-        findings.STATES[trial.state.name],
-        trial.value,
-        trial.last_step or 0,
-        str(reason),
-        *flaws,
-    )
+    state = findings.STATES[trial.state.name]
+    return Tried(str(step.given["method"]), number, state, trial.value, trial.last_step or 0, str(reason), *flaws)
 
 
 def _ended_before(search: str, draw) -> tuple[int, float, str, float] | None:

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 import requests
 
-from labelreg import patience
+from labelreg import patience, sqlite
+from labelreg.errors import UserError
 from labelreg.patience import Point, Result
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -16,6 +17,8 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # its retries (4 
 import mlflow
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
 
 # "creating initial tables" is no news, and a locked database is tried again
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
@@ -63,3 +66,38 @@ def passes(error: Exception) -> bool:
 
 def client() -> "mlflow.MlflowClient":
     return mlflow.MlflowClient()
+
+
+def check_server(uri: str) -> None:
+    """Ask a server how it is, with the credentials that MLflow itself uses."""
+    said = f"MLFLOW_TRACKING_URI={uri}: the tracking server"
+    host = get_default_host_creds(uri)
+    try:
+        answer = http_request(host, "/health", "GET", max_retries=0, timeout=ANSWER_SECONDS, raise_on_status=False)
+    except (MlflowException, requests.RequestException) as error:
+        why = type(error.__cause__ or error.__context__ or error).__name__
+        raise UserError(f"{said} does not answer ({why})") from None
+    if answer.status_code in (401, 403):
+        way = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        raise UserError(f"{said} refuses this user ({answer.status_code} {answer.reason}); give {way}")
+    if not answer.ok:
+        raise UserError(f"{said} does not answer ({answer.status_code} {answer.reason}): is the address whole?")
+
+
+def make_tables(uri: str) -> None:
+    """The tables of a SQLite store, whole before MLflow looks at them: what it finds half made it never mends."""
+    path = sqlite.file_of(uri) if uri.startswith("sqlite") else None
+    if not path:
+        return
+    from mlflow.store.db import utils
+
+    def make(url: str) -> None:
+        engine = utils.create_sqlalchemy_engine(url)
+        utils._initialize_tables(engine)  # what MLflow does with a new file, and with an old one that lacks tables
+        engine.dispose()
+
+    mine = "EXISTS (SELECT 1 FROM runs) OR EXISTS (SELECT 1 FROM experiments WHERE experiment_id != 0)"
+    try:
+        sqlite.complete(path, utils.Base.metadata.tables, mine, make)
+    except UserError as error:
+        raise UserError(f"tracking store {uri}: {error}") from None

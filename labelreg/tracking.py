@@ -19,16 +19,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
-import requests
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
-from mlflow.utils.credentials import get_default_host_creds
-from mlflow.utils.rest_utils import http_request
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
-from labelreg import logged, patience, sqlite, whole
-from labelreg.calls import ANSWER_SECONDS, client, deliver, locked, passes, patiently, timeout
+from labelreg import logged, patience, whole
+from labelreg.calls import (
+    check_server,
+    client,
+    deliver,
+    locked,
+    make_tables,
+    passes,
+    patiently,
+    timeout,
+)
 from labelreg.errors import StoreLostError, UserError, foreseen, masked, one_line, told, unknown
 from labelreg.parameters import Value
 from labelreg.patience import Spool
@@ -63,7 +69,8 @@ class Run:
         """
         held = patiently(lambda: client().get_run(self.run_id)).data.params
         held = {name: masked(value) for name, value in held.items()}
-        texts = {name: masked(logged.plain(value)) for name, value in values.items() if value is not None}
+        values = {name: masked(value) if isinstance(value, str) else value for name, value in values.items()}
+        texts = {name: logged.plain(value) for name, value in values.items() if value is not None}
         for name in set(texts) & set(held) if not self.continued else ():
             if not logged.means(held[name], name, values[name]):
                 raise UserError(
@@ -132,9 +139,9 @@ def connect() -> None:
     """
     uri = mlflow.get_tracking_uri()
     if uri.startswith("http"):
-        _check_server(uri)
+        check_server(uri)
     try:
-        _make_tables(uri)
+        make_tables(uri)
         experiment = patience.keep_trying(lambda: client().get_experiment(current_experiment()), locked)
     except (UserError, StoreLostError):
         raise
@@ -150,46 +157,11 @@ def connect() -> None:
         )
 
 
-def _check_server(uri: str) -> None:
-    """Ask a server how it is, with the credentials that MLflow itself uses."""
-    said = f"MLFLOW_TRACKING_URI={uri}: the tracking server"
-    host = get_default_host_creds(uri)
-    try:
-        answer = http_request(host, "/health", "GET", max_retries=0, timeout=ANSWER_SECONDS, raise_on_status=False)
-    except (MlflowException, requests.RequestException) as error:
-        why = type(error.__cause__ or error.__context__ or error).__name__
-        raise UserError(f"{said} does not answer ({why})") from None
-    if answer.status_code in (401, 403):
-        way = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-        raise UserError(f"{said} refuses this user ({answer.status_code} {answer.reason}); give {way}")
-    if not answer.ok:
-        raise UserError(f"{said} does not answer ({answer.status_code} {answer.reason}): is the address whole?")
-
-
 def _deleted(experiment: "mlflow.entities.Experiment") -> UserError:
     return UserError(
         f"experiment {experiment.name} (id {experiment.experiment_id}) was deleted; `mlflow experiments restore "
         f"--experiment-id {experiment.experiment_id}` brings it back, MLFLOW_EXPERIMENT_NAME names another"
     )
-
-
-def _make_tables(uri: str) -> None:
-    """The tables of a SQLite store, whole before MLflow looks at them: what it finds half made it never mends."""
-    path = sqlite.file_of(uri) if uri.startswith("sqlite") else None
-    if not path:
-        return
-    from mlflow.store.db import utils
-
-    def make(url: str) -> None:
-        engine = utils.create_sqlalchemy_engine(url)
-        utils._initialize_tables(engine)  # what MLflow does with a new file, and with an old one that lacks tables
-        engine.dispose()
-
-    mine = "EXISTS (SELECT 1 FROM runs) OR EXISTS (SELECT 1 FROM experiments WHERE experiment_id != 0)"
-    try:
-        sqlite.complete(path, utils.Base.metadata.tables, mine, make)
-    except UserError as error:
-        raise UserError(f"tracking store {uri}: {error}") from None
 
 
 def address() -> str:

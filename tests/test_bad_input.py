@@ -9,7 +9,7 @@ import time
 import pytest
 from running import call, python, refused, run_of, runs, succeed, together
 
-from labelreg import tracking
+from labelreg import calls
 
 pytest_plugins = ["running"]
 
@@ -263,10 +263,10 @@ def a_server_of_something_else():
 
 @pytest.mark.parametrize("port", [closed_port, silent_port, other_server, a_server_of_something_else])
 def test_a_tracking_server_that_does_not_answer(port, tiny, tmp_path, monkeypatch):
-    allowed = tracking.ANSWER_SECONDS
+    allowed = calls.ANSWER_SECONDS
     with port() as number:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{number}")
-        monkeypatch.setattr(tracking, "ANSWER_SECONDS", 2)
+        monkeypatch.setattr(calls, "ANSWER_SECONDS", 2)
         began = time.monotonic()
         refused(call("train_student", **tiny), f"http://127.0.0.1:{number}")
         assert time.monotonic() - began < 30 - allowed
