@@ -1,8 +1,8 @@
 """`make soak`: kills at random points in chains of the same command, until the time is over.
 
 Each chain is a student with a teacher of its own, killed again and again and at last let through; its run must be one
-run with the undisturbed run's numbers and files to the last bit. LABELREG_SOAK_SECONDS and LABELREG_SOAK_SEED
-choose how long and which.
+run with the undisturbed run's numbers and files to the last bit.
+LABELREG_SOAK_SECONDS and LABELREG_SOAK_SEED choose how long, and which kills.
 """
 
 import os
