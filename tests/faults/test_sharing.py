@@ -51,7 +51,7 @@ def test_everything_follows_the_umask_and_another_user_goes_on_with_it(other, ti
     for kind in ("cache/prepared", "cache/logits", "artifacts/logits", "artifacts/model", "mlflow.db"):
         assert any(kind in path for path in found), (kind, found)
     second = python("train_student", **given, model="bert-small", method="selfkd", seed=43)
-    said = finish([*other, *with_umask("000", second)], store)
+    said = finish(with_umask("000", [*other, *second]), store)
     assert said.status == 0, said
     prepared = [path for path in found if path.startswith("cache/prepared/")]
     assert prepared == [path for path in written(store) if path.startswith("cache/prepared/")], "prepared once"
