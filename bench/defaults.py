@@ -74,9 +74,9 @@ def own_files(folder: Path) -> None:
 class Trained:
     """The data and the teacher of one data set, prepared when they are first asked for."""
 
-    def __init__(self, given: dict, folder: Path):
+    def __init__(self, given: dict, folder: Path, recipe: str):
         files = {name: str(folder / file) for name, file in given.items() if name == "train_file"}
-        self.given, self.teachers = given | files, {}
+        self.given, self.teachers = given | files | {"recipe": recipe}, {}
         settings = self.settings("finetune", "pretrained", SEEDS[0])
         self.data = corpus.prepare(settings, models.roots(settings))
         self.split = "test" if "test" in self.data.splits and self.data.splits["test"].labelled else "dev"
@@ -96,10 +96,10 @@ class Trained:
             model.load_state_dict(report.best.weights)
         return model
 
-    def teacher(self, recipe: dict, settings: dict) -> torch.Tensor:
+    def teacher(self, settings: dict) -> torch.Tensor:
         """Logits of the teacher on the training set; trained once for each of its settings."""
         model = models.teacher_of(str(settings["model"]), str(settings["task"]))
-        own = self.settings("finetune", models.teacher_init(model), SEEDS[0], "teacher", model=model, **recipe)
+        own = self.settings("finetune", models.teacher_init(model), SEEDS[0], "teacher", model=model)
         key = str(sorted(own.items(), key=str))
         if key not in self.teachers:
             trained = self.fit(own)
@@ -117,10 +117,10 @@ def majority(trained: Trained) -> float:
     return max(training.score(logits, split, trained.data.metric)["score"] for logits in one)
 
 
-def one_run(trained: Trained, method: str, init: str, seed: int, recipe: dict, given: dict) -> dict:
+def one_run(trained: Trained, method: str, init: str, seed: int, given: dict) -> dict:
     """One row of the results."""
-    settings = trained.settings(method, init, seed, **recipe, **given)
-    teacher = trained.teacher(recipe, settings) if methods.METHODS[method].needs else None
+    settings = trained.settings(method, init, seed, **given)
+    teacher = trained.teacher(settings) if methods.METHODS[method].needs else None
     began = time.process_time()
     model = trained.fit(settings, teacher)
     split = trained.data.splits[trained.split]
@@ -175,11 +175,11 @@ def main() -> None:
         held = {tuple(row[key] for key in ("name", "data", "init", "method", "seed")) for row in done}
         for data in options.data.split(","):
             parts, seeds = DATA[data]
-            trained = Trained(parts, Path(folder))
+            trained = Trained(parts, Path(folder), options.recipe)
             for seed, method in product(SEEDS[: options.seeds or seeds], options.methods.split(",")):
                 if (name, data, options.init, method, str(seed)) in held:
                     continue
-                row = one_run(trained, method, options.init, seed, {"recipe": options.recipe}, given)
+                row = one_run(trained, method, options.init, seed, given)
                 row |= {"name": name, "data": data}
                 with out.open("a", newline="", encoding="utf-8") as file:
                     writer = csv.DictWriter(file, COLUMNS)
