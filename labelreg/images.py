@@ -160,7 +160,7 @@ def _source(task: Task, name: str, roots: models.Roots) -> Path:
         try:
             if not roots.download:
                 raise FileNotFoundError(target / packed)
-            with whole.whole_folder(target) as fresh:
+            with whole.folder(target) as fresh:
                 {"cifar100": datasets.CIFAR100, "cifar10": datasets.CIFAR10}[name](str(fresh), download=True)
         except Exception as error:  # urllib's types, OSError, RuntimeError for a wrong digest
             raise UserError(

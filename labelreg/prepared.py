@@ -88,7 +88,7 @@ def kept(folder: Path, make: Callable[[], Made]) -> tuple[dict, dict[str, dict[s
         except _Damaged as damage:
             print(f"prepared data is damaged ({damage}): preparing it anew", flush=True)
     facts, splits = make()
-    with whole.whole_folder(folder, META) as temporary:
+    with whole.folder(folder, META) as temporary:
         fingerprints, files, sizes = {}, {}, {}
         for split, fingerprint, tensors in splits:
             path = temporary / f"{split}.safetensors"
