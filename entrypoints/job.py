@@ -154,7 +154,8 @@ def _train(job: Job, opened: tracking.Run, data, where: models.Roots, logits, id
     """The epochs of one run, logged as they end, and its results."""
     settings = job.settings
     name, init = str(settings["model"]), str(settings["init"])
-    model = models.load(name, data.classes, init, int(settings["seed"]), where, settings.get("stem"), settings["head"])
+    stem, head = settings.get("stem"), str(settings.get("head"))  # the one of images, the other of text
+    model = models.load(name, data.classes, init, int(settings["seed"]), where, stem, head)
     epochs = training.train(model, data, settings, logits, claim.folder, progress=not job.quiet)
     for report in job.watch(opened, epochs) if job.watch else epochs:
         dev = {f"dev/{name}": value for name, value in report.dev.items()}
@@ -303,12 +304,14 @@ def _logits(teaching, data: corpus.PreparedTask, where: models.Roots) -> torch.T
 
 def _log_start(run: tracking.Run, settings: dict[str, Value], data, fingerprint: str, teaching) -> None:
     names = (
-        "task model init head method seed split_seed lr batch_size epochs phase1_epochs alpha tau a tfreg_target "
+        "task model init method seed split_seed lr batch_size epochs phase1_epochs alpha tau a tfreg_target "
         "max_length max_train_examples weight_decay warmup_ratio optimizer momentum lr_milestones lr_decay stem "
         "image_size augment precision precision_used compile compile_used threads device "
         "selection teacher_model recipe train_file dev_file test_file text_column text_pair_column label_column"
     ).split()
     values = {name: settings.get(name) for name in names}
+    if settings.get("head") == "checkpoint":  # the usual one needs no mention
+        values["head"] = "checkpoint"
     if teaching:
         values |= {"teacher_run_id": teaching.info.run_id, "teacher_model": teaching.data.params.get("model")}
     tags = {tracking.DATA: data.digest, tracking.FINGERPRINT: fingerprint, "labelreg.python": platform.python_version()}
