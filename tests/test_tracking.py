@@ -28,7 +28,7 @@ PER_EPOCH = {"train/loss", "dev/score", "dev/accuracy", "dev/nll", "dev/ece", "d
 AT_THE_END = {"best/epoch", *(f"{which}/{split}/score" for which in ("best", "last") for split in ("dev", "test"))}
 COST = {f"cost/{name}" for name in ("train_seconds", "tokens_per_second", "padding_share", "peak_memory_mb")}
 PARAMS = set(
-    "task model init head method seed split_seed lr batch_size epochs phase1_epochs alpha tau a max_length "
+    "task model init method seed split_seed lr batch_size epochs phase1_epochs alpha tau a max_length "
     "max_train_examples weight_decay warmup_ratio precision compile threads selection teacher_model teacher_run_id "
     "precision_used compile_used device optimizer tfreg_target".split()
 )
