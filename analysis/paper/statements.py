@@ -68,6 +68,7 @@ def _told(name: str, cell: dict) -> str:
 
 def intersect(table: str, split: str, pairs, column: str = "Score", some: bool = False, claim: bool = True):
     """Check that the intervals of all `pairs` of rows (or of some) intersect; with `claim` False, that none do."""
+    pairs = list(pairs)  # an iterator would give the first audit of a process its pairs, and the next one none
 
     def check(tables: Tables):
         answers, apart = [], []

@@ -171,6 +171,10 @@ def test_welch_and_holm_are_scipys_and_statsmodels(found):
     assert column["p_welch_holm"].tolist() == pytest.approx(multipletests(p, method="holm")[1].tolist())
 
 
+def test_an_audit_says_the_same_each_time(found):
+    pd.testing.assert_frame_equal(summary.of().statements, found.statements)
+
+
 def test_the_text_of_the_audit(found, tmp_path):
     lines = summary.to_lines(found)
     assert lines[0] == "415 printed numbers of 8 tables" and not found.notes
