@@ -77,7 +77,7 @@ def roots(settings: Mapping[str, Value], environment: Mapping[str, str] = os.env
     return Roots(
         folder(settings.get("data_root"), "LABELREG_DATA_ROOT", environment),
         folder(settings.get("model_root"), "LABELREG_MODEL_ROOT", environment),
-        Path(str(named)).expanduser().resolve() if named else Path("~/.cache/labelreg").expanduser(),
+        Path(os.path.expanduser(str(named))).resolve() if named else Path("~/.cache/labelreg").expanduser(),
     )
 
 

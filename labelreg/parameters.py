@@ -20,7 +20,7 @@ Value = str | int | float | bool | list | None
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter. `low`/`high` bound a number; `open_low`/`open_high` exclude the bound itself."""
+    """One parameter. `low`/`high` bound a number (`high`: a text's length); `open_low`/`open_high` exclude the bound itself."""
 
     kind: str  # text, path (text in which ~ is the home folder), integer, number, flag, list
     help: str
@@ -46,6 +46,7 @@ class Parameter:
         return words
 
 
+LONGEST_TEXT, LONGEST_NAME = 5000, 200  # characters; MLflow keeps 6000 of a parameter, 500 of a data set's name
 MOST = 10**9  # what no count of this field reaches; libraries hold counts in 32 bits
 MOST_AT_A_TIME = 1000  # processes of one machine
 MOST_THREADS = max(1024, os.cpu_count() or 1)  # OpenMP ends a process that asks for some ten thousand
@@ -56,8 +57,8 @@ def integer(help: str, default: int | None = None, low: float | None = 1, high: 
     return Parameter("integer", help, default, low=low, high=high)
 
 
-def text(help: str, default: str | None = None, choices: Iterable[str] = ()) -> Parameter:
-    return Parameter("text", help, default, choices=tuple(choices))
+def text(help: str, default: str | None = None, choices: Iterable[str] = (), most: int = LONGEST_TEXT) -> Parameter:
+    return Parameter("text", help, default, choices=tuple(choices), high=most)
 
 
 def path(help: str, default: str | None = None) -> Parameter:
@@ -75,7 +76,7 @@ LARGEST_SEED = 2**32 - 1  # what every library takes
 
 PARAMETERS: dict[str, Parameter] = {
     # what is compared
-    "task": text("registered task, hub data set id, or a name for your own file", None),
+    "task": text("registered task, hub data set id, or a name for your own file", most=LONGEST_NAME),
     "model": path("student: a registered name, a hub id or a local folder"),
     "init": text("where the student starts", "pretrained", INITS),
     "head": text(
@@ -264,7 +265,7 @@ def convert(name: str, value: object, spec: Parameter | None = None) -> Value:
     except (ValueError, KeyError, TypeError, OverflowError):
         raise mistake from None
     if isinstance(result, str):
-        _check_text(name, result)
+        _check_text(name, result, int(spec.high or LONGEST_TEXT))
     if spec.choices and result not in spec.choices:
         raise unknown(name, str(result), spec.choices)
     if spec.kind in ("integer", "number"):
@@ -293,19 +294,18 @@ def joined(items: Iterable[object]) -> str:
     return result.getvalue()
 
 
-LONGEST_TEXT = 5000  # characters; MLflow keeps 6000 of a parameter
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-def _check_text(name: str, text: str) -> None:
+def _check_text(name: str, text: str, most: int) -> None:
     """A text that no store, terminal or path could hold as it is."""
     if found := _CONTROL.search(text):
         raise UserError(
             f"{name}={ascii(shortened(text))}: {ascii(found[0])} stands in it; allowed is text in UTF-8 without "
             "line breaks and control characters"
         )
-    if len(text) > LONGEST_TEXT:
-        raise UserError(f"{name}={shortened(text)}: {len(text)} characters; allowed are up to {LONGEST_TEXT}")
+    if len(text) > most:
+        raise UserError(f"{name}={shortened(text)}: {len(text)} characters; allowed are up to {most}")
 
 
 _SINGULAR = {"tasks": "task", "models": "model", "inits": "init", "methods": "method", "seeds": "seed"}
@@ -410,7 +410,7 @@ def folder(value: str | None, variable: str, environment: dict[str, str]) -> Pat
         return None
     said = f"{variable.removeprefix('LABELREG_').lower()}={name}"
     try:
-        path = Path(name).expanduser().resolve()
+        path = Path(os.path.expanduser(name)).resolve()
         os.listdir(path)
     except (FileNotFoundError, NotADirectoryError, RuntimeError):  # RuntimeError: no such home, links in a circle
         raise UserError(f"{said}: no such folder") from None

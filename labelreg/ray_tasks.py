@@ -221,7 +221,7 @@ class Tasks:
 
 
 def _paths(step: Step) -> dict[str, str]:
-    given = {key: Path(str(value)).expanduser().absolute() for key, value in step.given.items() if key in PATHS}
+    given = {key: Path(os.path.expanduser(str(value))).absolute() for key, value in step.given.items() if key in PATHS}
     return {key: str(path) for key, path in given.items()}
 
 

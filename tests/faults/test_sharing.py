@@ -19,9 +19,9 @@ def other(tiny_models, tiny_file, store) -> list[str]:
     seen = subprocess.run([*OTHER, sys.executable, "-c", "import torch, labelreg"], cwd=ROOT, capture_output=True)
     if os.getuid() or seen.returncode:
         pytest.skip("no other user can be had here")
-    for folder in [tiny_models, store, *store.parents]:
-        if folder.stat().st_uid == os.getuid() and len(folder.parts) > 2:
-            folder.chmod(folder.stat().st_mode | 0o055)
+    for path in [*tiny_models.rglob("*"), tiny_models, store, *store.parents]:
+        if path.stat().st_uid == os.getuid() and len(path.parts) > 2:
+            path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
     return OTHER
 
 
