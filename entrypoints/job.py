@@ -181,9 +181,8 @@ def _train(job: Job, opened: tracking.Run, data, where: models.Roots, logits, id
     """The epochs of one run, logged as they end, and its results."""
     settings = job.settings
     name, init = str(settings["model"]), str(settings["init"])
-    model = models.load(
-        name, data.classes, init, int(settings["seed"]), where, settings.get("stem"), str(settings.get("head", "new"))
-    )
+    stem, head = settings.get("stem"), str(settings.get("head"))  # the one of images, the other of text
+    model = models.load(name, data.classes, init, int(settings["seed"]), where, stem, head)
     epochs = training.train(model, data, settings, logits, claim.folder, progress=not job.quiet)
     for report in job.watch(opened, epochs) if job.watch else epochs:
         dev = {f"dev/{name}": value for name, value in report.dev.items()}
@@ -368,6 +367,8 @@ def _log_start(run: tracking.Run, settings: dict[str, Value], data, fingerprint:
     names = [name for name in ENTRY_POINTS["train_student"] if name not in NOT_DECIDING]
     names += ["precision_used", "compile_used", "device"]
     values = {name: settings.get(name) for name in names}
+    if values["head"] != "checkpoint":  # the usual one needs no mention
+        del values["head"]
     if teaching:
         values |= {"teacher_run_id": teaching.info.run_id, "teacher_model": teaching.data.params.get("model")}
     tags = {tracking.DATA: data.digest, tracking.FINGERPRINT: fingerprint, "labelreg.python": platform.python_version()}

@@ -92,7 +92,7 @@ def test_a_search_for_kd(small, tmp_path, monkeypatch):
     ended = succeed("tune", **small)
     (tune,), trials, (teacher,) = runs("tune"), runs("trial"), runs("teacher")
     assert ended.out.count("data reviews: train ") == 1, "what is read is said once"
-    own = recipes.resolve({"method": "finetune"}, "teacher")
+    own = recipes.resolve({"method": "finetune", "init": "pretrained"}, "teacher")
     assert teacher.data.params["epochs"] == str(own["epochs"]), "the recipe's, not the search's"
     assert len(trials) == TRIALS and tune.info.status == "FINISHED"
     states = [run.data.tags["optuna.state"] for run in trials]
