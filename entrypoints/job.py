@@ -181,7 +181,9 @@ def _train(job: Job, opened: tracking.Run, data, where: models.Roots, logits, id
     """The epochs of one run, logged as they end, and its results."""
     settings = job.settings
     name, init = str(settings["model"]), str(settings["init"])
-    model = models.load(name, data.classes, init, int(settings["seed"]), where, settings.get("stem"), settings["head"])
+    model = models.load(
+        name, data.classes, init, int(settings["seed"]), where, settings.get("stem"), str(settings.get("head", "new"))
+    )
     epochs = training.train(model, data, settings, logits, claim.folder, progress=not job.quiet)
     for report in job.watch(opened, epochs) if job.watch else epochs:
         dev = {f"dev/{name}": value for name, value in report.dev.items()}

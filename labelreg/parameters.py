@@ -20,7 +20,7 @@ Value = str | int | float | bool | list | None
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter. `low`/`high` bound a number (`high`: a text's length); `open_low`/`open_high` exclude them."""
+    """One parameter. `low`/`high` bound a number (`high`: a text's length), `open_low`/`open_high` exclude the end."""
 
     kind: str  # text, path (text in which ~ is the home folder), integer, number, flag, list
     help: str

@@ -28,7 +28,7 @@ from running import (
 
 from entrypoints import job
 from entrypoints.tune import watch
-from labelreg import checkpoint, metrics, search
+from labelreg import checkpoint, metrics, recipes, search
 from labelreg.errors import StoreLostError
 from labelreg.executors import Event
 from labelreg.patience import CLOSING_SECONDS
@@ -92,7 +92,8 @@ def test_a_search_for_kd(small, tmp_path, monkeypatch):
     ended = succeed("tune", **small)
     (tune,), trials, (teacher,) = runs("tune"), runs("trial"), runs("teacher")
     assert ended.out.count("data reviews: train ") == 1, "what is read is said once"
-    assert teacher.data.params["epochs"] == "3", "the recipe's, not the search's"
+    own = recipes.resolve({"method": "finetune", "init": "pretrained"}, "teacher")
+    assert teacher.data.params["epochs"] == str(own["epochs"]), "the recipe's, not the search's"
     assert len(trials) == TRIALS and tune.info.status == "FINISHED"
     states = [run.data.tags["optuna.state"] for run in trials]
     assert sorted(states) == ["complete"] * (TRIALS - 1) + ["pruned"]

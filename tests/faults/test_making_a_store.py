@@ -63,24 +63,26 @@ def schema(path: Path) -> list:
         return sorted(database.execute("SELECT type, name, sql FROM sqlite_master"), key=str)
 
 
-@pytest.mark.parametrize("moment", ["the file is there", "the tables are being written"])
-def test_a_store_whose_first_command_was_killed_opens(moment, new, empty_store, tmp_path):
-    journal = new.with_name("new.db-journal")
-    killed_when(new.exists if moment == "the file is there" else journal.exists, OPEN, tmp_path / "killed")
+def test_a_store_whose_first_command_was_killed_opens(new, empty_store, tmp_path):
+    killed_when(new.with_name("new.db-journal").exists, OPEN, tmp_path / "killed")
     assert not tables(new), "nothing or all"
     opens(tmp_path / "again", new, empty_store)
 
 
 def test_a_store_that_mlflow_itself_left_half_made_opens(new, empty_store, tmp_path):
     """`mlflow run` and `mlflow ui` make the tables in place, one statement at a time, and never mend half of them."""
-    killed_when(lambda: len(tables(new)) > 13, MLFLOWS_OWN, tmp_path / "killed")
-    assert finish(MLFLOWS_OWN, tmp_path / "killed").status == 1, "the fault is there"
+    for many in range(13, 40, 3):  # some halves MLflow can go on with
+        killed_when(lambda many=many: len(tables(new)) > many, MLFLOWS_OWN, tmp_path / "killed")
+        if finish(MLFLOWS_OWN, tmp_path / "killed").status == 1:
+            break
+        new.unlink()
+    assert 0 < len(tables(new)) < len(tables(empty_store)), "the fault is there"
     opens(tmp_path / "again", new, empty_store)
 
 
 def test_many_first_commands_at_once_with_temporary_folders_of_their_own(new, empty_store, tmp_path):
     commands = {}
-    for number in range(6):
+    for number in range(4):
         own = tmp_path / f"tmp{number}"
         own.mkdir()
         commands[f"first{number}"] = ["env", f"TMPDIR={own}", *OPEN]
@@ -91,7 +93,7 @@ def test_many_first_commands_at_once_with_temporary_folders_of_their_own(new, em
 
 def test_many_searches_open_one_new_storage_at_once(tmp_path, isolated):
     path = tmp_path / "search.db"
-    commands = {f"search{number}": [sys.executable, "-c", SEARCH.format(path)] for number in range(5)}
+    commands = {f"search{number}": [sys.executable, "-c", SEARCH.format(path)] for number in range(3)}
     said = together(commands, tmp_path)
     assert {each.out for each in said.values()} == {"opened\n"}, said
 
