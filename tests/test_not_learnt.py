@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 from running import in_this_process, run_of, runs, succeed
 
 from analysis import pairing
@@ -14,7 +13,7 @@ from analysis.tables import judge, verdict_lines
 
 pytest_plugins = ["running"]
 RUINED = {"weight_decay": 900.0}  # with lr 1e-3 every matrix goes to 0: what is left are biases, one class for all
-LEARNS = {"lr": 3e-3, "epochs": 20}
+LEARNS = {"lr": 1e-2, "epochs": 20}
 TAG = "labelreg.one_class"
 
 
@@ -23,7 +22,6 @@ def predicted(run, split: str = "test") -> pd.DataFrame:
     return pd.read_parquet(path).filter(like="p_").idxmax(axis=1)
 
 
-@pytest.mark.xfail(reason="open: failed after branches were joined, to be looked at", strict=False)
 def test_the_last_line_and_a_tag_say_it_and_a_run_that_learnt_has_neither(tiny):
     ended = succeed("train_student", **tiny | RUINED, method="ls")
     run, last = run_of(ended), ended.out.splitlines()[-1]
@@ -31,9 +29,13 @@ def test_the_last_line_and_a_tag_say_it_and_a_run_that_learnt_has_neither(tiny):
     assert run.data.tags[TAG] == name.removeprefix("p_")
     assert last.startswith(f"not learnt: every example of test gets the class {run.data.tags[TAG]}, so this score ")
     assert "lower lr (here 0.001)" in last and "epochs, here 1" in last and "batch_size, here 8" in last
-    ended = succeed("train_student", **tiny | LEARNS)
-    assert predicted(run_of(ended)).nunique() > 1, "the example must learn something"
-    assert TAG not in run_of(ended).data.tags and "not learnt" not in ended.out
+    learnt = 0
+    for seed in (1, 2, 3):
+        ended = succeed("train_student", **tiny | LEARNS, seed=seed)
+        several = predicted(run_of(ended)).nunique() > 1
+        learnt += several
+        assert (TAG not in run_of(ended).data.tags) == several == ("not learnt" not in ended.out)
+    assert learnt, "one of three seeds learns three words for each class"
 
 
 def test_a_teacher_that_has_not_learnt_is_told_by_itself_and_where_a_student_learns_from_it(tiny):

@@ -119,7 +119,6 @@ def _steps(small: dict):
     return design_of(with_defaults("study", parse("study", [f"--{k}={v}" for k, v in small.items()]))).steps
 
 
-@pytest.mark.xfail(reason="open: failed after branches were joined, to be looked at", strict=False)
 def test_a_study_of_images_is_known_before_anything_runs(store, monkeypatch):
     monkeypatch.setattr(executors, "execute", in_this_process)
     small = {"recipe": "table6", "settings": "default", "tasks": "digits", "models": "shufflenet_v2"}

@@ -170,7 +170,6 @@ def answer(study: Ended) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="open: failed after branches were joined, to be looked at", strict=False)
 def test_results_do_not_depend_on_the_number_of_workers_and_are_reused(small, tiny, store, empty_store, monkeypatch):
     first = succeed("main", **small, jobs=1)
     alone, trained = cells(), len(runs("student") + runs("teacher"))
@@ -332,7 +331,6 @@ def test_an_own_file_gets_the_same_study(tiny):
     assert found == [("smoke", "default"), ("smoke", "minilm"), ("smoke", None)]
 
 
-@pytest.mark.xfail(reason="open: the note on tuned seeds is lost beside the verdict not learnt", strict=False)
 def test_seeds_that_were_tuned_on_are_barred(small, store, monkeypatch):
     rules = [{"set": {"lr": 1e-3, "batch_size": 8, "epochs": 1}}]
     settings = store / "tuned.yaml"
@@ -343,7 +341,7 @@ def test_seeds_that_were_tuned_on_are_barred(small, store, monkeypatch):
     assert not runs()
     monkeypatch.setattr(executors, "execute", in_this_process)
     said = succeed("study", **given, allow_tuned_seeds="true").out
-    marked = r"ls vs finetune .*: undecided.*; tuned on seeds of this comparison \(2\)"
+    marked = r"ls vs finetune .*: (undecided|not learnt);.*; tuned on seeds of this comparison \(2\)"
     assert re.search(marked, said), said
     assert runs("study")[0].data.tags["labelreg.tuned_seeds"] == "2"
     assert re.search(marked, succeed("significance").out)  # whoever asks later is told too

@@ -135,7 +135,6 @@ def test_the_run_that_mlflow_opened_holds_the_results(contract):
 
 
 @server_test
-@pytest.mark.xfail(reason="open: failed after branches were joined, to be looked at", strict=False)
 def test_params_have_one_spelling_and_the_value_that_was_given(contract):
     opened, _ = contract
     for name in ("train_teacher", "kd"):
@@ -249,7 +248,6 @@ def test_a_mistake_fails_the_run_with_its_line_as_the_note(contract, commands):
 
 
 @server_test
-@pytest.mark.xfail(reason="open: failed after branches were joined, to be looked at", strict=False)
 def test_what_is_printed(contract, commands):
     opened, everything = contract
     assert "classes bad, bof, very good" in commands["prepare"].out

@@ -192,7 +192,6 @@ def test_summaries_wait_for_another_writer(store, monkeypatch):
     assert made.data.tags["mlflow.parentRunId"] == run.run_id
 
 
-@pytest.mark.xfail(reason="open: failed after branches were joined, to be looked at", strict=False)
 def test_what_waits_on_disk_arrives_when_the_run_is_continued(store):
     import mlflow
 

@@ -35,7 +35,6 @@ def written(folder) -> dict[str, str]:
     return {str(path.relative_to(folder)): stat.filemode(path.stat().st_mode) for path in paths}
 
 
-@pytest.mark.xfail(reason="open: failed after branches were joined, to be looked at", strict=False)
 def test_everything_follows_the_umask_and_another_user_goes_on_with_it(other, tiny, store, monkeypatch):
     (store / "mlflow.db").unlink()  # made anew
     monkeypatch.setenv("HOME", str(store / "home"))
@@ -58,7 +57,6 @@ def test_everything_follows_the_umask_and_another_user_goes_on_with_it(other, ti
     assert prepared == [path for path in written(store) if path.startswith("cache/prepared/")], "prepared once"
 
 
-@pytest.mark.xfail(reason="open: failed after branches were joined, to be looked at", strict=False)
 def test_what_another_user_keeps_for_himself_is_told(other, tiny, store, monkeypatch):
     monkeypatch.setenv("HOME", "/nonexistent")
     cache = store / "cache"
