@@ -207,7 +207,7 @@ def test_damaged_original_logits_are_refused(tiny, tmp_path):
     original = Path(teacher.info.artifact_uri.removeprefix("file://")) / "logits" / "train.safetensors"
     original.write_bytes(original.read_bytes()[:-100])
     for given in ({"teacher_run_id": teacher.info.run_id}, {"recipe": _like(tiny, tmp_path)}):
-        refused(call("train_student", **tiny, method="kd", **given), teacher.info.run_id, "cannot be read")
+        refused(call("train_student", **tiny, method="kd", **given), teacher.info.run_id, "damaged or missing")
     assert "RUNNING" not in {run.info.status for run in runs()}
 
 

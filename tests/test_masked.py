@@ -133,7 +133,7 @@ def test_an_upload_that_is_refused_leaves_a_note_without_the_password(served, ti
     monkeypatch.setattr(HttpArtifactRepository, "log_artifact", elsewhere)
     ended = call("train_student", **tiny)
     refused(ended, "http://***@127.0.0.1", "404")
-    (run,) = runs()
+    (run,) = [each for each in runs() if each.info.experiment_id == served]
     assert run.info.status == "FAILED" and "pa55word" not in str(run.to_dictionary()) + ended.out + ended.err
     assert ended.err == f"error: {run.data.tags['mlflow.note.content']}\n"
 

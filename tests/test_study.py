@@ -178,7 +178,7 @@ def test_results_do_not_depend_on_the_number_of_workers_and_are_reused(small, ti
     assert first.out.count("data reviews: train ") == 1, "what is read is said once a task"
     lines = [line for line in first.out.splitlines() if line.startswith("[")]
     assert len(lines) == 2 * 7, "a line when a run begins and one when it ends"
-    assert re.fullmatch(r"\[1/7\] teacher reviews .*: done, test score [\d.]+ \(\d+ s\); 6 to go, about .*", lines[1])
+    assert re.fullmatch(r"\[1/7\] teacher reviews .*: done, test score [\d.]+.* \(\d+ s\); 6 to go, about .*", lines[1])
     run = run_of(succeed("train_student", **tiny, seed=1))  # the same run on its own, in this process
     assert measured(run) == alone["finetune", "1"]
     assert tiny["threads"] == 1 and run.data.params["threads"] == "1"

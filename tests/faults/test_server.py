@@ -85,7 +85,7 @@ def test_answers_that_are_lost_and_every_third_that_fails(proxy, given, served, 
     failing = Rule(500, every=3, first=20)
     proxy.set(Rule("lose", path="runs/create", last=1), lost, failing)
     ended = succeed("train_student", **given)
-    assert lost.struck >= 2 and failing.struck > 5
+    assert lost.struck >= 2 and failing.struck >= 4
     proxy.set()
     assert len(mine(served)) == 1, "made once"
     found = record(run_of(ended).info.run_id)
