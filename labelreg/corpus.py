@@ -180,6 +180,8 @@ def _columns(frame: pd.DataFrame, task: Task, where: str) -> pd.DataFrame:
     wanted = {"text": task.text, "text_pair": pair, "label": task.label}
     if task.label in (task.text, pair):
         raise UserError(f"label_column={task.label}: it is a column of the text, too")
+    if pair == task.text:
+        raise UserError(f"text_pair_column={pair}: it is the column of the first text, too")
     for column in filter(None, wanted.values()):
         if column not in names:
             raise UserError(f"{where}: no column {column!r}; it has {', '.join(map(repr, map(str, names)))[:300]}")
