@@ -18,7 +18,7 @@ from labelreg.parameters import Value
 from labelreg.prepared import Made, PreparedTask, digest, kept
 from labelreg.tasks import FILES, TASKS, Task, made_of, own_path
 
-FORMAT = 3  # raised when a change of this file alters what is prepared
+FORMAT = 4  # raised when a change of this file alters what is prepared
 HELD_OUT = 0.1  # share of one file that becomes dev, and as much test
 
 Frames = dict[str, pd.DataFrame]
