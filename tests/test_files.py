@@ -388,6 +388,26 @@ def test_a_separator_that_the_hubs_card_names(prepare, tiny_roots, tmp_path):
     assert sum(map(len, data.splits.values())) == 30
 
 
+def test_texts_that_are_no_utf_8_behind_a_library(prepare, refused, tiny_roots, tmp_path):
+    """JSON of the hub's layout, and Parquet, whose writers do not check what they call text."""
+    from dataclasses import replace
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = tmp_path / "data_root/someone/films"
+    folder.mkdir(parents=True)
+    lines = "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in [*PLAIN, ("boese", "pos")])
+    (folder / "train.json").write_bytes(lines.encode().replace(b"boese", b"b\xf6se"))
+    told = r"column 'text' has a text that is not UTF-8 \(b'b.xf6se'\)"
+    refused(told, roots=replace(tiny_roots, data=tmp_path / "data_root"), task="someone/films")
+    texts = pa.array([text.encode() for text, _ in PLAIN] + [b"b\xf6se"], pa.binary())
+    texts = pa.Array.from_buffers(pa.string(), len(texts), texts.buffers())
+    table = pa.table({"text": texts, "label": [label for _, label in PLAIN] + ["pos"]})
+    pq.write_table(table, tmp_path / "film.parquet")
+    refused(told, train_file=tmp_path / "film.parquet")
+
+
 def test_a_registered_task_with_other_labels(prepare, tiny_roots, tmp_path):
     from dataclasses import replace
 
