@@ -10,7 +10,7 @@ import pandas as pd
 from analysis import AnalysisError, tables, unknown
 from analysis.students import OWN, PROTOCOL, SHARED
 from analysis.units import one_unit
-from labelreg.errors import refusal
+from labelreg.errors import looks, refusal
 
 REQUIRED = ("task", "model", "init", "method", "seed")
 SETTINGS = (*PROTOCOL, *SHARED, *OWN)
@@ -70,11 +70,12 @@ def _units(frame: pd.DataFrame, texts: pd.Series, numbers: pd.Series, source: st
 
 
 def _one_spelling(names: pd.Series, path, column: str) -> None:
-    """Raises AnalysisError where two names differ in case or spaces alone: they would be two without a word."""
-    for _, found in names.groupby(names.str.casefold().str.split().str.join(" "), sort=False):
+    """Raises AnalysisError where two names differ in case, spaces or what eyes do not see: they would be two unsaid."""
+    for _, found in names.groupby(names.map(looks), sort=False):
         two = found.drop_duplicates()
         if len(two) > 1:
-            told = " and ".join(f"{name!r} in line {line}" for line, name in two.iloc[:2].items())
+            show = repr if two.str.casefold().nunique() == 1 else ascii  # eyes do not tell them apart
+            told = " and ".join(f"{show(name)} in line {line}" for line, name in two.iloc[:2].items())
             raise AnalysisError(f"csv={path}: {column} {told}: one name in two spellings; give it one")
 
 

@@ -55,6 +55,7 @@ def build(
     config = configuration(name, path)
     own = own_classes(name, path, classes, init) if head == "checkpoint" else classes
     config.num_labels = len(classes)
+    config.problem_type = None  # a checkpoint of several labels or of a score would have its saved copy read as one
     _name(config, own)
     text = config.get_text_config()
     padding = getattr(text, "pad_token_id", None)
@@ -220,13 +221,13 @@ def _fit(name: str, model: torch.nn.Module, pad_id) -> torch.nn.Module:
         model.forward = partial(_by_marks, model.forward, config.eos_token_id)
     ordinary = _ordinary(config)
     model.register_forward_pre_hook(_inputs, with_kwargs=True)
-    if not model.config.is_encoder_decoder and _bears(model, ordinary, ordinary[-1]):
+    if not model.config.is_encoder_decoder and _bears(name, model, ordinary, ordinary[-1]):
         return model  # whatever pads
     if not model.config.is_encoder_decoder:  # its head looks for the padding's id
         config.pad_token_id = pad_id()
-    if not _bears(model, ordinary, pad_id()):
+    if not _bears(name, model, ordinary, pad_id()):
         model.padding_side = "left"
-    if model.padding_side == "left" and not _bears(model, ordinary, pad_id()):
+    if model.padding_side == "left" and not _bears(name, model, ordinary, pad_id()):
         raise UserError(f"model {name}: a text's class would depend on the other texts of its batch, whichever side is "
                         f"padded ({config.model_type})")  # fmt: skip
     return model
@@ -245,7 +246,7 @@ def _ordinary(config) -> list[int]:
 
 
 @torch.inference_mode()
-def _bears(model: torch.nn.Module, ordinary: list[int], pad: int) -> bool:
+def _bears(name: str, model: torch.nn.Module, ordinary: list[int], pad: int) -> bool:
     """Whether two rows of unlike length have the same logits together and alone."""
     eos = getattr(model.config.get_text_config(), "eos_token_id", None)
     ends = [eos] if isinstance(eos, int) and model.config.is_encoder_decoder else []
@@ -253,6 +254,8 @@ def _bears(model: torch.nn.Module, ordinary: list[int], pad: int) -> bool:
     width, was_training = max(map(len, rows)), model.training
     model.eval()
     alone = torch.cat([model(input_ids=row[None], attention_mask=torch.ones_like(row)[None]).logits for row in rows])
+    if not alone.isfinite().all():
+        raise UserError(f"model {name}: its logits are no finite numbers: the weights are damaged")
     padded = torch.stack([torch.nn.functional.pad(row, (0, width - len(row)), value=pad) for row in rows])
     mask = torch.stack([torch.nn.functional.pad(torch.ones_like(row), (0, width - len(row))) for row in rows])
     together = model(input_ids=padded, attention_mask=mask).logits

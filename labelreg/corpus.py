@@ -18,7 +18,7 @@ from labelreg.parameters import Value
 from labelreg.prepared import Made, PreparedTask, digest, kept
 from labelreg.tasks import FILES, TASKS, Task, made_of, own_path
 
-FORMAT = 3  # raised when a change of this file alters what is prepared
+FORMAT = 4  # raised when a change of this file alters what is prepared
 HELD_OUT = 0.1  # share of one file that becomes dev, and as much test
 
 Frames = dict[str, pd.DataFrame]
@@ -180,12 +180,15 @@ def _columns(frame: pd.DataFrame, task: Task, where: str) -> pd.DataFrame:
     wanted = {"text": task.text, "text_pair": pair, "label": task.label}
     if task.label in (task.text, pair):
         raise UserError(f"label_column={task.label}: it is a column of the text, too")
+    if pair == task.text:
+        raise UserError(f"text_pair_column={pair}: it is the column of the first text, too")
     for column in filter(None, wanted.values()):
         if column not in names:
             raise UserError(f"{where}: no column {column!r}; it has {', '.join(map(repr, map(str, names)))[:300]}")
         if names.count(column) > 1:
             raise UserError(f"{where}: {names.count(column)} columns are named {column!r}; rename all but one")
-    result = pd.DataFrame({name: frame[column] for name, column in wanted.items() if column}).reset_index(drop=True)
+    found = {name: _decoded(frame[column], where) for name, column in wanted.items() if column}
+    result = pd.DataFrame(found).reset_index(drop=True)
     result["idx"] = frame["idx"].to_numpy() if task.glue and "idx" in frame else np.arange(len(frame))
     for name in (name for name in ("text", "text_pair") if name in result):
         may_be_empty = name == "text_pair" and task.source != "file"  # two second questions of QQP are
@@ -198,6 +201,18 @@ def _columns(frame: pd.DataFrame, task: Task, where: str) -> pd.DataFrame:
                 f"{where}: row {row + 1} has {value_and_type(text)} in column {wanted[name]!r}, where a text is needed"
             )
     return result
+
+
+def _decoded(column: pd.Series, where: str) -> pd.Series:
+    """A column whose texts are read now: Arrow's are decoded when one looks at them."""
+    try:
+        if isinstance(column.dtype, pd.StringDtype):
+            return pd.Series(list(column), column.index, dtype=object, name=column.name)
+        return column
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{where}: column {column.name!r} has a text that is not UTF-8 ({error.object!r:.60})"
+        ) from None
 
 
 def _embedded_or_hub(folder: Path, task: Task, name: str) -> tuple[Frames, list[str]]:

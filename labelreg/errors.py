@@ -11,6 +11,7 @@ import re
 import sys
 import tempfile
 import traceback
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -88,6 +89,12 @@ _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u206
 def printable(text: str) -> str:
     """`text` in which what would move a cursor, recolour or reverse a line stands as an escape, such as \\x1b."""
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def looks(name: str) -> str:
+    """A name as eyes take it: one form for each accented letter and digit, no invisible characters, no case."""
+    seen = "".join(each for each in unicodedata.normalize("NFKC", name) if unicodedata.category(each) != "Cf")
+    return " ".join(seen.casefold().split())
 
 
 def shortened(text: str, most: int = 200) -> str:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from labelreg.errors import UserError
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 ENDINGS = (*SEPARATORS, ".jsonl", ".parquet")
 UTF16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks; Excel's "Unicode text" begins with one
+_SPACED = re.compile(r'\s+".*"\s*', re.DOTALL)
 AS_QUOTED = "read with quoted fields, as spreadsheets and pandas write them"
 
 
@@ -100,8 +102,8 @@ def _parquet(path: Path) -> Table:
 
 
 def named(value: object, names: list[str]) -> object:
-    """The name of a class of the hub's; what is no number of one (-1: no label) stays as it is."""
-    return value if pd.isna(value) or not 0 <= value < len(names) else names[int(value)]
+    """The name of a class of the hub's; what is no number of one (-1: no label, a name) stays as it is."""
+    return value if isinstance(value, str) or pd.isna(value) or not 0 <= value < len(names) else names[int(value)]
 
 
 def _json_lines(content: str) -> pd.DataFrame:
@@ -147,7 +149,10 @@ def delimited(content: str, separator: str, label: str, spreadsheet: bool = Fals
     if other and separator not in header:
         raise ValueError(f"its columns are separated by {other!r}, not by {separator!r}")
     if separator == ",":
-        return _table(_quoted(lines, separator, label))
+        records = _quoted(lines, separator, label)
+        kept = sum(any(map(_SPACED.fullmatch, record.fields)) for record in records)
+        remark = f"rows with a space before a field's quotes, which are text then, and kept: {kept}"
+        return _table(records, *([remark] if kept else []))
     plain = [
         _Record(line.rstrip("\r\n").split("\t"), at, at) for at, line in enumerate(lines, 1) if line.rstrip("\r\n")
     ]
@@ -230,11 +235,19 @@ def _blank(record: _Record) -> bool:
     return not any(map(str.strip, record.fields))
 
 
+def _names(record: _Record) -> list[str]:
+    """The fields; the mark that a file begins with stands before them (and before quotes) where it follows another."""
+    return [field.removeprefix("\ufeff").strip('"') for field in record.fields]
+
+
 def _table(records: list[_Record], *remarks: str) -> Table:
     if not records:
         return Table(pd.DataFrame())
     if ragged := _ragged(records):
         raise ValueError(ragged)
+    again = [each.first for each in records[1:] if _names(each) == _names(records[0])]
+    if again:
+        raise ValueError(f"line {again[0]} is the header again, as where files are put together; take it out")
     empty = sum(map(_blank, records))
     columns, *rows = [each.fields for each in records if not _blank(each)]
     frame = pd.DataFrame(rows, columns=range(len(columns)), dtype=object).set_axis(columns, axis="columns")

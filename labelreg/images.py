@@ -27,7 +27,7 @@ from labelreg.parameters import Value
 from labelreg.prepared import Made, PreparedTask, kept
 from labelreg.tasks import TASKS, Task, own_path
 
-FORMAT = 3  # raised when a change of this file alters what is prepared
+FORMAT = 4  # raised when a change of this file alters what is prepared
 CIFAR_SIDE = 32
 
 Source = Path | image_folder.Found | None  # None: scikit-learn's

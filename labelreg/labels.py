@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from labelreg.batching import UNLABELLED
-from labelreg.errors import UserError
-from labelreg.prepared import shown
+from labelreg.errors import UserError, looks, shortened
+from labelreg.prepared import NAME_LENGTH, shown
 from labelreg.tasks import Task
 
 _INTEGER = re.compile(r"-?[0-9]{1,4000}")
@@ -45,9 +45,11 @@ def labelled(frames: dict[str, pd.DataFrame], task: Task, name: str) -> tuple[di
         unlabelled = split.startswith("test") and set(labels) == {str(UNLABELLED)}
         strange = sorted(set(labels) - known)
         if strange and not unlabelled:
+            near = [label for label in classes if looks(label) == looks(strange[0])]
             raise UserError(
                 f"task {name}: {split} has the label {shown(strange[0])!r}, which train lacks "
                 f"({', '.join(map(shown, classes[:MOST]))}{', ...' if len(classes) > MOST else ''})"
+                + (f": {_both(strange[0], near[0])} are two names" if near else "")
             )
         number = {str(UNLABELLED): UNLABELLED} | {label: index for index, label in enumerate(classes)}
         frames[split] = frames[split].assign(label=np.array([number[label] for label in labels], dtype=np.int64))
@@ -76,16 +78,24 @@ def alike(classes: tuple[str, ...], name: str) -> list[str]:
     """
     same: dict[object, list[str]] = {}
     for label in classes:
-        truth = {"true": Decimal(1), "false": Decimal(0)}.get(label.casefold())
-        number = Decimal(label) if _NUMBER.fullmatch(label) else truth
-        same.setdefault(label.casefold() if number is None else number, []).append(label)
+        plain = looks(label)
+        truth = {"true": Decimal(1), "false": Decimal(0)}.get(plain)
+        number = Decimal(plain) if _NUMBER.fullmatch(plain) else truth
+        same.setdefault(plain if number is None else number, []).append(label)
     found = []
     for key, labels in same.items():
-        told = " and ".join(repr(shown(label)) for label in labels[:2])
+        told = _both(*labels[:2]) if len(labels) > 1 else ""
         if len(labels) > 1 and isinstance(key, Decimal) and not all(map(_INTEGER.fullmatch, labels)):
             raise UserError(f"task {name}: the labels {told} are one value written in two ways; write it in one")
         found += [f"{told} are two classes"] if len(labels) > 1 else []
     return found
+
+
+def _both(one: str, other: str) -> str:
+    """Two names for a line; by their codes where more than the case of letters tells them apart, as eyes cannot."""
+    if one.casefold() == other.casefold() or looks(one) != looks(other):
+        return f"{shown(one)!r} and {shown(other)!r}"
+    return f"{shortened(ascii(one), NAME_LENGTH)} and {shortened(ascii(other), NAME_LENGTH)}"
 
 
 def value_and_type(value: object) -> str:

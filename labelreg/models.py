@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -56,6 +57,7 @@ WEIGHTS = "*.safetensors"
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 TOKENIZER_FILES = (*VOCABULARIES, "tokenizer_config.json", "merges.txt")
 SMALL_FILES = ["*.json", "*.txt", "*.model"]
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -110,10 +112,9 @@ def checkpoint(name: str, where: Roots) -> Path:
     model = MODELS.get(name)
     if vision.network(name):
         raise UserError(f"model {name} reads images, and the task is made of text: choose a model of text")
+    check_name(name)
     if model is None and Path(name).is_dir():
         found = Path(name).resolve()
-    elif model is None and "/" not in name:
-        raise unknown("model", name, MODELS)
     else:
         hub_id = model.hub_id if model else name
         if model and model.package and not (where.model and (where.model / hub_id).is_dir()):
@@ -138,8 +139,12 @@ def _converted(source: Path, name: str, where: Roots) -> Path:
 
 def check_name(model: str) -> None:
     """Raises UserError for a name that is neither registered nor a hub id nor a folder."""
-    if model not in MODELS and "/" not in model and not Path(model).is_dir():
+    if model in MODELS or Path(model).is_dir():
+        return
+    if "/" not in model:
         raise unknown("model", model, MODELS)
+    if not _HUB_ID.fullmatch(model):
+        raise UserError(f"model {model}: no such folder" + ("; it is a file" if Path(model).is_file() else ""))
 
 
 def check_reads(model: str, task: str, data: str) -> None:
@@ -225,7 +230,7 @@ def check_head(settings: Mapping[str, Value], classes: tuple[str, ...], where: R
 
 
 def _first_token_only(model: torch.nn.Module) -> torch.nn.Module:
-    if model.config.model_type in ("bert", "roberta"):
+    if model.config.model_type in ("bert", "roberta") and not getattr(model.config, "is_decoder", False):
         layers = model.base_model.encoder.layer
         layers[-1] = FirstTokenLayer(layers[-1])
     return model
@@ -336,7 +341,7 @@ def check_tokens(path: Path, splits: Mapping) -> None:
         if not split.lengths.all():
             example = int(split.idx[split.lengths.argmin()])
             raise UserError(f"{name}: the tokenizer makes no token of text {example} (counted from 0); {path}")
-    highest = max(int(split.ids.max()) for split in splits.values())
+    highest = max(max(int(split.ids.max()), split.pad_id) for split in splits.values())
     if highest >= _configuration(path).get("vocab_size", 0):  # else there is no need to ask the library
         rows = classifier.rows(path.name, path)
         if rows is not None and highest >= rows:
@@ -372,9 +377,12 @@ def check_length(path: Path, max_length: int) -> None:
 
 def _configuration(path: Path) -> dict:
     try:
-        return json.loads((path / "config.json").read_text(encoding="utf-8"))
+        found = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: config.json cannot be read ({error})") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: config.json is no JSON object")
+    return found
 
 
 def weights_digest(name: str, init: str, where: Roots) -> str:

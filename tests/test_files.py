@@ -188,6 +188,12 @@ def test_rows_with_nothing_in_them_are_counted(tmp_path):
     assert table.remarks == ("rows with nothing in them, left out: 5",)
 
 
+def test_quotes_behind_a_space_are_text_and_said(tmp_path):
+    table = read(tmp_path / "film.csv", 'label,text\npos, "good"\nneg,bad\npos,"a ""b"""\n')
+    assert list(table.frame["text"]) == [' "good"', "bad", 'a "b"']
+    assert table.remarks == ("rows with a space before a field's quotes, which are text then, and kept: 1",)
+
+
 REFUSED = {
     "NUL": ("film.csv", delimited(PLAIN, ",").replace("number 5", "num\0ber"), "line 7 has a NUL byte"),
     "utf-16 without a mark": ("film.csv", delimited(PLAIN, ",").encode("utf-16-le"), "line 1 has a NUL byte"),
@@ -199,6 +205,9 @@ REFUSED = {
     "line break in a tsv": ("film.tsv", "text\tlabel\ntwo\nlines\tpos\n", "line 2 has 1 field, the header has 2"),
     "a list": ("film.jsonl", '[{"text": "x", "label": 1}]', "line 1: no JSON object"),
     "a name twice": ("film.jsonl", '{"text": "x", "label": 1, "label": 2}', "line 1: a name stands twice"),
+    "two csv files in one": ("film.csv", "text,label\nx,pos\n\ufefftext,label\ny,neg\n", "line 3 is the header again"),
+    "two quoted ones": ("film.csv", '"text","label"\n"x","pos"\n\ufeff"text","label"\n', "line 3 is the header again"),
+    "two tsv files in one": ("film.tsv", "text\tlabel\nx\tpos\ntext\tlabel\n", "line 3 is the header again"),
     "half a character": ("film.jsonl", '{"text": "x", "a": 1}\n{"text": "\\ud83d"}', "line 2: .*surrogates"),
 }
 
@@ -261,6 +270,10 @@ def test_the_hubs_names_of_classes_are_kept_in_parquet(tmp_path, prepare):
         prepare(train_file=tmp_path / "film.parquet")
 
 
+def test_names_in_a_column_of_the_hubs_classes_stay():
+    assert [files.named(value, ["zero", "ace"]) for value in (0, "ace", -1, 1.0)] == ["zero", "ace", -1, "ace"]
+
+
 def named(values, task="film"):
     content = pd.DataFrame({"text": "x", "label": pd.Series(values)})
     done, classes = labels.labelled({"train": content}, TASK, task)
@@ -308,7 +321,19 @@ def test_labels_that_are_refused(values, expected):
 def test_names_that_differ_little_are_said():
     assert labels.alike(("Pos", "neg", "pos"), "film") == ["'Pos' and 'pos' are two classes"]
     assert labels.alike(("01", "1"), "film") == ["'01' and '1' are two classes"]
+    assert labels.alike(("Größe", "größe"), "film") == ["'Größe' and 'größe' are two classes"]
+    assert labels.alike(("café", "cafe\u0301"), "film") == [r"'caf\xe9' and 'cafe\u0301' are two classes"]
+    assert labels.alike(("pos", "pos\u200b"), "film") == [r"'pos' and 'pos\u200b' are two classes"]
+    assert labels.alike(("so so", "so\xa0so"), "film") == [r"'so so' and 'so\xa0so' are two classes"]
+    with pytest.raises(UserError, match=r"'1' and '\\uff11' are one value written in two ways"):
+        labels.alike(("1", "\uff11"), "film")
     assert labels.alike(("9007199254740992", "9007199254740993", "a"), "film") == []
+
+
+def test_a_name_that_train_has_in_another_form_is_told_by_its_codes():
+    frames = {"train": ["café", "tea"], "test": ["cafe\u0301", "tea"]}
+    with pytest.raises(UserError, match=r"train lacks .*: 'cafe\\u0301' and 'caf\\xe9' are two names"):
+        labels.labelled({split: pd.DataFrame({"label": each}) for split, each in frames.items()}, TASK, "film")
 
 
 @pytest.mark.parametrize("column", ["label", "text"])
@@ -325,6 +350,15 @@ def test_a_wanted_column_that_stands_twice(tmp_path, prepare):
     (tmp_path / "film.csv").write_text("text,label,label\nx,a,b\ny,b,a\n")
     with pytest.raises(UserError, match="2 columns are named 'label'"):
         prepare(train_file=tmp_path / "film.csv")
+
+
+def test_one_column_for_both_texts(tmp_path, refused):
+    (tmp_path / "film.csv").write_text(delimited(PLAIN, ","))
+    refused(
+        "text_pair_column=text: it is the column of the first",
+        train_file=tmp_path / "film.csv",
+        text_pair_column="text",
+    )
 
 
 # the hub's layout
@@ -352,6 +386,26 @@ def test_a_separator_that_the_hubs_card_names(prepare, tiny_roots, tmp_path):
     (folder / "README.md").write_text(f"---\n{card}---\n")
     data = prepare(replace(tiny_roots, data=tmp_path / "data_root"), task="someone/films")
     assert sum(map(len, data.splits.values())) == 30
+
+
+def test_texts_that_are_no_utf_8_behind_a_library(prepare, refused, tiny_roots, tmp_path):
+    """JSON of the hub's layout, and Parquet, whose writers do not check what they call text."""
+    from dataclasses import replace
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = tmp_path / "data_root/someone/films"
+    folder.mkdir(parents=True)
+    lines = "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in [*PLAIN, ("boese", "pos")])
+    (folder / "train.json").write_bytes(lines.encode().replace(b"boese", b"b\xf6se"))
+    told = r"column 'text' has a text that is not UTF-8 \(b'b.xf6se'\)"
+    refused(told, roots=replace(tiny_roots, data=tmp_path / "data_root"), task="someone/films")
+    texts = pa.array([text.encode() for text, _ in PLAIN] + [b"b\xf6se"], pa.binary())
+    texts = pa.Array.from_buffers(pa.string(), len(texts), texts.buffers())
+    table = pa.table({"text": texts, "label": [label for _, label in PLAIN] + ["pos"]})
+    pq.write_table(table, tmp_path / "film.parquet")
+    refused(told, train_file=tmp_path / "film.parquet")
 
 
 def test_a_registered_task_with_other_labels(prepare, tiny_roots, tmp_path):

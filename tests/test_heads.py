@@ -145,6 +145,79 @@ def test_weights_of_another_vocabulary(own, tiny_models, tmp_path):
     refused(call("train_student", model=folder, **own), "gives the token id", "vocab_size 20", "not of one model")
 
 
+def changed(tiny_models, folder, file="config.json", name="bert-small", **more):
+    """A copy of a checkpoint with other values in one of its files."""
+    shutil.copytree(tiny_models / models.MODELS[name].hub_id, folder)
+    content = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(content | more))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
+def test_a_checkpoint_for_several_labels_or_a_score_is_saved_as_a_classifier(kind, tiny_models, tiny_roots, tmp_path):
+    """The library's pipeline would give sigmoids, or bare logits, for the probabilities that are stored."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
+
+    folder = changed(tiny_models, tmp_path / "tuned", problem_type=kind)
+    model = load(folder, tiny_roots)
+    models.save(model, str(folder), tmp_path / "saved", tiny_roots)
+    parts = AutoModelForSequenceClassification, AutoTokenizer
+    again, tokenizer = (each.from_pretrained(tmp_path / "saved") for each in parts)
+    found = pipeline("text-classification", again, tokenizer=tokenizer, top_k=None)(["a fine film"])[0]
+    with torch.inference_mode():
+        expected = model.eval()(**tokenizer("a fine film", return_tensors="pt")).logits.softmax(1)[0]
+    scores = {each["label"]: each["score"] for each in found}
+    assert_close(torch.tensor([scores[name] for name in CLASSES]), expected, atol=1e-5, rtol=0)
+
+
+def test_a_causal_bert_is_saved_as_it_is_scored(tiny_models, tiny_roots, tmp_path):
+    """A text alone needs no mask of its own; its first token sees nothing but itself all the same."""
+    from transformers import AutoModelForSequenceClassification
+
+    folder = changed(tiny_models, tmp_path / "causal", is_decoder=True)
+    model = load(folder, tiny_roots)
+    models.save(model, str(folder), tmp_path / "saved", tiny_roots)
+    again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
+    assert_close(logits(model), logits(again), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["bert-small", "distilgpt2"])
+def test_a_pad_token_that_the_model_has_no_row_for(name, own, tiny_models, tmp_path):
+    """As in Llama's tokenizers with a pad token added, and weights that were not resized."""
+    from transformers import AutoTokenizer
+
+    folder = shutil.copytree(tiny_models / models.MODELS[name].hub_id, tmp_path / "padded")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"pad_token": "[ADDED]"})
+    tokenizer.save_pretrained(folder)
+    refused(call("train_student", model=folder, **own), f"gives the token id {len(tokenizer) - 1}", "not of one model")
+
+
+def test_damaged_weights_are_told_as_such(tiny_models, tiny_roots, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = changed(tiny_models, tmp_path / "damaged")
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {key: value * float("nan") for key, value in weights.items()}, folder / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(UserError, match="its logits are no finite numbers: the weights are damaged"):
+        load(folder, tiny_roots)
+
+
+def test_a_configuration_that_is_a_list(own, tiny_models, tmp_path):
+    folder = changed(tiny_models, tmp_path / "list")
+    (folder / "config.json").write_text("[]")
+    refused(call("train_student", model=folder, **own), "config.json is no JSON object")
+
+
+@pytest.mark.parametrize("place", ["nowhere", "file.bin", "a/b/c"])
+def test_a_folder_of_a_model_that_is_not_there(place, own, tmp_path):
+    (tmp_path / "file.bin").touch()
+    model = tmp_path / place if place != "a/b/c" else place
+    refused(call("train_student", model=model, **own), f"model {model}: no such folder")
+
+
 def test_a_tokenizer_without_pad_and_eos(tiny_models, tmp_path):
     folder = shutil.copytree(tiny_models / models.MODELS["distilgpt2"].hub_id, tmp_path / "bare")
     file = folder / "tokenizer_config.json"

@@ -120,6 +120,8 @@ def test_another_column_of_scores(table):
         (HEAD + "a,b,c,kd,1,True\n", "score in line 2 is 'True', no number"),
         (HEAD + "a,b,c,kd,1,80 ± 1\n", "no number"),
         (HEAD + "a,b,c,kd,1,2\na,b,c,KD,2,2\n", "method 'kd' in line 2 and 'KD' in line 3: one name in two spellings"),
+        (HEAD + "a,b\u200b,c,kd,1,2\na,b,c,ls,1,2\n", r"model 'b\u200b' in line 2 and 'b' in line 3: one name"),
+        (HEAD + "café,b,c,kd,1,2\ncafe\u0301,b,c,ls,1,2\n", r"task 'caf\xe9' in line 2 and 'cafe\u0301' in line 3"),
         (HEAD + "a b,b,c,kd,1,2\na  B,b,c,kd,2,2\n", "task 'a b' in line 2 and 'a  B' in line 3"),
     ],
 )
