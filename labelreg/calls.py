@@ -3,6 +3,8 @@
 import logging
 import math
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -28,7 +30,7 @@ ANSWER_SECONDS = 10  # a tracking server that does not answer within this time i
 
 
 def deliver(run_id: str, points: list[Point], seconds: float | None = None) -> None:
-    with timeout(seconds):
+    with timeout(seconds), undivided():
         client().log_batch(run_id, metrics=[Metric(name, value, at, step) for name, value, at, step in points])
 
 
@@ -44,9 +46,43 @@ def timeout(seconds: float | None) -> Iterator[None]:
         os.environ.pop(TIMEOUT, None) if before is None else os.environ.__setitem__(TIMEOUT, before)
 
 
-def patiently(call: Callable[[], Result], seconds: float | None = None) -> Result:
+@contextmanager
+def undivided() -> Iterator[None]:
+    """A signal that comes meanwhile is heard at the end, where the store is a database: its calls are short.
+
+    An exception in the middle of SQLAlchemy's work can leave a transaction open for as long as the process lives:
+    the store is locked then, for this run's end and for everyone else.
+    """
+    if mlflow.get_tracking_uri().startswith("http") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    late: list[int] = []
+
+    def hear(number: int, frame: object) -> None:
+        late.append(number)
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        for number in handlers:
+            signal.signal(number, hear)
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is hear:  # else one came before, whose handler has set others
+                signal.signal(number, handler)
+        if late:
+            signal.raise_signal(late[0])
+
+
+def patiently(call: Callable[[], Result], seconds: float | None = None, moves_files: bool = False) -> Result:
+    """What a call to the store returns; one that moves files may take long, and is interrupted where it is."""
+
+    def whole() -> Result:
+        with undivided():
+            return call()
+
     with timeout(seconds):
-        return patience.keep_trying(call, passes, seconds)
+        return patience.keep_trying(call if moves_files else whole, passes, seconds)
 
 
 def locked(error: Exception) -> bool:

@@ -25,16 +25,7 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from labelreg import logged, patience, whole
-from labelreg.calls import (
-    check_server,
-    client,
-    deliver,
-    locked,
-    make_tables,
-    passes,
-    patiently,
-    timeout,
-)
+from labelreg.calls import check_server, client, deliver, locked, make_tables, passes, patiently, timeout, undivided
 from labelreg.errors import StoreLostError, UserError, foreseen, masked, one_line, told, unknown
 from labelreg.parameters import Value
 from labelreg.patience import Spool
@@ -112,7 +103,7 @@ class Run:
             whole.give_rights(file)
             place = Path(path or "", file.parent.relative_to(local)).as_posix()
             place = None if place == "." else place
-            patiently(lambda file=file, place=place: client().log_artifact(self.run_id, str(file), place))
+            patiently(partial(client().log_artifact, self.run_id, str(file), place), moves_files=True)
 
     def data(self, name: str, digest: str, source: str) -> None:
         """Name the data set in MLflow's own way, with labelreg's digest of all examples."""
@@ -341,7 +332,7 @@ def _close(
 def _end(run_id: str, status: str, seconds: float | None = None) -> None:
     active = mlflow.active_run()
     if active and active.info.run_id == run_id:
-        with contextlib.suppress(Exception), timeout(seconds):
+        with contextlib.suppress(Exception), timeout(seconds), undivided():
             mlflow.end_run(status)  # takes the run from MLflow's list of active ones, whatever the store says
             return
     patiently(lambda: client().set_terminated(run_id, status), seconds)
@@ -435,7 +426,8 @@ def download(run_id: str, path: str, target: Path) -> Path:
     target.mkdir(parents=True, exist_ok=True)
     fetch = mlflow.artifacts.download_artifacts
     try:
-        return Path(patiently(lambda: fetch(run_id=run_id, artifact_path=path, dst_path=str(target))))
+        get = partial(fetch, run_id=run_id, artifact_path=path, dst_path=str(target))
+        return Path(patiently(get, moves_files=True))
     except PermissionError as error:
         raise UserError(f"run {run_id}: artifact {path}: {told(error).line}") from error
     except (MlflowException, OSError) as error:

@@ -10,6 +10,8 @@ import pytest
 from injector import FULL, fault
 from running import ended, python, session_members, started, wait_for
 
+from labelreg import calls
+
 pytest_plugins = ["running"]
 
 EPOCHS = 5000
@@ -35,6 +37,10 @@ if __name__ == "__main__":
     executors.STOP_SECONDS = {seconds}
     command("significance", main, "")
 """
+
+
+def stop(number, frame):
+    raise KeyboardInterrupt
 
 
 @pytest.fixture
@@ -74,6 +80,27 @@ def test_a_study_whose_workers_cannot_close_their_runs_for_a_full_disk_stops(stu
     with started(study, store, **fault("labelreg.tracking:_end", FULL, when="before")) as process:
         wait_for(lambda: training(store) == 2, "two runs under way", process)
         assert stopped(process, store, signal.SIGINT).status == 130
+
+
+@pytest.mark.parametrize("number, before", [(signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, stop)])
+def test_a_signal_in_the_middle_of_a_call_to_a_database_waits_for_its_end(number, before, store, monkeypatch):
+    """SQLAlchemy may leave a transaction open then: nobody could write any more, not even the run's own end."""
+    handler, done = signal.signal(number, before), []
+
+    def call():
+        signal.raise_signal(number)
+        done.append("whole")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            calls.patiently(call)
+        assert done == ["whole"] and signal.getsignal(number) is before
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")  # a server may hang
+        with pytest.raises(KeyboardInterrupt):
+            calls.patiently(call)
+        assert done == ["whole"]
+    finally:
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("closing", ["raise OSError('no space left on device')", "time.sleep(600)"])
