@@ -1,5 +1,6 @@
 """Statistics on a table of runs: pairing, tests and verdicts. Never torch; of labelreg parameters and errors alone."""
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 
 
@@ -9,7 +10,7 @@ class AnalysisError(ValueError):
     exit_status = 2  # as of labelreg's UserError
 
 
-def unknown(what: str, given, allowed) -> AnalysisError:
+def unknown(what: str, given: object, allowed: Iterable[object]) -> AnalysisError:
     """The error for a name that is not one of `allowed`."""
     names = [str(name) for name in allowed]
     nearest = get_close_matches(str(given), names, n=1, cutoff=0.5)

@@ -16,7 +16,7 @@ from analysis import direction
 from analysis.hypothesis import DECIMALS, holm, min_p_value, rounded, signed_rank
 from analysis.pairing import DEV, Comparison, Paired, pair
 from analysis.permutation import friedman_p
-from analysis.tables import p_text
+from analysis.present.tables import p_text
 
 MEANS = ["model", "init", "metric", "task", "method", "n", "mean"]
 FRIEDMAN = ["model", "init", "metric", "n_tasks", "n_methods", "chi2", "p_value", "draws", "note"]
@@ -35,6 +35,7 @@ PAIRING = [
     *("unpaired_seeds", "saved_seeds"),
 ]
 INITS = ("pretrained", "random")
+Group = tuple[str, str, str]  # model, init, metric
 BETWEEN_INITS = "random - pretrained"  # stands for the init of an interaction
 
 
@@ -57,12 +58,13 @@ def one_metric(runs: pd.DataFrame, paired: Paired) -> Paired:
     return pair(runs, paired.reference, DEV)
 
 
-def _groups(paired: Paired) -> dict[tuple, dict[str, dict[str, Comparison]]]:
+def _groups(paired: Paired) -> dict[Group, dict[str, dict[str, Comparison]]]:
     """(model, init, metric) -> method -> task -> comparison, of groups with two tasks or more.
 
     A method that has one comparison in each task is one method, whatever its settings are called; where it has
     several in a task, each setting is a method of its own.
     """
+    cells: defaultdict[Group, defaultdict[tuple[str, str], list[Comparison]]]
     cells = defaultdict(lambda: defaultdict(list))
     for c in paired.comparisons:
         cells[c.model, c.init, c.metric][c.task, c.method].append(c)
@@ -71,7 +73,7 @@ def _groups(paired: Paired) -> dict[tuple, dict[str, dict[str, Comparison]]]:
         if len({task for task, _ in cell}) < 2:
             continue
         several = {method for (_, method), found in cell.items() if len(found) > 1}
-        methods = defaultdict(dict)
+        methods: defaultdict[str, dict[str, Comparison]] = defaultdict(dict)
         for (task, method), found in cell.items():
             for c in found:
                 methods[f"{method} [{c.setting}]" if method in several and c.setting else method][task] = c
@@ -102,7 +104,7 @@ def task_means(paired: Paired) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=MEANS)
 
 
-def _blocks(paired: Paired) -> list[tuple[tuple, pd.DataFrame, list[str]]]:
+def _blocks(paired: Paired) -> list[tuple[Group, pd.DataFrame, list[str]]]:
     """Per (model, init, metric): scores [tasks, methods] of complete tasks, higher is better, and the other tasks."""
     negated = {c.metric: c.negated for c in paired.comparisons}
     means, blocks = task_means(paired), []
@@ -222,7 +224,7 @@ def _random_effects(found: dict) -> tuple:
 
 def _matched(paired: Paired) -> tuple[list[tuple[Comparison, Comparison]], list[Comparison]]:
     """Pairs (pretrained, random) of one task, model and method, and the comparisons without a counterpart."""
-    sides = {init: defaultdict(list) for init in INITS}
+    sides: dict[str, defaultdict[tuple, list[Comparison]]] = {init: defaultdict(list) for init in INITS}
     for c in paired.comparisons:
         if c.init in sides:
             sides[c.init][c.task, c.model, c.metric, c.method].append(c)
@@ -282,9 +284,10 @@ def interaction(paired: Paired) -> pd.DataFrame:
 
 def interaction_across(paired: Paired) -> pd.DataFrame:
     """The interaction over tasks (columns AGAINST, init being "random - pretrained"), where there are several."""
+    groups: defaultdict[Group, defaultdict[str, dict[str, np.ndarray]]]
     groups = defaultdict(lambda: defaultdict(dict))
     matched = _interactions(paired)
-    count = defaultdict(int)
+    count: defaultdict[tuple, int] = defaultdict(int)
     for c, *_ in matched:
         count[c.task, c.model, c.metric, c.method] += 1
     several = {method for (*_, method), n in count.items() if n > 1}

@@ -17,7 +17,7 @@ from analysis.across import TEST, tested
 from analysis.hypothesis import DECIMALS
 from analysis.pairing import Comparison, Paired
 from analysis.predictions import LEFT_OUT, Missing, Predicted, Predictions, read, split_of
-from analysis.tables import p_text
+from analysis.present.tables import p_text
 
 MEASURES = ("nll", "ece", "brier")
 SCALED = ("none", "reference", "both")
@@ -167,14 +167,16 @@ def differences(paired: Paired, calibration: Calibration) -> pd.DataFrame:
             families[c.task, c.model, c.init, c.metric, c.family].append((c, pairs))
     rows = []
     for members in families.values():
-        found = {}
+        found: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray, tuple]]] = {}
         for measure in MEASURES:
             for scaled in SCALED:
                 values = [_values(known, pairs, measure, scaled) for _, pairs in members]
                 tests = tested({i: mine - theirs for i, (mine, theirs) in enumerate(values)})
                 found[measure, scaled] = [(*value, tests[i]) for i, value in enumerate(values)]
         for i, (c, _) in enumerate(members):
-            rows += [_difference(c, *key, *value[i]) for key, value in found.items()]
+            for (measure, scaled), value in found.items():
+                mine, theirs, test = value[i]
+                rows.append(_difference(c, measure, scaled, mine, theirs, test))
     return pd.DataFrame(rows, columns=DIFFERENCES)
 
 
@@ -185,7 +187,7 @@ def _values(known: dict[str, np.ndarray], pairs: list, measure: str, scaled: str
     return np.array([known[a][of_method] for a, _ in pairs]), np.array([known[b][of_reference] for _, b in pairs])
 
 
-def _difference(c: Comparison, measure: str, scaled: str, mine, theirs, test: tuple) -> tuple:
+def _difference(c: Comparison, measure: str, scaled: str, mine: np.ndarray, theirs: np.ndarray, test: tuple) -> tuple:
     head = (c.task, c.model, c.init, c.method, c.setting, c.reference, measure, scaled, len(mine))
     mean = float(np.round((mine - theirs).mean(), DECIMALS)) + 0.0
     return *head, float(mine.mean()), float(theirs.mean()), mean, *test
@@ -203,7 +205,7 @@ def costs(paired: Paired, runs: pd.DataFrame) -> pd.DataFrame:
     """
     known = runs.drop_duplicates("run_id").set_index("run_id").reindex(paired.runs["run_id"])
 
-    def column(name):
+    def column(name: str) -> np.ndarray:
         return pd.to_numeric(known.get(name, pd.Series(math.nan, known.index)), errors="coerce").to_numpy(dtype=float)
 
     table = paired.runs.assign(
@@ -251,7 +253,7 @@ def _pair(row: dict) -> str:
 
 
 def _said(before: dict, after: dict, reference: str, level: float) -> str:
-    def side(row):
+    def side(row: dict) -> int:
         return int(np.sign(row["estimate"])) if row["p_holm"] <= level else 0
 
     if before["min_p_holm"] > level:

@@ -7,15 +7,23 @@ the number of true nulls, at one of L looks: at most `level` in all.) Left out o
 less at first (O'Brien and Fleming), which few seeds cannot reach, and power from an observed effect.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from analysis import AnalysisError
 from analysis.hypothesis import Verdict, detectable_effect, least_seeds, seeds_needed, verdicts
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.pairing import Paired
 
 DIFFERENT, EQUIVALENT = "better or worse", "equivalent"
 NOT_LEARNT = "not learnt"
@@ -140,7 +148,7 @@ def at_looks(
     looks: Sequence[int],
     zeros: str = "wilcox",
     not_learnt: Mapping | None = None,
-) -> dict[object, Decision]:
+) -> dict[Any, Decision]:
     """The verdict on each method of one family, tested at planned looks; a verdict once reached stays.
 
     `families`: method to its differences in the order of the planned seeds, None (or NaN) for a seed that was run
@@ -234,7 +242,15 @@ def plan_digest(plan: dict) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def follows(plans: Sequence[Mapping], paired, judged, metric, margin: float, level: float, looks) -> list[str]:
+def follows(
+    plans: Sequence[Mapping],
+    paired: Paired,
+    judged: pd.DataFrame,
+    metric: str | None,
+    margin: float,
+    level: float,
+    looks: Sequence[int],
+) -> list[str]:
     """Sentences on whether what is reported follows `plans`: each cell the newest plan that holds it.
 
     Each plan has run_id, start (seconds, when its study began), digest (as it was logged) and plan; newest first.
@@ -253,7 +269,7 @@ def follows(plans: Sequence[Mapping], paired, judged, metric, margin: float, lev
             holders.setdefault(cell, at)
             holders.setdefault(cell[:3], at)
 
-    def held(frame, at: int):
+    def held(frame: pd.DataFrame, at: int) -> pd.DataFrame:
         cells = frame[["task", "model", "init", "method"]].itertuples(index=False, name=None)
         return frame.loc[[holders.get(cell, holders.get(cell[:3], 0)) == at for cell in cells]]
 
@@ -272,7 +288,14 @@ def _lost(logged: Mapping) -> str:
     return f"{what}: whether it was followed is not known, and the seeds' order is that of the runs{tuned}"
 
 
-def _follows(logged: Mapping, cells: list[tuple], runs, judged, reference: str, rule: tuple) -> list[str]:
+def _follows(
+    logged: Mapping,
+    cells: list[tuple],
+    runs: pd.DataFrame,
+    judged: pd.DataFrame,
+    reference: str,
+    rule: tuple[str | None, float, float, Sequence[int]],
+) -> list[str]:
     """What is said of one plan, about those of its cells that no newer plan holds."""
     run_id, digest, plan = (logged[name] for name in ("run_id", "digest", "plan"))
     if plan_digest(plan) != digest:
@@ -295,13 +318,13 @@ def _planned_before(logged: Mapping, older: Sequence[Mapping], cells: list[tuple
 
 def seed_orders(plans: Sequence[Mapping], default: Sequence) -> Mapping[tuple, Sequence]:
     """The order of the seeds of each (task, model, init): of the newest of `plans` that holds it, else `default`."""
-    found = defaultdict(lambda: default)
+    found: defaultdict[tuple, Sequence] = defaultdict(lambda: default)
     for logged in reversed(plans):
         found |= {tuple(cell[:3]): logged["plan"]["seeds"] for cell in logged["plan"]["cells"]}
     return found
 
 
-def mark_tuned(judged, plans: Sequence[Mapping]):
+def mark_tuned(judged: pd.DataFrame, plans: Sequence[Mapping]) -> pd.DataFrame:
     """The frame of `tables.judge`, with the mark of allow_tuned_seeds on the verdicts that it concerns.
 
     `plans` as for `follows`; each has tuned, the seeds that its study's settings were tuned on: a mark for its cells,
@@ -321,7 +344,9 @@ def mark_tuned(judged, plans: Sequence[Mapping]):
     return judged
 
 
-def compare_plan(plan: dict, judged, metric: str | None, margin: float, level: float, looks: Sequence[int]) -> list:
+def compare_plan(
+    plan: dict, judged: pd.DataFrame, metric: str | None, margin: float, level: float, looks: Sequence[int]
+) -> list[str]:
     """Where what is reported departs from the logged plan, a sentence each; empty where it follows it.
 
     `judged`: the frame of `tables.judge`; the others as they were used for it. With planned looks a method may end
@@ -377,13 +402,13 @@ def _cells(cells: Sequence[tuple]) -> str:
     return _some([f"{method} ({task}, {model}, {init})" for task, model, init, method in cells])
 
 
-def _words(value) -> str:
+def _words(value: object) -> str:
     return (
         ",".join(map(str, value)) or "none" if isinstance(value, list) else "default" if value is None else str(value)
     )
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

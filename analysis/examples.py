@@ -30,7 +30,7 @@ from analysis.predictions import (
     scores,
     split_of,
 )
-from analysis.tables import p_text
+from analysis.present.tables import p_text
 
 COLUMNS = [
     *("task", "model", "init", "family", "method", "setting", "reference", "metric"),
@@ -81,7 +81,8 @@ def bootstrap(
     only_method, only_reference: answers, over examples and seeds, that one of the two alone got right. one_class: how
     many of the 2 n_seeds runs give every example the same class: their equality says nothing of a method.
     """
-    left, rows = [], []
+    left: list[tuple] = []
+    rows = []
     families = defaultdict(list)
     for c in paired.comparisons:
         families[c.task, c.model, c.init, c.metric, c.family].append(c)
@@ -99,7 +100,10 @@ def bootstrap(
 def _runs(members: list[Comparison], predictions: Predictions, left: list) -> tuple[str, dict[str, _Run]]:
     """The kind of score of a family, and the runs whose predictions give the logged score."""
     split = split_of(members[0].metric)
-    logged, reasons, found, fits = {}, {}, {}, {}
+    logged: dict[str, float] = {}
+    reasons: dict[str, str] = {}
+    found: dict[str, _Run] = {}
+    fits: dict[str, set[str]] = {}
     for c in members:
         logged |= dict(zip(c.run_ids, c.scores, strict=True))
         logged |= dict(zip(c.reference_run_ids, c.reference_scores, strict=True))
@@ -151,7 +155,7 @@ def _resampled(runs: dict[str, _Run], kind: str, resamples: int, seed: int) -> d
     groups = defaultdict(list)
     for run_id, run in runs.items():
         groups[run.examples].append(run_id)
-    draws = {}
+    draws: dict[str, np.ndarray] = {}
     for number, run_ids in enumerate(groups.values()):
         sums = np.stack([_indicators(runs[run_id], kind) for run_id in run_ids])  # [runs, sums, examples]
         found = resampled_scores(sums, kind, resamples, np.random.default_rng([seed, number]))
@@ -213,7 +217,8 @@ def crossed_variance(values: np.ndarray) -> Variance:
     parts = np.array([max(of_seeds - of_both, 0), max(of_examples - of_both, 0), min(of_seeds, of_both)])
     total = of_seeds + parts[1]
     df = (total / of_seeds) ** 2 * (seeds - 1) if of_seeds > 0 else math.inf
-    return Variance(*(parts / (seeds * n)).tolist(), df=float(df))
+    by_seeds, by_examples, by_both = (parts / (seeds * n)).tolist()
+    return Variance(by_seeds, by_examples, by_both, df=float(df))
 
 
 def nested_variance(values: list[np.ndarray]) -> Variance:
@@ -278,7 +283,7 @@ def _row(c: Comparison, kept: list[int], kind: str, runs: dict, draws: dict, lev
         "n_examples": round(float(np.mean([len(run.labels) for run, _ in pairs]))),
         **{"difference": difference, "low": low, "high": high, "level": level, "se": se},
         **{f"share_{name}": part / variance.total if se else math.nan for name, part in parts.items()},
-        "dominates": max(parts, key=parts.get) if se else "",
+        "dominates": max(parts, key=lambda name: parts[name]) if se else "",
         "only_method": sum(only[0]),
         "only_reference": sum(only[1]),
         "p_mcnemar": mcnemar(only[0][0], only[1][0]) if len(kept) == 1 else math.nan,

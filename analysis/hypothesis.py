@@ -7,9 +7,11 @@ null distributions here are enumerated), `zsplit`, and power computed from the o
 
 import math
 from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import compress
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +25,8 @@ ZEROS = ("wilcox", "pratt")
 LARGEST = 1e15  # of a difference: beyond it a float has no decimals
 MOST_SEEDS = 10**9  # that are counted
 MOST_PAIRS = 1000  # of one test: its null distribution takes n^3 steps, 5 s here
+
+Numbers = Sequence[float] | np.ndarray  # such as differences `[seeds]`
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class Verdict:
     seeds_needed: int | None
 
 
-def rounded(differences) -> np.ndarray:
+def rounded(differences: Numbers) -> np.ndarray:
     """Differences as floats `[seeds]`, rounded to 9 decimals so that equal ones are tied.
 
     Raises AnalysisError where one is NaN, infinite or beyond LARGEST.
@@ -74,7 +78,7 @@ def min_p_value(n: int) -> float:
     return min(1.0, 2.0 ** (1 - n))
 
 
-def signed_rank(differences, zeros: str = "wilcox", confidence: float = CONFIDENCE) -> SignedRank:
+def signed_rank(differences: Numbers, zeros: str = "wilcox", confidence: float = CONFIDENCE) -> SignedRank:
     """Exact two-sided signed-rank test of `differences` `[seeds]`, ties and zeros included.
 
     p_value: min(1, 2 min(P(W <= w), P(W >= w))) over all signs of the n_nonzero mid-ranks; `zeros` "wilcox"
@@ -107,7 +111,7 @@ def signed_rank(differences, zeros: str = "wilcox", confidence: float = CONFIDEN
     )
 
 
-def equivalence(differences, margin: float, zeros: str = "wilcox") -> float:
+def equivalence(differences: Numbers, margin: float, zeros: str = "wilcox") -> float:
     """p of "the effect is within +-margin", from two exact one-sided signed-rank tests.
 
     The larger of the p of d > -margin and of d < +margin. `margin` is in points; one that is not above 0
@@ -120,7 +124,7 @@ def equivalence(differences, margin: float, zeros: str = "wilcox") -> float:
     return max(above, below)
 
 
-def sign_flip(differences) -> float:
+def sign_flip(differences: Numbers) -> float:
     """Two-sided sign-flip p of the mean of `differences`: a check beside the verdict.
 
     The share of sign vectors with abs(sum) >= abs(observed). Exact up to 40 non-zero differences,
@@ -140,7 +144,7 @@ def sign_flip(differences) -> float:
     return min(1.0, 2 * int(at_least.sum()) / 2.0 ** len(d))  # the mirrored sign vectors are the other tail
 
 
-def t_test(differences) -> float | None:
+def t_test(differences: Numbers) -> float | None:
     """Two-sided p of Student's paired t-test: a check beside the verdict, never the verdict.
 
     None where it is not defined: fewer than two differences, or no spread. Source: Student 1908.
@@ -154,7 +158,7 @@ def t_test(differences) -> float | None:
     return float(2 * stdtr(len(d) - 1, -abs(t)))
 
 
-def holm(p_values) -> list[float]:
+def holm(p_values: Iterable[float]) -> list[float]:
     """Holm's step-down correction of `p_values`, in their order. Source: Holm 1979.
 
     Written out because statsmodels' `multipletests` collects garbage on every call (45 ms; import 0.8 s);
@@ -210,7 +214,7 @@ def upper_sd(sd: float, n: int) -> float:
     return sd * math.sqrt((n - 1) / chdtri(n - 1, 0.8))  # chdtri is the upper tail: chi2.ppf(0.2, n - 1)
 
 
-def verdicts(families: dict, margin: float, level: float = 0.05, zeros: str = "wilcox") -> dict[str, Verdict]:
+def verdicts(families: dict, margin: float, level: float = 0.05, zeros: str = "wilcox") -> dict[Any, Verdict]:
     """The verdict on each method of one family, `families` being a dict of method to differences `[seeds]`.
 
     With p and q Holm's p of the difference and of equivalence: better or worse where p <= level, by the
@@ -236,26 +240,17 @@ def verdicts(families: dict, margin: float, level: float = 0.05, zeros: str = "w
     for i, (method, d) in enumerate(samples.items()):
         word = _word(p_holm[i], q_holm[i], tests[method].estimate, level)
         plan = _Plan(
-            margin=margin,
-            level=level,
-            k=len(samples),
-            decidable=best[i] <= level,
-            zeros_decidable=best_nonzero[i] <= level,
-            equivalence_decidable=best_equivalence[i] <= level,
-        )
+            margin=margin, level=level, k=len(samples), decidable=best[i] <= level,
+            zeros_decidable=best_nonzero[i] <= level, equivalence_decidable=best_equivalence[i] <= level,
+        )  # fmt: skip
         negligible = word in ("better", "worse") and q_holm[i] <= level
         needed = _needed(d, plan) if word == "undecided" else None
         found[method] = Verdict(
-            word=word,
-            negligible=negligible,
-            decidable=plan.decidable,
+            word=word, negligible=negligible, decidable=plan.decidable,
             reason=_reason(word, negligible, d, tests[method], p_holm[i], q_holm[i], needed, plan),
-            test=tests[method],
-            p_holm=p_holm[i],
-            p_equivalence=p_equivalence[method],
-            p_equivalence_holm=q_holm[i],
-            seeds_needed=needed,
-        )
+            test=tests[method], p_holm=p_holm[i], p_equivalence=p_equivalence[method],
+            p_equivalence_holm=q_holm[i], seeds_needed=needed,
+        )  # fmt: skip
     return found
 
 
@@ -281,7 +276,10 @@ def _needed(d: np.ndarray, plan: _Plan) -> int:
     return seeds_needed(upper_sd(float(d.std(ddof=1)), len(d)), plan.margin, plan.k, plan.level)
 
 
-def _reason(word, negligible, d, test: SignedRank, p_holm, q_holm, needed, plan: _Plan) -> str:
+def _reason(
+    word: str, negligible: bool, d: np.ndarray, test: SignedRank, p_holm: float, q_holm: float, needed: int | None,
+    plan: _Plan,
+) -> str:  # fmt: skip
     """One plain sentence: why this word, and what a reader must know of these seeds."""
     if not test.n:
         return "no paired seed"
@@ -293,7 +291,7 @@ def _reason(word, negligible, d, test: SignedRank, p_holm, q_holm, needed, plan:
             parts.append(f"real, but smaller than the margin of {plan.margin:g}")
     elif word == "equivalent":
         parts.append(f"any difference is smaller than the margin of {plan.margin:g} (Holm p = {q_holm:.2g})")
-    elif plan.decidable:
+    elif plan.decidable and needed is not None:
         parts += _why_undecided(test, needed, plan)
     if word in ("equivalent", "undecided"):
         if not plan.decidable:

@@ -10,17 +10,19 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pandas as pd
 
 from analysis import AnalysisError, direction, unknown
 from analysis.hypothesis import LARGEST, rounded
-from analysis.students import OWN, PROTOCOL, SHARED, Run, logged, read
+from analysis.students import PROTOCOL, SHARED, Run, logged, methods_own, read
+from labelreg.methods import METHODS as KNOWN
 
 __all__ = ["AnalysisError", "Comparison", "Paired", "pair"]
 
 TEST, DEV = "best/test/score", "best/dev/score"
-METHODS = ("finetune", "ls", "tfreg", "selfkd", "kd", "akd")  # order of rows; others follow by name
+METHODS = tuple(KNOWN)  # order of rows; others follow by name
 LEFT_OUT = ["run_id", "task", "model", "init", "method", "seed", "family", "reason"]
 
 
@@ -95,7 +97,8 @@ def pair(
     pairs = _matched(usable, reference, left)
     split = _several_sets(run for run, _ in pairs)
     comparisons = _compare(pairs, reference, split, lower)
-    by_id, compared = {run.run_id: run for run, _ in pairs}, defaultdict(dict)
+    by_id = {run.run_id: run for run, _ in pairs}
+    compared: defaultdict[tuple, dict[tuple, str]] = defaultdict(dict)
     for c in comparisons:
         run = by_id[c.run_ids[0]]
         compared[run.cell].setdefault(run.protocol, c.family)
@@ -111,7 +114,7 @@ def seed_order(runs: pd.DataFrame) -> tuple:
     for run in read(runs):
         if run.seed is not None:
             first[run.seed] = min(first.get(run.seed, math.inf), run.start)
-    return tuple(sorted(first, key=first.get))
+    return tuple(sorted(first, key=lambda seed: first[seed]))
 
 
 # Which runs count
@@ -131,10 +134,10 @@ def _finished(students: list[Run], left: list) -> list[Run]:
 
 
 def _scored(usable: list[Run], metrics: dict, metric: str | None, left: list) -> list[Run]:
-    def score(run, name):
+    def score(run: Run, name: str) -> float:
         return metrics[name][run.row] if name in metrics else math.nan
 
-    def chosen(task):
+    def chosen(task: str) -> str:
         scored = [(score(run, TEST), score(run, DEV)) for run in usable if run.task == task]
         tests = [test for test, dev in scored if math.isfinite(test) or math.isfinite(dev)]
         return TEST if tests and all(map(math.isfinite, tests)) else DEV
@@ -174,6 +177,7 @@ def _newest(usable: list[Run], left: list) -> list[Run]:
 def _matched(usable: list[Run], reference: str, left: list) -> list[tuple[Run, Run]]:
     """Pairs (run, reference run)."""
     references = [run for run in usable if run.method == reference]
+    partners: defaultdict[tuple, defaultdict[tuple, dict[tuple, Run]]]
     partners = defaultdict(lambda: defaultdict(dict))
     for run in references:
         partners[run.cell, run.protocol][run.setting][run.seed, run.data] = run
@@ -181,7 +185,7 @@ def _matched(usable: list[Run], reference: str, left: list) -> list[tuple[Run, R
     for run in usable:
         if run.method == reference:
             continue
-        settings = partners.get((run.cell, run.protocol), {})
+        settings: dict[tuple, dict[tuple, Run]] = dict(partners.get((run.cell, run.protocol), {}))
         settings = {s: found for s, found in settings.items() if s[0] == run.shared} or settings
         partner = next(iter(settings.values())).get((run.seed, run.data)) if len(settings) == 1 else None
         if partner:
@@ -197,8 +201,8 @@ def _matched(usable: list[Run], reference: str, left: list) -> list[tuple[Run, R
 
 
 def _refusal(settings: list[tuple], reference: str) -> str:
-    flat = [shared + own for shared, own in settings]
-    shown = " | ".join(_describe(SHARED + OWN, values, flat) for values in flat)
+    flat = [shared + mine for shared, mine in settings]
+    shown = " | ".join(_describe(SHARED + methods_own(), values, flat) for values in flat)
     return f"refused: {reference} has several settings ({shown}), none is this run's own: narrow with where"
 
 
@@ -210,11 +214,11 @@ def _why_alone(run: Run, references: list[Run], reference: str) -> str:
     if not near:
         return f"no partner: no usable {reference} run with seed {run.seed}"
 
-    def differences(names, mine, theirs):
+    def differences(names: Iterable[str], mine: Iterable[object], theirs: Iterable[object]) -> list[str]:
         values = zip(names, mine, theirs, strict=True)
         return [f"{name} {_show(a)}, {reference} {_show(b)}" for name, a, b in values if a != b]
 
-    def protocol(other):
+    def protocol(other: Run) -> list[str]:
         return differences((*PROTOCOL, "data digest"), (*run.protocol, run.data), (*other.protocol, other.data))
 
     closest = min(near, key=lambda other: len(protocol(other)))
@@ -240,7 +244,7 @@ def _compare(
         protocols[cell].append(protocol)
         settings[cell, protocol, method].append(setting)
 
-    def rank(key):
+    def rank(key: tuple[Any, Any, Any, Any]) -> tuple:
         cell, protocol, method, (shared, own) = key
         return cell, _order(protocol), _method_rank(method), _order(shared + own)
 
@@ -250,9 +254,9 @@ def _compare(
         found = sorted(groups[key], key=lambda pair: _order([pair[0].seed]))
         family = _describe((*PROTOCOL, "data"), protocol, protocols[cell], "=")
         told = _setting(setting, found[0][1].shared, settings[cell, protocol, method], reference)
-        setting = "; ".join(filter(None, [family, told]))
+        named = "; ".join(filter(None, [family, told]))
         negated = direction.lower_is_better(found[0][0].metric, lower)
-        comparisons.append(_comparison(found, family, setting, reference, negated))
+        comparisons.append(_comparison(found, family, named, reference, negated))
     return tuple(comparisons)
 
 
@@ -284,9 +288,12 @@ def _family(run: Run, compared: dict[tuple, str]) -> str:
 
 def _comparison(found: list[tuple[Run, Run]], family: str, setting: str, reference: str, negated: bool) -> Comparison:
     runs, partners = zip(*found, strict=True)
+    task, model, init = found[0][0].cell
     differences = rounded([run.score - partner.score for run, partner in found])
     return Comparison(
-        *runs[0].cell,
+        task,
+        model,
+        init,
         family=family,
         method=runs[0].method,
         setting=setting,
@@ -304,7 +311,7 @@ def _comparison(found: list[tuple[Run, Run]], family: str, setting: str, referen
 
 def _setting(setting: tuple, reference_shared: tuple, siblings: list[tuple], reference: str) -> str:
     """As in "batch_size 8, finetune 32"; where the method has a second setting, what tells them apart too."""
-    shared, own = setting
+    shared, mine = setting
     parts = []
     for i, name in enumerate(SHARED):
         if shared[i] != reference_shared[i]:
@@ -312,13 +319,15 @@ def _setting(setting: tuple, reference_shared: tuple, siblings: list[tuple], ref
         elif any(other[0][i] != shared[i] for other in siblings):
             parts.append(f"{name} {_show(shared[i])}")
     if len(siblings) > 1:
-        parts += [f"{name} {_show(value)}" for name, value in zip(OWN, own, strict=True) if value is not None]
+        parts += [
+            f"{name} {_show(value)}" for name, value in zip(methods_own(), mine, strict=True) if value is not None
+        ]
     return "; ".join(parts)
 
 
 def _table(usable: list[Run], split: set[tuple]) -> pd.DataFrame:
     """Usable runs with scores; `setting` names what differs among the runs of one method in one cell."""
-    names = (*PROTOCOL, *SHARED, *OWN, "data")
+    names = (*PROTOCOL, *SHARED, *methods_own(), "data")
     settings, seeds = defaultdict(list), defaultdict(list)
     for run in usable:
         settings[run.cell, run.method].append((*run.protocol, *run.shared, *run.own))
@@ -335,7 +344,7 @@ def _table(usable: list[Run], split: set[tuple]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _describe(names, values: tuple, among: list[tuple], sign: str = " ") -> str:
+def _describe(names: Iterable[str], values: tuple, among: list[tuple], sign: str = " ") -> str:
     """The values that are not the same in all of `among`, by name; data wherever it has a value."""
     told = [
         f"{name}{sign}{_show(value)}"
@@ -345,12 +354,12 @@ def _describe(names, values: tuple, among: list[tuple], sign: str = " ") -> str:
     return ", ".join(told)
 
 
-def _show(value) -> str:
+def _show(value: object) -> str:
     text = "none" if value is None else str(value)
     return text[:8] if re.fullmatch("[0-9a-f]{32}", text) else text
 
 
-def _order(values) -> list:
+def _order(values: Iterable[Any]) -> list:
     return [(value is None, isinstance(value, str), 0 if value is None else value) for value in values]
 
 

@@ -49,7 +49,8 @@ def _exact(doubled: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     if base**methods > np.iinfo(np.int64).max:
         return None
     places = base ** np.arange(methods)
-    sums, chances, looked_at = np.sort(doubled[:1], axis=1), np.ones(1), 0
+    sums, looked_at = np.sort(doubled[:1], axis=1), 0
+    chances: np.ndarray = np.ones(1)
     for row in doubled[1:]:
         counts = np.unique(row, return_counts=True)[1].tolist()
         looked_at += len(sums) * math.factorial(methods) // math.prod(map(math.factorial, counts))

@@ -8,13 +8,14 @@ a resample of examples needs new sums only.
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
 from analysis.pairing import Comparison, Paired
 
-Columns = Mapping[str, np.ndarray] | pd.DataFrame
+Columns: TypeAlias = Mapping[str, np.ndarray] | pd.DataFrame
 Predictions = Callable[[str, str], Columns | None] | Mapping[tuple[str, str], Columns]
 SCORES = ("accuracy", "f1", "matthews")  # in percent; f1 of class 1
 SAME = 1e-6  # points; both sides are doubles of one formula
@@ -51,8 +52,8 @@ def read(predictions: Predictions, run_id: str, split: str) -> Predicted:
         get = predictions.get((run_id, split)) if isinstance(predictions, Mapping) else predictions(run_id, split)
     except (OSError, ValueError) as error:  # a damaged file: pyarrow's errors are ValueErrors
         raise Missing(f"predictions of {split} cannot be read: {' '.join(str(error).split())[:120]}") from None
-    names = [] if get is None else list(get)
-    if not names or not len(get[names[0]]):
+    names: list[Any] = [] if get is None else list(get)
+    if get is None or not names or not len(get[names[0]]):
         raise Missing(f"no predictions of {split}")
     classes = [name for name in names if str(name).startswith("p_")]
     if not {"idx", "label"} <= set(names) or len(classes) < 2:

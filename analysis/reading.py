@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import AnalysisError, tables, unknown
-from analysis.students import OWN, PROTOCOL, SHARED
+from analysis import AnalysisError, unknown
+from analysis.present import tables
+from analysis.students import PROTOCOL, SHARED, methods_own
 from analysis.units import one_unit
 from labelreg.errors import looks, refusal
 
 REQUIRED = ("task", "model", "init", "method", "seed")
-SETTINGS = (*PROTOCOL, *SHARED, *OWN)
 SCORE = "score"
 NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*%?|[+-]?(?i:inf|infinity)"
 MISSING = ("", "nan", "na", "n/a", "none", "null", "-")
@@ -27,8 +27,8 @@ def scores_table(path: str | Path, metric: str | None = None) -> tuple[pd.DataFr
     by its line in the file. Raises AnalysisError: no such file, no CSV, a missing column, a score that is no number,
     a name in two spellings, scores in two units.
     """
-    name = metric or SCORE
-    if name in (*REQUIRED, *SETTINGS):
+    name, settings = metric or SCORE, (*PROTOCOL, *SHARED, *methods_own())
+    if name in (*REQUIRED, *settings):
         raise AnalysisError(f"metric={name}: this column is no score; it tells runs apart")
     table = csv_table(path)
     missing = [column for column in (*REQUIRED, name) if column not in table.columns]
@@ -40,19 +40,19 @@ def scores_table(path: str | Path, metric: str | None = None) -> tuple[pd.DataFr
         _one_spelling(cells[column], path, column)
     numbers = _numbers(table[name], path, name)
     runs = {f"params.{column}": values for column, values in cells.items()}
-    runs |= {f"params.{column}": table[column] for column in SETTINGS if column in table}
+    runs |= {f"params.{column}": table[column] for column in settings if column in table}
     runs |= {f"metrics.{name}": numbers, "run_id": [f"line {number}" for number in table.index]}
     frame = pd.DataFrame(runs)
     remarks = _counted(frame, numbers, path)
-    unused = [column for column in table.columns if column not in ("", *REQUIRED, name, *SETTINGS)]
+    unused = [column for column in table.columns if column not in ("", *REQUIRED, name, *settings)]
     if unused:
-        settings = ", ".join((*SHARED, *OWN))
-        remarks.append(f"columns that are not used: {', '.join(unused)} (settings have their names: {settings})")
+        known = ", ".join((*SHARED, *methods_own()))
+        remarks.append(f"columns that are not used: {', '.join(unused)} (settings have their names: {known})")
     remarks += _units(frame, table[name].str.strip(), numbers, f"csv={path}")
     return frame.assign(**{"tags.labelreg.kind": "student"}).reset_index(drop=True), remarks
 
 
-def _counted(frame: pd.DataFrame, numbers: pd.Series, path) -> list[str]:
+def _counted(frame: pd.DataFrame, numbers: pd.Series, path: str | Path) -> list[str]:
     """What was read, in one line."""
     counts = [(frame[f"params.{column}"].nunique(), column) for column in ("task", "method", "seed")]
     without = f", {numbers.isna().sum():,} of them without a score" if numbers.isna().any() else ""
@@ -63,13 +63,13 @@ def _counted(frame: pd.DataFrame, numbers: pd.Series, path) -> list[str]:
 def _units(frame: pd.DataFrame, texts: pd.Series, numbers: pd.Series, source: str) -> list[str]:
     known = numbers.map(math.isfinite)
     place = frame["params.model"] + "\n" + frame["params.init"]
-    settings = [f"params.{column}" for column in SETTINGS if f"params.{column}" in frame]
+    settings = [f"params.{column}" for column in (*PROTOCOL, *SHARED, *methods_own()) if f"params.{column}" in frame]
     block = frame[["params.model", "params.init", "params.method", *settings]].agg("\n".join, axis=1)
     columns = {"task": frame["params.task"], "place": place, "block": block, "text": texts, "value": numbers}
     return one_unit(pd.DataFrame(columns)[known], source) if known.any() else []
 
 
-def _one_spelling(names: pd.Series, path, column: str) -> None:
+def _one_spelling(names: pd.Series, path: str | Path, column: str) -> None:
     """Raises AnalysisError where two names differ in case, spaces or what eyes do not see: they would be two unsaid."""
     for _, found in names.groupby(names.map(looks), sort=False):
         two = found.drop_duplicates()
@@ -86,7 +86,7 @@ def _trimmed(cells: list[str], most: int = 0) -> list[str]:
     return cells
 
 
-def _numbers(column: pd.Series, path, name: str) -> pd.Series:
+def _numbers(column: pd.Series, path: str | Path, name: str) -> pd.Series:
     """The scores; an empty cell, nan or inf is a missing one (it is listed), a word is a mistake. 78.7% is 78.7."""
     texts = column.str.strip()
     missing = texts.str.lower().isin(MISSING)

@@ -3,14 +3,22 @@
 import math
 import re
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
+from labelreg.methods import own_parameters
+from labelreg.settings import Computing, Fit, Head, Images, Protocol, Sgd, Teacher, Text, of
+
 # equal in a pair; then the setting: what finetune has too, and what is the method's own
-PROTOCOL = ("split_seed", "max_train_examples", "max_length", "selection", "precision", "epochs")
-PROTOCOL += ("stem", "image_size", "augment")
-SHARED = ("lr", "batch_size", "weight_decay", "warmup_ratio", "momentum", "lr_milestones", "lr_decay")
-OWN = ("alpha", "tau", "a", "tfreg_target", "phase1_epochs", "teacher_model")
+PROTOCOL = tuple(name for name, known in of(Protocol, Text, Computing, Fit, Images).items() if known.pairs)
+SHARED = tuple(name for name in of(Fit, Sgd, Head) if name not in PROTOCOL)
+USUAL = {name: known.usual for name, known in of(Fit, Head).items() if known.usual}  # of runs that name none
+
+
+def methods_own() -> tuple[str, ...]:
+    """What is a method's own, of any method there is."""
+    return (*own_parameters(), *of(Teacher))
 
 
 @dataclass(frozen=True)
@@ -34,30 +42,31 @@ class Run:
     score: float = math.nan
 
     @property
-    def cell(self):
+    def cell(self) -> tuple[str, str, str]:
         return self.task, self.model, self.init
 
     @property
-    def setting(self):
+    def setting(self) -> tuple[tuple, tuple]:
         return self.shared, self.own
 
 
 def read(runs: pd.DataFrame) -> list[Run]:
     """The runs of kind student, in order of the rows."""
 
-    def column(name):
+    def column(name: str) -> list[Any]:
         return runs[name].tolist() if name in runs else [None] * len(runs)
 
     task, model, init, method, seed = (column(f"params.{n}") for n in ("task", "model", "init", "method", "seed"))
-    names = ("precision_used", *PROTOCOL, *SHARED, *OWN)
+    names = ("precision_used", *PROTOCOL, *SHARED, *methods_own())
     params = {name: column(f"params.{name}") for name in names}
     kind, run_id, status = column("tags.labelreg.kind"), column("run_id"), column("status")
     data, fingerprint = column("tags.labelreg.data"), column("tags.labelreg.fingerprint")
     one_class = column("tags.labelreg.one_class")
     start = pd.to_datetime(pd.Series(column("start_time"), dtype=object), utc=True, errors="coerce")
 
-    def student(row):
+    def student(row: int) -> Run:
         values = {name: _value(params[name][row]) for name in names}
+        values |= {name: usual for name, usual in USUAL.items() if values[name] is None}
         if values["precision_used"] is not None:  # what `auto` came to
             values["precision"] = values["precision_used"]
         return Run(
@@ -73,7 +82,7 @@ def read(runs: pd.DataFrame) -> list[Run]:
             protocol=tuple(values[name] for name in PROTOCOL),
             shared=tuple(values[name] for name in SHARED),
             # finetune has no setting of its own, whatever was passed to its command
-            own=tuple(values[name] if _text(method[row]) != "finetune" else None for name in OWN),
+            own=tuple(values[name] if _text(method[row]) != "finetune" else None for name in methods_own()),
             data=_text(data[row]) or None,
             fingerprint=_text(fingerprint[row]) or None,
             one_class=_text(one_class[row]),
@@ -82,7 +91,7 @@ def read(runs: pd.DataFrame) -> list[Run]:
     return [student(row) for row in range(len(runs)) if _text(kind[row]) == "student"]
 
 
-def _value(raw):
+def _value(raw: Any) -> int | float | str | None:
     """A parameter by value: "2e-05" is 2e-5, "1.0" is 1; None where it is missing."""
     text = _text(raw)
     if text in ("", "None"):
@@ -98,7 +107,7 @@ def _value(raw):
     return int(number) if number.is_integer() else number if number == number else None
 
 
-def _seed(raw) -> int | str | None:
+def _seed(raw: Any) -> int | str | None:
     """A seed is a name: the folds 1.1 and 1.10 are two. Whole numbers are integers (7.0 too, as pandas writes a column
     with a gap), so that they stand in order."""
     text = _text(raw)
@@ -106,7 +115,7 @@ def _seed(raw) -> int | str | None:
     return int(whole[1]) if whole else text or None
 
 
-def _text(raw) -> str:
+def _text(raw: Any) -> str:
     return "" if pd.isna(raw) else str(raw).strip()
 
 

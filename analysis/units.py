@@ -57,7 +57,7 @@ def _fractions(small: pd.DataFrame, block: pd.DataFrame, beside: pd.DataFrame) -
 
 
 def _decimals(rows: pd.DataFrame) -> pd.Series:
-    numbers = [Decimal(text.rstrip("% ")).as_tuple().exponent for text in rows["text"]]
+    numbers = [int(Decimal(text.rstrip("% ")).as_tuple().exponent) for text in rows["text"]]
     return pd.Series([max(0, -number) for number in numbers], rows.index, dtype=int)
 
 

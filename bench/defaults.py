@@ -21,8 +21,14 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from analysis.tables import to_markdown
-from labelreg import corpus, methods, models, parameters, recipes, training
+from analysis.present.tables import to_markdown
+from labelreg import recipes, training
+from labelreg.arguments import with_defaults
+from labelreg.data import corpus
+from labelreg.methods import METHODS
+from labelreg.models import registry
+from labelreg.parameter import convert
+from labelreg.settings import Machine, Settings, known
 
 SEEDS = [42, 549, 1237, 230, 805, 4653, 5589, 992, *range(1, 13)]  # appendix A, and twelve more
 DATA = {  # name -> what is given; the seeds that are run
@@ -78,35 +84,37 @@ class Trained:
         files = {name: str(folder / file) for name, file in given.items() if name == "train_file"}
         self.given, self.teachers = given | files | {"recipe": recipe}, {}
         settings = self.settings("finetune", "pretrained", SEEDS[0])
-        self.data = corpus.prepare(settings, models.roots(settings))
+        self.data = corpus.prepare(settings, registry.roots(settings))
         self.split = "test" if "test" in self.data.splits and self.data.splits["test"].labelled else "dev"
 
-    def settings(self, method: str, init: str, seed: int, role: str = "student", **given) -> dict:
+    def settings(self, method: str, init: str, seed: int, role: str = "student", **given) -> Settings:
         """The settings of a run, as the entry points have them."""
-        given = self.given | {"method": method, "init": init, "seed": seed, "threads": 1} | given
-        settings = recipes.resolve(parameters.with_defaults("train_student", given), role)
-        return settings | {"precision_used": training.resolve_precision("auto"), "compile_used": "off"}
+        given = self.given | {"method": method, "init": init, "seed": seed, "threads": 1, "compile": "off"} | given
+        return recipes.resolve(with_defaults("train_student", given), role)
 
-    def fit(self, settings: dict, teacher: torch.Tensor | None = None) -> torch.nn.Module:
+    def machine(self, settings: Settings) -> Machine:
+        return training.machine_of(settings, len(self.data.splits["train"]))
+
+    def fit(self, settings: Settings, teacher: torch.Tensor | None = None) -> torch.nn.Module:
         """The trained model with the weights of its best epoch."""
-        name, init, seed = str(settings["model"]), str(settings["init"]), int(settings["seed"])
-        model = models.load(name, self.data.classes, init, seed, models.roots(settings))
-        *_, report = training.train(model, self.data, settings, teacher)
+        where = registry.roots(settings)
+        model = registry.load(settings.model, self.data.classes, settings.init, settings.seed, where)
+        *_, report = training.train(model, self.data, settings, self.machine(settings), teacher)
         if report.best.epoch != report.epoch:
             model.load_state_dict(report.best.weights)
         return model
 
-    def teacher(self, settings: dict) -> torch.Tensor:
+    def teacher(self, settings: Settings) -> torch.Tensor:
         """Logits of the teacher on the training set; trained once for each of its settings."""
-        model = models.teacher_of(str(settings["model"]), str(settings["task"]))
-        own = self.settings("finetune", models.teacher_init(model), SEEDS[0], "teacher", model=model)
-        key = str(sorted(own.items(), key=str))
+        model = registry.teacher_of(settings.model, settings.task)
+        own = self.settings("finetune", registry.teacher_init(model), SEEDS[0], "teacher", model=model)
+        key = str(own)
         if key not in self.teachers:
             trained = self.fit(own)
-            logits = training.predict(trained, self.data.splits[self.split], own)
+            logits = training.predict(trained, self.data.splits[self.split], self.machine(own))
             score = training.score(logits, self.data.splits[self.split], self.data.metric)["score"]
-            print(f"teacher of {own['task']}: {self.split} score {score:.2f}", flush=True)
-            self.teachers[key] = training.predict(trained, self.data.splits["train"], own)
+            print(f"teacher of {own.task}: {self.split} score {score:.2f}", flush=True)
+            self.teachers[key] = training.predict(trained, self.data.splits["train"], self.machine(own))
         return self.teachers[key]
 
 
@@ -120,15 +128,14 @@ def majority(trained: Trained) -> float:
 def one_run(trained: Trained, method: str, init: str, seed: int, given: dict) -> dict:
     """One row of the results."""
     settings = trained.settings(method, init, seed, **given)
-    teacher = trained.teacher(settings) if methods.METHODS[method].needs else None
+    teacher = trained.teacher(settings) if METHODS[method].needs else None
     began = time.process_time()
     model = trained.fit(settings, teacher)
     split = trained.data.splits[trained.split]
-    logits = training.predict(model, split, settings)
+    logits = training.predict(model, split, trained.machine(settings))
     seconds = time.process_time() - began
-    steps = -(-len(trained.data.splits["train"]) // int(settings["batch_size"])) * int(settings["epochs"])
-    return {name: settings.get(name) for name in COLUMNS} | {
-        "steps": steps,
+    return {name: settings.value(name) for name in COLUMNS} | {
+        "steps": training.steps_of(settings, len(trained.data.splits["train"])),
         "split": trained.split,
         "score": round(training.score(logits, split, trained.data.metric)["score"], 2),
         "one_class": int(len(logits.argmax(1).unique()) == 1),
@@ -164,7 +171,9 @@ def main() -> None:
     options = parser.parse_args()
     training.set_threads(1)
     name = options.name or " ".join(filter(None, [options.recipe, options.set]))
-    given = {key: parameters.convert(key, value) for key, value in (p.split("=") for p in options.set.split(",") if p)}
+    given = {
+        key: convert(key, known()[key], value) for key, value in (p.split("=") for p in options.set.split(",") if p)
+    }
     print(
         f"{os.cpu_count()} cores, 1 thread, {training.resolve_precision('auto')}, torch {torch.__version__}", flush=True
     )

@@ -20,8 +20,12 @@ from pathlib import Path
 
 import torch
 
-from labelreg import corpus, models, parameters, recipes, training
+from labelreg import recipes, training
+from labelreg.arguments import with_defaults
+from labelreg.data import corpus
 from labelreg.methods import METHODS
+from labelreg.models import registry
+from labelreg.settings import Machine, Settings
 
 SETTINGS = {"model": "minilm", "lr": 2e-5, "batch_size": 32, "max_length": 128, "alpha": 0.5, "tau": 1.0, "a": 0.95}
 EXAMPLES, DEV = 512, 64
@@ -37,10 +41,10 @@ TARGETS = [  # numerator, denominator, at most
 ]  # fmt: skip
 
 
-def prepared(seed: int = 42, **given) -> tuple[corpus.PreparedTask, dict]:
-    """The bench's examples and the settings of one run on them."""
+def prepared(seed: int = 42, **given) -> tuple[corpus.PreparedTask, Settings, Machine]:
+    """The bench's examples, and the settings of one run on them here."""
     root = os.environ.get("LABELREG_DATA_ROOT")
-    given = SETTINGS | {"seed": seed, "epochs": 2 if given.get("method") == "akd" else 1} | given
+    given = SETTINGS | {"seed": seed, "compile": "off", "epochs": 2 if given.get("method") == "akd" else 1} | given
     with tempfile.TemporaryDirectory() as folder:
         source = Path(root or "") / "SetFit" / "sst5" / "train.jsonl"
         if root and source.is_file():
@@ -50,9 +54,9 @@ def prepared(seed: int = 42, **given) -> tuple[corpus.PreparedTask, dict]:
                 Path(given[f"{split}_file"]).write_text("\n".join(part), encoding="utf-8")
         else:
             given["max_train_examples"] = EXAMPLES
-        settings = recipes.resolve(parameters.with_defaults("train_student", given))
-        settings |= {"precision_used": training.resolve_precision("auto"), "compile_used": "off"}
-        return corpus.prepare(settings, models.roots(settings)), settings
+        settings = recipes.resolve(with_defaults("train_student", given))
+        data = corpus.prepare(settings, registry.roots(settings))
+        return data, settings, training.machine_of(settings, len(data.splits["train"]))
 
 
 def labelreg(order: int) -> dict:
@@ -60,17 +64,17 @@ def labelreg(order: int) -> dict:
     names = list(METHODS)[order % len(METHODS) :] + list(METHODS)[: order % len(METHODS)]
     seconds, memory = {}, 0.0
     for name in names:
-        data, settings = prepared(method=name)
+        data, settings, machine = prepared(method=name)
         chance = torch.Generator().manual_seed(0)
         teacher = (
             torch.randn(len(data.splits["train"]), len(data.classes), generator=chance) if METHODS[name].needs else None
         )
-        model = models.load("minilm", data.classes, "pretrained", 42, models.roots(settings))
-        report = next(training.train(model, data, settings, teacher))
+        model = registry.load("minilm", data.classes, "pretrained", 42, registry.roots(settings))
+        report = next(training.train(model, data, settings, machine, teacher))
         seconds[name] = report.epoch_seconds
         memory = memory or training.peak_memory_mb()
     began = time.perf_counter()
-    training.predict(model, data.splits["train"], settings)
+    training.predict(model, data.splits["train"], machine)
     teacher_pass = time.perf_counter() - began
     return {"seconds": seconds, "padding": report.padding_share, "memory": memory, "teacher_pass": teacher_pass}
 
@@ -81,8 +85,8 @@ def rival(name: str) -> dict:
 
     from bench.parity import padded, rows
 
-    data, settings = prepared(method="finetune")
-    path = models.checkpoint("minilm", models.roots(settings))
+    data, settings, machine = prepared(method="finetune")
+    path = registry.checkpoint("minilm", registry.roots(settings))
     model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=len(data.classes))
     teacher = None
     if name == ONLINE:
@@ -108,7 +112,7 @@ def rival(name: str) -> dict:
         arguments = TrainingArguments(
             output_dir=folder, num_train_epochs=1, per_device_train_batch_size=32, learning_rate=2e-5, report_to=[],
             train_sampling_strategy="group_by_length" if grouped else "random", save_strategy="no",
-            bf16=grouped and settings["precision_used"] == "bf16", disable_tqdm=True, seed=42,
+            bf16=grouped and machine.precision == "bf16", disable_tqdm=True, seed=42,
             dataloader_pin_memory=False, logging_strategy="no", use_cpu=training.device().type == "cpu",  # else no bf16
         )  # fmt: skip
         kind = WithTeacher if teacher else Trainer
@@ -131,8 +135,8 @@ def textbrewer_epoch() -> dict:
 
     from bench.parity import padded, rows
 
-    data, settings = prepared(method="finetune")
-    path, where = models.checkpoint("minilm", models.roots(settings)), training.device()
+    data, settings, _ = prepared(method="finetune")
+    path, where = registry.checkpoint("minilm", registry.roots(settings)), training.device()
     teacher, student = (
         AutoModelForSequenceClassification.from_pretrained(path, num_labels=len(data.classes)).to(where)
         for _ in range(2)
@@ -193,12 +197,12 @@ def main() -> None:
         one = {"labelreg": partial(labelreg, given.order), TEXTBREWER: textbrewer_epoch}
         print("\n" + json.dumps(one.get(given.one, partial(rival, given.one))()))
         return
-    data, settings = prepared(method="finetune")
+    data, _, machine = prepared(method="finetune")
     seconds: dict[str, list[float]] = {}
     memory: dict[str, float] = {}
     rates, padding, teacher_pass = [], 0.0, 0.0
     for order in range(given.rounds):
-        rates.append(gemm_rate(settings["precision_used"]))
+        rates.append(gemm_rate(machine.precision))
         for name in ("labelreg", *RIVALS):
             command = [sys.executable, "-m", "bench.engine", "--one", name, "--order", str(order)]
             found = json.loads(

@@ -11,13 +11,18 @@ import json
 import statistics
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
 
-from labelreg import corpus, models, parameters, recipes, training
-from labelreg.tasks import TASKS
+from labelreg import recipes, training
+from labelreg.arguments import with_defaults
+from labelreg.data import corpus
+from labelreg.data.tasks import TASKS
+from labelreg.models import registry
+from labelreg.settings import Folders, Machine, Settings
 
 SETTINGS = {"model": "minilm-3l", "lr": 3e-4, "batch_size": 16, "epochs": 3, "max_length": 64}  # as recipe minilm
 EXAMPLES = 1000
@@ -29,7 +34,7 @@ def own_files(task: str, folder: Path) -> dict[str, str]:
 
     entry, files = TASKS[task], {}
     source = datasets.load_dataset(
-        str(models.hub_folder(entry.source, models.roots({}).data, "dataset", None)), entry.config
+        str(registry.hub_folder(entry.source, registry.roots(Folders()).data, "dataset", None)), entry.config
     )
     for split, rows in (("train", EXAMPLES), ("dev", None)):
         frame = source[entry.splits[split]].to_pandas().head(rows) if rows else source[entry.splits[split]].to_pandas()
@@ -42,30 +47,29 @@ def own_files(task: str, folder: Path) -> dict[str, str]:
     return files | ({"text_pair_column": "text_pair"} if entry.text_pair else {})
 
 
-def settings_for(task: str, files: dict[str, str], seed: int) -> dict:
-    given = SETTINGS | files | {"task": task, "seed": seed, "method": "finetune"}
-    settings = recipes.resolve(parameters.with_defaults("train_student", given))
-    return settings | {"precision_used": training.resolve_precision("auto"), "compile_used": "off"}
+def settings_for(task: str, files: dict[str, str], seed: int) -> Settings:
+    given = SETTINGS | files | {"task": task, "seed": seed, "method": "finetune", "compile": "off"}
+    return recipes.resolve(with_defaults("train_student", given))
 
 
-def labelreg_score(data: corpus.PreparedTask, settings: dict) -> float:
-    model = models.load(SETTINGS["model"], data.classes, "pretrained", settings["seed"], models.roots(settings))
-    return [report.dev["score"] for report in training.train(model, data, settings)][-1]
+def labelreg_score(data: corpus.PreparedTask, settings: Settings, machine: Machine) -> float:
+    model = registry.load(SETTINGS["model"], data.classes, "pretrained", settings.seed, registry.roots(settings))
+    return [report.dev["score"] for report in training.train(model, data, settings, machine)][-1]
 
 
-def trainer_score(data: corpus.PreparedTask, settings: dict, folder: Path) -> float:
+def trainer_score(data: corpus.PreparedTask, settings: Settings, machine: Machine, folder: Path) -> float:
     start = folder / "start"  # the same weights and head, read back by plain transformers
-    models.load(
-        SETTINGS["model"], data.classes, "pretrained", settings["seed"], models.roots(settings)
+    registry.load(
+        SETTINGS["model"], data.classes, "pretrained", settings.seed, registry.roots(settings)
     ).save_pretrained(start)
     model = AutoModelForSequenceClassification.from_pretrained(start)
     arguments = TrainingArguments(
-        output_dir=str(folder / "trainer"), seed=settings["seed"], learning_rate=settings["lr"],
-        per_device_train_batch_size=settings["batch_size"], num_train_epochs=settings["epochs"], max_grad_norm=1.0,
+        output_dir=str(folder / "trainer"), seed=settings.seed, learning_rate=settings.lr,
+        per_device_train_batch_size=settings.batch_size, num_train_epochs=settings.epochs, max_grad_norm=1.0,
         weight_decay=0.0, lr_scheduler_type="linear", save_strategy="no",
         report_to=[], disable_tqdm=True, logging_strategy="no", per_device_eval_batch_size=128,
         dataloader_pin_memory=False,
-        bf16=settings["precision_used"] == "bf16", use_cpu=training.device().type == "cpu",  # else no bf16
+        bf16=machine.precision == "bf16", use_cpu=training.device().type == "cpu",  # else no bf16
     )  # fmt: skip
     train, dev = rows(data.splits["train"]), rows(data.splits["dev"])
     trainer = Trainer(model=model, args=arguments, train_dataset=train, data_collator=lambda batch: padded(batch, data))
@@ -110,11 +114,12 @@ def main() -> None:
             files = own_files(task, Path(name))
             for seed in map(int, given.seeds.split(",")):
                 settings = settings_for(task, files, seed)
-                data = corpus.prepare(settings, models.roots(settings))
+                data = corpus.prepare(settings, registry.roots(settings))
+                machine = training.machine_of(settings, len(data.splits["train"]))
                 for who in scores:
                     began = time.perf_counter()
-                    arguments = (data, settings) if who == "labelreg" else (data, settings, Path(name))
-                    scores[who].append((labelreg_score if who == "labelreg" else trainer_score)(*arguments))
+                    score = labelreg_score if who == "labelreg" else partial(trainer_score, folder=Path(name))
+                    scores[who].append(score(data, settings, machine))
                     seconds[who] += time.perf_counter() - began
         means = {who: statistics.mean(values) for who, values in scores.items()}
         deviations = {who: statistics.stdev(values) for who, values in scores.items()}

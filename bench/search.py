@@ -17,7 +17,12 @@ from pathlib import Path
 
 import torch
 
-from labelreg import corpus, findings, models, parameters, recipes, search, training
+from labelreg import recipes, training
+from labelreg.arguments import with_defaults
+from labelreg.data import corpus
+from labelreg.models import registry
+from labelreg.settings import Machine
+from labelreg.tuning import search, search_report
 
 GIVEN = {"task": "sst5", "model": "minilm-3l", "method": "ls", "max_length": 24}
 SPACE = {  # appendix D's, with rates from which minilm-3l learns and alphas around table 9's for label smoothing
@@ -32,11 +37,10 @@ def trainer(given: dict, data: corpus.PreparedTask):
     """What search.run_trial asks for: real training, stopped where the search says so."""
 
     def train(draw: search.Draw, stop: search.Stop) -> float:
-        settings = recipes.resolve(given | draw.params) | {"precision_used": "fp32", "compile_used": "off"}
-        model = models.load(
-            str(settings["model"]), data.classes, "pretrained", settings["seed"], models.roots(settings)
-        )
-        for report in training.train(model, data, settings):
+        settings = recipes.resolve(given | draw.params)
+        machine = Machine("fp32", "off", threads=1, device=training.device().type)
+        model = registry.load(settings.model, data.classes, "pretrained", settings.seed, registry.roots(settings))
+        for report in training.train(model, data, settings, machine):
             if stop(report.epoch, report.dev["score"]):
                 break
         return report.best.dev["score"]
@@ -52,7 +56,7 @@ def timed(asked: search.Search, train) -> dict:
         pass
     best = search.best(study)[0]
     return {
-        "epochs": findings.epochs_spent(study),
+        "epochs": search_report.epochs_spent(study),
         "best": best.value,
         "params": best.params,
         "pruned": sum(trial.state.name == "PRUNED" for trial in study.trials),
@@ -71,9 +75,9 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     given = GIVEN | {"epochs": options.epochs, "max_train_examples": options.examples, "threads": 1}
-    given = parameters.with_defaults("tune", given)
+    given = with_defaults("tune", given)
     settings = recipes.resolve(given)
-    data = corpus.prepare(settings, models.roots(settings))
+    data = corpus.prepare(settings, registry.roots(settings))
     train = trainer(given, data)
     print(f"{os.cpu_count()} cores, torch {torch.__version__}, {given}", flush=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -32,7 +32,7 @@ TEMPLATE = "--task=rotten_tomatoes --recipe=smoke --max_train_examples=64 --thre
 
 def fill(folder: Path, seeds: int) -> int:
     """A store of generated runs in `folder`, MLflow's current one; how many."""
-    from labelreg import tracking
+    from labelreg.store import tracking
 
     subprocess.run(
         [sys.executable, "-m", "entrypoints.train_student", *TEMPLATE], check=True, stdout=subprocess.DEVNULL

@@ -32,7 +32,7 @@ def overhead(folder: Path, runs: int, seconds: float) -> dict:
 
     Of methods that store no logits of the training set: a pass that another run is spared is no overhead.
     """
-    from labelreg import tracking
+    from labelreg.store import tracking
 
     given = _own_files(folder)
     shared = ["--jobs=1", "--checkpoint_seconds=60", *(f"--{name}={value}" for name, value in given.items())]
@@ -85,7 +85,7 @@ def _study(*words: str) -> None:
 
 
 def _complete(given: dict) -> dict:
-    from labelreg.parameters import with_defaults
+    from labelreg.arguments import with_defaults
 
     return with_defaults("study", given)
 
@@ -94,9 +94,9 @@ def planning_time(folder: Path, planned: int, rounds: int) -> dict:
     """Seconds to plan against a store that holds all runs finished, and those of MLflow's search."""
     import mlflow
 
-    from entrypoints import planning
-    from entrypoints.study import design_of
-    from labelreg import tracking
+    from labelreg.store import tracking
+    from labelreg.studies import outlook
+    from labelreg.studies.plan import design_of
 
     seeds = list(range(planned // (2 * len(METHODS))))
     lists = {"tasks": ["rotten_tomatoes"], "inits": ["pretrained", "random"], "seeds": seeds, "methods": METHODS}
@@ -107,7 +107,7 @@ def planning_time(folder: Path, planned: int, rounds: int) -> dict:
     subprocess.run([sys.executable, "-m", "entrypoints.train_student", *words], check=True, stdout=subprocess.DEVNULL)
     (template,) = tracking.find(f"tags.`{tracking.KIND}` = 'student'")
     steps = design_of(dict(given)).steps
-    fingerprints = planning.look(steps).fingerprints
+    fingerprints = outlook.look(steps).fingerprints
     assert len(fingerprints) == planned
     these = [Copy(uuid.uuid4().hex, step.name, _changed(step, fingerprints[step.name])) for step in steps]
     copies(Path(os.environ["MLFLOW_TRACKING_URI"].removeprefix("sqlite:///")), template.info.run_id, these)
@@ -119,10 +119,10 @@ def planning_time(folder: Path, planned: int, rounds: int) -> dict:
         searches.append(time.perf_counter() - began)
         assert len(found) == planned + 1
         began = time.perf_counter()
-        outlook = planning.look(design_of(dict(given)).steps)
-        planning.table(outlook)
+        seen = outlook.look(design_of(dict(given)).steps)
+        outlook.table(seen)
         plans.append(time.perf_counter() - began)
-        assert len(outlook.finished) == planned
+        assert len(seen.finished) == planned
     plan, search = statistics.median(plans), statistics.median(searches)
     return {"runs": planned, "plan seconds": plan, "search_runs seconds": search, "plan / search_runs": plan / search}
 

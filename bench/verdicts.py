@@ -19,7 +19,7 @@ import pandas as pd
 
 from analysis.design import at_looks
 from analysis.hypothesis import verdicts
-from analysis.tables import to_markdown
+from analysis.present.tables import to_markdown
 
 SEEDS, EFFECTS, METHODS = (5, 8, 10, 20), (0.0, 0.25, 0.5, 1.0, 2.0), (1, 4)
 MARGIN, LEVEL, LOOKS = 0.5, 0.05, (10, 14, 20)

@@ -19,7 +19,11 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from labelreg import corpus, images, models, parameters, recipes, training
+from labelreg import recipes, training
+from labelreg.arguments import with_defaults
+from labelreg.data import corpus, images
+from labelreg.models import registry
+from labelreg.settings import Folders, Settings
 
 CLASSES, BATCH = tuple(map(str, range(100))), 128
 MEAN, DEVIATION = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)  # CIFAR-100's
@@ -36,28 +40,27 @@ def pixels(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     )
 
 
-def settings() -> dict:
-    given = {"recipe": "table13", "method": "finetune", "init": "random", "seed": 42, "epochs": 1, "batch_size": BATCH}
-    found = recipes.resolve(parameters.with_defaults("train_student", given))
-    found |= {"precision_used": training.resolve_precision("auto")}
-    return found | {"compile_used": "on" if training.device().type == "cuda" else "off"}
+def settings() -> Settings:
+    """Of one epoch; on a GPU, where the first one compiles, of two."""
+    given = {"recipe": "table13", "method": "finetune", "init": "random", "seed": 42, "batch_size": BATCH}
+    given |= {"compile": "on", "epochs": 2} if training.device().type == "cuda" else {"compile": "off", "epochs": 1}
+    return recipes.resolve(with_defaults("train_student", given))
 
 
 def classifier() -> torch.nn.Module:
-    return models.load("resnet18", CLASSES, "random", 42, models.roots({}), "cifar")
+    return registry.load("resnet18", CLASSES, "random", 42, registry.roots(Folders()), "cifar")
 
 
 def labelreg(count: int) -> float:
-    """Seconds of one epoch; on a GPU the second, the first compiles."""
+    """Seconds of the last epoch."""
     inputs, labels = pixels(count)
     common = {"mean": torch.tensor(MEAN), "deviation": torch.tensor(DEVIATION), "fingerprint": "", "size": 32}
     split = images.Images(inputs, labels, torch.arange(count), augment="crop+flip+rotation", **common)
     few = images.Images(inputs[:BATCH], labels[:BATCH], torch.arange(BATCH), augment="none", **common)
     data = corpus.PreparedTask("generated", "accuracy", CLASSES, {"train": split, "dev": few}, "", {})
     given = settings()
-    if given["compile_used"] == "on":
-        given["epochs"] = 2
-    return [report.epoch_seconds for report in training.train(classifier(), data, given)][-1]
+    machine = training.machine_of(given, count)
+    return [report.epoch_seconds for report in training.train(classifier(), data, given, machine)][-1]
 
 
 def usual(count: int) -> float:

@@ -1,14 +1,14 @@
 """Do printed numbers agree with each other? The paper's, or a table of yours: `mlflow run . -e audit`."""
 
 from entrypoints.command import command
-from entrypoints.scores import log_files
-from labelreg.parameters import Value
+from labelreg.parameter import Value
 
 
 def main(given: dict[str, Value]) -> None:
     """Audit the paper (or csv, with n runs per cell); log findings, statements and ranges, and print."""
     from analysis.paper import summary
-    from labelreg import tracking
+    from labelreg.answers.sources import log_files
+    from labelreg.store import tracking
 
     tracking.connect()
     found = summary.of(given.get("csv"), given.get("n"))

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from entrypoints import launched
 from labelreg import errors, output
+from labelreg.arguments import parse, with_defaults
 from labelreg.errors import INTERRUPTED, USER_ERROR, UserError, one_line, told
-from labelreg.parameters import Value, parse, with_defaults
+from labelreg.parameter import Value
 
 ANSWERS = ("significance", "report", "tables")  # they read many runs and end
 ECHO_SECONDS = 1.0  # a key that is held down, or a launcher that passes a Ctrl-C on, is no second one
@@ -100,7 +101,7 @@ def _end_of_output() -> int:
 def _fail(line: str, status: int) -> int:
     print(f"error: {line}", file=sys.stderr, flush=True)
     if "MLFLOW_RUN_ID" in os.environ:
-        from labelreg import tracking  # 2 s, needed only where `mlflow run` opened a run
+        from labelreg.store import tracking
 
         tracking.note_failure(line)
     return status

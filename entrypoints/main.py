@@ -2,7 +2,7 @@
 
 from entrypoints import study
 from entrypoints.command import command
-from labelreg.parameters import Value
+from labelreg.parameter import Value
 
 DEFAULT_STUDY, DEFAULT_SETTINGS = "smoke", "default"
 

@@ -1,24 +1,25 @@
 """Train one student with one method: `mlflow run . -e train_student -P method=ls`."""
 
+from dataclasses import replace
+
 from entrypoints.command import command
-from labelreg.parameters import Value
+from labelreg.parameter import Value
 
 
 def main(given: dict[str, Value]) -> None:
     """Train, log, and say where the result is."""
-    from entrypoints import job
-    from labelreg import tracking
+    from labelreg import job, one_run
+    from labelreg.store import tracking
 
     settings = job.settings_of(given)
-    for line in job.ignored(given):
-        print(line, flush=True)
+    print("".join(f"{line}\n" for line in job.ignored(given)), end="", flush=True)
     tracking.connect()
-    if settings["save_model"] == "auto":  # it runs on its own
-        settings["save_model"] = "true"
-    done = job.run(job.Job(settings, given))
-    print(f"{settings['method']}: {done.split} score {done.score:.2f} (run {done.run_id})", flush=True)
+    if settings.save_model == "auto":  # it runs on its own
+        settings = replace(settings, save_model="true")
+    done = one_run.carry_out(job.Job(settings, given))
+    print(f"{settings.method}: {done.split} score {done.score:.2f} (run {done.run_id})", flush=True)
     if done.one_class:
-        print(job.not_learnt(done, settings), flush=True)
+        print(one_run.not_learnt(done, settings), flush=True)
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ def told(error: BaseException) -> Told:
         return before
     found = foreseen(error) or _defect(error)
     with contextlib.suppress(AttributeError):  # a class with slots
-        error.labelreg_told = found
+        error.labelreg_told = found  # type: ignore[attr-defined]  # ours, on an exception of anybody's
     return found
 
 
@@ -148,7 +148,7 @@ _WRAPPERS = ("mlflow", "sqlalchemy", "optuna", "requests", "urllib3", "safetenso
 def _chain(error: BaseException) -> Iterator[BaseException]:
     """The error and what it was raised from; what it was raised beside counts where a library wraps it."""
     seen: list[BaseException] = []
-    todo = [error]
+    todo: list[BaseException | None] = [error]
     while todo:
         each = todo.pop(0)
         if each is None or any(each is other for other in seen):

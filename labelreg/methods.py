@@ -8,23 +8,65 @@ both lines have the same gradient. Followed: Kobyzev et al. 2023, sections 2.1-2
 al. 2021 for Annealing KD. Left out: Hinton's factor tau^2, which equation 1 does not have.
 """
 
+from __future__ import annotations
+
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from labelreg.errors import UserError
+from labelreg.later import Later
+from labelreg.parameter import ALWAYS, MOST, UNUSUAL, Parameter
 
-Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]  # (logits, labels, teacher logits) -> scalar
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as F
+    from torch import Tensor
+else:
+    torch, F = Later("torch"), Later("torch.nn.functional")
+
+Loss = Callable[["Tensor", "Tensor", "Tensor | None", int], "Tensor"]  # (logits, labels, teacher, epoch) -> scalar
+Own = Mapping[str, Any]  # a method's parameters, by name
 
 
-def uniform(labels: Tensor, teacher: Tensor | None, classes: int, a: float | None) -> Tensor:
+def own(
+    kind: str, help: str, default: Any = None, counts: str = UNUSUAL, needed: bool = True, **facts: Any
+) -> Parameter:
+    """A parameter of methods. `counts`: it stands in every fingerprint, or (of methods to come) where it is used."""
+    return Parameter(kind, help, default, counts=counts, recipe=True, needed=needed, **facts)
+
+
+ALPHA = own("number", "weight of the smoothing distribution r(x)", counts=ALWAYS, low=0, high=1)
+TAU = own("number", "temperature; akd: the maximum temperature", counts=ALWAYS, low=0, open_low=True)
+A = own(
+    "number",
+    "tfreg: probability of the true class in r(x)",
+    counts=ALWAYS,
+    low=0,
+    high=1,
+    open_low=True,
+    open_high=True,
+)
+TFREG_TARGET = own(
+    "text",
+    "tfreg: r at tau by the paper's equations, or by Yuan et al.'s code",
+    "paper",
+    choices=("paper", "code"),
+    usual="paper",
+)
+PHASE1_EPOCHS = own(
+    "integer", "akd: epochs of phase I, default round(2/3 epochs)", counts=ALWAYS, needed=False, low=1, high=MOST
+)
+PHASE1_SHARE = 2 / 3  # table 11: 20 of 30 epochs
+
+
+def uniform(labels: Tensor, classes: int) -> Tensor:
     """log r of label smoothing, equation 3: 1/K for every class."""
     return torch.full((len(labels), classes), -math.log(classes), device=labels.device)
 
 
-def peaked(labels: Tensor, teacher: Tensor | None, classes: int, a: float) -> Tensor:
+def peaked(labels: Tensor, classes: int, a: float) -> Tensor:
     """log r of TF-reg, equation 4: `a` on the true class; K = 3, a = 0.9, class 1: (0.05, 0.9, 0.05)."""
     r = torch.full((len(labels), classes), (1 - a) / (classes - 1), device=labels.device)
     return r.scatter(1, labels[:, None], a).log()
@@ -39,36 +81,7 @@ def peaked_as_published(labels: Tensor, tau: float, classes: int, a: float) -> T
     class and 0.00999 elsewhere, so it is label smoothing in all but name, while equation 1 gives 0.0157 and 0.0099 at a
     gradient of one twentieth.
     """
-    return F.log_softmax(peaked(labels, None, classes, a).exp() / tau, dim=1)
-
-
-def taught(labels: Tensor, teacher: Tensor, classes: int, a: float | None) -> Tensor:
-    """log r of KD and Self-KD, equations 2 and 6: the teacher's softmax, from its logits [batch, classes]."""
-    return F.log_softmax(teacher.float(), dim=1)
-
-
-@dataclass(frozen=True)
-class Method:
-    """A method: its r(x), the parameters it reads, and whose logits it needs (None, teacher, finetune).
-
-    Label smoothing is equation 3, alpha/K on every class; Yuan et al.'s code puts alpha/(K - 1) on the false ones,
-    which is equation 3 with alpha K/(K - 1): 0.1 there is 0.101 here for K = 100.
-    """
-
-    title: str
-    parameters: tuple[str, ...] = ()
-    log_r: Callable[..., Tensor] | None = None
-    needs: str | None = None
-
-
-METHODS = {
-    "finetune": Method("plain fine-tuning"),
-    "ls": Method("label smoothing", ("alpha",), uniform),
-    "tfreg": Method("TF-reg", ("alpha", "tau", "a", "tfreg_target"), peaked),
-    "selfkd": Method("Self-KD", ("alpha", "tau"), taught, needs="finetune"),
-    "kd": Method("knowledge distillation", ("alpha", "tau"), taught, needs="teacher"),
-    "akd": Method("Annealing KD", ("tau", "phase1_epochs"), needs="teacher"),
-}
+    return F.log_softmax(peaked(labels, classes, a).exp() / tau, dim=1)
 
 
 def smoothed_loss(logits: Tensor, labels: Tensor, log_r: Tensor | None, alpha: float, tau: float) -> Tensor:
@@ -84,40 +97,104 @@ def smoothed_loss(logits: Tensor, labels: Tensor, log_r: Tensor | None, alpha: f
     return (1 - alpha) * F.cross_entropy(logits, q) + alpha * kl
 
 
+# The losses: (logits, labels, teacher's logits or None, epoch from 1, the method's own parameters) -> scalar
+
+
+def plain(logits: Tensor, labels: Tensor, teacher: Tensor | None, epoch: int) -> Tensor:
+    """Cross-entropy, equation 1 with alpha = 0."""
+    return smoothed_loss(logits, labels, None, alpha=0, tau=1)
+
+
+def smoothing(logits: Tensor, labels: Tensor, teacher: Tensor | None, epoch: int, alpha: float) -> Tensor:
+    """Label smoothing, equation 3. Yuan et al.'s code puts alpha/(K - 1) on the false classes, which is equation 3 with
+    alpha K/(K - 1): 0.1 there is 0.101 here for K = 100."""
+    return smoothed_loss(logits, labels, uniform(labels, logits.shape[1]), alpha, tau=1)
+
+
+def tfreg(
+    logits: Tensor,
+    labels: Tensor,
+    teacher: Tensor | None,
+    epoch: int,
+    alpha: float,
+    tau: float,
+    a: float,
+    tfreg_target: str,
+) -> Tensor:
+    """TF-reg, equations 4 and 5; tfreg_target: paper, or code (`peaked_as_published`)."""
+    if tfreg_target == "code":
+        return smoothed_loss(logits, labels, peaked_as_published(labels, tau, logits.shape[1], a), alpha, tau=1)
+    return smoothed_loss(logits, labels, peaked(labels, logits.shape[1], a), alpha, tau)
+
+
+def distilling(logits: Tensor, labels: Tensor, teacher: Tensor, epoch: int, alpha: float, tau: float) -> Tensor:
+    """KD and Self-KD, equations 2 and 6: r is the teacher's softmax."""
+    return smoothed_loss(logits, labels, F.log_softmax(teacher.float(), dim=1), alpha, tau)
+
+
+def annealing(logits: Tensor, labels: Tensor, teacher: Tensor, epoch: int, tau: float, phase1_epochs: int) -> Tensor:
+    """Annealing KD: phase I regresses on the teacher's logits, ever less tempered; phase II is cross-entropy."""
+    if epoch > phase1_epochs:
+        return plain(logits, labels, None, epoch)
+    factor = annealing_factor(epoch, phase1_epochs, tau)
+    return F.mse_loss(logits.float(), factor * teacher.float())
+
+
 def annealing_factor(epoch: int, epochs: int, tau_max: float) -> float:
     """Phi(T) = 1 - (T - 1)/tau_max in epoch 1..epochs of phase I, T falling linearly from tau_max to 1."""
     temperature = 1.0 if epochs == 1 else tau_max - (tau_max - 1) * (epoch - 1) / (epochs - 1)
     return 1 - (temperature - 1) / tau_max
 
 
-def phases(method: str, epochs: int, phase1_epochs: int | None = None) -> tuple[int, ...]:
-    """Epochs of each phase; a phase has an optimiser and a learning-rate schedule of its own."""
-    return (phase1_epochs, epochs - phase1_epochs) if method == "akd" else (epochs,)
+def with_phase1(own: Own, epochs: int) -> Own:
+    """Annealing KD's parameters with phase1_epochs.
+
+    Raises:
+        UserError: one of the phases would have no epoch.
+    """
+    first = own.get("phase1_epochs") or max(1, round(PHASE1_SHARE * epochs))
+    if not 1 <= first < epochs:
+        raise UserError(f"phase1_epochs={first} of epochs={epochs}: both phases of akd need an epoch")
+    return {**own, "phase1_epochs": first}
 
 
-def loss_of(
-    method: str,
-    epoch: int,
-    alpha: float = 0.0,
-    tau: float = 1.0,
-    a: float | None = None,
-    phase1_epochs: int = 0,
-    tfreg_target: str = "paper",
-) -> Loss:
-    """The loss that `method` minimises in `epoch` (from 1); tfreg_target: paper, or code (peaked_as_published)."""
-    if method == "akd" and epoch <= phase1_epochs:
-        factor = annealing_factor(epoch, phase1_epochs, tau)
-        return lambda logits, labels, teacher: F.mse_loss(logits.float(), factor * teacher.float())
-    log_r = METHODS[method].log_r
-    if tfreg_target == "code":
+@dataclass(frozen=True)
+class Method:
+    """A method: its loss, its own parameters, and whose logits it needs (None, teacher, finetune).
 
-        def published(logits: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
-            return smoothed_loss(logits, labels, peaked_as_published(labels, tau, logits.shape[1], a), alpha, tau=1)
+    `complete` checks the parameters against the epochs, and adds what follows from them. `phases` are the epochs of
+    each phase; a phase has an optimiser and a learning-rate schedule of its own.
+    """
 
-        return published
+    title: str
+    loss: Callable[..., Tensor]
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    needs: str | None = None
+    complete: Callable[[Own, int], Own] = lambda own, epochs: own
+    phases: Callable[[int, Own], tuple[int, ...]] = lambda epochs, own: (epochs,)
 
-    def loss(logits: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
-        r = log_r and log_r(labels, teacher, logits.shape[1], a)
-        return smoothed_loss(logits, labels, r, alpha, tau)
+    def loss_of(self, own: Own) -> Loss:
+        """The loss with the method's parameters filled in."""
+        return lambda logits, labels, teacher, epoch: self.loss(logits, labels, teacher, epoch, **own)
 
-    return loss
+
+METHODS = {
+    "finetune": Method("plain fine-tuning", plain),
+    "ls": Method("label smoothing", smoothing, {"alpha": ALPHA}),
+    "tfreg": Method("TF-reg", tfreg, {"alpha": ALPHA, "tau": TAU, "a": A, "tfreg_target": TFREG_TARGET}),
+    "selfkd": Method("Self-KD", distilling, {"alpha": ALPHA, "tau": TAU}, needs="finetune"),
+    "kd": Method("knowledge distillation", distilling, {"alpha": ALPHA, "tau": TAU}, needs="teacher"),
+    "akd": Method(
+        "Annealing KD",
+        annealing,
+        {"tau": TAU, "phase1_epochs": PHASE1_EPOCHS},
+        needs="teacher",
+        complete=with_phase1,
+        phases=lambda epochs, own: (own["phase1_epochs"], epochs - own["phase1_epochs"]),
+    ),
+}
+
+
+def own_parameters() -> dict[str, Parameter]:
+    """The parameters of all methods, by name."""
+    return {name: known for method in METHODS.values() for name, known in method.parameters.items()}

@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable
-from typing import TextIO
+from typing import Any, TextIO
 
 from labelreg.errors import masked, printable
 
@@ -39,7 +39,7 @@ class Output:
                 os.dup2(nowhere, self.plain.fileno())
                 os.close(nowhere)
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.plain, name)
 
 

@@ -7,22 +7,27 @@ makes a finished record of it after any epoch.
 import hashlib
 import json
 import math
+import os
 import resource
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from labelreg import batching, checkpoint, methods, metrics, models
-from labelreg.batching import Split
-from labelreg.corpus import PreparedTask
+from labelreg import methods, metrics
+from labelreg.data import batching
+from labelreg.data.batching import Split
+from labelreg.data.prepared import PreparedTask
 from labelreg.errors import DivergedError, UserError
-from labelreg.parameters import Value
+from labelreg.models import registry
+from labelreg.settings import Machine, Settings
+from labelreg.store import checkpoint
 
 EVALUATION_BATCH = 128
 MAX_GRAD_NORM = 1.0  # the transformers Trainer's default, which the paper's experiments ran with
@@ -97,17 +102,16 @@ def resolve_compile(wanted: str, steps: int) -> str:
 def train(
     model: torch.nn.Module,
     data: PreparedTask,
-    settings: Mapping[str, Value],
+    settings: Settings,
+    machine: Machine,
     teacher: Tensor | None = None,
     keep: Path | None = None,
     progress: bool = False,
 ) -> Iterator[EpochReport]:
-    """Train `model` in place; the loss is methods.loss_of(method).
+    """Train `model` in place; the loss is its method's.
 
     Args:
         data: its splits train and dev are used.
-        settings: method, seed, lr, batch_size, epochs, weight_decay, warmup_ratio, precision_used,
-            compile_used, and the method's own parameters.
         teacher: logits on the training set, in its order [examples, classes]; None without a teacher.
         keep: folder of the run's checkpoint, read first: the report of its epoch comes again, then the next.
         progress: a bar of the epoch's batches, on a terminal.
@@ -117,18 +121,18 @@ def train(
     """
     where = device()
     model.to(where)
-    models.compact(model, data)
+    registry.compact(model, data)
     split, lengths = data.splits["train"].to(where), data.splits["train"].lengths
     teacher = teacher.to(where) if teacher is not None else None
-    method, seed, batch_size = str(settings["method"]), int(settings["seed"]), int(settings["batch_size"])
-    own = {name: settings[name] for name in methods.METHODS[method].parameters}
+    method, seed, batch_size = methods.METHODS[settings.method], settings.seed, settings.batch_size
+    loss_of = method.loss_of(settings.own)
     varied = len(lengths.unique()) > 1  # else every batch but the last has one shape
-    forward = torch.compile(model, dynamic=varied) if settings.get("compile_used") == "on" else model
+    forward = torch.compile(model, dynamic=varied) if machine.compile == "on" else model
     optimizer = _optimizer(model, settings)
     report = _restore(keep, model, optimizer) if keep else None
     if report:
         yield report
-    phases = methods.phases(method, int(settings["epochs"]), settings.get("phase1_epochs"))
+    phases = method.phases(settings.epochs, settings.own)
     steps, unsaved = -(-len(split) // batch_size), 0.0
     places = [(nth, length) for length in phases for nth in range(1, length + 1)]
     for epoch, (nth, of) in enumerate(places, 1):
@@ -139,16 +143,15 @@ def train(
         rates = [_rate(settings, step, of * steps) for step in range((nth - 1) * steps, nth * steps)]
         batches, seen = batching.epoch_batches(lengths, batch_size, seed, epoch), split.of_epoch(seed, epoch)
         torch.manual_seed(batching.generator(seed, epoch, "dropout").initial_seed())
-        loss_of = methods.loss_of(method, epoch, **own)
         shown = tqdm(batches, f"epoch {epoch}/{sum(phases)}", leave=False, disable=None if progress else True)
         started = time.perf_counter()
         total = torch.zeros((), device=where)
         model.train()
         for batch, rate in zip(shown, rates, strict=True):
             index, width = batch.to(where, non_blocking=True), int(lengths[batch].max())
-            with _autocast(where, settings):
+            with _autocast(where, machine):
                 logits = forward(**seen.inputs(index, width)).logits
-            loss = loss_of(logits, split.labels[index], teacher[index] if teacher is not None else None)
+            loss = loss_of(logits, split.labels[index], teacher[index] if teacher is not None else None, epoch)
             loss.backward()
             _clip(model, settings)
             for group in optimizer.param_groups:
@@ -159,8 +162,8 @@ def train(
         train_loss = total.item() / len(split)  # the epoch's only synchronisation
         seconds = time.perf_counter() - started
         if not math.isfinite(train_loss):
-            raise DivergedError(f"the loss of epoch {epoch} is {train_loss}: lower lr ({settings['lr']:g})?")
-        dev_logits, dev = _on_dev(model, data, settings, epoch)
+            raise DivergedError(f"the loss of epoch {epoch} is {train_loss}: lower lr ({settings.lr:g})?")
+        dev_logits, dev = _on_dev(model, data, settings, machine, epoch)
         best = report.best if report else None
         if best is None or dev["score"] > best.dev["score"]:
             best = Point(epoch, dev, dev_logits, snapshot(model))
@@ -170,16 +173,18 @@ def train(
             batching.padding_share(lengths, batches),
         )  # fmt: skip
         unsaved += time.perf_counter() - started
-        if keep and unsaved >= float(settings["checkpoint_seconds"]):
+        if keep and unsaved >= settings.checkpoint_seconds:
             _keep(keep, model, optimizer, report)
             unsaved = 0.0
         yield report
 
 
-def _on_dev(model: torch.nn.Module, data: PreparedTask, settings: Mapping[str, Value], epoch: int):
-    logits = predict(model, data.splits["dev"], settings)
+def _on_dev(
+    model: torch.nn.Module, data: PreparedTask, settings: Settings, machine: Machine, epoch: int
+) -> tuple[Tensor, dict[str, float]]:
+    logits = predict(model, data.splits["dev"], machine)
     if not torch.isfinite(logits).all():  # the loss is computed before a step, the weights break after it
-        raise DivergedError(f"the model of epoch {epoch} predicts no finite number: lower lr ({settings['lr']:g})?")
+        raise DivergedError(f"the model of epoch {epoch} predicts no finite number: lower lr ({settings.lr:g})?")
     return logits, score(logits, data.splits["dev"], data.metric)
 
 
@@ -220,7 +225,8 @@ def conclude(
     model: torch.nn.Module,
     data: PreparedTask,
     report: EpochReport,
-    settings: Mapping[str, Value],
+    settings: Settings,
+    machine: Machine,
     splits: Iterable[str],
 ) -> Outcome:
     """Finish after any epoch: evaluate best and last, leave the model with the selected weights.
@@ -232,17 +238,17 @@ def conclude(
     tests = [split for split in data.splits if split.startswith("test") and data.splits[split].labelled]
     last = Point(report.epoch, report.dev, report.dev_logits, snapshot(model))
     points, loaded, logits, scores = {"best": report.best, "last": last}, last, {"dev": last.dev_logits}, {}
-    for which in sorted(points, key=str(settings["selection"]).__eq__):  # the selected one last: its weights stay
+    for which in sorted(points, key=settings.selection.__eq__):  # the selected one last: its weights stay
         point = points[which]
         if point.epoch != loaded.epoch:
             model.load_state_dict(point.weights)
             loaded, logits = point, {"dev": point.dev_logits}
-        wanted = [*tests, *(splits if which == settings["selection"] else ())]
-        logits |= {split: predict(model, data.splits[split], settings) for split in wanted if split not in logits}
+        wanted = [*tests, *(splits if which == settings.selection else ())]
+        logits |= {split: predict(model, data.splits[split], machine) for split in wanted if split not in logits}
         scores[which] = {"dev": point.dev} | {
             split: score(logits[split], data.splits[split], data.metric) for split in tests
         }
-    models.expand(model)
+    registry.expand(model)
     return Outcome(report.best.epoch, scores["best"], scores["last"], {split: logits[split] for split in splits})
 
 
@@ -252,17 +258,18 @@ def snapshot(model: torch.nn.Module) -> Weights:
 
 
 @torch.inference_mode()
-def predict(model: torch.nn.Module, split: Split, settings: Mapping[str, Value]) -> Tensor:
+def predict(model: torch.nn.Module, split: Split, machine: Machine) -> Tensor:
     """Logits of every example, in the split's order [examples, classes], float32 on the CPU."""
     where = device()
     model.to(where).eval()
     lengths, split = split.lengths, split.to(where)
     result: Tensor | None = None
     for batch in batching.sorted_batches(lengths, EVALUATION_BATCH):
-        with _autocast(where, settings):
+        with _autocast(where, machine):
             logits = model(**split.inputs(batch.to(where), int(lengths[batch].max()))).logits
         result = logits.new_empty(len(split), logits.shape[1], dtype=torch.float32) if result is None else result
         result[batch.to(where)] = logits.float()
+    assert result is not None  # a split has examples
     return result.cpu()
 
 
@@ -292,59 +299,74 @@ def set_threads(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _autocast(where: torch.device, settings: Mapping[str, Value]):
-    return torch.autocast(where.type, torch.bfloat16, enabled=settings["precision_used"] == "bf16")
+def _autocast(where: torch.device, machine: Machine) -> torch.autocast:
+    return torch.autocast(where.type, torch.bfloat16, enabled=machine.precision == "bf16")
 
 
-def _optimizer(model: torch.nn.Module, settings: Mapping[str, Value]) -> torch.optim.Optimizer:
+def _optimizer(model: torch.nn.Module, settings: Settings) -> torch.optim.Optimizer:
     """AdamW without decay on vectors (biases, norms), or SGD with momentum and decay on all (Yuan et al. 2020)."""
-    if settings.get("optimizer") == "sgd":
-        momentum, decay = settings["momentum"], settings["weight_decay"]
-        return torch.optim.SGD(model.parameters(), settings["lr"], momentum=momentum, weight_decay=decay)
+    if settings.optimizer == "sgd":
+        momentum, decay = settings.momentum, settings.weight_decay
+        return torch.optim.SGD(model.parameters(), settings.lr, momentum=momentum, weight_decay=decay)
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": settings["weight_decay"]}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=settings["lr"], fused=True)
+    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
 
 
-def _clip(model: torch.nn.Module, settings: Mapping[str, Value]) -> None:
+def _clip(model: torch.nn.Module, settings: Settings) -> None:
     """Gradients are clipped for AdamW, as the Trainer does, and not for SGD, as Yuan et al. do."""
-    if settings.get("optimizer") != "sgd":
+    if settings.optimizer != "sgd":
         torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
 
 
-def _rate(settings: Mapping[str, Value], step: int, steps: int) -> float:
+def _rate(settings: Settings, step: int, steps: int) -> float:
     """The learning rate of a step (from 0): it rises linearly; then it falls linearly to 0, or, for SGD, is
     multiplied by lr_decay at each of lr_milestones (shares of the steps)."""
-    warmup = round(settings["warmup_ratio"] * steps)
+    warmup = round(settings.warmup_ratio * steps)
     if step < warmup:
         share = (step + 1) / (warmup + 1)
-    elif settings.get("optimizer") == "sgd":
-        passed = sum(step >= round(milestone * steps) for milestone in settings["lr_milestones"])
-        share = settings["lr_decay"] ** passed
+    elif settings.optimizer == "sgd":
+        passed = sum(step >= round(milestone * steps) for milestone in settings.lr_milestones)
+        share = settings.lr_decay**passed
     else:
         share = (steps - step) / max(1, steps - warmup)
-    return settings["lr"] * share
+    return settings.lr * share
 
 
-DECIDES = (  # every parameter that decides a result; paths, executors and names of runs do not
-    "task model init method seed split_seed lr batch_size epochs phase1_epochs alpha tau a max_length "
-    "max_train_examples weight_decay warmup_ratio precision_used threads compile_used selection device"
-).split()
-# what decides too where it applies, and the value that needs no mention: earlier runs keep their fingerprints
-ALSO_DECIDES = {"optimizer": "adamw", "tfreg_target": "paper", "head": "new"} | dict.fromkeys(
-    "momentum lr_milestones lr_decay stem image_size augment".split()
-)
+class Digested(Protocol):
+    """What a fingerprint has of a task's examples: PreparedTask, or what is known of one."""
+
+    @property
+    def digest(self) -> str: ...
 
 
-def fingerprint(settings: Mapping[str, Value], data: PreparedTask, weights: str, teacher: str | None) -> str:
+def fingerprint(settings: Settings, machine: Machine, data: Digested, weights: str, teacher: str | None) -> str:
     """What makes two runs the same run, 32 hex digits.
 
     Args:
-        weights: models.weights_digest of the student.
+        weights: registry.weights_digest of the student.
         teacher: fingerprint of the run whose logits it learns from.
     """
-    facts = {name: settings.get(name) for name in DECIDES}
-    facts |= {name: settings[name] for name, usual in ALSO_DECIDES.items() if settings.get(name, usual) != usual}
+    facts = settings.decisive() | machine.facts()
     facts |= {"data": data.digest, "weights": weights, "teacher": teacher, "version": RESULT_VERSION}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def machine_of(settings: Settings, examples: int) -> Machine:
+    """What this machine makes of `auto` in a run on so many training examples."""
+    return Machine(
+        resolve_precision(settings.precision),
+        resolve_compile(settings.compile, steps_of(settings, examples)),
+        threads_of(settings),
+        device().type,
+    )
+
+
+def threads_of(settings: Settings) -> int:
+    return settings.threads or os.cpu_count() or 1
+
+
+def steps_of(settings: Settings, examples: int) -> int:
+    """Optimiser steps of a run on so many training examples."""
+    return -(-examples // settings.batch_size) * settings.epochs

@@ -64,7 +64,7 @@ def tiny_models(tmp_path_factory) -> Path:
     import torch
     from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, RobertaConfig, RobertaForMaskedLM
 
-    from labelreg.models import MODELS
+    from labelreg.models.registry import MODELS
 
     torch.set_num_threads(1)  # more are slower on matrices of this size
     root = tmp_path_factory.mktemp("model_root")
@@ -108,7 +108,7 @@ def _tokenizers(folder: Path) -> dict:
 @pytest.fixture
 def tiny_roots(tiny_models, tmp_path):
     """Checkpoints from `tiny_models`, no data sets, and a cache of this test's own."""
-    from labelreg.models import Roots
+    from labelreg.models.registry import Roots
 
     return Roots(None, tiny_models, tmp_path / "cache")
 
@@ -116,12 +116,13 @@ def tiny_roots(tiny_models, tmp_path):
 @pytest.fixture
 def prepare(tiny_roots):
     """corpus.prepare with settings that a test need not repeat; `roots` replaces `tiny_roots`."""
-    from labelreg import corpus
+    from labelreg.data import corpus
+    from labelreg.settings import Settings
 
     def prepared(roots=tiny_roots, **settings):
         if "train_file" in settings:
             settings.setdefault("task", Path(settings["train_file"]).stem)
-        return corpus.prepare({"model": "bert-small", "max_length": 32, "seed": 0, "split_seed": 42} | settings, roots)
+        return corpus.prepare(Settings(**{"model": "bert-small", "max_length": 32, "seed": 0} | settings), roots)
 
     return prepared
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import paper
-from analysis.paper_tables import GLUE, INITS, LAYOUTS
+from analysis.present.paper_tables import GLUE, INITS, LAYOUTS
 
 METHODS = {
     "Finetune": "finetune", "Base": "finetune", "LS": "ls", "TF-reg": "tfreg", "Self-KD": "selfkd", "KD": "kd",

@@ -60,7 +60,7 @@ def call(entry_point: str, **parameters) -> Ended:
     from entrypoints.command import command
 
     module = importlib.import_module(f"entrypoints.{entry_point}")
-    importlib.import_module("labelreg.tracking")  # it sets a variable of MLflow, once
+    importlib.import_module("labelreg.store.tracking")  # it sets a variable of MLflow, once
     out, err = io.StringIO(), io.StringIO()
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -177,7 +177,7 @@ def session_members(session: int) -> dict[int, str]:
 
 def in_this_process(steps, job, **workers):
     """executors.execute without worker processes, whose imports take longer than small runs."""
-    from labelreg import executors
+    from labelreg.workers import executors
 
     for step in steps:
         yield executors.Event(step, "done", result=job(step))

@@ -10,13 +10,16 @@ import pytest
 from mlflow.projects._project_spec import load_project
 from running import ROOT, runs, succeed
 
-from analysis.again import again
 from analysis.pairing import pair
-from analysis.report import Design
-from entrypoints import job, study
-from labelreg import models, recipes, records
-from labelreg.logged import plain
-from labelreg.parameters import parse, with_defaults
+from analysis.present.again import again
+from analysis.present.report import Design
+from labelreg import job, one_run, recipes
+from labelreg.arguments import parse, with_defaults
+from labelreg.methods import METHODS
+from labelreg.models import registry
+from labelreg.store import records
+from labelreg.store.logged import plain
+from labelreg.studies import plan
 
 pytest_plugins = ["running"]
 STUDIES = sorted(recipes.shipped("study"))
@@ -32,13 +35,13 @@ CHANGED = {  # of every kind of parameter: numbers, words, lists, text that a sh
 @pytest.fixture
 def no_weights(monkeypatch):
     """Weights and data of every study are not here: digests that tell them apart stand for theirs."""
-    monkeypatch.setattr(models, "weights_digest", lambda name, init, where: f"weights of {name}, {init}")
+    monkeypatch.setattr(registry, "weights_digest", lambda name, init, where: f"weights of {name}, {init}")
 
 
 def data_of(settings):
     names = ["task", "max_length", "image_size", "max_train_examples", "split_seed", "train_file", "text_column"]
-    names += ["seed"] if str(settings["task"]).startswith("fewrel") else []
-    told = " ".join(str(settings.get(name)) for name in names)
+    names += ["seed"] if settings.task.startswith("fewrel") else []
+    told = " ".join(str(settings.value(name)) for name in names)
     return SimpleNamespace(digest=f"data {told}", splits={"train": range(1000)})
 
 
@@ -46,7 +49,7 @@ def identity(given, kind="student"):
     """(task, model, init, method, seed) and the fingerprint of a run by what it is given."""
     settings = job.settings_of(given)
     found = job.fingerprint(job.Job(settings, given, kind), data_of(settings))
-    return tuple(str(settings[name]) for name in ("task", "model", "init", "method", "seed")), found
+    return tuple(str(settings.value(name)) for name in ("task", "model", "init", "method", "seed")), found
 
 
 def logged(given, run_id, **tags):
@@ -58,15 +61,15 @@ def logged(given, run_id, **tags):
     )
     settings = job.settings_of(given)
     mine, teaching = job.Job(settings, given), None
-    settings["compile_used"] = "off"
-    if job.METHODS[str(settings["method"])].needs:
-        teacher = "teacher" if settings.get("teacher_run_id") else job.source_job(mine).settings["model"]
+    machine = replace(job.machine_of(settings, data_of(settings)), compile="off")
+    if METHODS[settings.method].needs:
+        teacher = "teacher" if settings.teacher_run_id else job.source_job(mine).settings.model
         teaching = SimpleNamespace(info=SimpleNamespace(run_id="ttt"), data=SimpleNamespace(params={"model": teacher}))
-    job._log_start(run, settings, data_of(settings), "f", teaching)
+    one_run._log_start(run, settings, machine, data_of(settings), "f", teaching)
     return (
         {"run_id": run_id, "status": "FINISHED", "tags.labelreg.kind": "student"}
         | {f"params.{name}": value for name, value in kept["params"].items()}
-        | {"metrics.best/test/score": float(settings["seed"])}
+        | {"metrics.best/test/score": float(settings.seed)}
         | tags
     )
 
@@ -93,7 +96,7 @@ def planned(name):
     """A study with what may be changed of it; the first two seeds."""
     for given in ([], CHANGED.get(name, "").split()):
         own = with_defaults("study", parse("study", [f"--recipe={name}", *given]))
-        design = study.design_of(own)
+        design = plan.design_of(own)
         seeds = design.plan["seeds"][:2]
         yield own, replace(design, steps=[step for step in design.steps if step.given["seed"] in seeds])
         if name not in CHANGED:
@@ -115,8 +118,8 @@ def test_every_run_of_every_recipe_comes_out_again(name, no_weights):
         above |= {f"params.{key}": plain(value) for key, value in values.items()}
         frame = pd.DataFrame([row | {"tags.mlflow.parentRunId": "sss"} for row in rows] + [above])
         ((entry_point, given),) = called(again(pair(frame), frame, Design("x")))
-        found = study.design_of(given)
-        assert entry_point == "main" and found.plan == study.design_of(own).plan
+        found = plan.design_of(given)
+        assert entry_point == "main" and found.plan == plan.design_of(own).plan
         seeds = {step.given["seed"] for step in students}
         again_ = {identity(s.given) for s in found.steps if s.kind == "student" and s.given["seed"] in seeds}
         assert again_ == wanted, "all of them by the study's"

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,15 +11,18 @@ from conftest import FILLERS, WORDS
 from torch.testing import assert_close
 from zoo import ARCHITECTURES, POSITIONS, build
 
-from labelreg import batching, classifier, corpus, models, training
+from labelreg import training
+from labelreg.data import batching, corpus
 from labelreg.errors import UserError
+from labelreg.models import classifier, registry
+from labelreg.settings import Machine, Settings
 
 pytest_plugins = ["zoo"]
-SETTINGS = {
-    "task": "r", "init": "pretrained", "method": "finetune", "seed": 0, "split_seed": 42, "max_length": 24, "lr": 1e-2,
-    "batch_size": 8, "epochs": 1, "weight_decay": 0.0, "warmup_ratio": 0.0, "precision_used": "fp32",
-    "compile_used": "off", "selection": "last", "checkpoint_seconds": 0,
-}  # fmt: skip
+SETTINGS = Settings(
+    task="r", seed=0, max_length=24, lr=1e-2, batch_size=8, epochs=1, weight_decay=0.0, warmup_ratio=0.0,
+    optimizer="adamw", selection="last", checkpoint_seconds=0,
+)  # fmt: skip
+MACHINE = Machine(precision="fp32", compile="off", threads=1, device="cpu")
 CLASSES = tuple(WORDS)
 
 
@@ -45,17 +49,16 @@ def prepared(zoo, tmp_path):
         with path.open("w", newline="") as file:
             csv.writer(file).writerows([("text", "other", "label"), *rows])
         folder = zoo(name)
-        settings = SETTINGS | {"model": f"zoo/{name}", "train_file": str(path)} | more
-        settings |= {"text_pair_column": "other"} if paired else {}
-        where = models.Roots(None, folder.parent.parent, tmp_path / "cache")
+        settings = replace(SETTINGS, model=f"zoo/{name}", train_file=str(path), **more)
+        settings = replace(settings, text_pair_column="other") if paired else settings
+        where = registry.Roots(None, folder.parent.parent, tmp_path / "cache")
         return settings, corpus.prepare(settings, where), where
 
     return of
 
 
 def load(settings, data, where, **more):
-    seed, init = settings["seed"], settings["init"]
-    return models.load(settings["model"], data.classes, init, seed, where, **more)
+    return registry.load(settings.model, data.classes, settings.init, settings.seed, where, **more)
 
 
 @torch.inference_mode()
@@ -81,9 +84,7 @@ def reloaded(folder, texts, pairs):
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-    coded = tokenizer(
-        texts, pairs, padding=True, truncation=True, max_length=SETTINGS["max_length"], return_tensors="pt"
-    )
+    coded = tokenizer(texts, pairs, padding=True, truncation=True, max_length=SETTINGS.max_length, return_tensors="pt")
     with torch.inference_mode():
         return model(**coded).logits
 
@@ -95,12 +96,12 @@ def test_what_is_scored_is_what_is_saved(name, paired, prepared, tmp_path):
     split = data.splits["train"]
     whole, small = load(settings, data, where), load(settings, data, where)
 
-    models.compact(small, data)
+    registry.compact(small, data)
     table, few = whole.get_input_embeddings(), small.get_input_embeddings()
     assert len(few.weight) < len(table.weight)
     assert type(few) is type(table)
-    first = training.predict(whole, split, settings)
-    assert torch.equal(training.predict(small, split, settings), first)
+    first = training.predict(whole, split, MACHINE)
+    assert torch.equal(training.predict(small, split, MACHINE), first)
     expected, found = gradients(whole, split), gradients(small, split)
     assert expected.keys() == found.keys()
     for key, value in found.items():
@@ -114,10 +115,10 @@ def test_what_is_scored_is_what_is_saved(name, paired, prepared, tmp_path):
         assert_close(whole(**wide).logits, first[:5], **exact)
 
     model = load(settings, data, where)
-    *_, report = training.train(model, data, settings)
-    outcome = training.conclude(model, data, report, settings, ["train", "dev", "test"])
+    *_, report = training.train(model, data, settings, MACHINE)
+    outcome = training.conclude(model, data, report, settings, MACHINE, ["train", "dev", "test"])
     assert not torch.allclose(outcome.logits["train"], first, **exact)
-    models.save(model, settings["model"], tmp_path / "saved", where)
+    registry.save(model, settings.model, tmp_path / "saved", where)
     for name, logits in outcome.logits.items():
         rows = [ROWS[i] for i in data.splits[name].idx.tolist()]
         again = reloaded(tmp_path / "saved", [row[0] for row in rows], [row[1] for row in rows] if paired else None)
@@ -139,7 +140,7 @@ def test_a_model_runs_at_exactly_the_length_that_it_takes(name, prepared, zoo):
     assert lengths.max() == longest
     model = load(settings, data, where)
     for split in data.splits.values():
-        assert torch.isfinite(training.predict(model, split, settings)).all()
+        assert torch.isfinite(training.predict(model, split, MACHINE)).all()
     if takes:
         with pytest.raises(UserError, match=f"max_length={takes + 1}: the model takes at most {takes} tokens"):
             prepared(name, max_length=takes + 1)
@@ -157,7 +158,7 @@ def test_a_model_whose_class_depends_on_the_batch_is_refused(name, options, said
     common = ARCHITECTURES["bert"][1] if name != "mamba" else {"hidden_size": 16, "num_hidden_layers": 1}
     build(tmp_path / "root/zoo" / name, name, "wordpiece", common | options)
     with pytest.raises(UserError, match=said) as refused:
-        models.load(f"zoo/{name}", CLASSES, "pretrained", 0, models.Roots(None, tmp_path / "root", tmp_path))
+        registry.load(f"zoo/{name}", CLASSES, "pretrained", 0, registry.Roots(None, tmp_path / "root", tmp_path))
     assert "\n" not in str(refused.value)
 
 
@@ -173,8 +174,8 @@ def test_texts_with_unlike_numbers_of_end_marks(name, paired, prepared):
     eos = split.ids == model.config.eos_token_id
     marks = torch.tensor([int(eos[a:b].sum()) for a, b in zip(split.offsets[:-1], split.offsets[1:], strict=True)])
     assert len(marks.unique()) > 1
-    assert_close(training.predict(model, split, settings), alone(model, split), atol=1e-3, rtol=0)
-    *_, report = training.train(model, data, settings)
+    assert_close(training.predict(model, split, MACHINE), alone(model, split), atol=1e-3, rtol=0)
+    *_, report = training.train(model, data, settings, MACHINE)
     assert report.train_loss > 0
 
 
@@ -199,7 +200,7 @@ def test_a_real_token_that_is_the_paddings(name, prepared):
     assert (split.ids[split.offsets[1:] - 1] == split.pad_id).any()  # the last real one, too
     model = load(settings, data, where)
     assert model.config.pad_token_id == split.pad_id
-    assert_close(training.predict(model, split, settings), alone(model, split), atol=1e-4, rtol=0)
+    assert_close(training.predict(model, split, MACHINE), alone(model, split), atol=1e-4, rtol=0)
 
 
 def test_the_padding_of_the_tokenizer_is_the_heads(tmp_path, prepared):
@@ -207,10 +208,10 @@ def test_the_padding_of_the_tokenizer_is_the_heads(tmp_path, prepared):
     settings, data, where = prepared("llama")
     options = ARCHITECTURES["llama"][1] | {"pad_token_id": 0}
     build(where.model / "zoo/llama-2", "llama", "llama", options)
-    model = models.load("zoo/llama-2", data.classes, "pretrained", 0, where)
+    model = registry.load("zoo/llama-2", data.classes, "pretrained", 0, where)
     split = data.splits["train"]
     assert split.pad_id == 2
-    assert_close(training.predict(model, split, settings), alone(model, split), atol=1e-4, rtol=0)
+    assert_close(training.predict(model, split, MACHINE), alone(model, split), atol=1e-4, rtol=0)
 
 
 def test_token_types_reach_only_a_model_that_has_a_table_of_them(prepared, zoo, tmp_path):
@@ -220,7 +221,7 @@ def test_token_types_reach_only_a_model_that_has_a_table_of_them(prepared, zoo, 
     file = folder / "tokenizer_config.json"
     names = {"model_input_names": ["input_ids", "token_type_ids", "attention_mask"]}
     file.write_text(json.dumps(json.loads(file.read_text()) | names))
-    settings |= {"model": "zoo/gpt2-generic"}
+    settings = replace(settings, model="zoo/gpt2-generic")
     data = corpus.prepare(settings, where)
     split = data.splits["train"]
     assert split.paired
@@ -229,7 +230,7 @@ def test_token_types_reach_only_a_model_that_has_a_table_of_them(prepared, zoo, 
     with torch.inference_mode():
         expected = model.eval()(**{key: value for key, value in inputs.items() if key != "token_type_ids"}).logits
         assert torch.equal(model(**inputs).logits, expected)
-    models.save(model, settings["model"], tmp_path / "saved", where)
+    registry.save(model, settings.model, tmp_path / "saved", where)
     rows = [ROWS[i] for i in split.idx[:4].tolist()]
     again = reloaded(tmp_path / "saved", [row[0] for row in rows], [row[1] for row in rows])
     assert_close(again, expected, atol=1e-5, rtol=0)
@@ -240,7 +241,7 @@ def test_the_class_of_a_text_does_not_depend_on_the_order_of_batches(prepared):
     settings, data, where = prepared("xlnet")
     split, model = data.splits["train"], load(settings, data, where).eval()
     assert model.padding_side == "left"
-    first = training.predict(model, split, settings).argmax(1)
+    first = training.predict(model, split, MACHINE).argmax(1)
     for seed in range(3):
         for batch in batching.epoch_batches(split.lengths, 5, seed, 1):
             with torch.inference_mode():

@@ -7,9 +7,9 @@ from scipy.stats import chi2_contingency, ks_2samp
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from labelreg import augment
-from labelreg.batching import generator
-from labelreg.parameters import AUGMENTATIONS
+from labelreg.data import augment
+from labelreg.data.batching import generator
+from labelreg.settings import AUGMENTATIONS
 
 ALL = "crop+flip+rotation"
 

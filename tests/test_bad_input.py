@@ -9,7 +9,7 @@ import time
 import pytest
 from running import call, python, refused, run_of, runs, succeed, together
 
-from labelreg import calls
+from labelreg.store import calls
 
 pytest_plugins = ["running"]
 

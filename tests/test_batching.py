@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelreg import models
-from labelreg.batching import WINDOW, epoch_batches, generator, padding_share, sorted_batches
+from labelreg.data.batching import WINDOW, epoch_batches, generator, padding_share, sorted_batches
+from labelreg.models import registry
 
 lengths_ = st.lists(st.integers(1, 512), min_size=1, max_size=400).map(torch.tensor)
 sizes = st.integers(1, 40)
@@ -92,7 +92,7 @@ def test_padded_inputs_decode_to_the_examples(model, paired, prepare, tiny_roots
     path.write_text("text,other,label\n" + "\n".join(rows))
     own = {"text_pair_column": "other"} if paired else {}
     split = prepare(model=model, train_file=path, **own).splits["train"]
-    tokenizer = models.tokenizer(models.checkpoint(model, tiny_roots))
+    tokenizer = registry.tokenizer(registry.checkpoint(model, tiny_roots))
     batch = torch.arange(len(split)).flip(0)[:7]
     width = int(split.lengths[batch].max()) + 2
     tensors = split.inputs(batch, width)
@@ -112,7 +112,7 @@ def test_padded_inputs_decode_to_the_examples(model, paired, prepare, tiny_roots
 
 @pytest.mark.parametrize("task", ["sst5", "cola", "rte", "mrpc"])
 def test_real_tasks_are_padded_by_at_most_5_percent(task, hub, prepare, tmp_path):
-    roots = models.Roots(hub, None, tmp_path / "cache")
+    roots = registry.Roots(hub, None, tmp_path / "cache")
     lengths = prepare(roots, task=task, model="minilm", max_length=128).splits["train"].lengths
     assert len(lengths) == {"sst5": 8544, "cola": 8551, "rte": 2490, "mrpc": 3668}[task]
     for epoch in (1, 2):

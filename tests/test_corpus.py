@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 import torch
 
-from labelreg import corpus, models, prepared
+from labelreg.data import prepared
+from labelreg.data.batching import UNLABELLED
 from labelreg.errors import UserError
+from labelreg.models import registry
 
 STRANGE = [  # what people have in their files
     'She said "fine", then left',
@@ -68,7 +70,7 @@ def same_tensors(one, two):
 def test_what_is_written_is_what_is_read(ending, prepare, tiny_roots, tmp_path):
     content = frame()
     data = prepare(train_file=write(tmp_path / f"my own film.{ending}", content), model="distilroberta")
-    tokenizer = models.tokenizer(models.checkpoint("distilroberta", tiny_roots))
+    tokenizer = registry.tokenizer(registry.checkpoint("distilroberta", tiny_roots))
     assert (data.task, data.metric, data.classes) == ("my own film", "accuracy", ("not so, good", "very good"))
     found = by_idx(data)
     assert sorted(found) == list(range(len(content)))
@@ -205,7 +207,7 @@ def test_a_dev_file_is_not_a_test_file(prepare, tmp_path):
 def test_an_unlabelled_test_file(prepare, tmp_path):
     train, test = write(tmp_path / "train.csv", frame()), write(tmp_path / "test.csv", frame().assign(label="-1"))
     data = prepare(train_file=train, test_file=test)
-    assert data.splits["test"].labels.unique().tolist() == [corpus.UNLABELLED]
+    assert data.splits["test"].labels.unique().tolist() == [UNLABELLED]
     assert not data.splits["test"].labelled
     assert data.splits["dev"].labelled
 
@@ -241,7 +243,7 @@ def test_a_sample_is_the_same_for_every_seed_and_no_larger_than_the_set(prepare,
 
 def test_what_is_cached_is_read_again_without_a_tokenizer(prepare, tiny_file, tiny_roots, monkeypatch):
     first = prepare(train_file=tiny_file)
-    monkeypatch.setattr(models, "tokenizer", lambda path: pytest.fail("tokenised again"))
+    monkeypatch.setattr(registry, "tokenizer", lambda path: pytest.fail("tokenised again"))
     second = prepare(train_file=tiny_file)
     same_tensors(first, second)
     assert second == replace(first, splits=second.splits)

@@ -11,8 +11,10 @@ import pandas as pd
 import pytest
 from running import ROOT, artifacts, call, ended, in_this_process, measured, refused, run_of, runs, started, succeed
 
-from labelreg import executors, logged, recipes
+from labelreg import recipes, settings
 from labelreg.methods import METHODS
+from labelreg.store import logged
+from labelreg.workers import executors
 
 pytest_plugins = ["running"]
 
@@ -39,8 +41,8 @@ def test_every_settings_recipe_with_every_method(recipe, store, small_hub, tiny_
         run = run_of(succeed("train_student", **given, method=method, init=init, **epochs))
         assert run.info.status == "FINISHED" and "best/dev/score" in run.data.metrics, (method, init)
         expected = recipes.resolve(given | epochs | {"method": method, "init": init, "seed": 42})
-        for name in recipes.SETTABLE:
-            value = expected.get(name)
+        for name in settings.settable():
+            value = expected.value(name)
             held = run.data.params.get(name)
             same = held is None if value is None else held is not None and logged.same(held, str(value))
             assert same, f"{method} {init}: {name} is logged as {held}, the recipe says {value}"
@@ -314,24 +316,17 @@ def test_significance_needs_no_torch(tiny, store):
 
 
 def test_help_names_every_parameter(store):
-    from labelreg.parameters import ENTRY_POINTS
-
-    for entry_point, names in ENTRY_POINTS.items():
+    for entry_point in settings.ENTRY_POINTS:
         if not (ROOT / "entrypoints" / f"{entry_point}.py").is_file():
             continue
         said = call(entry_point, help=None).out
-        for name in names:
+        for name in settings.parameters(entry_point):
             assert f"--{name} " in said, (entry_point, name)
-
-
-HELPERS = {"__init__", "command", "job", "looks", "planning", "progress"}  # what several entry points share
 
 
 def test_entry_points_of_mlproject_and_of_the_folder_are_the_same():
     import yaml
 
     named = set(yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"])
-    modules = {path.stem for path in (ROOT / "entrypoints").glob("*.py")} - set(
-        "__init__ command job launched looks planning progress scores".split()
-    )
+    modules = {path.stem for path in (ROOT / "entrypoints").glob("*.py")} - {"__init__", "command", "launched"}
     assert named == modules

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from running import wait_for
 
-from labelreg import executors
 from labelreg.errors import StoreLostError, UserError
-from labelreg.study import Step
+from labelreg.workers import executors, local
+from labelreg.workers.steps import Step
 
 
 def obey(step: Step):
@@ -126,7 +126,7 @@ def test_each_worker_sees_one_gpu(monkeypatch, visible, runs_per_gpu, jobs, expe
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     room = executors.check([], jobs, {}, runs_per_gpu=runs_per_gpu)
     assert room == (jobs or len(visible.split(",")) * runs_per_gpu)
-    workers = executors._Processes(obey, room, {"OMP_NUM_THREADS": "1"}, runs_per_gpu).workers
+    workers = local.Processes(obey, room, {"OMP_NUM_THREADS": "1"}, runs_per_gpu).workers
     seen = [worker.environment.get("CUDA_VISIBLE_DEVICES", visible) for worker in workers]
     assert set(seen) == expected
     assert len(seen) == room and (not visible.strip("-1") or max(map(seen.count, seen)) <= runs_per_gpu)
@@ -171,7 +171,7 @@ class Vanishing:
 
 
 def executed(monkeypatch, workers: Vanishing) -> list[tuple[str, str, str]]:
-    monkeypatch.setattr(executors, "_Processes", lambda *_: workers)
+    monkeypatch.setattr(executors, "Processes", lambda *_: workers)
     monkeypatch.setattr(executors, "PAUSE", 0.01)
     steps = [Step("fails", {"ends": "failed"}), Step("waits", {}, needs=("fails",)), Step("other", {})]
     events = executors.execute(steps, obey, 1, {})

@@ -13,9 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelreg import files, labels, prepared
+from labelreg import settings
+from labelreg.arguments import parse
+from labelreg.data import files, labels, prepared
+from labelreg.data.tasks import Task
 from labelreg.errors import UserError
-from labelreg.tasks import Task
+from labelreg.parameter import convert, joined
 
 ROWS = [(f"film number {n}, really", ("pos", "neg")[n % 2]) for n in range(30)]
 PLAIN = [(f"film number {n}", ("pos", "neg")[n % 2]) for n in range(30)]
@@ -450,8 +453,6 @@ def test_many_classes_and_rows_without_labels(prepare, tmp_path):
 
 
 def test_paths_of_the_home_folder(tmp_path, monkeypatch):
-    from labelreg.parameters import convert, joined, parse
-
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("train_file", "dev_file", "test_file", "data_root", "model_root", "cache_root", "model", "recipe"):
         assert parse("train_student", [f"--{name}=~/x"])[name] == f"{tmp_path}/x"
@@ -459,8 +460,8 @@ def test_paths_of_the_home_folder(tmp_path, monkeypatch):
         "csv": f"{tmp_path}/x.csv",
         "output_dir": f"{tmp_path}/out",
     }
-    names = [f"{tmp_path}/a, b", "minilm", 'the "best"']
-    assert convert("models", '"~/a, b", minilm,"the ""best"""') == names
-    assert convert("models", joined(names)) == names
+    models, names = settings.known()["models"], [f"{tmp_path}/a, b", "minilm", 'the "best"']
+    assert convert("models", models, '"~/a, b", minilm,"the ""best"""') == names
+    assert convert("models", models, joined(names)) == names
     with pytest.raises(UserError, match="stands in double quotes"):
-        convert("models", '"a,b')
+        convert("models", models, '"a,b')

@@ -12,24 +12,26 @@ from types import SimpleNamespace
 
 import pytest
 
-from entrypoints import job
-from labelreg import models, recipes, study, training
-from labelreg.parameters import with_defaults
+from labelreg import job, recipes, training
+from labelreg.arguments import with_defaults
+from labelreg.models import registry
+from labelreg.settings import Machine, Settings
+from labelreg.studies import grid
 
 FROZEN = Path(__file__).with_name("frozen.json")
-MACHINE = {"precision_used": "fp32", "threads": 1, "device": "cpu", "compile_used": "off"}
+MACHINE = Machine(precision="fp32", compile="off", threads=1, device="cpu")
 
 
-def settings_and_teacher(step: study.Step) -> tuple[dict, dict | None]:
+def settings_and_teacher(step: grid.Step) -> tuple[Settings, Settings | None]:
     """The settings of a step's own run, and those of the run that it learns from."""
     asked = job.Job(job.settings_of(step.given), step.given)
     first = job.source_job(asked).settings if step.needs or step.kind == "teacher" else None
     return (first, None) if step.kind == "teacher" else (asked.settings, first)
 
 
-def fingerprint(settings: dict, teacher: str | None) -> str:
-    data = SimpleNamespace(digest=f"data of {settings['task']}, {settings.get('max_train_examples')}")
-    return training.fingerprint(settings | MACHINE, data, f"{settings['model']} {settings['init']}", teacher)
+def fingerprint(settings: Settings, teacher: str | None) -> str:
+    data = SimpleNamespace(digest=f"data of {settings.task}, {settings.max_train_examples}")
+    return training.fingerprint(settings, MACHINE, data, f"{settings.model} {settings.init}", teacher)
 
 
 def fingerprints(recipe: str) -> dict[str, str]:
@@ -38,7 +40,7 @@ def fingerprints(recipe: str) -> dict[str, str]:
     common = with_defaults("train_student", {"recipe": read["settings"], "threads": 1})
     common |= {name: read[name] for name in ("max_train_examples",) if name in read}
     found: dict[str, list[str]] = {}
-    for step in study.plan(study.lists(read, {}), common, models.teacher_of, recipes.without(read)):
+    for step in grid.steps(grid.lists(read, {}), common, registry.teacher_of, recipes.without(read)):
         settings, first = settings_and_teacher(step)
         found.setdefault(" ".join(step.cell), []).append(fingerprint(settings, first and fingerprint(first, None)))
     return {cell: hashlib.sha256(" ".join(prints).encode()).hexdigest()[:16] for cell, prints in found.items()}

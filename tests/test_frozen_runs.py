@@ -39,11 +39,11 @@ def metrics_of(given: dict) -> dict[str, list[float]]:
     """A run's metrics, epoch by epoch; what it cost left out."""
     import mlflow
 
-    from entrypoints import job
-    from labelreg import parameters
+    from labelreg import job, one_run
+    from labelreg.arguments import with_defaults
 
-    given = parameters.with_defaults("train_student", given)
-    client, run_id = mlflow.MlflowClient(), job.run(job.Job(job.settings_of(given), given, quiet=True)).run_id
+    given = with_defaults("train_student", given)
+    client, run_id = mlflow.MlflowClient(), one_run.carry_out(job.Job(job.settings_of(given), given, quiet=True)).run_id
     names = sorted(name for name in client.get_run(run_id).data.metrics if not name.startswith("cost/"))
     return {name: [point.value for point in client.get_metric_history(run_id, name)] for name in names}
 
@@ -60,7 +60,7 @@ def every_run(folder: Path) -> dict[str, dict[str, list[float]]]:
     """All ten, in one store: a teacher is trained once."""
     import torch
 
-    from labelreg import tracking
+    from labelreg.store import tracking
 
     torch.set_num_threads(1)
     tracking.connect()

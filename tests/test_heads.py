@@ -8,8 +8,10 @@ import torch
 from running import call, refused, succeed
 from torch.testing import assert_close
 
-from labelreg import models, tracking
 from labelreg.errors import UserError
+from labelreg.models import registry
+from labelreg.settings import Folders
+from labelreg.store import tracking
 
 pytest_plugins = ["running"]
 CLASSES = ("neg", "pos")
@@ -26,7 +28,7 @@ def tuned(request, tiny_models, tmp_path):
 def fine_tuned(name, tiny_models, folder, labels=("pos", "neg")):
     from transformers import AutoModelForSequenceClassification
 
-    source = tiny_models / models.MODELS[name].hub_id
+    source = tiny_models / registry.MODELS[name].hub_id
     shutil.copytree(source, folder)
     torch.manual_seed(5)
     model = AutoModelForSequenceClassification.from_pretrained(
@@ -42,7 +44,7 @@ def fine_tuned(name, tiny_models, folder, labels=("pos", "neg")):
 
 
 def load(folder, roots, seed=0, **more):
-    return models.load(str(folder), CLASSES, "pretrained", seed, roots, **more)
+    return registry.load(str(folder), CLASSES, "pretrained", seed, roots, **more)
 
 
 @torch.inference_mode()
@@ -80,12 +82,12 @@ def test_a_checkpoints_own_head_is_mapped_by_names(tuned, tiny_roots, capsys):
 
 def test_classes_that_do_not_match(tuned, tiny_roots):
     with pytest.raises(UserError, match="the classes of model .*tuned are pos, neg, those of the task bad, good"):
-        models.load(str(tuned), ("bad", "good"), "pretrained", 0, tiny_roots, head="checkpoint")
+        registry.load(str(tuned), ("bad", "good"), "pretrained", 0, tiny_roots, head="checkpoint")
     with pytest.raises(UserError, match="head=checkpoint: with init=random there is no checkpoint"):
-        models.load(str(tuned), CLASSES, "random", 0, tiny_roots, head="checkpoint")
-    bare = models.checkpoint("bert-small", tiny_roots)
+        registry.load(str(tuned), CLASSES, "random", 0, tiny_roots, head="checkpoint")
+    bare = registry.checkpoint("bert-small", tiny_roots)
     with pytest.raises(UserError, match="head=checkpoint: model bert-small has no head of its own"):
-        models.load("bert-small", CLASSES, "pretrained", 0, tiny_roots, head="checkpoint")
+        registry.load("bert-small", CLASSES, "pretrained", 0, tiny_roots, head="checkpoint")
     assert bare.is_dir()
 
 
@@ -97,11 +99,11 @@ def test_another_number_of_classes_is_no_obstacle(tiny_models, tiny_roots, tmp_p
 def test_a_fine_tuned_checkpoint_has_another_fingerprint_than_before(tiny_models, tiny_roots, tmp_path):
     """Earlier runs took its head over; of a bare one nothing changed."""
     folder = fine_tuned("bert-small", tiny_models, tmp_path / "tuned")
-    assert models._since(folder, "pretrained") == " 2"
-    assert models._since(folder, "random") == ""
+    assert registry._since(folder, "pretrained") == " 2"
+    assert registry._since(folder, "random") == ""
     for name in HEADS:
-        assert models._since(models.checkpoint(name, tiny_roots), "pretrained") == ""
-    assert models._since(models.checkpoint("minilm-3l", models.roots({})), "pretrained") == ""
+        assert registry._since(registry.checkpoint(name, tiny_roots), "pretrained") == ""
+    assert registry._since(registry.checkpoint("minilm-3l", registry.roots(Folders())), "pretrained") == ""
 
 
 @pytest.fixture
@@ -135,7 +137,7 @@ def test_names_that_do_not_match_leave_no_run(own, tiny_models, tmp_path):
 
 def test_weights_of_another_vocabulary(own, tiny_models, tmp_path):
     """config.json and weights do not agree; or the tokenizer gives ids that the model has no row for."""
-    folder = shutil.copytree(tiny_models / models.MODELS["bert-small"].hub_id, tmp_path / "other")
+    folder = shutil.copytree(tiny_models / registry.MODELS["bert-small"].hub_id, tmp_path / "other")
     config = json.loads((folder / "config.json").read_text())
     rows = config["vocab_size"]
     (folder / "config.json").write_text(json.dumps(config | {"vocab_size": rows + 7}))
@@ -147,7 +149,7 @@ def test_weights_of_another_vocabulary(own, tiny_models, tmp_path):
 
 def changed(tiny_models, folder, file="config.json", name="bert-small", **more):
     """A copy of a checkpoint with other values in one of its files."""
-    shutil.copytree(tiny_models / models.MODELS[name].hub_id, folder)
+    shutil.copytree(tiny_models / registry.MODELS[name].hub_id, folder)
     content = json.loads((folder / file).read_text())
     (folder / file).write_text(json.dumps(content | more))
     return folder
@@ -160,7 +162,7 @@ def test_a_checkpoint_for_several_labels_or_a_score_is_saved_as_a_classifier(kin
 
     folder = changed(tiny_models, tmp_path / "tuned", problem_type=kind)
     model = load(folder, tiny_roots)
-    models.save(model, str(folder), tmp_path / "saved", tiny_roots)
+    registry.save(model, str(folder), tmp_path / "saved", tiny_roots)
     parts = AutoModelForSequenceClassification, AutoTokenizer
     again, tokenizer = (each.from_pretrained(tmp_path / "saved") for each in parts)
     found = pipeline("text-classification", again, tokenizer=tokenizer, top_k=None)(["a fine film"])[0]
@@ -176,7 +178,7 @@ def test_a_causal_bert_is_saved_as_it_is_scored(tiny_models, tiny_roots, tmp_pat
 
     folder = changed(tiny_models, tmp_path / "causal", is_decoder=True)
     model = load(folder, tiny_roots)
-    models.save(model, str(folder), tmp_path / "saved", tiny_roots)
+    registry.save(model, str(folder), tmp_path / "saved", tiny_roots)
     again = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
     assert_close(logits(model), logits(again), atol=1e-6, rtol=0)
 
@@ -186,7 +188,7 @@ def test_a_pad_token_that_the_model_has_no_row_for(name, own, tiny_models, tmp_p
     """As in Llama's tokenizers with a pad token added, and weights that were not resized."""
     from transformers import AutoTokenizer
 
-    folder = shutil.copytree(tiny_models / models.MODELS[name].hub_id, tmp_path / "padded")
+    folder = shutil.copytree(tiny_models / registry.MODELS[name].hub_id, tmp_path / "padded")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_special_tokens({"pad_token": "[ADDED]"})
     tokenizer.save_pretrained(folder)
@@ -219,18 +221,18 @@ def test_a_folder_of_a_model_that_is_not_there(place, own, tmp_path):
 
 
 def test_a_tokenizer_without_pad_and_eos(tiny_models, tmp_path):
-    folder = shutil.copytree(tiny_models / models.MODELS["distilgpt2"].hub_id, tmp_path / "bare")
+    folder = shutil.copytree(tiny_models / registry.MODELS["distilgpt2"].hub_id, tmp_path / "bare")
     file = folder / "tokenizer_config.json"
     marks = dict.fromkeys(("pad_token", "eos_token", "bos_token"))
     file.write_text(json.dumps(json.loads(file.read_text()) | marks | {"tokenizer_class": "PreTrainedTokenizerFast"}))
     with pytest.raises(UserError, match="the tokenizer has no pad token and no eos token") as error:
-        models.tokenizer(folder)
+        registry.tokenizer(folder)
     assert "\n" not in str(error.value)
 
 
 def test_truncation_and_padding_inside_a_tokenizers_file_have_no_say(own, prepare, tiny_models, tmp_path):
     """sentence-transformers saves them."""
-    folder = shutil.copytree(tiny_models / models.MODELS["bert-small"].hub_id, tmp_path / "padded")
+    folder = shutil.copytree(tiny_models / registry.MODELS["bert-small"].hub_id, tmp_path / "padded")
     file = folder / "tokenizer.json"
     inner = json.loads(file.read_text())
     inner["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
@@ -246,7 +248,7 @@ def test_truncation_and_padding_inside_a_tokenizers_file_have_no_say(own, prepar
 
 def test_a_text_without_a_token(prepare, tiny_models, tmp_path):
     """A tokenizer that adds no marks and drops what it does not know."""
-    folder = shutil.copytree(tiny_models / models.MODELS["bert-small"].hub_id, tmp_path / "none")
+    folder = shutil.copytree(tiny_models / registry.MODELS["bert-small"].hub_id, tmp_path / "none")
     file = folder / "tokenizer.json"
     inner = json.loads(file.read_text())
     inner["post_processor"] = None
@@ -280,6 +282,6 @@ def test_a_sentencepiece_model_alone(own, tmp_path):
     )  # fmt: skip
     AutoModel.from_config(config).save_pretrained(folder)
     spoken = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spm.model"))
-    ids = models.tokenizer(folder)("a fine film")["input_ids"]
+    ids = registry.tokenizer(folder)("a fine film")["input_ids"]
     assert [1, *spoken.encode("a fine film"), 2] == ids
     assert "score" in succeed("train_student", model=folder, **own).out

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from labelreg.data.image_files import CLEAR, DARK, DEEP, FRAMES, PLAIN, REAL, TURNED, counted, decoded, readable
 from labelreg.errors import UserError
-from labelreg.image_files import CLEAR, DARK, DEEP, FRAMES, PLAIN, REAL, TURNED, counted, decoded, readable
 
 RED, LIME, BLUE, BLACK = [255, 0, 0], [0, 255, 0], [0, 0, 255], [0, 0, 0]
 CORNERS = np.array([[RED, LIME], [BLUE, BLACK]], np.uint8)  # no turn or mirror leaves it as it is

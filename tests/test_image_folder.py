@@ -10,11 +10,12 @@ from pictures import own_folder
 from PIL import Image
 from running import call, refused
 
-from labelreg import corpus, images, recipes
+from labelreg import recipes
+from labelreg.data import corpus, images
+from labelreg.data.image_folder import find
+from labelreg.data.tasks import made_of
 from labelreg.errors import UserError
-from labelreg.image_folder import find
-from labelreg.models import Roots
-from labelreg.tasks import made_of
+from labelreg.models.registry import Roots
 
 pytest_plugins = ["running"]
 
@@ -286,7 +287,7 @@ def test_a_folder_that_is_not_there_is_said_as_such(tmp_path, store, monkeypatch
         refused(call("train_student", train_file="photoz", **given), "train_file=photoz: no such file or folder in")
     own_folder(tmp_path / "home" / "pets")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert made_of({"train_file": "~/pets"}) == "images"
+    assert made_of(None, "~/pets") == "images"
     refused(call("prepare", train_file="~/petz", model="resnet18"), "petz: no such file or folder")
 
 

@@ -3,6 +3,7 @@
 import ast
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,19 @@ from running import call, in_this_process, measured, refused, run_of, runs, succ
 from sklearn.datasets import load_digits
 from torchvision.models import get_model
 
-from labelreg import augment, batching, corpus, executors, models, recipes, training
+from labelreg import recipes, training
+from labelreg.arguments import with_defaults
+from labelreg.data import augment, batching, corpus
 from labelreg.errors import UserError
 from labelreg.methods import METHODS
-from labelreg.models import Roots
-from labelreg.parameters import with_defaults
+from labelreg.models import registry
+from labelreg.models.registry import Roots
+from labelreg.settings import Machine, Settings
+from labelreg.workers import executors
 
 pytest_plugins = ["running"]
 ROOT = Path(__file__).parents[1]
+MACHINE = Machine(precision="fp32", compile="off", threads=1, device="cpu")
 
 
 @pytest.fixture
@@ -309,29 +315,28 @@ def test_an_image_that_does_not_decode_is_named(store, tmp_path):
 
 
 @pytest.fixture
-def digits(prepare):
+def digits(tiny_roots):
     """Few and small digits, with the settings of their training."""
 
     def made(**given):
         small = {"image_size": 8, "max_train_examples": 16, "batch_size": 8, "epochs": 2, "lr": 0.05, "seed": 3}
         given = {"task": "digits", "model": "shufflenet_v2", "method": "finetune", "init": "random"} | small | given
-        settings = recipes.resolve(with_defaults("train_student", given))
-        settings |= {"precision_used": "fp32", "compile_used": "off", "checkpoint_seconds": 0}
-        return prepare(**{key: value for key, value in settings.items() if key != "data_root"}), settings
+        settings = replace(recipes.resolve(with_defaults("train_student", given)), checkpoint_seconds=0)
+        return corpus.prepare(settings, tiny_roots), settings
 
     return made
 
 
 def new(settings, data):
     where = Roots(None, None, Path("/nowhere"))
-    return models.load(settings["model"], data.classes, settings["init"], settings["seed"], where, settings["stem"])
+    return registry.load(settings.model, data.classes, settings.init, settings.seed, where, settings.stem)
 
 
 def test_the_engine_equals_a_plain_loop(digits):
     """torch's SGD and MultiStepLR on augmented batches; no clipping, decay on all parameters."""
     data, settings = digits(model="resnet18", epochs=3, lr_milestones=[0.34, 0.67], warmup_ratio=0.0)
     model, plain, split = new(settings, data), new(settings, data), data.splits["train"]
-    reports = list(training.train(model, data, settings))
+    reports = list(training.train(model, data, settings, MACHINE))
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [1, 2], 0.2)
     for epoch in range(1, 4):
@@ -352,13 +357,13 @@ def test_the_engine_equals_a_plain_loop(digits):
 def test_a_killed_training_goes_on_bit_for_bit(stopped, digits, tmp_path):
     """The buffers of batch normalisation and SGD's momentum with it."""
     data, settings = digits(epochs=4)
-    whole, killed, again = (new(settings | {"seed": seed}, data) for seed in (3, 3, 99))
-    expected = list(training.train(whole, data, settings))
-    running = training.train(killed, data, settings, keep=tmp_path)
+    whole, killed, again = (new(replace(settings, seed=seed), data) for seed in (3, 3, 99))
+    expected = list(training.train(whole, data, settings, MACHINE))
+    running = training.train(killed, data, settings, MACHINE, keep=tmp_path)
     for _ in range(stopped):
         next(running)
     running.close()
-    reports = list(training.train(again, data, settings, keep=tmp_path))
+    reports = list(training.train(again, data, settings, MACHINE, keep=tmp_path))
     assert [report.epoch for report in reports] == list(range(stopped, 5))
     assert reports[-1].train_loss == expected[-1].train_loss and reports[-1].dev == expected[-1].dev
     for name, value in whole.state_dict().items():
@@ -371,7 +376,7 @@ def test_methods_of_a_seed_see_the_same_images(digits):
     plain, settings = digits()
     other, smoothed = digits(method="ls", alpha=0.0)
     one, two = (new(settings, plain) for _ in range(2))
-    losses = [[r.train_loss for r in training.train(m, d, s)]
+    losses = [[r.train_loss for r in training.train(m, d, s, MACHINE)]
               for m, d, s in ((one, plain, settings), (two, other, smoothed))]  # fmt: skip
     assert losses[0] == losses[1]
 
@@ -379,8 +384,8 @@ def test_methods_of_a_seed_see_the_same_images(digits):
 def test_a_teachers_logits_are_of_the_images_as_they_are(digits):
     data, settings = digits()
     model = new(settings, data)
-    (*_, report) = training.train(model, data, settings)
-    logits = training.conclude(model, data, report, settings, ["train"]).logits["train"]
+    (*_, report) = training.train(model, data, settings, MACHINE)
+    logits = training.conclude(model, data, report, settings, MACHINE, ["train"]).logits["train"]
     model.eval()
     with torch.inference_mode():
         own = model(data.splits["train"].inputs(torch.arange(16), 1)["pixel_values"]).logits
@@ -391,7 +396,7 @@ def test_a_teachers_logits_are_of_the_images_as_they_are(digits):
 def test_every_method_trains_on_images(method, digits):
     data, settings = digits(method=method)
     teacher = torch.randn(16, 10, generator=torch.Generator().manual_seed(0)) if METHODS[method].needs else None
-    reports = list(training.train(new(settings, data), data, settings, teacher))
+    reports = list(training.train(new(settings, data), data, settings, MACHINE, teacher))
     assert [report.epoch for report in reports] == [1, 2]
     assert reports[-1].tokens == 32 and reports[-1].padding_share == 0
 
@@ -474,12 +479,12 @@ def test_engine_and_mathematics_ask_nowhere_what_the_examples_are(name):
 def test_a_run_of_text_keeps_its_fingerprint(digits):
     """What came with images is in a fingerprint only where it says something."""
     data, settings = digits()
-    text = {"task": "sst5", "method": "tfreg", "optimizer": "adamw", "tfreg_target": "paper"}
-    bare = {"task": "sst5", "method": "tfreg"}
-    assert training.fingerprint(text, data, "w", None) == training.fingerprint(bare, data, "w", None)
-    prints = {training.fingerprint(settings | change, data, "w", None) for change in (
+    bare = Settings(task="sst5", method="tfreg")
+    text = replace(bare, optimizer="adamw", own={"tfreg_target": "paper"})
+    assert training.fingerprint(text, MACHINE, data, "w", None) == training.fingerprint(bare, MACHINE, data, "w", None)
+    prints = {training.fingerprint(replace(settings, **change), MACHINE, data, "w", None) for change in (
         {}, {"optimizer": "adamw"}, {"momentum": 0.8}, {"lr_milestones": [0.5]}, {"lr_decay": 0.1},
-        {"stem": "imagenet"}, {"image_size": 9}, {"augment": "none"}, {"tfreg_target": "code"})}  # fmt: skip
+        {"stem": "imagenet"}, {"image_size": 9}, {"augment": "none"}, {"own": {"tfreg_target": "code"}})}  # fmt: skip
     assert len(prints) == 9
 
 
@@ -489,11 +494,11 @@ def test_tables_6_and_13_are_the_papers():
         found = {method: recipes.resolve(given | {"method": method}) for method in ("finetune", "ls", "tfreg")}
         common = {"lr": 0.1, "batch_size": 128, "epochs": 200, "momentum": 0.9, "weight_decay": 5e-4, "lr_decay": 0.2}
         for settings in found.values():
-            assert {key: settings[key] for key in common} == common
-            assert [round(share * 200) for share in settings["lr_milestones"]] == [60, 120, 160]
-            assert (settings["task"], settings["model"]) == ("cifar100", "resnet18")
-        assert found["ls"]["alpha"] == 0.1
-        named = {key: found["tfreg"][key] for key in ("alpha", "tau", "a", "tfreg_target")}
+            assert {key: settings.value(key) for key in common} == common
+            assert [round(share * 200) for share in settings.lr_milestones] == [60, 120, 160]
+            assert (settings.task, settings.model) == ("cifar100", "resnet18")
+        assert found["ls"].own["alpha"] == 0.1
+        named = {key: found["tfreg"].own[key] for key in ("alpha", "tau", "a", "tfreg_target")}
         assert named == {"alpha": 0.1, "tau": 20, "a": 0.99, "tfreg_target": "code"}
     assert recipes.read("table6", "study")["seeds"] == [11, 125, 1350, 23, 230, 4653, 5589, 56, 6, 992]
     with pytest.raises(UserError, match="recipe table13 has no max_length"):

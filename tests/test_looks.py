@@ -6,9 +6,8 @@ from mlflow.entities import Metric, Param
 from running import runs
 
 from analysis import design
-from entrypoints import looks
-from labelreg import study
-from labelreg.models import teacher_of
+from labelreg.models.registry import teacher_of
+from labelreg.studies import grid, interim
 
 pytest_plugins = ["running"]
 GRID = {
@@ -26,7 +25,7 @@ def studied(store):
     """Carries out a study whose runs have the scores that `effect` says; what was run, look by look."""
     client = MlflowClient()
 
-    def until_decided(effect) -> list[list[study.Step]]:
+    def until_decided(effect) -> list[list[grid.Step]]:
         done, carried = {}, []
 
         def carry_out(steps):
@@ -51,10 +50,10 @@ def studied(store):
             client.set_terminated(run.info.run_id)
             return run.info.run_id
 
-        steps = study.plan(GRID, {}, teacher_of)
+        steps = grid.steps(GRID, {}, teacher_of)
         cells = dict.fromkeys(step.cell[1:] for step in steps if step.kind == "student")
         plan = design.make_plan(cells, GRID["seeds"], None, 0.5, 0.05, LOOKS)
-        looks.until_decided(steps, plan, carry_out)
+        interim.until_decided(steps, plan, carry_out)
         return carried
 
     return until_decided
@@ -93,10 +92,10 @@ def test_only_what_is_undecided_goes_on(studied, capsys):
         "look at 10 seeds: 3 decided, 1 undecided",
         "look at 12 seeds: 3 decided, 1 undecided",
     ]
-    spreads = looks.spreads({run.info.run_id: run.info.run_id for run in runs("student")})
+    spreads = interim.spreads({run.info.run_id: run.info.run_id for run in runs("student")})
     assert set(spreads) == {("cola", "distilroberta", "pretrained"), ("sst5", "distilroberta", "pretrained")}
     assert spreads["sst5", "distilroberta", "pretrained"] == pytest.approx(2, rel=0.1), "of ls: 2, -2, 2, ..."
-    assert looks.spreads({}) == {}
+    assert interim.spreads({}) == {}
 
 
 def test_it_stops_when_all_is_decided(studied, capsys):

@@ -104,7 +104,7 @@ def test_a_storage_that_refuses_is_one_line_without_its_password(given, tiny):
 
 
 def test_passwords_do_not_enter_a_run(tiny):
-    from labelreg import tracking
+    from labelreg.store import tracking
 
     with pytest.raises(KeyError), tracking.open_run("student", "x") as run:
         run.params({"train_file": "s3://me:pa55word@bucket/x"}, {"where": "http://me:pa55word@h"})

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, rel_entr, softmax
 from torch.testing import assert_close
 
-from labelreg.methods import METHODS, annealing_factor, loss_of, phases, smoothed_loss
+from labelreg.methods import METHODS, annealing_factor, peaked, peaked_as_published, smoothed_loss, uniform
 
 CLASSES = (2, 3, 7, 64)
 SMOOTHING = ("ls", "tfreg", "selfkd", "kd")
+TEMPERED = [(name, tau) for name in SMOOTHING for tau in (1.0, 4.0) if tau == 1 or "tau" in METHODS[name].parameters]
 
 
 def batch(classes, examples=11, seed=0):
@@ -34,14 +35,23 @@ def value_and_gradient(loss, logits):
 
 def smoothed(method, classes, labels, teacher, a=0.9):
     """log r of a method [batch, classes]."""
-    return METHODS[method].log_r(labels, teacher, classes, a)
+    if method in ("kd", "selfkd"):
+        return F.log_softmax(teacher, dim=1)
+    return uniform(labels, classes) if method == "ls" else peaked(labels, classes, a)
+
+
+def loss_of(method, epoch=1, **given):
+    """The loss of a method in an epoch, (logits, labels, teacher): with those of the parameters that it has."""
+    given = {"tau": 1.0, "tfreg_target": "paper"} | given
+    loss = METHODS[method].loss_of({name: given[name] for name in METHODS[method].parameters})
+    return lambda logits, labels, teacher: loss(logits, labels, teacher, epoch)
 
 
 @pytest.mark.parametrize("classes", CLASSES)
 @pytest.mark.parametrize("alpha", [0.0, 0.1, 0.5, 1.0])
 def test_ls_is_torchs_label_smoothing(classes, alpha):
     student, labels, _ = batch(classes)
-    own = value_and_gradient(lambda x: loss_of("ls", 1, alpha=alpha)(x, labels, None), student)
+    own = value_and_gradient(lambda x: loss_of("ls", alpha=alpha)(x, labels, None), student)
     torchs = value_and_gradient(lambda x: F.cross_entropy(x, labels, label_smoothing=alpha), student)
     assert_close(own, torchs)
 
@@ -49,15 +59,15 @@ def test_ls_is_torchs_label_smoothing(classes, alpha):
 @pytest.mark.parametrize("classes", CLASSES)
 def test_finetune_is_cross_entropy(classes):
     student, labels, _ = batch(classes)
-    own = value_and_gradient(lambda x: loss_of("finetune", 1)(x, labels, None), student)
+    own = value_and_gradient(lambda x: loss_of("finetune")(x, labels, None), student)
     assert_close(own, value_and_gradient(lambda x: F.cross_entropy(x, labels), student))
 
 
 @pytest.mark.parametrize("classes", CLASSES)
 def test_tfreg_that_prefers_no_class_is_ls(classes):
     student, labels, _ = batch(classes)
-    tfreg = value_and_gradient(lambda x: loss_of("tfreg", 1, alpha=0.3, a=1 / classes)(x, labels, None), student)
-    ls = value_and_gradient(lambda x: loss_of("ls", 1, alpha=0.3)(x, labels, None), student)
+    tfreg = value_and_gradient(lambda x: loss_of("tfreg", alpha=0.3, a=1 / classes)(x, labels, None), student)
+    ls = value_and_gradient(lambda x: loss_of("ls", alpha=0.3)(x, labels, None), student)
     assert_close(tfreg, ls)
 
 
@@ -70,7 +80,7 @@ def test_tfreg_closed_form(classes, a):
     true = log_p[np.arange(len(labels)), labels]
     others = log_p.sum(axis=1) - true
     expected = -((1 - alpha * (1 - a)) * true + alpha * (1 - a) / (classes - 1) * others).mean()
-    assert loss_of("tfreg", 1, alpha=alpha, a=a)(student, labels, None).item() == pytest.approx(expected, rel=1e-5)
+    assert loss_of("tfreg", alpha=alpha, a=a)(student, labels, None).item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("tau", [0.5, 2.0, 20.0])
@@ -82,7 +92,7 @@ def test_tfreg_closed_form_at_a_temperature(a, tau):
     r = np.full((len(labels), classes), ((1 - a) / (classes - 1)) ** (1 / tau))
     r[np.arange(len(labels)), labels] = a ** (1 / tau)
     r /= r.sum(axis=1, keepdims=True)
-    assert loss_of("tfreg", 1, alpha=alpha, tau=tau, a=a)(student, labels, None).item() == pytest.approx(
+    assert loss_of("tfreg", alpha=alpha, tau=tau, a=a)(student, labels, None).item() == pytest.approx(
         equation_1(student, labels, r, alpha, tau), rel=1e-5
     )
 
@@ -99,7 +109,7 @@ def test_tfreg_as_published_against_float64(classes, tau):
     hard = -log_softmax(exact, axis=1)[np.arange(len(labels)), labels]
     published = ((1 - alpha) * hard + alpha * rel_entr(target, p).sum(axis=1)).mean()
     entropy = -(target * np.log(target)).sum(axis=1).mean()
-    loss = loss_of("tfreg", 1, alpha=alpha, tau=tau, a=a, tfreg_target="code")
+    loss = loss_of("tfreg", alpha=alpha, tau=tau, a=a, tfreg_target="code")
     value, gradient = value_and_gradient(lambda x: loss(x, labels, None), student)
     assert value.item() == pytest.approx(published + alpha * entropy, rel=1e-5)
     by_hand = (1 - alpha) * (p - np.eye(classes)[labels]) + alpha * (p - target)
@@ -108,9 +118,8 @@ def test_tfreg_as_published_against_float64(classes, tau):
 
 def test_the_two_readings_of_tfreg_differ_as_the_docstring_says():
     labels, kept = torch.tensor([4]), dict(classes=100, a=0.99)
-    published = METHODS["tfreg"].log_r(labels, None, **kept).exp()
-    published = F.softmax(published / 20, dim=1)[0]
-    paper = F.softmax(METHODS["tfreg"].log_r(labels, None, **kept) / 20, dim=1)[0]
+    published = peaked_as_published(labels, 20, **kept).exp()[0]
+    paper = F.softmax(peaked(labels, **kept) / 20, dim=1)[0]
     assert published[[4, 0]].tolist() == pytest.approx([0.0105, 0.00999], rel=1e-3)
     assert paper[[4, 0]].tolist() == pytest.approx([0.0157, 0.0099], rel=1e-2)
 
@@ -119,7 +128,7 @@ def test_ls_of_yuan_et_al_is_equation_3_at_another_alpha():
     """alpha/(K - 1) on the false classes: equation 3 with alpha K/(K - 1)."""
     student, labels, _ = batch(7)
     target = torch.full((len(labels), 7), 0.1 / 6).scatter(1, labels[:, None], 0.9)
-    own = loss_of("ls", 1, alpha=0.1 * 7 / 6)(student, labels, None)
+    own = loss_of("ls", alpha=0.1 * 7 / 6)(student, labels, None)
     assert own.item() == pytest.approx(F.cross_entropy(student, target).item(), rel=1e-6)
 
 
@@ -140,7 +149,7 @@ def test_at_tau_1_both_lines_of_the_core_idea_have_one_gradient(method, classes)
         kl = (r * (r.log() - F.log_softmax(logits, dim=1))).sum(dim=1).mean()
         return 0.4 * F.cross_entropy(logits, labels) + 0.6 * kl
 
-    loss = loss_of(method, 1, alpha=0.6, a=0.9)
+    loss = loss_of(method, alpha=0.6, a=0.9)
     _, own = value_and_gradient(lambda x: loss(x, labels, teacher), student)
     _, independent = value_and_gradient(two_terms, student)
     assert_close(own, independent)
@@ -160,7 +169,7 @@ def test_the_two_branches_meet_at_tau_1(method):
 def test_kd_at_a_temperature_against_float64(method, tau, classes):
     student, labels, teacher = batch(classes)
     r_tau = softmax(teacher.double().numpy() / tau, axis=1)
-    loss = loss_of(method, 1, alpha=0.7, tau=tau)
+    loss = loss_of(method, alpha=0.7, tau=tau)
     value, gradient = value_and_gradient(lambda x: loss(x, labels, teacher), student)
     assert value.item() == pytest.approx(equation_1(student, labels, r_tau, 0.7, tau), rel=1e-5)
     one_hot, p = np.eye(classes)[labels], student.double().numpy()
@@ -171,39 +180,37 @@ def test_kd_at_a_temperature_against_float64(method, tau, classes):
 def test_kd_on_paper():
     """Student logits (0, ln 3): p = (1/4, 3/4). Teacher logits (ln 4, 0): r = (4/5, 1/5). Label 0, alpha 1/2."""
     student, teacher, labels = torch.tensor([[0.0, math.log(3)]]), torch.tensor([[math.log(4), 0.0]]), torch.tensor([0])
-    at_1 = loss_of("kd", 1, alpha=0.5)(student, labels, teacher)
+    at_1 = loss_of("kd", alpha=0.5)(student, labels, teacher)
     assert at_1.item() == pytest.approx(0.9 * math.log(4) + 0.1 * math.log(4 / 3))  # q' = (9/10, 1/10)
     # tau = 2 halves the logits: p_tau = (1, sqrt 3)/(1 + sqrt 3), r_tau = (2/3, 1/3)
     root = math.sqrt(3)
     kl = 2 / 3 * math.log(2 / 3 * (1 + root)) + 1 / 3 * math.log((1 + root) / (3 * root))
-    at_2 = loss_of("kd", 1, alpha=0.5, tau=2.0)(student, labels, teacher)
+    at_2 = loss_of("kd", alpha=0.5, tau=2.0)(student, labels, teacher)
     assert at_2.item() == pytest.approx(0.5 * math.log(4) + 0.5 * kl)
 
 
-@pytest.mark.parametrize("tau", [1.0, 4.0])
-@pytest.mark.parametrize("method", SMOOTHING)
+@pytest.mark.parametrize(("method", "tau"), TEMPERED)
 def test_alpha_0_is_finetune_bit_for_bit(method, tau):
     student, labels, teacher = batch(5)
-    loss = loss_of(method, 1, alpha=0.0, tau=tau, a=0.9)
+    loss = loss_of(method, alpha=0.0, tau=tau, a=0.9)
     value, gradient = value_and_gradient(lambda x: loss(x, labels, teacher), student)
-    plain, plain_gradient = value_and_gradient(lambda x: loss_of("finetune", 1)(x, labels, None), student)
+    plain, plain_gradient = value_and_gradient(lambda x: loss_of("finetune")(x, labels, None), student)
     assert value.item() == plain.item()
     assert torch.equal(gradient, plain_gradient)
 
 
-@pytest.mark.parametrize("tau", [1.0, 4.0])
-@pytest.mark.parametrize("method", SMOOTHING)
+@pytest.mark.parametrize(("method", "tau"), TEMPERED)
 def test_alpha_1_asks_for_r_and_nothing_else(method, tau):
     student, labels, teacher = batch(5)
     r_tau = F.softmax(smoothed(method, 5, labels, teacher) / tau, dim=1)
-    loss = loss_of(method, 1, alpha=1.0, tau=tau, a=0.9)
+    loss = loss_of(method, alpha=1.0, tau=tau, a=0.9)
     _, gradient = value_and_gradient(lambda x: loss(x, labels, teacher), student)
     assert_close(gradient, (F.softmax(student / tau, dim=1) - r_tau) / tau / len(labels))
 
 
 def test_a_student_that_equals_its_teacher_has_nothing_to_learn_from_it():
     student, labels, _ = batch(5)
-    loss = loss_of("kd", 1, alpha=1.0, tau=3.0)
+    loss = loss_of("kd", alpha=1.0, tau=3.0)
     value, gradient = value_and_gradient(lambda x: loss(x, labels, student), student)
     assert value.item() == pytest.approx(0, abs=1e-6)
     assert_close(gradient, torch.zeros_like(gradient), atol=1e-7, rtol=0)
@@ -230,7 +237,7 @@ def test_the_example_of_the_docstring():
 
 def test_half_precision_logits_are_computed_in_float32():
     student, labels, teacher = batch(5)
-    loss = loss_of("kd", 1, alpha=0.5, tau=2.0)
+    loss = loss_of("kd", alpha=0.5, tau=2.0)
     assert torch.equal(loss(student.bfloat16(), labels, teacher), loss(student.bfloat16().float(), labels, teacher))
 
 
@@ -260,7 +267,7 @@ def test_akd_regresses_on_scaled_logits_then_fine_tunes():
 
 
 def test_phases():
-    assert phases("akd", 30, 20) == (20, 10)
-    assert {method: phases(method, 30) for method in METHODS if method != "akd"} == dict.fromkeys(
+    assert METHODS["akd"].phases(30, {"phase1_epochs": 20}) == (20, 10)
+    assert {name: method.phases(30, {}) for name, method in METHODS.items() if name != "akd"} == dict.fromkeys(
         ("finetune", *SMOOTHING), (30,)
     )

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from labelreg import models
 from labelreg.errors import UserError
+from labelreg.models import registry
+from labelreg.settings import Folders
 
 CLASSES = ("bad", "good", "so so")
 FAMILIES = {"bert-small": "bert", "distilroberta": "roberta", "distilgpt2": "gpt2"}
@@ -21,7 +22,7 @@ SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # o
 @pytest.fixture
 def load(tiny_roots):
     def loaded(name, init="pretrained", seed=0, roots=tiny_roots, **more):
-        return models.load(str(name), CLASSES, init, seed, roots, **more)
+        return registry.load(str(name), CLASSES, init, seed, roots, **more)
 
     return loaded
 
@@ -31,7 +32,7 @@ def encode(tiny_roots):
     """TEXTS (and perhaps second texts) as padded inputs of a model."""
 
     def encoded(name, texts=TEXTS, pairs=None):
-        tokenizer = models.tokenizer(models.checkpoint(str(name), tiny_roots))
+        tokenizer = registry.tokenizer(registry.checkpoint(str(name), tiny_roots))
         return dict(tokenizer(texts, pairs, padding=True, return_tensors="pt"))
 
     return encoded
@@ -59,7 +60,7 @@ def same_weights(one, two):
 # names and folders
 
 
-@pytest.mark.parametrize("name", [name for name, model in models.MODELS.items() if model.hub_id])  # test_vision.py
+@pytest.mark.parametrize("name", [name for name, model in registry.MODELS.items() if model.hub_id])  # test_vision.py
 def test_every_registered_name_loads(name, load, encode):
     for init in ("pretrained", "random"):
         model = load(name, init)
@@ -72,7 +73,7 @@ def test_every_registered_name_loads(name, load, encode):
 def test_teachers_are_the_papers():
     """Tables 1 to 7: RoBERTa-large (RoBERTa-base on FewRel), BERT-large and GPT-2."""
     found = {
-        name: models.teacher_of(name, "cola") for name in ("distilroberta", "bert-small", "distilgpt2", "minilm-3l")
+        name: registry.teacher_of(name, "cola") for name in ("distilroberta", "bert-small", "distilgpt2", "minilm-3l")
     }
     assert found == {
         "distilroberta": "roberta-large",
@@ -81,23 +82,23 @@ def test_teachers_are_the_papers():
         "minilm-3l": "minilm",
     }
     assert (
-        models.teacher_of("distilroberta", "fewrel")
-        == models.teacher_of("distilroberta", "fewrel_val")
+        registry.teacher_of("distilroberta", "fewrel")
+        == registry.teacher_of("distilroberta", "fewrel_val")
         == "roberta-base"
     )
     none = "model {} has no teacher of its own: give teacher_model=NAME"
     mistakes = {name: none.format(name) for name in ("gpt2", "someone/model")}
     for name, expected in {**mistakes, "minilm-31": "unknown model 'minilm-31'; did you mean 'minilm-3l'"}.items():
         with pytest.raises(UserError, match=expected):
-            models.teacher_of(name, "cola")
-    assert [models.teacher_of("resnet18", task) for task in ("cifar100", "digits")] == ["resnet50", "resnet18"]
+            registry.teacher_of(name, "cola")
+    assert [registry.teacher_of("resnet18", task) for task in ("cifar100", "digits")] == ["resnet50", "resnet18"]
 
 
 def test_a_hub_id_and_a_folder_are_names_too(load, tiny_models):
     named = load("bert-small")
     assert same_weights(named, load("google/bert_uncased_L-4_H-512_A-8"))
     assert same_weights(
-        named, load(tiny_models / "google/bert_uncased_L-4_H-512_A-8", roots=models.Roots(None, None, None))
+        named, load(tiny_models / "google/bert_uncased_L-4_H-512_A-8", roots=registry.Roots(None, None, None))
     )
 
 
@@ -111,13 +112,13 @@ def test_a_hub_id_and_a_folder_are_names_too(load, tiny_models):
 )
 def test_a_name_that_is_nowhere(name, expected, tiny_roots):
     with pytest.raises(UserError, match=expected) as refused:
-        models.checkpoint(name, tiny_roots)
+        registry.checkpoint(name, tiny_roots)
     assert "\n" not in str(refused.value)
 
 
 def test_a_registered_model_that_is_nowhere(tmp_path):
     with pytest.raises(UserError, match="model distilbert/distilroberta-base: not to be had"):
-        models.checkpoint("distilroberta", models.Roots(None, None, tmp_path))
+        registry.checkpoint("distilroberta", registry.Roots(None, None, tmp_path))
 
 
 @pytest.fixture
@@ -128,7 +129,7 @@ def copy(tiny_models, tmp_path):
 
 def refused(path, roots, expected):
     with pytest.raises(UserError, match=expected) as error:
-        models.load(str(path), CLASSES, "pretrained", 0, roots)
+        registry.load(str(path), CLASSES, "pretrained", 0, roots)
     assert "\n" not in str(error.value)
 
 
@@ -143,10 +144,10 @@ def test_a_folder_without_a_configuration(copy, tiny_roots):
 
 
 def test_a_folder_without_a_tokenizer(copy):
-    for name in models.TOKENIZER_FILES:
+    for name in registry.TOKENIZER_FILES:
         (copy / name).unlink(missing_ok=True)
     with pytest.raises(UserError, match="own model: no tokenizer") as error:
-        models.tokenizer(copy)
+        registry.tokenizer(copy)
     assert "\n" not in str(error.value)
 
 
@@ -176,13 +177,13 @@ def test_a_binary_checkpoint_is_converted_once(copy, load, tiny_roots, capsys):
     before = load(copy)
     binary = as_binary(copy)
     after = load(copy)
-    digest, said = models.file_digest(binary), capsys.readouterr().out
-    converted = models.checkpoint(str(copy), tiny_roots)
+    digest, said = registry.file_digest(binary), capsys.readouterr().out
+    converted = registry.checkpoint(str(copy), tiny_roots)
     assert f"model {copy}: converting pytorch_model.bin (sha256 {digest})" in said
     assert str(converted) in said
     assert converted.is_relative_to(tiny_roots.cache)
     assert same_weights(before, after)
-    assert models.tokenizer(converted).get_vocab() == models.tokenizer(copy).get_vocab()
+    assert registry.tokenizer(converted).get_vocab() == registry.tokenizer(copy).get_vocab()
     assert not list(copy.glob("*.safetensors"))  # what is the user's stays as it is
     load(copy)
     assert capsys.readouterr().out == ""
@@ -257,7 +258,7 @@ def test_a_seed_fixes_all_that_is_drawn(name, init, load):
 def test_pretrained_weights_are_the_checkpoints(name, load, tiny_models):
     from safetensors.torch import load_file
 
-    stored = load_file(tiny_models / models.MODELS[name].hub_id / "model.safetensors")
+    stored = load_file(tiny_models / registry.MODELS[name].hub_id / "model.safetensors")
     weights = load(name).state_dict()
     shared = [key for key in weights if key in stored]
     assert len(shared) > 20
@@ -293,9 +294,9 @@ def test_logits_do_not_depend_on_padding(name, load, encode):
 
 
 def test_gpt2_pads_with_its_end_of_text_and_keeps_its_layers(load, tiny_roots):
-    tokenizer = models.tokenizer(models.checkpoint("gpt2", tiny_roots))
+    tokenizer = registry.tokenizer(registry.checkpoint("gpt2", tiny_roots))
     assert tokenizer.pad_token == tokenizer.eos_token == "<|endoftext|>"
-    assert not any(isinstance(module, models.FirstTokenLayer) for module in load("gpt2").modules())
+    assert not any(isinstance(module, registry.FirstTokenLayer) for module in load("gpt2").modules())
     assert load("gpt2").config.pad_token_id == load("gpt2", "random").config.pad_token_id == tokenizer.pad_token_id
 
 
@@ -303,7 +304,7 @@ def test_gpt2_pads_with_its_end_of_text_and_keeps_its_layers(load, tiny_roots):
 def test_what_is_saved_is_loaded(name, load, encode, tiny_roots, tmp_path):
     model = load(name, seed=3)
     model.save_pretrained(tmp_path / "saved")
-    models.tokenizer(models.checkpoint(name, tiny_roots)).save_pretrained(tmp_path / "saved")
+    registry.tokenizer(registry.checkpoint(name, tiny_roots)).save_pretrained(tmp_path / "saved")
     assert not list((tmp_path / "saved").glob("*.bin"))
     again = load(tmp_path / "saved", seed=4, head="checkpoint")  # it is read, not drawn
     assert torch.equal(logits(model, encode(name)), logits(again, encode(tmp_path / "saved")))
@@ -316,7 +317,7 @@ def test_what_is_saved_is_loaded(name, load, encode, tiny_roots, tmp_path):
 @pytest.mark.parametrize("name", ["bert-small", "distilroberta", "minilm-3l"])
 def test_the_first_tokens_layer_equals_the_whole_layer(name, paired, load, encode):
     fast = load(name).eval()
-    assert isinstance(fast.base_model.encoder.layer[-1], models.FirstTokenLayer)
+    assert isinstance(fast.base_model.encoder.layer[-1], registry.FirstTokenLayer)
     plain = plain_twin(fast).eval()
     labels = torch.tensor([0, 1, 2, 1])
     for texts in (TEXTS, ["a fine film"] * 4):  # with padding, and without any
@@ -351,11 +352,11 @@ def test_a_compact_embedding_trains_as_the_whole_table(name, decay, load, encode
     inputs = encode(name)
     split = SimpleNamespace(ids=inputs["input_ids"].flatten(), pad_id=load(name).config.pad_token_id)
     data = SimpleNamespace(splits={"train": split})
-    used = models.used_tokens(data)
+    used = registry.used_tokens(data)
     labels = torch.tensor([0, 1, 2, 1])
     whole, small = load(name).eval(), load(name).eval()
     before = small.get_input_embeddings().weight.detach().clone()
-    models.compact(small, data)
+    registry.compact(small, data)
     assert small.get_input_embeddings().weight.shape == (len(used), before.shape[1])
     for model in (whole, small):
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=decay)
@@ -365,7 +366,7 @@ def test_a_compact_embedding_trains_as_the_whole_table(name, decay, load, encode
             optimizer.zero_grad()
     assert_close(logits(small, inputs), logits(whole, inputs), atol=1e-5, rtol=1e-4)
 
-    models.expand(small)
+    registry.expand(small)
     after = small.get_input_embeddings().weight.detach()
     others = torch.ones(len(before), dtype=torch.bool).index_fill(0, used, False)
     assert torch.equal(after[others], before[others])
@@ -387,7 +388,7 @@ def test_a_compact_embedding_trains_as_the_whole_table(name, decay, load, encode
 
 @pytest.mark.parametrize("packaged", [False, True])
 def test_minilm_3l_is_every_second_layer_of_minilm(packaged, load, tiny_roots):
-    roots = models.Roots(None, None, tiny_roots.cache) if packaged else tiny_roots
+    roots = registry.Roots(None, None, tiny_roots.cache) if packaged else tiny_roots
     six, three = (load(name, roots=roots) for name in ("minilm", "minilm-3l"))
     assert len(three.base_model.encoder.layer) == three.config.num_hidden_layers == 3
     for mine, theirs in zip(three.base_model.encoder.layer, (1, 3, 5), strict=True):
@@ -399,9 +400,9 @@ def test_minilm_3l_is_every_second_layer_of_minilm(packaged, load, tiny_roots):
 
 
 def test_the_packaged_minilm_is_the_one_that_the_design_names(tmp_path):
-    folder = models.checkpoint("minilm", models.Roots(None, None, tmp_path))
-    assert models.file_digest(folder / "model.safetensors") == SHA256
-    assert models.checkpoint("minilm-3l", models.Roots(None, None, tmp_path)) == folder
+    folder = registry.checkpoint("minilm", registry.Roots(None, None, tmp_path))
+    assert registry.file_digest(folder / "model.safetensors") == SHA256
+    assert registry.checkpoint("minilm-3l", registry.Roots(None, None, tmp_path)) == folder
 
 
 # what a run depends on
@@ -410,18 +411,18 @@ def test_the_packaged_minilm_is_the_one_that_the_design_names(tmp_path):
 @pytest.mark.parametrize(("name", "longest"), [("bert-small", 132), ("distilroberta", 130), ("distilgpt2", 132)])
 def test_a_model_takes_as_many_tokens_as_it_has_positions(name, longest, load, tiny_roots):
     """RoBERTa counts its positions from 2."""
-    path = models.checkpoint(name, tiny_roots)
-    models.check_length(path, longest)
+    path = registry.checkpoint(name, tiny_roots)
+    registry.check_length(path, longest)
     assert logits(load(name), {"input_ids": torch.full((1, longest), 7)}).isfinite().all()
     with pytest.raises(UserError, match=f"max_length={longest + 1}: the model takes at most {longest} tokens"):
-        models.check_length(path, longest + 1)
+        registry.check_length(path, longest + 1)
     with pytest.raises((IndexError, RuntimeError)):  # what the check spares the user
         logits(load(name), {"input_ids": torch.full((1, longest + 1), 7)})
 
 
 def test_a_weights_digest_is_of_what_training_starts_from(copy, tiny_roots):
     def digest(name, init="pretrained"):
-        return models.weights_digest(str(name), init, tiny_roots)
+        return registry.weights_digest(str(name), init, tiny_roots)
 
     first, drawn = digest(copy), digest(copy, "random")
     assert len(first) == 32
@@ -434,11 +435,11 @@ def test_a_weights_digest_is_of_what_training_starts_from(copy, tiny_roots):
 
 
 def test_a_tokenizer_digest_is_of_what_cuts_text(copy):
-    first = models.tokenizer_digest(copy)
+    first = registry.tokenizer_digest(copy)
     (copy / "README.md").write_text("words")
-    assert models.tokenizer_digest(copy) == first
+    assert registry.tokenizer_digest(copy) == first
     (copy / "tokenizer.json").write_text((copy / "tokenizer.json").read_text() + " ")
-    assert models.tokenizer_digest(copy) != first
+    assert registry.tokenizer_digest(copy) != first
 
 
 def test_roots_come_from_parameters_then_variables(tmp_path):
@@ -447,8 +448,8 @@ def test_roots_come_from_parameters_then_variables(tmp_path):
     two.mkdir()
     environment = {f"LABELREG_{kind}_ROOT": str(two) for kind in ("DATA", "MODEL", "CACHE")}
     given = {f"{kind}_root": str(one) for kind in ("data", "model", "cache")}
-    assert models.roots(given, environment) == models.Roots(one, one, one)
-    assert models.roots({}, environment) == models.Roots(two, two, two)
-    assert models.roots({}, {}).data is models.roots({}, {}).model is None
+    assert registry.roots(Folders(**given), environment) == registry.Roots(one, one, one)
+    assert registry.roots(Folders(), environment) == registry.Roots(two, two, two)
+    assert registry.roots(Folders(), {}).data is registry.roots(Folders(), {}).model is None
     with pytest.raises(UserError, match="model_root=.*no such folder"):
-        models.roots({"model_root": str(tmp_path / "none")}, {})
+        registry.roots(Folders(model_root=str(tmp_path / "none")), {})

@@ -9,7 +9,7 @@ from running import in_this_process, run_of, runs, succeed
 
 from analysis import pairing
 from analysis.design import at_looks
-from analysis.tables import judge, verdict_lines
+from analysis.present.tables import judge, verdict_lines
 
 pytest_plugins = ["running"]
 RUINED = {"weight_decay": 900.0}  # with lr 1e-3 every matrix goes to 0: what is left are biases, one class for all
@@ -150,7 +150,7 @@ def test_looks_go_on_with_what_has_not_learnt():
 
 
 def test_a_search_says_that_its_best_setting_has_not_learnt(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("labelreg.executors.execute", in_this_process)
+    monkeypatch.setattr("labelreg.workers.executors.execute", in_this_process)
     space = tmp_path / "space.yaml"
     space.write_text("kind: search\ntrials: 2\nepochs: 1\nspace: {lr: [1.0e-3, 1.1e-3]}\n")
     given = {name: value for name, value in tiny.items() if name not in ("lr", "epochs")} | RUINED

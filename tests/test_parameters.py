@@ -1,5 +1,6 @@
 """Every value that the issue calls bad is refused with what is allowed; every good spelling is one value."""
 
+import dataclasses
 import importlib.util
 import shlex
 from pathlib import Path
@@ -7,11 +8,15 @@ from pathlib import Path
 import pytest
 import yaml
 
+from labelreg import methods, parameter, settings
+from labelreg.arguments import parse, with_defaults
 from labelreg.errors import UserError
-from labelreg.parameters import ENTRY_POINTS, PARAMETERS, convert, default_of, folder, parse, with_defaults
+from labelreg.models import registry
+from labelreg.settings import ENTRY_POINTS, Folders
 
 ROOT = Path(__file__).parents[1]
 MLPROJECT = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
+KNOWN = settings.known()
 
 BAD = [  # name, value, what the line says is allowed
     ("alpha", "1.5", "a number in [0, 1]"),
@@ -63,9 +68,13 @@ BAD = [  # name, value, what the line says is allowed
 BAD_YAML = [("epochs", float("inf")), ("epochs", True), ("epochs", [3]), ("lr", None), ("lr", False), ("task", None)]
 
 
+def convert(name: str, value: object) -> parameter.Value:
+    return parameter.convert(name, KNOWN[name], value)
+
+
 @pytest.mark.parametrize(("name", "value", "allowed"), BAD)
 def test_a_bad_value_is_refused_with_what_is_allowed(name, value, allowed):
-    entry_point = next(point for point, names in ENTRY_POINTS.items() if name in names)
+    entry_point = next(point for point in ENTRY_POINTS if name in settings.parameters(point))
     with pytest.raises(UserError) as refused:
         parse(entry_point, [f"--{name}={value}"])
     line = str(refused.value)
@@ -153,8 +162,7 @@ def test_mlproject_declares_what_the_table_says(entry_point):
     """A default stands once: what MLproject must repeat is compared here."""
     declared = MLPROJECT[entry_point].get("parameters", {})
     for name, spec in declared.items():
-        assert name in ENTRY_POINTS[entry_point]
-        assert spec["default"] == default_of(entry_point, name)
+        assert spec["default"] == settings.parameters(entry_point)[name].default
     words = shlex.split(MLPROJECT[entry_point]["command"])
     assert words[:3] == ["python", "-m", f"entrypoints.{entry_point}"]
     assert words[3:] == [f"--{name}={{{name}}}" for name in declared]
@@ -177,31 +185,33 @@ def test_help_documents_every_parameter(entry_point, capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert left.value.code == 0
     assert "What it does." in shown
-    for name in ENTRY_POINTS[entry_point]:
-        assert f"--{name} {PARAMETERS[name].kind.upper()}" in shown
-        assert " ".join(PARAMETERS[name].help.split()) in shown
+    for name, each in settings.parameters(entry_point).items():
+        assert f"--{name} {each.kind.upper()}" in shown
+        assert " ".join(each.help.split()) in shown
 
 
 def test_every_parameter_is_read_somewhere_and_says_what_it_is():
-    assert set(PARAMETERS) == {name for names in ENTRY_POINTS.values() for name in names}
-    assert all(spec.help for spec in PARAMETERS.values())
+    facets = [each for each in vars(settings).values() if isinstance(each, type) and dataclasses.is_dataclass(each)]
+    assert {*settings.of(*facets), *methods.own_parameters()} == set(KNOWN)
+    assert all(each.help for each in KNOWN.values())
 
 
-@pytest.mark.parametrize("name", [name for name, spec in PARAMETERS.items() if spec.default is not None])
-def test_defaults_are_allowed_values(name):
-    assert convert(name, PARAMETERS[name].default) == PARAMETERS[name].default
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS)
+def test_defaults_are_allowed_values(entry_point):
+    for name, each in settings.parameters(entry_point).items():
+        assert each.default is None or parameter.convert(name, each, each.default) == each.default
 
 
 def test_folders_come_from_the_parameter_then_the_variable(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
     two.mkdir()
-    environment = {"LABELREG_DATA_ROOT": str(two)}
-    assert folder(str(one), "LABELREG_DATA_ROOT", environment) == one
-    assert folder(None, "LABELREG_DATA_ROOT", environment) == two
-    assert folder(None, "LABELREG_DATA_ROOT", {}) is None
+    here, environment = Folders(data_root=str(one)), {"LABELREG_DATA_ROOT": str(two)}
+    assert registry.roots(here, environment).data == one
+    assert registry.roots(Folders(), environment).data == two
+    assert registry.roots(Folders(), {}).data is None
     with pytest.raises(UserError, match="^data_root=.*no such folder"):
-        folder(str(tmp_path / "none"), "LABELREG_DATA_ROOT", {})
+        registry.roots(Folders(data_root=str(tmp_path / "none")), {})
 
 
 def test_a_parameter_is_given_once():

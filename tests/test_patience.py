@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from labelreg import patience
 from labelreg.errors import StoreLostError, UserError
-from labelreg.patience import Spool
+from labelreg.store import patience
+from labelreg.store.patience import Spool
 
 
 @pytest.fixture(autouse=True)

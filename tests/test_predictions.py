@@ -8,8 +8,8 @@ import pytest
 from running import call, refused, succeed
 from sklearn.metrics import f1_score
 
-from analysis import further
-from labelreg import tracking
+from analysis.present import further
+from labelreg.store import tracking
 
 pytest_plugins = ["running"]
 

@@ -12,10 +12,9 @@ import time
 
 import pytest
 
-from entrypoints import progress
-from entrypoints.job import Done
-from labelreg.executors import Event
-from labelreg.study import Step
+from labelreg.one_run import Done
+from labelreg.studies import progress
+from labelreg.workers.steps import Event, Step
 
 A, B, C = (Step(name, {}) for name in ("run a", "run b", "run c"))
 

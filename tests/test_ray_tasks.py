@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from running import CHILD, ROOT, call, measured, new_store, refused, runs, succeed, wait_for
 
-from labelreg import checkpoint, recipes
+from labelreg import recipes
+from labelreg.store import checkpoint
 
 pytest_plugins = ["running"]
 
@@ -135,14 +136,15 @@ def test_an_address_without_a_cluster_is_refused_before_anything_starts(tiny, mo
 
 def test_ray_is_not_imported_unless_asked_for():
     program = (
-        "import sys, entrypoints.main, labelreg.executors as e; e.check([], 1, {}); sys.exit('ray' in sys.modules)"
+        "import sys, entrypoints.main; from labelreg.workers import executors; executors.check([], 1, {}); "
+        "sys.exit('ray' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=os.environ | CHILD, check=True)
 
 
 def test_the_code_that_is_sent_knows_the_users_own_recipe(tmp_path, monkeypatch):
     """A recipe by a relative path, which extends one by an absolute path: neither exists on the other machine."""
-    from labelreg import ray_tasks
+    from labelreg.workers import ray_tasks
 
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

@@ -5,11 +5,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from labelreg import models, recipes, study
+from labelreg import recipes
+from labelreg.data.tasks import TASKS
 from labelreg.errors import UserError
 from labelreg.methods import METHODS
-from labelreg.parameters import convert
-from labelreg.tasks import TASKS
+from labelreg.models import registry
+from labelreg.parameter import convert
+from labelreg.settings import settable
+from labelreg.studies import grid
 
 SETTINGS = sorted(path.stem for path in (recipes.HERE / "settings").glob("*.yaml"))
 STUDIES = sorted(path.stem for path in (recipes.HERE / "studies").glob("*.yaml"))
@@ -17,7 +20,8 @@ WITHOUT_AKD = ("table9", "table10", "table12", "table13")  # Annealing KD has a 
 
 
 def resolve(recipe, method, role="student", init="pretrained", **given):
-    return recipes.resolve({"recipe": recipe, "method": method, "init": init} | given, role)
+    """What a run reads, by name."""
+    return recipes.resolve({"recipe": recipe, "method": method, "init": init} | given, role).values()
 
 
 def subset(settings, expected):
@@ -100,12 +104,12 @@ def test_every_shipped_settings_file_resolves(recipe, method, init):
         given = {"epochs": 2}
     for role in ("student", "teacher"):
         settings = resolve(recipe, method, role, init, **given)
-        for name in recipes.SETTABLE:
+        for name, known in settable().items():
             if name in settings:
-                assert convert(name, settings[name]) == settings[name]
+                assert convert(name, known, settings[name]) == settings[name]
         assert {"alpha", "tau", "a", "tfreg_target", "phase1_epochs"} & set(settings) == set(METHODS[method].parameters)
         assert settings["task"] in TASKS
-        assert settings["model"] in models.MODELS
+        assert settings["model"] in registry.MODELS
 
 
 GLUE = ["cola", "rte", "mrpc", "sst2", "qnli", "mnli", "qqp"]
@@ -123,10 +127,9 @@ STUDENTS = {"table1": 175, "table2": 175, "table3": 175, "table4": 20, "table5":
 STUDENTS |= {"smoke": 3 * 7 * 2, "minilm": 6 * 8 * 2 * 5}
 
 
-def planned(recipe: str) -> list[study.Step]:
+def planned(recipe: str) -> list[grid.Step]:
     read = recipes.read(recipe, "study")
-    grid = study.lists(read, {})
-    return study.plan(grid, {"recipe": read["settings"]}, models.teacher_of, recipes.without(read))
+    return grid.steps(grid.lists(read, {}), {"recipe": read["settings"]}, registry.teacher_of, recipes.without(read))
 
 
 @pytest.mark.parametrize("recipe", PAPER)
@@ -147,9 +150,9 @@ def test_table_8_has_annealing_kd_pretrained_only():
     both = {(init, method) for init in ("pretrained", "random") for method in ("finetune", "tfreg", "kd")}
     assert cells == both | {("pretrained", "akd")}
     assert {step.given["seed"] for step in runs} == set(SEEDS) and {step.given["task"] for step in runs} == {"sst5"}
-    settings = {step.given["method"]: recipes.resolve(step.given) for step in runs if step.given["init"] == "random"}
+    settings = {step.given["method"]: resolve(**step.given) for step in runs if step.given["init"] == "random"}
     assert settings["kd"]["alpha"] == settings["tfreg"]["alpha"] == 0.9, "table 9, RI SST-5"
-    akd = next(recipes.resolve(step.given) for step in runs if step.given["method"] == "akd")
+    akd = next(resolve(**step.given) for step in runs if step.given["method"] == "akd")
     assert subset(akd, ("batch_size", "tau", "phase1_epochs")) == {"batch_size": 8, "tau": 10, "phase1_epochs": 20}
 
 
@@ -159,9 +162,9 @@ def test_every_shipped_study_can_be_planned(recipe):
     students = [step for step in steps if step.kind == "student"]
     assert len({step.name for step in steps}) == len(steps)
     assert recipe not in STUDENTS or len(students) == STUDENTS[recipe]
-    study.check_order(steps)
+    grid.check_order(steps)
     for step in {step.cell: step for step in students}.values():
-        assert step.given["model"] in models.MODELS and step.given["task"] in TASKS
+        assert step.given["model"] in registry.MODELS and step.given["task"] in TASKS
         assert resolve(**step.given)["task"] == step.given["task"]
 
 
@@ -192,8 +195,8 @@ def test_seeds_that_settings_were_tuned_on(written, tmp_path):
 
 
 def test_the_demos_study_has_the_seeds_that_two_methods_need():
-    grid = study.lists(recipes.read("smoke", "study"), {})
-    assert len(grid["seeds"]) >= (7 if len(grid["methods"]) <= 3 else 8)
+    lists = grid.lists(recipes.read("smoke", "study"), {})
+    assert len(lists["seeds"]) >= (7 if len(lists["methods"]) <= 3 else 8)
 
 
 def test_a_user_overrides_everything():
@@ -362,7 +365,7 @@ def test_a_study_is_no_settings_file(written):
 def test_every_value_of_a_table_says_where_it_comes_from(path: Path):
     for line in path.read_text(encoding="utf-8").splitlines():
         name, _, rest = line.strip().removeprefix("- ").partition(":")
-        if name in recipes.SETTABLE and name not in ("task", "model"):
+        if name in settable() and name not in ("task", "model"):
             assert "#" in rest, f"{path.name}: {line.strip()} has no reason"
 
 
@@ -376,4 +379,4 @@ def test_an_unknown_method_is_refused_with_the_nearest(method):
 def test_an_unknown_method_of_a_study_is_refused():
     given = {name: ["x"] for name in ("tasks", "models", "inits")} | {"seeds": [1], "methods": ["finetune", "kdd"]}
     with pytest.raises(UserError, match="unknown method 'kdd'; did you mean 'kd'"):
-        study.lists({}, given)
+        grid.lists({}, given)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from running import CHILD, call, python, refused, runs, succeed
 
-from labelreg import tracking
+from labelreg.store import tracking
 
 pytest_plugins = ["running"]
 
@@ -243,6 +243,6 @@ def test_a_defect_is_one_line_and_a_traceback_in_a_file(tiny, tmp_path, monkeypa
     refused(ended, "unexpected KeyError: 'no such key' at test_refused.py:", "traceback: ", status=1)
     kept = Path(ended.err.rpartition("traceback: ")[2].strip().rstrip(")"))
     assert kept.parent == tmp_path / "kept" and stat.S_IMODE(kept.stat().st_mode) == 0o600
-    assert "Traceback (most recent call last)" in kept.read_text() and "entrypoints/job.py" in kept.read_text()
+    assert "Traceback (most recent call last)" in kept.read_text() and "labelreg/one_run.py" in kept.read_text()
     (run,) = runs()
     assert run.info.status == "FAILED" and ended.err == f"error: {run.data.tags['mlflow.note.content']}\n"

@@ -99,7 +99,7 @@ def test_no_runs_are_an_answer_and_mistakes_are_told(store):
 
 
 def test_histories_are_whole_and_of_a_step_the_newest(store):
-    from labelreg import records
+    from labelreg.store import records
 
     client, ids = mlflow.MlflowClient(), []
     for run in range(3):

@@ -26,8 +26,11 @@ from running import (
 )
 from safetensors.torch import load_file
 
-from labelreg import checkpoint, models, recipes, tracking, training
-from labelreg.parameters import with_defaults
+from labelreg import recipes, training
+from labelreg.arguments import with_defaults
+from labelreg.models import registry
+from labelreg.settings import Machine
+from labelreg.store import checkpoint, tracking
 
 pytest_plugins = ["running"]
 EPOCHS = 4
@@ -51,9 +54,9 @@ def die(parameters: dict, folder: Path, place: str, count: int, when: str = "bef
     [
         ("labelreg.methods:smoothed_loss", 3, "before", 0),  # in the first epoch, before any checkpoint
         ("labelreg.metrics:evaluate", 3, "before", 2),  # at the end of the third epoch
-        ("labelreg.checkpoint:save_file", 3, "before", 2),  # before the third checkpoint is written
-        ("labelreg.checkpoint:save_file", 3, "after", 2),  # when it is written but not yet in place
-        ("labelreg.teacher:save", 1, "before", 4),  # after the last epoch, before the results are stored
+        ("labelreg.store.checkpoint:save_file", 3, "before", 2),  # before the third checkpoint is written
+        ("labelreg.store.checkpoint:save_file", 3, "after", 2),  # when it is written but not yet in place
+        ("labelreg.data.teacher_logits:save", 1, "before", 4),  # after the last epoch, before the results are stored
     ],
 )
 def test_a_killed_run_goes_on_and_ends_the_same(tiny, tmp_path, monkeypatch, place, count, when, epochs_kept):
@@ -173,13 +176,13 @@ def test_weights_after_a_stop_are_those_without_it(prepare, tiny_file, tiny_root
     data = prepare(train_file=str(tiny_file))
     given = {"model": "bert-small", "method": method, "train_file": str(tiny_file), "epochs": EPOCHS, "lr": 1e-3}
     settings = recipes.resolve(with_defaults("train_student", given | {"checkpoint_seconds": 0}))
-    settings |= {"precision_used": "fp32"}
+    machine = Machine("fp32", "off", threads=1, device="cpu")
     teacher = torch.randn(len(data.splits["train"]), len(data.classes)) if method == "akd" else None
 
     def train(folder: Path, stop: int):
         folder.mkdir(exist_ok=True)
-        model = models.load("bert-small", data.classes, "pretrained", 0, tiny_roots)
-        for report in training.train(model, data, settings, teacher, folder):
+        model = registry.load("bert-small", data.classes, "pretrained", 0, tiny_roots)
+        for report in training.train(model, data, settings, machine, teacher, folder):
             if report.epoch == stop:
                 break
         return model, report

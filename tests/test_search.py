@@ -20,10 +20,11 @@ import yaml
 
 from analysis.hypothesis import verdicts
 from analysis.pairing import PROTOCOL
-from labelreg import findings, recipes, search
+from labelreg import recipes
+from labelreg.arguments import with_defaults
 from labelreg.errors import DivergedError, UserError
 from labelreg.methods import METHODS
-from labelreg.parameters import with_defaults
+from labelreg.tuning import search, search_report
 
 APPENDIX_D = {
     "batch_size": [8, 16, 32, 64],
@@ -45,6 +46,11 @@ def folder():
 def made(folder, **changed) -> search.Search:
     settings = {"name": "kd", "storage": f"sqlite:///{folder}/search.db", "space": SMALL, "trials": 6, "seed": 7}
     return search.Search(**settings | {"sampler": "random", "heartbeat_seconds": 1} | changed)
+
+
+def resolved(given: dict, role: str = "student") -> dict:
+    """What a run reads, by name."""
+    return recipes.resolve(given, role).values()
 
 
 def curve(draw: search.Draw, epochs: int = 4) -> list[float]:
@@ -190,8 +196,8 @@ def test_pruning_saves_epochs_and_keeps_the_best(folder):
     asked = made(folder, space=space, trials=20)
     pruned = run(asked, trained)
     whole = run(replace(asked, name="whole", min_resource=21), trained)
-    assert findings.epochs_spent(whole) == 20 * 20
-    assert findings.epochs_spent(pruned) <= 0.45 * 20 * 20
+    assert search_report.epochs_spent(whole) == 20 * 20
+    assert search_report.epochs_spent(pruned) <= 0.45 * 20 * 20
     assert search.best(pruned)[0].params == search.best(whole)[0].params
     later = run(replace(asked, name="later", min_early_stopping_rate=1), trained)
     assert min(trial.last_step for trial in later.trials) == 12  # the rung at epoch 3 is left out
@@ -269,13 +275,13 @@ def test_a_trial_that_fails_counts_and_the_search_goes_on(folder):
 
 def test_expected_best_of_n_is_the_mean_over_all_subsets():
     scores = [3.0, 1.0, 4.0, 1.0, 5.0, 9.0]
-    for n, found in enumerate(findings.expected_best(scores), 1):
+    for n, found in enumerate(search_report.expected_best(scores), 1):
         assert found == pytest.approx(statistics.mean(map(max, itertools.combinations(scores, n))))
 
 
 def test_expected_best_of_one_is_the_mean_and_of_all_the_best():
     scores = np.random.default_rng(0).normal(50, 2, 200).tolist()
-    found = findings.expected_best(scores)
+    found = search_report.expected_best(scores)
     assert found[0] == pytest.approx(statistics.mean(scores)) and found[-1] == max(scores)
     assert found == sorted(found) and all(map(math.isfinite, found))
 
@@ -326,39 +332,41 @@ def test_the_settings_file_gives_a_run_what_the_search_found(tmp_path):
     given = GIVEN | {"recipe": "table9", "task": "sst5", "max_train_examples": 500, "weight_decay": 0.1}
     found = {"kd": {"lr": 3e-5, "batch_size": 8, "alpha": 0.8, "tau": 5.0}, "finetune": {"lr": 1e-5, "batch_size": 64}}
     path = tmp_path / "found.yaml"
-    path.write_text(findings.settings(given, found, "0123"))
+    path.write_text(search_report.settings(given, found, "0123"))
     assert recipes.tuned_on(str(path)) == [7]
-    student = recipes.resolve(with_defaults("train_student", {"recipe": str(path), "method": "kd"}))
+    student = resolved(with_defaults("train_student", {"recipe": str(path), "method": "kd"}))
     wanted = found["kd"] | {"task": "sst5", "epochs": 20, "max_train_examples": 500, "weight_decay": 0.1}
     assert student | wanted == student
-    plain = recipes.resolve(with_defaults("train_student", {"recipe": str(path)}))
+    plain = resolved(with_defaults("train_student", {"recipe": str(path)}))
     assert plain | found["finetune"] == plain
-    before = recipes.resolve({"recipe": "table9", "method": "finetune", "init": "pretrained"}, "teacher")
-    teacher = recipes.resolve({"recipe": str(path), "method": "finetune", "init": "pretrained"}, "teacher")
+    before = resolved({"recipe": "table9", "method": "finetune", "init": "pretrained"}, "teacher")
+    teacher = resolved({"recipe": str(path), "method": "finetune", "init": "pretrained"}, "teacher")
     assert teacher == before | {"recipe": str(path), "max_train_examples": 500}
     again = tmp_path / "again.yaml"  # a file of the user's own is copied in: it may move
-    again.write_text(findings.settings(given | {"recipe": str(path), "seed": 8}, {None: found["kd"]}, "0123"))
+    again.write_text(search_report.settings(given | {"recipe": str(path), "seed": 8}, {None: found["kd"]}, "0123"))
     path.unlink()
     assert recipes.tuned_on(str(again)) == [7, 8]
     for method in ("finetune", "tfreg", "kd"):
-        every = recipes.resolve(with_defaults("train_student", {"recipe": str(again), "method": method}))
+        every = resolved(with_defaults("train_student", {"recipe": str(again), "method": method}))
         assert (every["lr"], every["batch_size"]) == (3e-5, 8)
 
 
 def test_what_is_found_for_one_method_can_be_paired_with_the_others(tmp_path):
     given = GIVEN | {"recipe": "smoke", "task": "rotten_tomatoes", "max_length": 24, "max_train_examples": 500}
     path = tmp_path / "found.yaml"
-    path.write_text(findings.settings(given, {"kd": {"lr": 3e-5, "batch_size": 8, "alpha": 0.8, "tau": 5.0}}, "0123"))
-    runs = {m: recipes.resolve(with_defaults("train_student", {"recipe": str(path), "method": m})) for m in METHODS}
+    path.write_text(
+        search_report.settings(given, {"kd": {"lr": 3e-5, "batch_size": 8, "alpha": 0.8, "tau": 5.0}}, "0123")
+    )
+    runs = {m: resolved(with_defaults("train_student", {"recipe": str(path), "method": m})) for m in METHODS}
     assert {run["epochs"] for run in runs.values()} == {given["epochs"]} == {20}
     assert all(run.get(name) == runs["kd"].get(name) for run in runs.values() for name in PROTOCOL)
     before = {"recipe": "smoke", "method": "finetune", "init": "random"}
-    assert recipes.resolve(before | {"recipe": str(path)})["epochs"] == recipes.resolve(before)["epochs"]
+    assert resolved(before | {"recipe": str(path)})["epochs"] == resolved(before)["epochs"]
     images = {"task": "digits", "recipe": "default", "stem": "imagenet", "image_size": 16, "augment": "none"}
-    path.write_text(findings.settings(GIVEN | {"init": "random"} | images, {"kd": {"lr": 3e-5}}, "0123"))
-    plain = recipes.resolve({"recipe": str(path), "method": "finetune", "init": "random"})
+    path.write_text(search_report.settings(GIVEN | {"init": "random"} | images, {"kd": {"lr": 3e-5}}, "0123"))
+    plain = resolved({"recipe": str(path), "method": "finetune", "init": "random"})
     assert plain | images | {"epochs": 20, "recipe": str(path)} == plain
-    teacher = recipes.resolve({"recipe": str(path), "method": "finetune", "init": "random"}, "teacher")
+    teacher = resolved({"recipe": str(path), "method": "finetune", "init": "random"}, "teacher")
     assert teacher["image_size"] == 16, "its examples are the students'"
 
 
@@ -371,7 +379,7 @@ def test_a_recipe_of_the_wrong_kind_is_refused_by_name(kind, name):
 
 def test_the_setting_that_is_best_on_average_is_kept():
     scores = pd.DataFrame({"finetune": [50.0, 52.0, 60.0], "kd": [56.0, 53.0, float("nan")]})
-    kept, settings, differs = findings.cross_check([{"lr": 1e-5}, {"lr": 2e-5}, {"lr": 3e-5}], scores)
+    kept, settings, differs = search_report.cross_check([{"lr": 1e-5}, {"lr": 2e-5}, {"lr": 3e-5}], scores)
     assert kept == 0  # 53 on average against 52.5; the third did not run with every method
     assert settings["lr"].tolist() == ["1e-05", "2e-05", "3e-05"] and settings["mean"][1] == 52.5
     assert differs.to_dict("records") == [
@@ -385,19 +393,19 @@ def test_what_is_reported_of_a_search(folder, tmp_path):
         "kd": run(made(folder, trials=12)),
         "finetune": run(made(folder, name="finetune", trials=12, seed=8)),
     }
-    shares = findings.importances(run(made(folder, name="whole", trials=12, min_resource=9)))
+    shares = search_report.importances(run(made(folder, name="whole", trials=12, min_resource=9)))
     assert set(shares) == set(SMALL) and shares["lr"] > 0.6 and sum(shares.values()) == pytest.approx(1)
-    table = findings.budgets(studies, {"kd": 48, "finetune": 48}).set_index("method")
+    table = search_report.budgets(studies, {"kd": 48, "finetune": 48}).set_index("method")
     assert table["trials"].tolist() == [12, 12] and (table["epochs"] < 48).all() and (table["pruned"] > 0).all()
     best = {
         method: max(t.value for t in study.trials if t.state.name == "COMPLETE") for method, study in studies.items()
     }
     assert table.loc["kd", "gain over finetune"] == pytest.approx(best["kd"] - best["finetune"])
-    curves = findings.best_of_n(studies)
+    curves = search_report.best_of_n(studies)
     assert curves["n"].tolist() == list(range(1, 13))
     assert curves["kd"].iloc[-1] == max(t.value for t in studies["kd"].trials)
-    findings.plot(studies["kd"], tmp_path / "plots")
-    findings.plot_best_of_n(curves, tmp_path / "plots" / "best_of_n.svg")
+    search_report.plot(studies["kd"], tmp_path / "plots")
+    search_report.plot_best_of_n(curves, tmp_path / "plots" / "best_of_n.svg")
     pictures = {path.name: path.read_text() for path in (tmp_path / "plots").iterdir()}
     assert set(pictures) == {f"{n}.svg" for n in "history slice parallel_coordinate curves best_of_n".split()}
     assert all("<svg" in text and len(text) > 5000 for text in pictures.values())

@@ -26,9 +26,10 @@ from running import (
     wait_for,
 )
 
-from labelreg import executors, study
 from labelreg.errors import UserError
-from labelreg.models import teacher_of
+from labelreg.models.registry import teacher_of
+from labelreg.studies import grid
+from labelreg.workers import executors
 
 pytest_plugins = ["running"]
 
@@ -45,7 +46,7 @@ GRID = {
 
 
 def test_the_plan_has_every_cell_once_and_each_teacher_first():
-    steps = study.plan(GRID | {"tasks": ["sst5"]}, {}, teacher_of)
+    steps = grid.steps(GRID | {"tasks": ["sst5"]}, {}, teacher_of)
     names = [step.name for step in steps]
     assert len(set(names)) == len(names) == 2 + 2 * 2 * 4 * 2
     for step in steps:
@@ -67,13 +68,13 @@ def test_the_plan_has_every_cell_once_and_each_teacher_first():
 
 
 def test_seeds_come_one_after_another_so_that_what_is_done_is_paired():
-    students = [step for step in study.plan(GRID, {}, teacher_of) if step.kind == "student"]
+    students = [step for step in grid.steps(GRID, {}, teacher_of) if step.kind == "student"]
     seeds = [step.given["seed"] for step in students]
     assert seeds == sorted(seeds, key=GRID["seeds"].index)
 
 
 def test_fewrel_has_a_teacher_per_seed():
-    steps = study.plan(GRID | {"models": ["distilroberta"]}, {}, teacher_of)
+    steps = grid.steps(GRID | {"models": ["distilroberta"]}, {}, teacher_of)
     assert [step.name for step in steps if step.kind == "teacher"] == [
         "teacher sst5 roberta-large",
         "teacher fewrel roberta-base seed=42",
@@ -83,43 +84,43 @@ def test_fewrel_has_a_teacher_per_seed():
 
 def test_lists_of_the_user_replace_those_of_the_recipe():
     recipe = GRID | {"seeds": [1, 2, 3]}
-    assert study.lists(recipe, {}) == recipe
-    assert study.lists(recipe, {"seeds": [7], "methods": ["ls"]}) == recipe | {"seeds": [7], "methods": ["ls"]}
+    assert grid.lists(recipe, {}) == recipe
+    assert grid.lists(recipe, {"seeds": [7], "methods": ["ls"]}) == recipe | {"seeds": [7], "methods": ["ls"]}
     with pytest.raises(UserError, match="seeds=1,2,1: a value stands there twice"):
-        study.lists(recipe, {"seeds": [1, 2, 1]})
+        grid.lists(recipe, {"seeds": [1, 2, 1]})
     with pytest.raises(UserError, match="no methods"):
-        study.lists(recipe | {"methods": []}, {})
+        grid.lists(recipe | {"methods": []}, {})
 
 
 def test_cells_that_are_left_out():
     without = [{"method": ["kd", "selfkd"], "init": ["random"]}, {"model": ["distilgpt2"], "task": ["fewrel"]}]
-    steps = study.plan(GRID, {}, teacher_of, without)
+    steps = grid.steps(GRID, {}, teacher_of, without)
     students = {step.cell[1:] for step in steps if step.kind == "student"}
     assert len(students) == 2 * 2 * 2 * 4 - 2 * 2 * 2 - 2 * 4 + 2 * 1
     assert ("sst5", "distilroberta", "random", "kd") not in students
     assert ("sst5", "distilroberta", "pretrained", "kd") in students
     with pytest.raises(UserError, match="the study has no run"):
-        study.plan(GRID, {}, teacher_of, [{"init": ["random", "pretrained"]}])
+        grid.steps(GRID, {}, teacher_of, [{"init": ["random", "pretrained"]}])
     with pytest.raises(UserError, match="selfkd learns from the finetune run"):
-        study.plan(GRID, {}, teacher_of, [{"method": ["finetune"], "init": ["random"]}])
+        grid.steps(GRID, {}, teacher_of, [{"method": ["finetune"], "init": ["random"]}])
 
 
 def test_a_graph_that_cannot_be_run_is_refused():
-    def steps(**needs: str) -> list[study.Step]:
-        return [study.Step(name, {}, needs=tuple(first.split())) for name, first in needs.items()]
+    def steps(**needs: str) -> list[grid.Step]:
+        return [grid.Step(name, {}, needs=tuple(first.split())) for name, first in needs.items()]
 
-    study.check_order(steps(a="", b="a", c="a b"))
+    grid.check_order(steps(a="", b="a", c="a b"))
     with pytest.raises(UserError, match="the study waits for itself: a needs c needs b needs a"):
-        study.check_order(steps(a="c", b="a", c="b"))
+        grid.check_order(steps(a="c", b="a", c="b"))
     with pytest.raises(UserError, match="b needs x, which the study does not have"):
-        study.check_order(steps(a="", b="x"))
+        grid.check_order(steps(a="", b="x"))
     with pytest.raises(UserError, match="one name"):
-        study.check_order([*steps(a=""), *steps(a="")])
+        grid.check_order([*steps(a=""), *steps(a="")])
 
 
 def test_a_study_is_known_by_its_plan_and_by_what_decides_its_runs():
     def identity(given: dict, digest: str = "d") -> str:
-        return study.identity(study.plan(GRID, given, teacher_of), digest)
+        return grid.identity(grid.steps(GRID, given, teacher_of), digest)
 
     first = identity({"epochs": 2, "cache_root": "here"})
     assert first == identity({"epochs": 2, "cache_root": "there", "checkpoint_seconds": 5})
@@ -129,7 +130,7 @@ def test_a_study_is_known_by_its_plan_and_by_what_decides_its_runs():
 def test_a_study_is_known_by_what_its_files_hold(tmp_path, monkeypatch):
     def identity(file: object, recipe: object) -> str:
         given = {"train_file": str(file), "recipe": str(recipe)}
-        return study.identity(study.plan(GRID, given, teacher_of), "d", str(recipe))
+        return grid.identity(grid.steps(GRID, given, teacher_of), "d", str(recipe))
 
     monkeypatch.chdir(tmp_path)
     file, recipe = tmp_path / "reviews.csv", tmp_path / "own.yaml"
@@ -232,7 +233,7 @@ def test_a_run_is_tried_twice_however_often_it_is_asked_for(monkeypatch):
     """As until=decided does at each look."""
     from types import SimpleNamespace as Any
 
-    from entrypoints.study import _Work
+    from labelreg.studies.study import _Work
 
     begun = []
 
@@ -244,7 +245,7 @@ def test_a_run_is_tried_twice_however_often_it_is_asked_for(monkeypatch):
 
     monkeypatch.setattr(_Work, "_execute", fail)
     work = _Work(Any(name="s", jobs=1), Any(metrics=lambda *_: None), Any(finished={}), 1)
-    first, later = study.Step("first", {}), study.Step("later", {})
+    first, later = grid.Step("first", {}), grid.Step("later", {})
     work.carry_out([first])
     work.carry_out([first, later])
     assert begun == ["first", "first", "later", "later"] and set(work.failed) == {"first", "later"}
@@ -252,8 +253,8 @@ def test_a_run_is_tried_twice_however_often_it_is_asked_for(monkeypatch):
 
 def test_methods_in_another_order_are_the_same_study():
     recipe = {"tasks": ["sst5"], "models": ["minilm"], "inits": ["random"], "seeds": [1]}
-    grid = study.lists(recipe, {"methods": ["kd", "ls", "finetune"]})
-    assert grid["methods"] == ["finetune", "ls", "kd"]
+    lists = grid.lists(recipe, {"methods": ["kd", "ls", "finetune"]})
+    assert lists["methods"] == ["finetune", "ls", "kd"]
 
 
 @pytest.mark.slow
@@ -299,7 +300,7 @@ def test_a_killed_study_goes_on_and_two_at_once_run_nothing_twice(small, store):
 
 
 def test_an_own_file_by_the_name_of_fewrel_has_one_teacher():
-    grid = {
+    lists = {
         "tasks": ["fewrel"],
         "models": ["m"],
         "inits": ["pretrained"],
@@ -307,7 +308,7 @@ def test_an_own_file_by_the_name_of_fewrel_has_one_teacher():
         "methods": ["finetune", "kd"],
     }
     for given, teachers in (({}, 2), ({"train_file": "fewrel.csv"}, 1)):
-        steps = study.plan(grid, given, lambda model, task: "t")
+        steps = grid.steps(lists, given, lambda model, task: "t")
         assert [step.kind for step in steps].count("teacher") == teachers
 
 
@@ -316,14 +317,14 @@ def test_an_own_file_gets_the_same_study(tiny):
     from unittest import mock
 
     from entrypoints import main
-    from entrypoints.study import design_of
-    from labelreg.parameters import with_defaults
+    from labelreg.arguments import with_defaults
+    from labelreg.studies.plan import design_of
 
     file = {name: tiny[name] for name in ("train_file", "model_root")}
     table = design_of(with_defaults("study", file | {"recipe": "table8"}))
     assert {step.given["recipe"] for step in table.steps} == {"table11"} and len(table.steps) == 57
     assert {step.given["task"] for step in table.steps} == {"reviews"}
-    with mock.patch("entrypoints.study.main") as asked:
+    with mock.patch("labelreg.studies.study.carry_out") as asked:
         main.main(with_defaults("main", file))
         main.main(with_defaults("main", file | {"settings": "minilm"}))
         main.main(with_defaults("main", {}))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from running import artifacts, call, measured, refused, run_of, runs, succeed
 
-from entrypoints.submission import GLUE_FILES
+from labelreg.answers.submission import GLUE_FILES
 
 pytest_plugins = ["running"]
 

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
-from labelreg import corpus, metrics, models
+from labelreg import metrics
+from labelreg.data import batching
+from labelreg.data.tasks import TASKS, made_of
 from labelreg.errors import UserError
-from labelreg.tasks import TASKS, made_of
+from labelreg.models import registry
 
 GLUE_FILES = {  # the names that gluebenchmark.com asks for
     "cola": {"test": "CoLA"},
@@ -26,7 +28,7 @@ GLUE_FILES = {  # the names that gluebenchmark.com asks for
 def test_the_issues_tasks_are_there():
     images = {"cifar100", "cifar10", "digits"}
     assert set(TASKS) == {*GLUE_FILES, "sst5", "fewrel", "fewrel_val", "rotten_tomatoes", *images}
-    assert {name for name in TASKS if made_of({"task": name}) == "images"} == images
+    assert {name for name in TASKS if made_of(name, None) == "images"} == images
 
 
 def test_scores_are_the_papers():
@@ -77,7 +79,7 @@ SIZES = {  # dev, test; whether the test set is labelled
 
 @pytest.mark.parametrize("name", SIZES)
 def test_real_tasks(name, hub, prepare, tmp_path):
-    roots = models.Roots(hub, None, tmp_path / "cache")
+    roots = registry.Roots(hub, None, tmp_path / "cache")
     data = prepare(roots, task=name, model="minilm", max_length=64, max_train_examples=500)
     dev, test, labelled = SIZES[name]
     assert {split: len(tokens) for split, tokens in data.splits.items()} == {"train": 500, "dev": dev, "test": test}
@@ -167,7 +169,7 @@ def test_fewrel_is_divided_per_seed(task, source, prepare, roots):
     assert one.digest != two.digest
     assert one.digest == prepare(roots, task=task, model="distilroberta", seed=1, split_seed=7).digest
 
-    tokenizer, test = models.tokenizer(models.checkpoint("distilroberta", roots)), one.splits["test"]
+    tokenizer, test = registry.tokenizer(registry.checkpoint("distilroberta", roots)), one.splits["test"]
     row = int(test.idx[0])
     relation, number = one.classes[int(test.labels[0])], row // 3
     text = f"the film {source} {number} is {relation} head {number} x tail {number} y"
@@ -183,7 +185,7 @@ def test_fewrel_needs_700_of_each_relation(refused, roots):
 
 def test_real_fewrel(hub, prepare, tmp_path):
     """16 relations of the hub's val_wiki; context, head and tail are all in the text."""
-    roots = models.Roots(hub, None, tmp_path / "cache")
+    roots = registry.Roots(hub, None, tmp_path / "cache")
     one, two = (prepare(roots, task="fewrel_val", model="minilm", max_length=128, seed=seed) for seed in (42, 549))
     assert len(one.classes) == 16
     for data in (one, two):
@@ -195,7 +197,7 @@ def test_real_fewrel(hub, prepare, tmp_path):
     assert one.digest != two.digest
     assert set(one.splits["test"].idx.tolist()) != set(two.splits["test"].idx.tolist())
     source = pd.read_parquet(next((hub / "thunlp/few_rel").glob("val_wiki*.parquet")))
-    tokenizer = models.tokenizer(models.checkpoint("minilm", roots))
+    tokenizer = registry.tokenizer(registry.checkpoint("minilm", roots))
     for number, idx in enumerate(one.splits["dev"].idx[:20].tolist()):
         row = source.iloc[idx]
         text = f"{' '.join(row['tokens'])} {row['head']['text']} {row['tail']['text']}"
@@ -206,7 +208,7 @@ def test_real_fewrel(hub, prepare, tmp_path):
 def glue(columns, label, rows=6, **more):
     """A few rows of a GLUE task; idx counts from 10, to tell it from the row."""
     texts = {column: [f"{column} {number}" for number in range(rows)] for column in columns}
-    labels = [corpus.UNLABELLED] * rows if label is None else [number % label for number in range(rows)]
+    labels = [batching.UNLABELLED] * rows if label is None else [number % label for number in range(rows)]
     return pd.DataFrame(texts | {"label": np.array(labels, dtype=np.int64), "idx": np.arange(10, 10 + rows)} | more)
 
 

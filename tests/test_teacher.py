@@ -7,9 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from labelreg import models, teacher, training
+from labelreg import training
+from labelreg.data import teacher_logits
+from labelreg.digests import checksum
 from labelreg.errors import UserError
-from labelreg.weights import checksum
+from labelreg.models import registry
+from labelreg.settings import Machine
 
 WHOSE = "run 0123 (gpt2, reviews)"
 
@@ -27,13 +30,13 @@ def draw(data, seed=0):
 @pytest.fixture
 def stored(data, tmp_path):
     """A folder with logits of all splits of `data`."""
-    teacher.save(tmp_path / "logits", draw(data), data, "its fingerprint")
+    teacher_logits.save(tmp_path / "logits", draw(data), data, "its fingerprint")
     return tmp_path / "logits"
 
 
 def refused(expected, path, data, split="train"):
     with pytest.raises(UserError, match=expected) as error:
-        teacher.load(path, data, split, WHOSE)
+        teacher_logits.load(path, data, split, WHOSE)
     assert str(error.value).startswith(f"logits of {WHOSE}")
     assert "\n" not in str(error.value)
 
@@ -45,29 +48,29 @@ def test_what_is_saved_is_loaded(stored, data):
         "train.safetensors",
     ]
     for name, logits in draw(data).items():
-        loaded = teacher.load(stored / f"{name}.safetensors", data, name, WHOSE)
+        loaded = teacher_logits.load(stored / f"{name}.safetensors", data, name, WHOSE)
         assert torch.equal(loaded, logits)
         assert loaded.dtype == torch.float32
 
 
 def test_a_second_save_replaces_the_first(stored, data):
     later = draw(data, seed=1)
-    teacher.save(stored, later, data, "another")
-    assert torch.equal(teacher.load(stored / "dev.safetensors", data, "dev", WHOSE), later["dev"])
+    teacher_logits.save(stored, later, data, "another")
+    assert torch.equal(teacher_logits.load(stored / "dev.safetensors", data, "dev", WHOSE), later["dev"])
     assert not list(stored.glob("*.tmp"))
 
 
 def test_slices_and_half_precision_are_stored_whole(data, tmp_path):
     wide = torch.randn(len(data.splits["dev"]), 6)
-    teacher.save(tmp_path / "other", {"dev": wide[:, ::2].bfloat16()}, data, "x")
-    loaded = teacher.load(tmp_path / "other/dev.safetensors", data, "dev", WHOSE)
+    teacher_logits.save(tmp_path / "other", {"dev": wide[:, ::2].bfloat16()}, data, "x")
+    loaded = teacher_logits.load(tmp_path / "other/dev.safetensors", data, "dev", WHOSE)
     assert torch.equal(loaded, wide[:, ::2].bfloat16().float())
 
 
 def test_a_student_with_another_tokenizer_reads_them(stored, prepare, tiny_file, data):
     other = prepare(train_file=tiny_file, model="distilgpt2")
     assert not torch.equal(other.splits["train"].lengths, data.splits["train"].lengths)
-    assert torch.equal(teacher.load(stored / "train.safetensors", other, "train", WHOSE), draw(data)["train"])
+    assert torch.equal(teacher_logits.load(stored / "train.safetensors", other, "train", WHOSE), draw(data)["train"])
 
 
 @pytest.mark.parametrize("length", [0, 4, 100, -20])
@@ -112,7 +115,7 @@ def test_another_number_of_examples(stored, data, prepare, tiny_file):
         stored / "train.safetensors",
         fewer,
     )
-    assert teacher.load(stored / "dev.safetensors", fewer, "dev", WHOSE).shape == (6, 3)  # these are the same
+    assert teacher_logits.load(stored / "dev.safetensors", fewer, "dev", WHOSE).shape == (6, 3)  # these are the same
 
 
 def test_other_examples(stored, data, prepare, tiny_file):
@@ -131,7 +134,7 @@ def test_another_split(stored, data):
 def test_logits_that_are_not_finite(value, data, tmp_path):
     logits = draw(data)["train"]
     logits[3, 1] = value
-    teacher.save(tmp_path / "bad", {"train": logits}, data, "x")
+    teacher_logits.save(tmp_path / "bad", {"train": logits}, data, "x")
     refused(r"\(train\): not all are finite", tmp_path / "bad/train.safetensors", data)
 
 
@@ -149,13 +152,13 @@ def test_the_file_says_whose_and_of_what_the_logits_are(stored, data):
 
 def test_stored_logits_are_those_of_the_live_teacher(data, tiny_roots, tmp_path):
     """The plain version beside the fast one: what a student reads is what its teacher would say now."""
-    model = models.load("bert-large", data.classes, "pretrained", 0, tiny_roots)
-    settings = {"precision_used": "fp32"}
-    logits = {name: training.predict(model, split, settings) for name, split in data.splits.items()}
-    teacher.save(tmp_path / "live", logits, data, "x")
+    model = registry.load("bert-large", data.classes, "pretrained", 0, tiny_roots)
+    machine = Machine("fp32", "off", threads=1, device="cpu")
+    logits = {name: training.predict(model, split, machine) for name, split in data.splits.items()}
+    teacher_logits.save(tmp_path / "live", logits, data, "x")
     for name, split in data.splits.items():
-        loaded = teacher.load(tmp_path / "live" / f"{name}.safetensors", data, name, WHOSE)
-        assert torch.equal(loaded, training.predict(model, split, settings))
+        loaded = teacher_logits.load(tmp_path / "live" / f"{name}.safetensors", data, name, WHOSE)
+        assert torch.equal(loaded, training.predict(model, split, machine))
 
 
 @pytest.mark.parametrize("change", ["a bit", "the order"])
@@ -182,4 +185,4 @@ def test_logits_of_before_there_were_checksums_are_read(stored, data):
         about, logits = file.metadata(), file.get_tensor("logits")
     del about["checksum"]
     save_file({"logits": logits}, path, about)
-    assert torch.equal(teacher.load(path, data, "dev", WHOSE), draw(data)["dev"])
+    assert torch.equal(teacher_logits.load(path, data, "dev", WHOSE), draw(data)["dev"])

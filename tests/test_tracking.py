@@ -17,8 +17,8 @@ import pytest
 from running import ROOT, artifacts, call, finish, mlflow_run, python, runs, started, succeed, together, wait_for
 from running import ended as end_of
 
-from labelreg import logged, records, tracking
 from labelreg.errors import UserError
+from labelreg.store import logged, records, tracking
 
 pytest_plugins = ["running"]
 

@@ -11,28 +11,32 @@ import torch.nn.functional as F
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.testing import assert_close
 
-from labelreg import batching, models, recipes, training
+from labelreg import recipes, training
+from labelreg.data import batching, corpus
 from labelreg.errors import DivergedError
 from labelreg.methods import METHODS, annealing_factor
+from labelreg.models import registry
+from labelreg.settings import Machine, Settings
 
-SETTINGS = {
-    "method": "finetune",
-    "seed": 0,
-    "lr": 2e-3,
-    "batch_size": 8,
-    "epochs": 2,
-    "weight_decay": 0.01,
-    "warmup_ratio": 0.25,
-    "alpha": 0.5,
-    "tau": 1.0,
-    "a": 0.9,
-    "tfreg_target": "paper",
-    "phase1_epochs": 1,
-    "precision_used": "fp32",
-    "compile_used": "off",
-    "selection": "best",
-    "checkpoint_seconds": 0,
-}
+FP32 = Machine("fp32", "off", threads=1, device="cpu")
+OWN = {"alpha": 0.5, "tau": 1.0, "a": 0.9, "tfreg_target": "paper", "phase1_epochs": 1}
+SETTINGS = Settings(
+    method="finetune",
+    seed=0,
+    lr=2e-3,
+    batch_size=8,
+    epochs=2,
+    weight_decay=0.01,
+    warmup_ratio=0.25,
+    selection="best",
+    checkpoint_seconds=0,
+)
+
+
+def changed(**changes) -> Settings:
+    """SETTINGS with changes, and of OWN, changed too, what the method reads."""
+    made = replace(SETTINGS, **{name: value for name, value in changes.items() if name not in OWN})
+    return replace(made, own={name: (OWN | changes)[name] for name in METHODS[made.method].parameters})
 
 
 @pytest.fixture
@@ -50,7 +54,7 @@ def model(data, tiny_roots):
     """A new small BERT at each call; `dropout=False` for comparisons with a plain loop."""
 
     def new(seed=0, init="pretrained", dropout=True, name="bert-small"):
-        made = models.load(name, data.classes, init, seed, tiny_roots)
+        made = registry.load(name, data.classes, init, seed, tiny_roots)
         for module in made.modules() if not dropout else ():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
@@ -63,12 +67,12 @@ def model(data, tiny_roots):
 def run(model, data, teacher):
     """A whole training: its reports, its outcome on all splits, and the model."""
 
-    def ran(made=None, **changes):
-        settings = SETTINGS | changes
-        made = made or model(settings["seed"])
-        logits = teacher if METHODS[settings["method"]].needs else None
-        reports = list(training.train(made, data, settings, logits))
-        return reports, training.conclude(made, data, reports[-1], settings, list(data.splits)), made
+    def ran(made=None, machine=FP32, **changes):
+        settings = changed(**changes)
+        made = made or model(settings.seed)
+        logits = teacher if METHODS[settings.method].needs else None
+        reports = list(training.train(made, data, settings, machine, logits))
+        return reports, training.conclude(made, data, reports[-1], settings, machine, list(data.splits)), made
 
     return ran
 
@@ -124,13 +128,13 @@ def plain_loop(model, data, teacher, settings, objective):
     split, losses = data.splits["train"], []
     vectors = [p for p in model.parameters() if p.ndim == 1]
     matrices = [p for p in model.parameters() if p.ndim > 1]
-    groups = [{"params": matrices, "weight_decay": settings["weight_decay"]}, {"params": vectors, "weight_decay": 0}]
-    optimizer = torch.optim.AdamW(groups, lr=settings["lr"])
-    steps = settings["epochs"] * 6  # 48 examples in batches of 8
-    warmup, step = round(settings["warmup_ratio"] * steps), 0
+    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0}]
+    optimizer = torch.optim.AdamW(groups, lr=settings.lr)
+    steps = settings.epochs * 6  # 48 examples in batches of 8
+    warmup, step = round(settings.warmup_ratio * steps), 0
     model.train()
-    for epoch in range(1, settings["epochs"] + 1):
-        for batch in batching.epoch_batches(split.lengths, settings["batch_size"], settings["seed"], epoch):
+    for epoch in range(1, settings.epochs + 1):
+        for batch in batching.epoch_batches(split.lengths, settings.batch_size, settings.seed, epoch):
             rows = [split.ids[split.offsets[i] : split.offsets[i + 1]].long() for i in batch]
             ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=split.pad_id)
             mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
@@ -139,7 +143,7 @@ def plain_loop(model, data, teacher, settings, objective):
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             rise, fall = (step + 1) / (warmup + 1), (steps - step) / (steps - warmup)
             for group in optimizer.param_groups:
-                group["lr"] = settings["lr"] * (rise if step < warmup else fall)
+                group["lr"] = settings.lr * (rise if step < warmup else fall)
             optimizer.step()
             optimizer.zero_grad()
             losses.append(loss.item() * len(batch))
@@ -165,7 +169,7 @@ def kd_at_2(logits, labels, teacher):
 def test_the_engine_equals_a_plain_loop(name, changes, objective, model, prepare, tiny_file, teacher):
     from transformers import AutoModelForSequenceClassification
 
-    data, settings = prepare(train_file=tiny_file, model=name), SETTINGS | changes
+    data, settings = prepare(train_file=tiny_file, model=name), changed(**changes)
     fast = model(dropout=False, name=name)
     plain = AutoModelForSequenceClassification.from_config(fast.config)
     plain.load_state_dict(fast.state_dict())
@@ -173,12 +177,12 @@ def test_the_engine_equals_a_plain_loop(name, changes, objective, model, prepare
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
     losses = plain_loop(plain, data, teacher, settings, objective)
-    reports = list(training.train(fast, data, settings, teacher))
+    reports = list(training.train(fast, data, settings, FP32, teacher))
     expected = [sum(losses[:6]) / 48, sum(losses[6:]) / 48]
     assert [report.train_loss for report in reports] == pytest.approx(expected, rel=1e-4)
-    models.expand(fast)
+    registry.expand(fast)
     dev = data.splits["dev"]
-    assert_close(training.predict(fast, dev, settings), training.predict(plain, dev, settings), atol=1e-3, rtol=1e-3)
+    assert_close(training.predict(fast, dev, FP32), training.predict(plain, dev, FP32), atol=1e-3, rtol=1e-3)
 
 
 def test_a_report_is_of_its_epoch(run, data):
@@ -240,11 +244,11 @@ def test_akd_has_two_phases_of_their_own(run):
 
 def test_akd_regresses_on_the_teacher_then_fine_tunes(model, data, teacher):
     """With a rate of nothing the model stands still, and each epoch's loss can be computed beside it."""
-    settings = SETTINGS | {"method": "akd", "epochs": 3, "phase1_epochs": 2, "tau": 10.0, "lr": 1e-20}
+    settings = changed(method="akd", epochs=3, phase1_epochs=2, tau=10.0, lr=1e-20)
     made = model(dropout=False)
-    reports = list(training.train(made, data, settings, teacher))
+    reports = list(training.train(made, data, settings, FP32, teacher))
     split = data.splits["train"]
-    logits = training.predict(made, split, settings)
+    logits = training.predict(made, split, FP32)
     expected = [F.mse_loss(logits, annealing_factor(epoch, 2, 10.0) * teacher).item() for epoch in (1, 2)]
     expected.append(F.cross_entropy(logits, split.labels).item())
     assert [report.train_loss for report in reports] == pytest.approx(expected, rel=1e-5)
@@ -257,7 +261,7 @@ def test_akd_regresses_on_the_teacher_then_fine_tunes(model, data, teacher):
 def test_predictions_are_those_of_one_example_at_a_time(name, model, prepare, tiny_file):
     split = prepare(train_file=tiny_file, model=name).splits["train"]
     made = model(name=name)
-    together = training.predict(made, split, SETTINGS)
+    together = training.predict(made, split, FP32)
     assert together.shape == (48, 3)
     with torch.inference_mode():
         for number in range(len(split)):
@@ -267,13 +271,13 @@ def test_predictions_are_those_of_one_example_at_a_time(name, model, prepare, ti
 
 @pytest.mark.parametrize("selection", ["best", "last"])
 def test_selection_decides_whose_weights_stay(selection, model, data):
-    settings, made = SETTINGS | {"epochs": 3, "selection": selection}, model()
+    settings, made = changed(epochs=3, selection=selection), model()
     reports, weights = [], []
-    for report in training.train(made, data, settings):
+    for report in training.train(made, data, settings, FP32):
         reports.append(report)
         weights.append(training.snapshot(made))
     report = replace(reports[-1], best=reports[0].best)  # as if no later epoch had been better
-    outcome = training.conclude(made, data, report, settings, ["dev", "test", "train"])
+    outcome = training.conclude(made, data, report, settings, FP32, ["dev", "test", "train"])
     chosen = reports[0] if selection == "best" else reports[-1]
     assert outcome.best_epoch == 1
     assert outcome.best["dev"] == reports[0].dev
@@ -284,7 +288,7 @@ def test_selection_decides_whose_weights_stay(selection, model, data):
         if name in kept and value.shape == kept[name].shape:  # all but the embedding, whole again
             assert torch.equal(value, kept[name])
     for split, logits in outcome.logits.items():
-        assert torch.equal(training.predict(made, data.splits[split], settings), logits)
+        assert torch.equal(training.predict(made, data.splits[split], FP32), logits)
     selected = outcome.best if selection == "best" else outcome.last
     assert selected["test"] == training.score(outcome.logits["test"], data.splits["test"], "accuracy")
     assert outcome.best["test"] != outcome.last["test"]
@@ -292,24 +296,24 @@ def test_selection_decides_whose_weights_stay(selection, model, data):
 
 def test_stopping_the_iteration_stops_the_training(model, data):
     made = model()
-    epochs = training.train(made, data, SETTINGS | {"epochs": 50})
+    epochs = training.train(made, data, changed(epochs=50), FP32)
     report = next(epochs)
     epochs.close()
-    outcome = training.conclude(made, data, report, SETTINGS, ["dev", "test"])
+    outcome = training.conclude(made, data, report, SETTINGS, FP32, ["dev", "test"])
     assert outcome.best_epoch == 1
     assert outcome.best == outcome.last
     assert outcome.best["dev"] == report.dev
     assert set(outcome.logits) == {"dev", "test"}
     assert isinstance(made.get_input_embeddings(), torch.nn.Embedding)  # whole again: it can be saved
-    assert torch.equal(training.predict(made, data.splits["dev"], SETTINGS), outcome.logits["dev"])
+    assert torch.equal(training.predict(made, data.splits["dev"], FP32), outcome.logits["dev"])
 
 
 def test_an_unlabelled_test_set_has_logits_and_no_score(model, prepare, tiny_file, tmp_path):
     test = tmp_path / "test.csv"
     test.write_text("text,label\na film,-1\nthe cast,-1\n")
     data, made = prepare(train_file=tiny_file, test_file=test), model()
-    (report,) = training.train(made, data, SETTINGS | {"epochs": 1})
-    outcome = training.conclude(made, data, report, SETTINGS, ["dev", "test"])
+    (report,) = training.train(made, data, changed(epochs=1), FP32)
+    outcome = training.conclude(made, data, report, SETTINGS, FP32, ["dev", "test"])
     assert set(outcome.best) == set(outcome.last) == {"dev"}
     assert outcome.logits["test"].shape == (2, 3)
 
@@ -317,53 +321,53 @@ def test_an_unlabelled_test_set_has_logits_and_no_score(model, prepare, tiny_fil
 def test_what_was_trained_can_be_saved_and_loaded(run, data, tiny_roots, tmp_path):
     _, outcome, made = run()
     made.save_pretrained(tmp_path / "model")
-    models.tokenizer(models.checkpoint("bert-small", tiny_roots)).save_pretrained(tmp_path / "model")
-    again = models.load(str(tmp_path / "model"), data.classes, "pretrained", 9, tiny_roots, head="checkpoint")
+    registry.tokenizer(registry.checkpoint("bert-small", tiny_roots)).save_pretrained(tmp_path / "model")
+    again = registry.load(str(tmp_path / "model"), data.classes, "pretrained", 9, tiny_roots, head="checkpoint")
     for split, logits in outcome.logits.items():
-        assert torch.equal(training.predict(again, data.splits[split], SETTINGS), logits)
+        assert torch.equal(training.predict(again, data.splits[split], FP32), logits)
 
 
 @pytest.mark.parametrize("stopped", [1, 2])
 def test_a_killed_training_goes_on_bit_for_bit(stopped, run, model, data, tmp_path):
-    settings = SETTINGS | {"epochs": 4}
+    settings = changed(epochs=4)
     whole, outcome, finished = run(epochs=4)
-    killed = training.train(model(), data, settings, keep=tmp_path)
+    killed = training.train(model(), data, settings, FP32, keep=tmp_path)
     for _ in range(stopped):
         next(killed)
     killed.close()
     made = model(seed=99)  # what it draws is overwritten
-    reports = list(training.train(made, data, settings, keep=tmp_path))
+    reports = list(training.train(made, data, settings, FP32, keep=tmp_path))
     assert facts(reports) == facts(whole[stopped - 1 :])  # the last epoch's report comes again
-    assert training.conclude(made, data, reports[-1], settings, ["dev"]).best == outcome.best
+    assert training.conclude(made, data, reports[-1], settings, FP32, ["dev"]).best == outcome.best
     assert same_weights(made, finished)
 
 
 def test_divergence_is_an_error(model, data):
     with pytest.raises(DivergedError, match=r"the loss of epoch \d is .*: lower lr \(1e\+25\)\?"):
-        list(training.train(model(), data, SETTINGS | {"lr": 1e25}))
+        list(training.train(model(), data, changed(lr=1e25), FP32))
 
 
 def test_a_single_nan_is_an_error(model, data, teacher):
     teacher[7, 1] = float("nan")
     with pytest.raises(DivergedError, match="the loss of epoch 1 is nan"):
-        list(training.train(model(), data, SETTINGS | {"method": "kd"}, teacher))
+        list(training.train(model(), data, changed(method="kd"), FP32, teacher))
 
 
 def test_divergence_in_the_last_step_is_an_error(model, data):
     """The loss is computed before the step: only what the weights give afterwards shows it."""
     with pytest.raises(DivergedError):
-        list(training.train(model(), data, SETTINGS | {"lr": 1e38, "batch_size": 64, "epochs": 1}))
+        list(training.train(model(), data, changed(lr=1e38, batch_size=64, epochs=1), FP32))
 
 
 def test_bf16_gives_float32_logits(run):
-    reports, outcome, made = run(precision_used="bf16")
+    reports, outcome, made = run(machine=replace(FP32, precision="bf16"))
     assert {logits.dtype for logits in outcome.logits.values()} == {torch.float32}
     assert {parameter.dtype for parameter in made.parameters()} == {torch.float32}
     assert reports[-1].train_loss == pytest.approx(run()[0][-1].train_loss, rel=0.05)
 
 
 def test_only_what_the_data_use_is_trained(data):
-    used = models.used_tokens(data)
+    used = registry.used_tokens(data)
     assert set(used.tolist()) == {data.splits["train"].pad_id}.union(*(s.ids.tolist() for s in data.splits.values()))
 
 
@@ -374,16 +378,17 @@ def test_precision_is_what_was_asked_for():
 
 # what makes two runs the same run
 
-RESOLVED = SETTINGS | {
-    "task": "reviews",
-    "model": "bert-small",
-    "init": "pretrained",
-    "split_seed": 42,
-    "max_length": 32,
-    "max_train_examples": None,
-    "threads": 1,
-    "device": "cpu",
-}
+RESOLVED = replace(
+    SETTINGS,
+    task="reviews",
+    model="bert-small",
+    init="pretrained",
+    split_seed=42,
+    max_length=32,
+    max_train_examples=None,
+    threads=1,
+    own=OWN,
+)
 DECISIVE = {
     "task": "films",
     "model": "minilm",
@@ -394,36 +399,34 @@ DECISIVE = {
     "lr": 1e-3,
     "batch_size": 16,
     "epochs": 3,
-    "phase1_epochs": 2,
-    "alpha": 0.1,
-    "tau": 2.0,
-    "a": 0.8,
     "max_length": 64,
     "max_train_examples": 10,
     "weight_decay": 0.0,
     "warmup_ratio": 0.0,
-    "precision_used": "bf16",
-    "compile_used": "on",
-    "threads": 2,
-    "device": "cuda",
 }
+DECISIVE_OWN = {"phase1_epochs": 2, "alpha": 0.1, "tau": 2.0, "a": 0.8}
+DECISIVE_OF_THE_MACHINE = {"precision": "bf16", "compile": "on", "threads": 2, "device": "cuda"}
 IDLE = dict.fromkeys(("data_root", "model_root", "cache_root", "train_file"), "/moved")
-IDLE |= {"save_model": "true", "recipe": "table9", "precision": "auto", "jobs": 4, "checkpoint_seconds": 7}
+IDLE |= {"save_model": "true", "recipe": "table9", "precision": "fp32", "checkpoint_seconds": 7}
 
 
 def test_every_deciding_setting_is_in_the_fingerprint(data):
-    found = [training.fingerprint(RESOLVED | {name: value}, data, "w", "t") for name, value in DECISIVE.items()]
-    found += [training.fingerprint(RESOLVED, replace(data, digest="other"), "w", "t")]
-    found += [training.fingerprint(RESOLVED, data, "other", "t"), training.fingerprint(RESOLVED, data, "w", None)]
-    assert len({training.fingerprint(RESOLVED, data, "w", "t"), *found}) == len(found) + 1
+    def of(settings=RESOLVED, machine=FP32, data=data, weights="w", teacher="t"):
+        return training.fingerprint(settings, machine, data, weights, teacher)
+
+    found = [of(replace(RESOLVED, **{name: value})) for name, value in DECISIVE.items()]
+    found += [of(replace(RESOLVED, own=OWN | {name: value})) for name, value in DECISIVE_OWN.items()]
+    found += [of(machine=replace(FP32, **{name: value})) for name, value in DECISIVE_OF_THE_MACHINE.items()]
+    found += [of(data=replace(data, digest="other")), of(weights="other"), of(teacher=None)]
+    assert len({of(), *found}) == len(found) + 1
     assert all(len(each) == 32 and int(each, 16) for each in found)
 
 
 @pytest.mark.parametrize("name", IDLE)
 def test_nothing_else_is_in_the_fingerprint(name, data):
-    assert training.fingerprint(RESOLVED | {name: IDLE[name]}, data, "w", "t") == training.fingerprint(
-        RESOLVED, data, "w", "t"
-    )
+    idle = replace(RESOLVED, **{name: IDLE[name]})
+    assert idle != RESOLVED
+    assert training.fingerprint(idle, FP32, data, "w", "t") == training.fingerprint(RESOLVED, FP32, data, "w", "t")
 
 
 # the recipes that ship
@@ -439,16 +442,16 @@ WITHOUT_AKD = ("table9", "table10", "table12")
     ("recipe", "method"),
     [(recipe, method) for recipe in SHIPPED for method in METHODS if method != "akd" or recipe not in WITHOUT_AKD],
 )
-def test_every_shipped_settings_file_trains(recipe, method, prepare, tiny_file, tiny_roots):
+def test_every_shipped_settings_file_trains(recipe, method, tiny_file, tiny_roots):
     """Cut to one epoch (akd: two) of a few examples, on small checkpoints under the registered names."""
     given = {"recipe": recipe, "method": method, "seed": 0, "split_seed": 42, "train_file": tiny_file}
     init = "random" if method in ("ls", "kd") else "pretrained"
     cut = {"epochs": 2 if method == "akd" else 1, "max_train_examples": 24, "init": init}
-    settings = SETTINGS | recipes.resolve(given | cut)
-    data = prepare(**settings)
-    model = models.load(settings["model"], data.classes, init, 0, tiny_roots)
-    reports = list(training.train(model, data, settings, torch.zeros(24, 3)))
-    assert len(reports) == settings["epochs"]
+    settings = recipes.resolve(given | cut)
+    data = corpus.prepare(settings, tiny_roots)
+    model = registry.load(settings.model, data.classes, init, 0, tiny_roots)
+    reports = list(training.train(model, data, settings, FP32, torch.zeros(24, 3)))
+    assert len(reports) == settings.epochs
     assert 0 < reports[-1].train_loss < 3
 
 
@@ -457,14 +460,16 @@ import sys
 for name in ("mlflow", "optuna", "datasets"):
     sys.modules[name] = None  # importing it is an error
 import bench.engine
-from labelreg import corpus, models, parameters, recipes, training
+from labelreg import arguments, recipes, training
+from labelreg.data import corpus
+from labelreg.models import registry
+from labelreg.settings import Machine
 given = {"train_file": sys.argv[1], "model": "bert-small", "model_root": sys.argv[2], "epochs": 1, "max_length": 16}
-settings = recipes.resolve(parameters.with_defaults("train_student", given | {"cache_root": sys.argv[3]}))
-settings |= {"precision_used": "fp32", "compile_used": "off"}
-where = models.roots(settings)
+settings = recipes.resolve(arguments.with_defaults("train_student", given | {"cache_root": sys.argv[3]}))
+where = registry.roots(settings)
 data = corpus.prepare(settings, where)
-model = models.load("bert-small", data.classes, "pretrained", 42, where)
-print("epoch", next(training.train(model, data, settings)).epoch)
+model = registry.load("bert-small", data.classes, "pretrained", 42, where)
+print("epoch", next(training.train(model, data, settings, Machine("fp32", "off", 1, "cpu"))).epoch)
 """
 
 

@@ -26,12 +26,13 @@ from running import (
     wait_for,
 )
 
-from entrypoints import job
-from entrypoints.tune import watch
-from labelreg import checkpoint, metrics, recipes, search
+from labelreg import metrics, one_run, recipes
 from labelreg.errors import StoreLostError
-from labelreg.executors import Event
-from labelreg.patience import CLOSING_SECONDS
+from labelreg.store import checkpoint
+from labelreg.store.patience import CLOSING_SECONDS
+from labelreg.tuning import search
+from labelreg.tuning.tune import watch
+from labelreg.workers.steps import Event
 
 pytest_plugins = ["running"]
 SPACE = {"lr": [1e-5, 1e-3, 3e-3], "alpha": [0.1, 0.9], "tau": [1, 2]}
@@ -55,7 +56,7 @@ def space(tmp_path):
 @pytest.fixture
 def small(tiny, space, monkeypatch) -> dict:
     """Parameters of a search that takes seconds, in this process."""
-    monkeypatch.setattr("labelreg.executors.execute", in_this_process)
+    monkeypatch.setattr("labelreg.workers.executors.execute", in_this_process)
     kept = {name: tiny[name] for name in ("train_file", "model", "model_root", "batch_size", "max_length")}
     return kept | {
         "method": "ls",
@@ -93,7 +94,7 @@ def test_a_search_for_kd(small, tmp_path, monkeypatch):
     (tune,), trials, (teacher,) = runs("tune"), runs("trial"), runs("teacher")
     assert ended.out.count("data reviews: train ") == 1, "what is read is said once"
     own = recipes.resolve({"method": "finetune", "init": "pretrained"}, "teacher")
-    assert teacher.data.params["epochs"] == str(own["epochs"]), "the recipe's, not the search's"
+    assert teacher.data.params["epochs"] == str(own.epochs), "the recipe's, not the search's"
     assert len(trials) == TRIALS and tune.info.status == "FINISHED"
     states = [run.data.tags["optuna.state"] for run in trials]
     assert sorted(states) == ["complete"] * (TRIALS - 1) + ["pruned"]
@@ -161,14 +162,14 @@ def test_an_interrupted_search_goes_on_with_the_same_command(small, tmp_path, mo
 
 
 def test_a_trial_whose_worker_died_after_its_run_is_not_trained_twice(small, monkeypatch):
-    whole = job.run
+    whole = one_run.carry_out
 
     def dying(asked):
         whole(asked)
         raise KeyboardInterrupt  # before the search is told
 
     with monkeypatch.context() as patched:
-        patched.setattr(job, "run", dying)
+        patched.setattr(one_run, "carry_out", dying)
         assert call("tune", **small).status == 130
     (before,) = runs("trial")
     assert before.info.status == "FINISHED"
@@ -222,7 +223,7 @@ def test_the_reason_is_the_failure_not_what_followed(small, monkeypatch):
         for step in others:
             yield Event(step, "skipped", reason=f"needs {first.name}, which failed")
 
-    monkeypatch.setattr("labelreg.executors.execute", failing)
+    monkeypatch.setattr("labelreg.workers.executors.execute", failing)
     kd = small | {"method": "kd", "teacher_model": "bert-small"}
     refused(call("tune", **kd), "no trial could be started: the loss of epoch 1 is nan", status=3)
 

@@ -8,9 +8,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torchvision.models import get_model
 
-from labelreg import models, vision
 from labelreg.errors import UserError
-from labelreg.models import MODELS, Roots
+from labelreg.models import registry, vision
+from labelreg.models.registry import MODELS, Roots
+from labelreg.models.weights import file_digest
 
 CLASSES = ("cat", "dog", "owl")
 FILES = {
@@ -38,7 +39,7 @@ def load(tmp_path, offline):
 
     def loaded(name="resnet18", init="pretrained", seed=0, stem="cifar", classes=CLASSES):
         where = Roots(None, tmp_path / "weights", tmp_path / "cache")
-        return models.load(name, classes, init, seed, where, stem)
+        return registry.load(name, classes, init, seed, where, stem)
 
     return loaded
 
@@ -98,7 +99,7 @@ def test_all_weights_that_fit_are_taken(name, stem, load, tmp_path):
 def test_a_pth_is_converted_once_and_its_digest_recorded(load, tmp_path, capsys):
     path = tmp_path / "weights" / FILES["resnet18"]
     weights = stored(path)
-    digest = models.file_digest(path)
+    digest = file_digest(path)
     load()
     assert f"converting {path.name} (sha256 {digest}) to safetensors" in capsys.readouterr().out
     load()
@@ -121,10 +122,10 @@ def test_where_weights_are_looked_for(load, offline, tmp_path):
 def test_the_weights_are_in_the_digest(load, tmp_path):
     where = Roots(None, tmp_path / "weights", tmp_path / "cache")
     weights = stored(tmp_path / "weights" / "resnet18.pth")
-    first, scratch = (models.weights_digest("resnet18", init, where) for init in ("pretrained", "random"))
+    first, scratch = (registry.weights_digest("resnet18", init, where) for init in ("pretrained", "random"))
     torch.save(weights | {"fc.bias": weights["fc.bias"] + 1}, tmp_path / "weights" / "resnet18.pth")
-    assert len({first, scratch, models.weights_digest("resnet18", "pretrained", where)}) == 3
-    assert scratch == models.weights_digest("resnet18", "random", where)
+    assert len({first, scratch, registry.weights_digest("resnet18", "pretrained", where)}) == 3
+    assert scratch == registry.weights_digest("resnet18", "random", where)
 
 
 def test_without_weights_and_network_there_is_one_clear_line(load, offline):
@@ -162,7 +163,7 @@ def test_a_file_that_cannot_be_used_is_one_line(damage, load, tmp_path):
 
 def test_what_was_saved_can_be_loaded(load, tmp_path):
     model = load(init="random").eval()
-    models.save(model, "resnet18", tmp_path / "saved", Roots(None, None, tmp_path / "cache"))
+    registry.save(model, "resnet18", tmp_path / "saved", Roots(None, None, tmp_path / "cache"))
     assert {path.name for path in (tmp_path / "saved").iterdir()} == {"model.safetensors", "config.json"}
     again = load(str(tmp_path / "saved"), seed=9).eval()
     assert torch.equal(again.body.conv1.weight, model.body.conv1.weight)

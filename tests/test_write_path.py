@@ -15,8 +15,8 @@ import pytest
 import requests
 from running import CHILD, Server, ended, python, started, wait_for
 
-from labelreg import patience, records, tracking
 from labelreg.errors import StoreLostError
+from labelreg.store import patience, records, tracking
 
 pytest_plugins = ["running"]
 
@@ -25,7 +25,7 @@ WRITERS, RUNS, EPOCHS = 8, 200, 3
 # one of the writers: opens a store that may not exist yet, and logs its share of the runs
 WRITER = """
 import sys
-from labelreg import tracking
+from labelreg.store import tracking
 me, count, epochs = map(int, sys.argv[1:])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -128,9 +128,10 @@ def test_a_server_that_goes_away_costs_nothing(own_server, tiny_file, tiny_model
 
     with contextlib.ExitStack() as stack:
         with own_server.up():
-            arrived = sum(epochs_of(own_server))
             process = stack.enter_context(started(command, work, **environment))
-            wait_for(lambda: sum(epochs_of(own_server)) > arrived, "an epoch after the interruption", process)
+            wait_for(lambda: not list(waiting.glob("*.jsonl")), "what had waited on disk", process)
+            arrived = sum(epochs_of(own_server))  # what comes now was trained now: both runs are open
+            wait_for(lambda: sum(epochs_of(own_server)) > arrived + 2, "epochs after the interruption", process)
         wait_for(lambda: list(waiting.glob("*.jsonl")), "metrics that wait on disk", process)  # one run may have ended
         stack.enter_context(own_server.up())
         found = ended(process, work)

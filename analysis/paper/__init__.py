@@ -57,7 +57,7 @@ def _number(text: str, where: str) -> tuple[float, float]:
         number = Decimal("NaN")
     if not number.is_finite():
         raise AnalysisError(f"{where} is {text!r}, a number is needed")
-    return float(number), 0.5 * 10.0 ** number.as_tuple().exponent
+    return float(number), 0.5 * 10.0 ** int(number.as_tuple().exponent)
 
 
 def decimals(half: float) -> int:

@@ -6,7 +6,7 @@ row (REFERENCES), a teacher's row (no method, not compared), p-values (rows such
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -173,7 +173,7 @@ def without_reference(printed: pd.DataFrame) -> list[str]:
     return found.index[found != 1].tolist()
 
 
-def score_cells(printed: pd.DataFrame):
+def score_cells(printed: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.Series, pd.DataFrame]]:
     """(table, split, row), the Score cell and the cells of its tasks, for every row that has them."""
     for cell, row in printed.groupby(["table", "split", "row"], sort=False):
         is_score = row["column"].str.lower().isin(SCORE)

@@ -11,7 +11,7 @@ from itertools import product
 
 import numpy as np
 
-from analysis.hypothesis import signed_rank
+from analysis.hypothesis import Numbers, signed_rank
 
 LARGEST = 12  # 4,096 patterns of signs, and as many of ties
 LARGEST_UNTIED = 50  # 1,276 sums of ranks
@@ -125,7 +125,7 @@ def paired_t_range(difference: float, sd: tuple[float, float], n: int, half: flo
     """Least and largest two-sided p of the paired t-test, of the same differences."""
     from scipy.special import stdtr
 
-    def p(mean, deviation):
+    def p(mean: float, deviation: float) -> float:
         if mean == 0 or n < 2:
             return 1.0
         return float(2 * stdtr(n - 1, -mean * math.sqrt(n) / deviation)) if deviation else 0.0
@@ -142,7 +142,7 @@ def welch(difference: float, std: float, other: float, n: int) -> float:
     return float(ttest_ind_from_stats(difference, std, n, 0.0, other, n, equal_var=False).pvalue)
 
 
-def deviation_of_mean(stds, halves=None) -> tuple[float, float]:
+def deviation_of_mean(stds: Numbers, halves: Numbers | None = None) -> tuple[float, float]:
     """Least and largest sd of the mean over tasks per seed, given each task's sd (+- its half).
 
     Largest where all tasks move together; least where they cancel the largest as far as they can.
@@ -154,7 +154,7 @@ def deviation_of_mean(stds, halves=None) -> tuple[float, float]:
     return max(0.0, float(alone)) / len(stds), float(upper.sum()) / len(stds)
 
 
-def chance_of_deviation(std: float, stds, n: int) -> tuple[float, float]:
+def chance_of_deviation(std: float, stds: Numbers, n: int) -> tuple[float, float]:
     """P(sd of the mean <= std) and P(>= std) if seeds mean nothing across tasks, given each task's sd.
 
     Centred scores of a task are then a vector of known length and random direction in n - 1 dimensions,

@@ -4,7 +4,7 @@ Each statement has the section, the paper's words and a check on the printed num
 standard deviation, as in the paper. Where rounding of the printed digits decides, the answer is "open".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 
@@ -27,7 +27,7 @@ class Statement:
 
     section: str
     words: str
-    check: Callable[["Tables"], tuple[str, str, str]]
+    check: "Check"
 
 
 class Tables:
@@ -44,6 +44,9 @@ class Tables:
         """Method - base, in points."""
         base = self.cell(table, split, base_of(table), column)
         return round(self.cell(table, split, row, column)["mean"] - base["mean"], 9)
+
+
+Check = Callable[[Tables], tuple[str, str, str]]  # (answer, what the text says, what the tables say)
 
 
 def base_of(table: str) -> str:
@@ -66,11 +69,18 @@ def _told(name: str, cell: dict) -> str:
     return f"{name} {low:.2f} to {high:.2f}"
 
 
-def intersect(table: str, split: str, pairs, column: str = "Score", some: bool = False, claim: bool = True):
+def intersect(
+    table: str,
+    split: str,
+    pairs: Iterable[tuple[str, str]],
+    column: str = "Score",
+    some: bool = False,
+    claim: bool = True,
+) -> Check:
     """Check that the intervals of all `pairs` of rows (or of some) intersect; with `claim` False, that none do."""
     pairs = list(pairs)  # an iterator would give the first audit of a process its pairs, and the next one none
 
-    def check(tables: Tables):
+    def check(tables: Tables) -> tuple[str, str, str]:
         answers, apart = [], []
         for names in pairs:
             cells = [tables.cell(table, split, name, column) for name in names]
@@ -97,18 +107,18 @@ def _any(answers: list[str]) -> str:
     return HOLDS if HOLDS in answers else OPEN if OPEN in answers else FAILS
 
 
-def beside_base(table: str, rows=METHODS):
+def beside_base(table: str, rows: Sequence[str] = METHODS) -> list[tuple[str, str]]:
     return [(base_of(table), row) for row in rows]
 
 
-def all_pairs(table: str, rows=METHODS):
+def all_pairs(table: str, rows: Sequence[str] = METHODS) -> list[tuple[str, str]]:
     return list(combinations((base_of(table), *rows), 2))
 
 
-def ordered(table: str, split: str, rows, above: bool = True, column: str = "Score"):
+def ordered(table: str, split: str, rows: Sequence[str], above: bool = True, column: str = "Score") -> Check:
     """Check that the means of `rows` are above (below) the base's."""
 
-    def check(tables: Tables):
+    def check(tables: Tables) -> tuple[str, str, str]:
         gaps = {row: tables.gap(table, split, row, column) * (1 if above else -1) for row in rows}
         wrong = [row for row, gap in gaps.items() if gap <= 0]
         sign = 1 if above else -1
@@ -118,21 +128,21 @@ def ordered(table: str, split: str, rows, above: bool = True, column: str = "Sco
     return check
 
 
-def best(table: str, split: str, row: str, column: str = "Score"):
+def best(table: str, split: str, row: str, column: str = "Score") -> Check:
     """Check that a method's mean is the highest."""
 
-    def check(tables: Tables):
+    def check(tables: Tables) -> tuple[str, str, str]:
         means = {name: tables.cell(table, split, name, column)["mean"] for name in (base_of(table), *METHODS)}
-        first = max(means, key=means.get)
+        first = max(means, key=lambda name: means[name])
         return HOLDS if first == row else FAILS, f"{row} is best", f"{first} {means[first]:.2f}"
 
     return check
 
 
-def shared_more(earlier: str, later: str, split: str):
+def shared_more(earlier: str, later: str, split: str) -> Check:
     """Check that the later table's intervals share less with its base's than the earlier's do, or nothing."""
 
-    def check(tables: Tables):
+    def check(tables: Tables) -> tuple[str, str, str]:
         shares = {row: tuple(_shared(tables, table, split, row) for table in (earlier, later)) for row in METHODS}
         wrong = {row: share for row, share in shares.items() if share[1] > 0 and share[1] >= share[0]}
         told = ", ".join(
@@ -149,10 +159,12 @@ def _shared(tables: Tables, table: str, split: str, row: str) -> float:
     return min(1.0, max(0.0, round(-distance, 9)) / (2 * min(base["std"], cell["std"])))
 
 
-def larger_gaps(later: tuple[str, str], earlier: tuple[str, str], split: str = "", rows=METHODS):
+def larger_gaps(
+    later: tuple[str, str], earlier: tuple[str, str], split: str = "", rows: Sequence[str] = METHODS
+) -> Check:
     """Check that the gaps of one (table, column) are above those of another."""
 
-    def check(tables: Tables):
+    def check(tables: Tables) -> tuple[str, str, str]:
         gaps = {row: [tables.gap(t, split, row, column) for t, column in (later, earlier)] for row in rows}
         answer = HOLDS if all(one > other for one, other in gaps.values()) else FAILS
         return (
@@ -164,10 +176,10 @@ def larger_gaps(later: tuple[str, str], earlier: tuple[str, str], split: str = "
     return check
 
 
-def slightly_better(rows, split: str):
+def slightly_better(rows: Sequence[str], split: str) -> Check:
     """Check that the gaps of `rows`, averaged over the three pre-trained GLUE tables, are above 0."""
 
-    def check(tables: Tables):
+    def check(tables: Tables) -> tuple[str, str, str]:
         mean = sum(tables.gap(table, split, row) for table, row in product(NLU, rows)) / len(rows) / len(NLU)
         rounding = 2 * 0.005
         return HOLDS if mean > rounding else OPEN if mean > -rounding else FAILS, "above 0", f"{mean:+.3f}"
@@ -175,10 +187,10 @@ def slightly_better(rows, split: str):
     return check
 
 
-def not_significant(*rows: str):
+def not_significant(*rows: str) -> Check:
     """Check that no Score of tables 1 to 3 differs from Finetune's by Welch's test with Holm's correction."""
 
-    def check(tables: Tables):
+    def check(tables: Tables) -> tuple[str, str, str]:
         frame = pd.DataFrame([cell for key, cell in tables.cells.items() if key[0] in NLU and key[3] == "Score"])
         tested = audit.ranges(frame, RUNS)
         low = tested[(tested["p_welch_holm"] <= audit.LEVEL) & tested["row"].isin(rows)].to_dict("records")
@@ -188,10 +200,10 @@ def not_significant(*rows: str):
     return check
 
 
-def p_side(column: str, rows, below: bool):
+def p_side(column: str, rows: Sequence[str], below: bool) -> Check:
     """Check that table 8's p-values of a column are below (above) 0.05."""
 
-    def check(tables: Tables):
+    def check(tables: Tables) -> tuple[str, str, str]:
         values = {row: tables.cell("8", "", row, column)["mean"] for row in rows}
         right = all((value < audit.LEVEL) == below for value in values.values())
         told = ", ".join(f"{row} {value:.2f}" for row, value in values.items())
@@ -200,14 +212,14 @@ def p_side(column: str, rows, below: bool):
     return check
 
 
-def same_teacher(tables: Tables):
+def same_teacher(tables: Tables) -> tuple[str, str, str]:
     """Check that the teachers of tables 1 and 7, one model, have the same scores."""
     keys = [key[1:] for key in tables.cells if key[0] == "1" and key[2] == "Teacher"]
     other = [key for key in keys if tables.cells["1", *key]["mean"] != tables.cells["7", *key]["mean"]]
     return FAILS if other else HOLDS, "RoBERTa-large in both", f"{len(keys) - len(other)} of {len(keys)} numbers agree"
 
 
-def configurations(tables: Tables):
+def configurations(tables: Tables) -> tuple[str, str, str]:
     """Count what was run several times in tables 1 to 7: one (table, method, task or initialisation) each."""
     keys = {
         (table, row, "" if table in "45" else column)
@@ -218,7 +230,7 @@ def configurations(tables: Tables):
     return OPEN, "more than 600 trials, each run 5 times", f"{len(keys)} configurations in tables 1 to 7, {runs} runs"
 
 
-def said(answer: str, printed: str, found: str):
+def said(answer: str, printed: str, found: str) -> Check:
     """Two places of the text, or text and tables 9 to 13, beside each other."""
     return lambda tables: (answer, printed, found)
 

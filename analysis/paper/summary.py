@@ -1,5 +1,6 @@
 """The whole audit, of the paper or of a user's table, and its text."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pandas as pd
 from analysis import AnalysisError, paper
 from analysis.hypothesis import min_p_value
 from analysis.paper import audit, possible, statements
-from analysis.tables import to_csv, to_text
+from analysis.present.tables import to_csv, to_text
 
 SHOWN = ["table", "split", "column", "row", "n", "difference", "p_low", "p_high", "p_welch_holm", "says"]
 
@@ -35,14 +36,14 @@ def of(csv: str | Path | None = None, n: int | None = None) -> Audit:
     if csv is not None and n is None:
         raise AnalysisError(f"csv={csv}: give n too, the runs per cell of its tables")
     printed = paper.read(csv or paper.CSV)
-    runs = paper.RUNS if csv is None else dict.fromkeys(printed["table"], n)
+    runs = paper.RUNS if n is None else dict.fromkeys(printed["table"], n)
     said = statements.check(printed) if csv is None else pd.DataFrame(columns=statements.COLUMNS)
     ranges = audit.ranges(printed, runs)
     p_values = audit.exact_p_values(printed, runs)
     return Audit(printed, audit.findings(printed, runs), ranges, p_values, said, tuple(_notes(printed, runs, ranges)))
 
 
-def _notes(printed: pd.DataFrame, runs: dict, ranges: pd.DataFrame):
+def _notes(printed: pd.DataFrame, runs: Mapping[str, int], ranges: pd.DataFrame) -> Iterator[str]:
     alone = audit.without_reference(printed)
     if alone:
         names = ", ".join(audit.REFERENCES)

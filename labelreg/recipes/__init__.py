@@ -8,28 +8,26 @@ names the seeds that a search has looked at. A study is five lists and the setti
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from labelreg.data.tasks import made_of, own_name
 from labelreg.errors import UserError, unknown
-from labelreg.methods import METHODS, Method
-from labelreg.parameters import INITS, PARAMETERS, Value, convert
-from labelreg.tasks import made_of, own_name
+from labelreg.methods import METHODS
+from labelreg.parameter import Parameter, Value, convert
+from labelreg.settings import INITS, Cell, Head, Images, Lists, Settings, Sgd, Text, of, settable
 
 HERE = Path(__file__).parent
 CONDITIONS = ("task", "model", "init", "method", "role", "data")
-KNOWN = {"init": INITS, "method": tuple(METHODS), "role": ("student", "teacher")}  # a task or a model may be your own
+KNOWN = {"init": INITS, "method": METHODS, "role": ("student", "teacher")}  # a task or a model may be your own
 KNOWN |= {"data": ("text", "images")}
-SETTABLE = (
-    "task model lr batch_size epochs phase1_epochs alpha tau a tfreg_target weight_decay warmup_ratio optimizer "
-    "momentum lr_milestones lr_decay max_length stem image_size augment max_train_examples"
-).split()
-OF_DATA = {"text": ("max_length", "head"), "images": ("stem", "image_size", "augment")}  # what only these read
-OF_SGD = ("momentum", "lr_milestones", "lr_decay")
-LISTS = ("tasks", "models", "inits", "methods", "seeds")
-AXES = {"task": "tasks", "model": "models", "init": "inits", "method": "methods"}  # what `without` may name
+OF_DATA = {"text": of(Text, Head), "images": of(Images)}  # what only these read
+LISTS = of(Lists)
+LISTED = {each.each[0]: name for name, each in LISTS.items() if each.each}
+AXES = {axis: LISTED[axis] for axis in of(Cell) if axis != "seed"}  # what `without` may name
 KEYS = {
     "settings": ("kind", "extends", "rules", "tuned_on_seeds"),
     "study": ("kind", "settings", *LISTS, "without", "max_train_examples"),
@@ -38,7 +36,6 @@ KEYS = {
 FOLDERS = {"settings": HERE / "settings", "study": HERE / "studies", "search": HERE}
 DEFAULT = "default"  # the settings file used without `recipe`
 IMAGE_SIZES = {"cifar": 32, "imagenet": 224}  # what each stem was made for
-PHASE1_SHARE = 2 / 3  # table 11: 20 of 30 epochs
 
 
 def shipped(kind: str) -> dict[str, Path]:
@@ -100,16 +97,16 @@ def without(recipe: dict[str, Any]) -> list[dict[str, list]]:
         for axis in cell:
             if axis not in AXES:
                 raise unknown("key in without", str(axis), AXES)
-        for method in convert("methods", cell.get("method", [])):
+        for method in convert("methods", LISTS["methods"], cell.get("method", [])):
             if method not in METHODS:
                 raise unknown("method in without", str(method), METHODS)
-    return [{axis: convert(AXES[axis], values) for axis, values in cell.items()} for cell in cells]
+    return [{axis: convert(AXES[axis], LISTS[AXES[axis]], values) for axis, values in cell.items()} for cell in cells]
 
 
 def tuned_on(name: str, seen: tuple[str, ...] = ()) -> list[int]:
     """The seeds on which the values of a settings file (and of those that it extends) were chosen."""
     recipe = read(name, "settings")
-    own = convert("seeds", recipe.get("tuned_on_seeds") or [])
+    own = convert("seeds", LISTS["seeds"], recipe.get("tuned_on_seeds") or [])
     before = tuned_on(str(recipe["extends"]), (*seen, name)) if "extends" in recipe and name not in seen else []
     return sorted({*before, *own})
 
@@ -120,7 +117,7 @@ def rules(name: str, seen: tuple[str, ...] = ()) -> list[dict[str, Any]]:
         raise UserError(f"recipe {name}: extends itself ({' -> '.join((*seen, name))})")
     recipe = read(name, "settings")
     before = rules(str(recipe["extends"]), (*seen, name)) if "extends" in recipe else []
-    own = recipe.get("rules") or []
+    own, may = recipe.get("rules") or [], settable()
     if not isinstance(own, list):
         raise UserError(f"recipe {name}: 'rules' is a list of rules, not {own!r}")
     for rule in own:
@@ -135,75 +132,65 @@ def rules(name: str, seen: tuple[str, ...] = ()) -> list[dict[str, Any]]:
                 if key in KNOWN and one not in KNOWN[key]:
                     raise unknown(f"{key} in recipe {name}", str(one), KNOWN[key])
         for key in rule["set"]:
-            if key not in SETTABLE:
-                raise unknown(f"parameter in recipe {name}", str(key), SETTABLE)
+            if key not in may:
+                raise unknown(f"parameter in recipe {name}", str(key), may)
             free = {"data"} if key == "model" else set()  # the other conditions themselves read them
             if key in ("task", "model") and set(rule.get("when") or ()) - free:
                 raise UserError(f"recipe {name}: {key} is set by a rule without 'when' only")
     return before + own
 
 
-def resolve(given: dict[str, Value], role: str = "student") -> dict[str, Value]:
-    """`given` completed by its recipe: the settings of one run.
-
-    A method's parameter that the run's method does not read is left out of the result.
+def resolve(given: Mapping[str, Value], role: str = "student") -> Settings:
+    """`given` completed by its recipe: the settings of one run, None for what it does not read.
 
     Raises:
         UserError: a recipe that does not decide what the run needs.
     """
-    name = given.get("recipe", DEFAULT)
-    known = rules(name)
-    settings: dict[str, Value] = {}
+    name = str(given.get("recipe", DEFAULT))
+    known, may = rules(name), settable()
+    decided: dict[str, Value] = {}
     for rule in known:  # the task first, then the model: later rules depend on them
         if "task" in rule["set"]:
-            settings["task"] = convert("task", rule["set"]["task"])
+            decided["task"] = convert("task", may["task"], rule["set"]["task"])
     if "train_file" in given and "task" not in given:
-        settings["task"] = own_name(given["train_file"])
-    data = made_of(settings | given)
+        decided["task"] = own_name(given["train_file"])
+    data = made_of(given.get("task", decided.get("task")), given.get("train_file"))
     for rule in known:
         if "model" in rule["set"] and (rule.get("when") or {}).get("data", data) == data:
-            settings["model"] = convert("model", rule["set"]["model"])
-    run = settings | given
-    if run["method"] not in METHODS:
-        raise unknown("method", str(run["method"]), METHODS)
-    method = METHODS[run["method"]]
-    facts = {key: run.get(key) for key in ("task", "model", "init", "method")} | {"role": role, "data": data}
+            decided["model"] = convert("model", may["model"], rule["set"]["model"])
+    facts = (
+        {axis: each.default for axis, each in of(Cell).items()} | decided | dict(given) | {"role": role, "data": data}
+    )
+    if facts["method"] not in METHODS:
+        raise unknown("method", str(facts["method"]), METHODS)
     for rule in known:
         conditions = (rule.get("when") or {}).items()
         if all(facts[key] in (value if isinstance(value, list) else [value]) for key, value in conditions):
-            settings |= {key: convert(key, value) for key, value in rule["set"].items()}
+            decided |= {key: convert(key, may[key], value) for key, value in rule["set"].items()}
     if "epochs" in given:  # the recipe's division belongs to the recipe's number
-        settings.pop("phase1_epochs", None)
-    run = settings | run
-    _complete(run, method, data, name)
-    if "phase1_epochs" in method.parameters:
-        run.setdefault("phase1_epochs", max(1, round(PHASE1_SHARE * run["epochs"])))
-        if not 1 <= run["phase1_epochs"] < run["epochs"]:
-            raise UserError(
-                f"phase1_epochs={run['phase1_epochs']} of epochs={run['epochs']}: both phases of akd need an epoch"
-            )
-    if not method.needs:
-        run.pop("teacher_run_id", None)
-    if method.needs != "teacher":
-        run.pop("teacher_model", None)
-    return run
+        decided.pop("phase1_epochs", None)
+    return _complete(decided | {key: facts[key] for key in ("task", "model", "method")} | dict(given), data, name)
 
 
-def _complete(run: dict[str, Value], method: Method, data: str, name: str) -> None:
+def _complete(decided: Mapping[str, Value], data: str, name: str) -> Settings:
     """Leave out what the run does not read; what it needs and nothing decides is a mistake of the recipe."""
-    run.setdefault("optimizer", "adamw")  # that of every table but 13
-    run.setdefault("tfreg_target", "paper")
-    run.setdefault("head", "new")
+    method, run = METHODS[str(decided["method"])], dict(decided)
     run.setdefault("image_size", IMAGE_SIZES.get(str(run.get("stem"))))
-    others = [key for kind, keys in OF_DATA.items() if kind != data for key in keys]
-    for key in (*others, *(OF_SGD if run["optimizer"] != "sgd" else ())):
-        run.pop(key, None)
-    for key in ("alpha", "tau", "a", "tfreg_target", "phase1_epochs"):
-        if key not in method.parameters:
-            run.pop(key, None)
-        elif run.get(key) is None and key != "phase1_epochs":
-            raise UserError(f"recipe {name} has no {key} for method {run['method']}: give {key}=...")
-    needed = ("task", "model", "lr", "batch_size", "epochs", *OF_DATA[data], "weight_decay", "warmup_ratio")
-    for key in (*needed, *(OF_SGD if run["optimizer"] == "sgd" else ())):
-        if run.get(key) is None:
-            raise UserError(f"recipe {name} has no {key}: give {key}=... ({PARAMETERS[key].help})")
+    unread = {key for kind, keys in OF_DATA.items() if kind != data for key in keys}
+    unread |= set() if run.get("optimizer") == "sgd" else set(of(Sgd))
+    unread |= set() if method.needs else {"teacher_run_id"}
+    unread |= set() if method.needs == "teacher" else {"teacher_model"}
+
+    def value(key: str, each: Parameter) -> Value:
+        found = run.get(key)
+        found = (each.usual if each.default is None else each.default) if found is None else found
+        if found is None and each.needed:
+            of_method = f" for method {run['method']}" if key in method.parameters else ""
+            help = "" if of_method else f" ({each.help})"
+            raise UserError(f"recipe {name} has no {key}{of_method}: give {key}=...{help}")
+        return found
+
+    own: Mapping[str, Value] = {key: value(key, each) for key, each in method.parameters.items()}
+    read: dict[str, Value] = {key: None if key in unread else value(key, each) for key, each in of(Settings).items()}
+    own = method.complete({key: each for key, each in own.items() if each is not None}, read["epochs"])
+    return Settings(**read, own=own)

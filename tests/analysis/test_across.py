@@ -32,7 +32,7 @@ from analysis.across import (
 from analysis.hypothesis import holm, signed_rank
 from analysis.pairing import pair
 from analysis.permutation import friedman_p
-from analysis.tables import p_text
+from analysis.present.tables import p_text
 
 pytestmark = pytest.mark.filterwarnings("error")
 METHODS = ("finetune", "ls", "kd", "akd")

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.answer import Section, as_json, as_markdown, as_text, first_sections, last_sections, summaries
 from analysis.hypothesis import detectable_effect, seeds_needed, upper_sd
 from analysis.pairing import pair
-from analysis.tables import judge
+from analysis.present.answer import Section, as_json, as_markdown, as_text, first_sections, last_sections, summaries
+from analysis.present.tables import judge
 
 pytestmark = pytest.mark.filterwarnings("error")
 

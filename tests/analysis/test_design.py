@@ -21,7 +21,7 @@ from analysis.design import (
 )
 from analysis.hypothesis import holm, min_p_value, seeds_needed, verdicts
 from analysis.pairing import pair
-from analysis.tables import judge
+from analysis.present.tables import judge
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 from paper_runs import SEEDS, paper_shaped, row
 
-from analysis.figures import COLUMNS, figure1, figure1_scores, plain_text, title
 from analysis.pairing import pair
-from analysis.paper_tables import GLUE, scores
+from analysis.present.figures import COLUMNS, figure1, figure1_scores, plain_text, title
+from analysis.present.paper_tables import GLUE, scores
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 from predicted import logged, run, table
 
-from analysis import further
-from analysis.answer import as_json, as_markdown, as_text
 from analysis.pairing import pair
+from analysis.present import further
+from analysis.present.answer import as_json, as_markdown, as_text
 
 pytestmark = pytest.mark.filterwarnings("error")
 

@@ -11,8 +11,8 @@ from paper_runs import SEEDS, paper_shaped, row
 
 from analysis import paper
 from analysis.pairing import pair
-from analysis.paper_tables import COLUMNS, scores, tables
-from analysis.typeset import as_latex, as_markdown, as_text, halves, heading, latex
+from analysis.present.paper_tables import COLUMNS, scores, tables
+from analysis.present.typeset import as_latex, as_markdown, as_text, halves, heading, latex
 
 pytestmark = pytest.mark.filterwarnings("error")
 KEY = ["table", "split", "row", "column"]

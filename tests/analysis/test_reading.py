@@ -7,8 +7,8 @@ import pytest
 
 from analysis import AnalysisError
 from analysis.pairing import pair
+from analysis.present.tables import plain_text, to_csv
 from analysis.reading import scores_table, study_runs
-from analysis.tables import plain_text, to_csv
 
 pytestmark = pytest.mark.filterwarnings("error")
 

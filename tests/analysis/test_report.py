@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis import charts, wording
-from analysis.again import again
-from analysis.answer import as_text, first_sections, summaries
-from analysis.charts import Line, Panel, Row
 from analysis.hypothesis import signed_rank
 from analysis.pairing import pair
-from analysis.report import Design, Evidence, page
-from analysis.tables import judge
+from analysis.present import charts, wording
+from analysis.present.again import again
+from analysis.present.answer import as_text, first_sections, summaries
+from analysis.present.charts import Line, Panel, Row
+from analysis.present.report import Design, Evidence, page
+from analysis.present.tables import judge
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -270,7 +270,7 @@ def test_a_study_is_repeated_by_its_own_command():
     frame = pd.concat([frame, pd.DataFrame([study | {"params.seeds": "0,1,2", "status": "FINISHED"}])])
     assert (
         again(pair(frame), frame, Design("x"))[0]
-        == "mlflow run . -P split_seed=42 -P recipe=table8 -P epochs=2 -P seeds=0,1,2"
+        == "mlflow run . -P epochs=2 -P recipe=table8 -P split_seed=42 -P seeds=0,1,2"
     )
 
 

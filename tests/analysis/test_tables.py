@@ -9,7 +9,17 @@ import pytest
 from analysis import AnalysisError
 from analysis.hypothesis import equivalence, signed_rank
 from analysis.pairing import pair
-from analysis.tables import COLUMNS, compare, judge, p_text, scores, to_markdown, to_text, unit_lines, verdict_lines
+from analysis.present.tables import (
+    COLUMNS,
+    compare,
+    judge,
+    p_text,
+    scores,
+    to_markdown,
+    to_text,
+    unit_lines,
+    verdict_lines,
+)
 
 pytestmark = pytest.mark.filterwarnings("error")
 

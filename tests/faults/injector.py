@@ -29,7 +29,7 @@ def fault(place: str, action: str = "SIGKILL", count: int = 1, when: str = "befo
     """The environment of a command in which a fault strikes, once in all of its processes.
 
     Args:
-        place: module:function or module:Class.method, as it is called: labelreg.tracking:create.
+        place: module:function or module:Class.method, as it is called: labelreg.store.tracking:create.
         action: the name of a signal, sent by the process to itself, or an errno, raised as OSError.
         count: at which of a process's calls.
         when: before the call, or after it has done its work.
@@ -229,7 +229,7 @@ def _content(path: Path) -> object:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     from safetensors import safe_open
 
-    from labelreg.weights import checksum
+    from labelreg.digests import checksum
 
     with safe_open(path, "pt") as file:
         return file.metadata(), checksum({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118

@@ -9,7 +9,7 @@ import pytest
 from injector import strike
 from running import python, run_of, succeed
 
-from labelreg import checkpoint
+from labelreg.store import checkpoint
 
 pytest_plugins = ["running"]
 
@@ -35,7 +35,7 @@ def test_an_unfinished_run_goes_on_after_all_else_is_removed(tiny, store):
     (finished,) = cache.glob("prepared/*")
     killed = tiny | {"epochs": 4, "checkpoint_seconds": 0}
     assert (
-        strike(python("train_student", **killed), store, "labelreg.checkpoint:save", "SIGKILL", 3).status
+        strike(python("train_student", **killed), store, "labelreg.store.checkpoint:save", "SIGKILL", 3).status
         == -signal.SIGKILL
     )
     (unfinished,) = cache.glob("checkpoints/*")
@@ -66,7 +66,7 @@ def test_an_unfinished_run_goes_on_after_all_else_is_removed(tiny, store):
     + [(None, 9, False), (None, 40, True)],
 )
 def test_whose_checkpoint_goes(state, days, goes, tmp_path):
-    from labelreg import cleaning
+    from labelreg.store import cleaning
 
     folder = tmp_path / "checkpoints" / ("ab" * 16)
     with checkpoint.claim(folder) as claim:

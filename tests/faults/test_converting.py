@@ -9,20 +9,20 @@ import pytest
 from injector import strike
 from running import finish, together
 
-from labelreg import models
-from labelreg.models import Roots
+from labelreg.models import registry
+from labelreg.models.registry import Roots
 
 pytest_plugins = ["running"]
 
 CALLS = """
 import sys
 from pathlib import Path
-from labelreg import models
-where = models.Roots(None, None, Path(sys.argv[1]))
+from labelreg.models import registry
+where = registry.Roots(None, None, Path(sys.argv[1]))
 for _ in range(int(sys.argv[2])):
     for model in sys.argv[3:]:
-        tokenizer = models.tokenizer(models.checkpoint(model, where))
-        print(model, models.weights_digest(model, "pretrained", where), len(tokenizer))
+        tokenizer = registry.tokenizer(registry.checkpoint(model, where))
+        print(model, registry.weights_digest(model, "pretrained", where), len(tokenizer))
 """
 
 
@@ -33,7 +33,7 @@ def binary(tiny_models, tmp_path) -> Path:
     from safetensors.torch import load_file
 
     folder = tmp_path / "binary"
-    shutil.copytree(tiny_models / models.MODELS["bert-small"].hub_id, folder)
+    shutil.copytree(tiny_models / registry.MODELS["bert-small"].hub_id, folder)
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     return folder
@@ -84,11 +84,11 @@ def damaged(path: Path, how: str) -> None:
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "files.sha256"])
 def test_a_damaged_copy_is_made_anew(name, how, binary, tmp_path, capsys):
     where = Roots(None, None, tmp_path / "cache")
-    copy = models.checkpoint(str(binary), where)
+    copy = registry.checkpoint(str(binary), where)
     before = {path.name: path.read_bytes() for path in copy.iterdir()}
     capsys.readouterr()
     damaged(copy / name, how)
-    assert models.checkpoint(str(binary), where) == copy
+    assert registry.checkpoint(str(binary), where) == copy
     assert "again, as the copy is damaged, to safetensors" in capsys.readouterr().out
     assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
     assert not list(copy.parent.glob("tmp*"))

@@ -14,9 +14,9 @@ from running import BIN, CHILD, ended, finish, refused, started, together
 
 pytest_plugins = ["running"]
 
-OPEN = [sys.executable, "-c", "from labelreg import tracking; tracking.connect(); print('opened')"]
+OPEN = [sys.executable, "-c", "from labelreg.store import tracking; tracking.connect(); print('opened')"]
 MLFLOWS_OWN = [sys.executable, "-c", "import mlflow; mlflow.MlflowClient().search_experiments()"]
-SEARCH = "from labelreg import search; search.open_storage('sqlite:///{}'); print('opened')"
+SEARCH = "from labelreg.tuning import search; search.open_storage('sqlite:///{}'); print('opened')"
 
 
 def tables(path: Path) -> set[str]:

@@ -19,10 +19,10 @@ from running import BIN, call, finish, new_store, python, refused, run_of, runs,
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from entrypoints import job
-from labelreg import checkpoint, tracking, training
+from labelreg import job, one_run, training
+from labelreg.arguments import with_defaults
 from labelreg.errors import UserError
-from labelreg.parameters import with_defaults
+from labelreg.store import checkpoint, tracking
 
 pytest_plugins = ["running"]
 EPOCHS = 4
@@ -56,7 +56,7 @@ def train(given: dict, at: int, happens) -> None:
                 happens()
 
     given = with_defaults("train_student", {name: value for name, value in given.items()} | {"task": "reviews"})
-    job.run(job.Job(job.settings_of(given | {"save_model": "true"}), given, quiet=True, watch=watch))
+    one_run.carry_out(job.Job(job.settings_of(given | {"save_model": "true"}), given, quiet=True, watch=watch))
 
 
 def interrupt() -> None:
@@ -74,7 +74,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def test_a_mistake_on_resume_costs_nothing(given, tmp_path, undisturbed, monkeypatch):
     kd = given | {"method": "kd", "teacher_model": "bert-large"}
-    killed = strike(python("train_student", **kd), tmp_path, "labelreg.checkpoint:save_file", count=EPOCHS + 3)
+    killed = strike(python("train_student", **kd), tmp_path, "labelreg.store.checkpoint:save_file", count=EPOCHS + 3)
     assert killed.status == -signal.SIGKILL, killed
     run_id, teacher = only().info.run_id, only("teacher")
     (file,) = checkpoints(tmp_path)
@@ -159,7 +159,7 @@ def test_what_mlflow_run_logged_and_cut_off_counts_by_its_beginning(store, monke
     [
         ("mlflow:MlflowClient.create_run", "SIGKILL", "after", -signal.SIGKILL, "RUNNING"),
         ("mlflow:MlflowClient.create_run", "SIGINT", "after", 130, "KILLED"),
-        ("labelreg.checkpoint:Claim.start", FULL, "before", 2, "FAILED"),
+        ("labelreg.store.checkpoint:Claim.start", FULL, "before", 2, "FAILED"),
     ],
 )
 def test_a_run_that_was_made_and_not_noted_is_found_again(given, tmp_path, place, action, when, status, state):
@@ -173,7 +173,7 @@ def test_a_run_that_was_made_and_not_noted_is_found_again(given, tmp_path, place
 
 
 def test_a_run_that_was_killed_when_all_but_its_checkpoint_was_done_is_not_trained_again(given, tmp_path):
-    strike(python("train_student", **given), tmp_path, "labelreg.checkpoint:Claim.forget")
+    strike(python("train_student", **given), tmp_path, "labelreg.store.checkpoint:Claim.forget")
     first = only()
     assert first.info.status == "FINISHED"
     again = succeed("train_student", **given)

@@ -8,7 +8,7 @@ import pytest
 from injector import Proxy, Rule, every_step_once, record, strike
 from running import call, python, refused, run_of, runs, succeed
 
-from labelreg import calls, patience, tracking
+from labelreg.store import calls, patience, tracking
 
 pytest_plugins = ["running"]
 pytestmark = pytest.mark.server
@@ -95,7 +95,7 @@ def test_answers_that_are_lost_and_every_third_that_fails(proxy, given, served, 
 
 def test_points_that_waited_and_were_trained_again_are_there_once(proxy, given, served, undisturbed, tmp_path):
     proxy.set(Rule("refuse", path="log-batch", first=METRICS))
-    place = "labelreg.checkpoint:save_file"
+    place = "labelreg.store.checkpoint:save_file"
     killed = strike(python("train_student", **given), tmp_path, place, count=EPOCHS - 1)
     assert killed.status == -signal.SIGKILL, killed
     (spool,) = (tmp_path / "cache" / "spool").iterdir()

@@ -10,7 +10,7 @@ import pytest
 from injector import FULL, fault
 from running import ended, python, session_members, started, wait_for
 
-from labelreg import calls
+from labelreg.store import calls
 
 pytest_plugins = ["running"]
 
@@ -19,8 +19,8 @@ BOUND = 90  # seconds; most of it is for a busy machine, and what does not end t
 STUBBORN = """
 import os, signal, sys, time
 from entrypoints.command import command
-from labelreg import executors
-from labelreg.study import Step
+from labelreg.workers import executors
+from labelreg.workers.steps import Step
 
 def stubborn(step):
     open(step.name, "w").close()
@@ -77,7 +77,7 @@ def test_a_study_whose_runs_were_deleted_stops(number, group, study, store):
 
 
 def test_a_study_whose_workers_cannot_close_their_runs_for_a_full_disk_stops(study, store):
-    with started(study, store, **fault("labelreg.tracking:_end", FULL, when="before")) as process:
+    with started(study, store, **fault("labelreg.store.tracking:_end", FULL, when="before")) as process:
         wait_for(lambda: training(store) == 2, "two runs under way", process)
         assert stopped(process, store, signal.SIGINT).status == 130
 
@@ -124,8 +124,8 @@ def test_a_second_ctrl_c_ends_it_at_once(store):
 
 def test_a_worker_that_alone_is_told_to_stop_is_replaced(store):
     """Its step counts as failed; the worker does not stay, deaf to the next signal."""
-    from labelreg import executors
-    from labelreg.study import Step
+    from labelreg.workers import executors
+    from labelreg.workers.steps import Step
 
     events = executors.execute([Step("first", {}), Step("second", {})], told_to_stop, 1, {})
     seen = [(event.step.name, event.state, event.reason) for event in events if event.state != "running"]

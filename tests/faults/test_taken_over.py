@@ -5,14 +5,14 @@ import sys
 
 from running import ended, finish, started, wait_for
 
-from labelreg import search
+from labelreg.tuning import search
 
 pytest_plugins = ["running"]
 
 EPOCHS = 40
 WORKER = """
 import os, signal, sys, time
-from labelreg import search
+from labelreg.tuning import search
 
 own = search.Search("a search", "sqlite:///{storage}", {{"lr": [0.1, 0.2]}}, 1, 7, heartbeat_seconds=1)
 

@@ -1,0 +1,136 @@
+"""Tables of `analysis.paper_tables` as the paper prints them: text, Markdown and LaTeX (booktabs).
+
+Under each row stand the paper's numbers and the differences of the means, where the paper has such a row.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+from functools import cache
+
+import pandas as pd
+
+from analysis import paper
+from analysis.present.paper_tables import Tables
+from analysis.present.tables import to_markdown, to_text
+
+PAPER, DIFFERENCE = "(paper)", "(difference)"
+DECIMALS = 2  # where the paper has no such cell
+SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "-": "$-$"}
+
+
+def halves(tables: Tables) -> Iterator[tuple[str, str, pd.DataFrame]]:
+    """(table, split, frame of printed cells), in order; the first column has no name, a missing cell is empty."""
+    digits = _digits()
+    for (table, split), cells in tables.cells.groupby(["table", "split"], sort=False):
+        columns = list(dict.fromkeys(cells["column"]))
+        rows = []
+        for name, row in cells.groupby("row", sort=False):
+            places = {cell["column"]: cell for cell in row.to_dict("records")}
+            shown = [_printed(places.get(column), digits) for column in columns]
+            rows += [[text, *(cell[i] for cell in shown)] for i, text in enumerate((name, PAPER, DIFFERENCE))]
+            if not any(rows[-2][1:]):
+                del rows[-2:]
+        yield table, split, pd.DataFrame(rows, columns=["", *columns])
+
+
+@cache
+def _digits() -> dict[tuple, tuple[int, int]]:
+    """Decimals of mean and deviation: of each cell of the paper, and of most cells of a column."""
+    cells = paper.read()
+    found = {}
+    for cell in cells.to_dict("records"):
+        place = tuple(cell[name] for name in paper.COLUMNS[:4])
+        found[place] = _decimals(cell["mean_half"], cell["std_half"])
+    for key, column in cells[cells["row"] != "Teacher"].groupby(["table", "split", "column"]):
+        std = column["std_half"].dropna().mode()
+        found[key] = _decimals(column["mean_half"].mode()[0], std[0] if len(std) else math.nan)
+    return found
+
+
+def _decimals(mean_half: float, std_half: float) -> tuple[int, int]:
+    mean = paper.decimals(mean_half)
+    return mean, mean if math.isnan(std_half) else paper.decimals(std_half)
+
+
+def _printed(cell: dict | None, digits: dict) -> tuple[str, str, str]:
+    if cell is None:
+        return "", "", ""
+    table, split, name, column = (cell[part] for part in paper.COLUMNS[:4])
+    usual = digits.get((table, split, column), (DECIMALS, DECIMALS))
+    mean, std = digits.get((table, split, name.partition(" [")[0], column), usual)
+    apart = "" if pd.isna(cell["difference"]) else f"{round(cell['difference'], mean) + 0.0:+.{mean}f}"
+    mine = _number(cell["mean"], cell["std"], mean, std)
+    return mine, _number(cell["paper_mean"], cell["paper_std"], mean, std), apart
+
+
+def _number(mean: float, std: float, digits: int, std_digits: int) -> str:
+    """As the paper prints it: 60.53 ± 0.70; one number alone has no deviation."""
+    if pd.isna(mean):
+        return ""
+    return f"{mean:.{digits}f}" if pd.isna(std) else f"{mean:.{digits}f} ± {std:.{std_digits}f}"
+
+
+def heading(tables: Tables, table: str, split: str = "") -> str:
+    """Table 1: DistilRoBERTa on GLUE (dev, n = 5)."""
+    cells = tables.cells[(tables.cells["table"] == table) & (tables.cells["split"].isin([split] if split else [""]))]
+    cells = tables.cells[tables.cells["table"] == table] if cells.empty else cells
+    counts = sorted(set(cells.loc[(cells["n"] > 0) & (cells["row"] != "Teacher"), "n"]))
+    n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}" if counts else ""
+    told = ", ".join(filter(None, [split, n]))
+    name = f"Table {table}: {tables.titles[table]}" if table.isdigit() else tables.titles[table]
+    return f"{name} ({told})" if told else name
+
+
+def as_text(tables: Tables) -> str:
+    """All tables for a terminal, then what is missing."""
+    parts = [f"{heading(tables, table, split)}\n\n{to_text(frame)}" for table, split, frame in halves(tables)]
+    return "\n\n".join([*parts, *_missing(tables, "  ")])
+
+
+def as_markdown(tables: Tables) -> str:
+    """All tables in Markdown, then what is missing."""
+    parts = [f"## {heading(tables, table, split)}\n\n{to_markdown(frame)}" for table, split, frame in halves(tables)]
+    return "\n\n".join([*parts, *_missing(tables, "- ")]) + "\n"
+
+
+def _missing(tables: Tables, sign: str) -> list[str]:
+    return ["missing:\n" + "\n".join(f"{sign}{line}" for line in tables.missing)] if tables.missing else []
+
+
+def as_latex(tables: Tables) -> str:
+    r"""One `table*` per table, both splits in it as in the paper; needs \usepackage{booktabs}."""
+    by_table: dict[str, list] = {}
+    for table, split, frame in halves(tables):
+        by_table.setdefault(table, []).append((split, frame))
+    return "\n".join(_latex_table(tables, table, parts) for table, parts in by_table.items())
+
+
+def _latex_table(tables: Tables, table: str, parts: list) -> str:
+    columns = list(parts[0][1].columns)
+    lines = [
+        r"\begin{table*}[t]",
+        r"\centering\footnotesize\setlength{\tabcolsep}{2pt}",
+        rf"\begin{{tabular}}{{l{'c' * (len(columns) - 1)}}}",
+        r"\toprule",
+        _latex_row(columns),
+    ]
+    for split, frame in parts:
+        lines.append(r"\midrule")
+        if split:
+            lines.append(rf"\multicolumn{{{len(columns)}}}{{c}}{{{split.upper()}}} \\")
+        lines += [_latex_row(row) for row in frame.values.tolist()]
+    label = re.sub(r"[^A-Za-z0-9]+", "-", table)
+    measured = tables.cells.loc[tables.cells["table"] == table, "std"].notna().any()
+    caption = latex(heading(tables, table)) + (". Means and standard deviations over seeds." if measured else ".")
+    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", rf"\label{{tab:labelreg-{label}}}"]
+    return "\n".join([*lines, r"\end{table*}", ""])
+
+
+def _latex_row(cells: list[str]) -> str:
+    return " & ".join(latex(cell) for cell in cells) + (r" \\[2pt]" if cells[0] == DIFFERENCE else r" \\")
+
+
+def latex(text: str) -> str:
+    """The text with what LaTeX would read as commands written out."""
+    return re.sub(r"[\\~^±&%$#_{}]|(?<!\w)-(?=\d)", lambda found: SPECIAL.get(found[0], f"\\{found[0]}"), text)

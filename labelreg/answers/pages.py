@@ -1,0 +1,113 @@
+"""What is made of runs beside the verdicts: the page of `report`, and the paper's tables."""
+
+import io
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from analysis import pairing
+from analysis.design import follows, mark_tuned, seed_orders
+from analysis.predictions import marked
+from analysis.present import figures as drawings
+from analysis.present import further, paper_tables, report, tables, typeset
+from labelreg.answers.answering import HOW_TO_BEGIN, HOW_TO_BEGIN_A_TABLE, plans_of, predictions_of
+from labelreg.answers.sources import log_files, runs_of
+from labelreg.parameter import Value
+from labelreg.settings import named
+from labelreg.store import logged, records, tracking
+
+HOW_TO_BEGIN_TABLES = """no runs to show yet: a table takes runs of one task and model, e.g.
+  mlflow run . -e train_student -P method=finetune -P seed=42
+or a whole study: mlflow run ."""
+PAGE = "report.html"
+
+
+def make_page(given: dict[str, Value]) -> None:
+    """Make the page of an experiment's runs, or of a table of scores; log it, and write it into output_dir."""
+    tracking.connect()
+    html, compared = _page(*runs_of(given), given)
+    if html is not None:
+        with tracking.open_run("report", "report") as run:
+            run.params({name: given.get(name) for name in named("report")})
+            log_files({PAGE: html}, run, given.get("output_dir"))
+    if not compared:
+        print(HOW_TO_BEGIN_A_TABLE if given.get("csv") else HOW_TO_BEGIN, flush=True)
+    if html is not None:
+        if given.get("output_dir"):
+            print(Path(str(given["output_dir"])) / PAGE, flush=True)
+        print(f"{PAGE}: {len(html.encode()) / 1e6:.2f} MB, artifact of run {run.run_id}", flush=True)
+
+
+def _page(
+    runs: pd.DataFrame, source: str, metric: Value, remarks: list[str], given: dict[str, Value]
+) -> tuple[str | None, int]:
+    """The page, or None where no run has a score; how many comparisons it has."""
+    stored = not given.get("csv")
+    rule = given["margin"], given["level"]
+    looks, zeros = given.get("looks") or [], str(given["zeros"])
+    paired = pairing.pair(runs, str(given["reference"]), metric, given.get("lower_is_better") or [])
+    plans, predictions = plans_of(runs) if stored else [], None
+    if stored:
+        predictions = records.predictions(runs, further.compared(paired))
+        paired = marked(paired, predictions)
+    order = seed_orders(plans, pairing.seed_order(runs))
+    judged = mark_tuned(tables.judge(paired, *rule, zeros, looks, order), plans)
+    if paired.runs.empty:
+        return None, 0
+    evidence = report.Evidence(runs, remarks=tuple(remarks))
+    if stored:
+        plan = follows(plans, paired, judged, metric, *rule, looks) if len(judged) else []
+        histories = records.histories(list(paired.runs["run_id"]), report.EPOCH_METRICS)
+        evidence = report.Evidence(runs, histories, predictions, tuple(plan))
+    told = [name for name in named("report") if name in given]
+    repeat = tuple((name, logged.plain(given[name])) for name in told)
+    design = report.Design(source, *rule, zeros, tuple(looks), repeat)
+    return report.page(paired, judged, evidence, design), len(judged)
+
+
+def make_tables(given: dict[str, Value]) -> None:
+    """Make the tables and figures of runs or of a table of scores; log, write them into output_dir, and print."""
+    tracking.connect()
+    runs, _, metric, remarks = runs_of(given)
+    paired = pairing.pair(runs, metric=metric)
+    predictions = None if given.get("csv") else predictions_of(runs, paired)
+    if predictions is not None:
+        paired = marked(paired, predictions)
+    made = paper_tables.tables(runs, paired, str(given["zeros"]))
+    told = remarks + [HOW_TO_BEGIN_TABLES]
+    with tracking.open_run("report", "tables") as run:
+        run.params({name: given.get(name) for name in named("tables")})
+        if len(made.cells):
+            figures = _figures(paper_tables.scores(runs, paired), made)
+            log_files(_table_files(made, figures), run, given.get("output_dir"))
+            told = remarks + [typeset.as_text(made)]
+    if len(made.cells) and len(paired.left_out):
+        told.append(f"\n{len(paired.left_out)} runs are in no comparison; significance names them")
+    print("\n".join(told), flush=True)
+
+
+def _figures(scores: pd.DataFrame, made: paper_tables.Tables) -> dict[str, Figure]:
+    """Figure 1 for every model, by file name; what it leaves out is listed as missing."""
+    drawn = {}
+    for model in sorted(set(scores["model"])):
+        frame, left = drawings.figure1_scores(scores, model)
+        made.missing += left
+        if len(frame):
+            drawn[f"figure1-{model.replace('/', '_')}"] = drawings.figure1(frame, model)
+    return drawn
+
+
+def _table_files(made: paper_tables.Tables, figures: dict[str, Figure]) -> dict[str, str | bytes]:
+    files: dict[str, str | bytes] = {
+        "tables.csv": tables.to_csv(made.cells),
+        "tables.md": typeset.as_markdown(made),
+        "tables.tex": typeset.as_latex(made),
+    }
+    for name, figure in figures.items():
+        for ending in ("svg", "pdf"):
+            drawn = io.BytesIO()
+            with drawings.plain_text():
+                figure.savefig(drawn, format=ending)
+            files[f"{name}.{ending}"] = drawn.getvalue()
+    return files

@@ -1,0 +1,53 @@
+"""Where `significance`, `report` and `tables` find their runs (an experiment, a study of it, a table of scores),
+and how they leave their files."""
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from analysis import reading
+from labelreg import whole
+from labelreg.errors import UserError
+from labelreg.parameter import Value
+from labelreg.settings import Store, of
+from labelreg.store import records, tracking
+
+
+def runs_of(given: dict[str, Value]) -> tuple[pd.DataFrame, str, str | None, list[str]]:
+    """The runs (a DataFrame), words that say where they come from, the metric to compare (None: the default), and
+    remarks on what was read.
+
+    Raises:
+        UserError: csv beside what names runs of a store; an experiment that does not exist.
+        AnalysisError: a table that cannot be read, a study without runs.
+    """
+    if given.get("csv"):
+        path = Path(str(given["csv"]))
+        if clash := [name for name in of(Store) if name in given]:
+            raise UserError(f"csv={path} and {clash[0]}={given[clash[0]]}: a table has no {clash[0]}")
+        runs, remarks = reading.scores_table(path, given.get("metric"))
+        return runs, f"scores of {path.name}", given.get("metric") or reading.SCORE, remarks
+    experiment = tracking.experiment_id(given.get("experiment"))
+    runs = records.frame(experiment, given.get("where"))
+    source = f"experiment {tracking.experiment_name(experiment)}"
+    if given.get("study"):
+        runs, source = reading.study_runs(runs, str(given["study"])), f"study {given['study']}, {source}"
+    return runs, source, given.get("metric"), []
+
+
+def write_files(files: Mapping[str, str | bytes], folder: Path) -> None:
+    """The files, each whole or not there: a reader never finds half of one, nor loses the one before it."""
+    for name, content in files.items():
+        with whole.file(folder / name) as path:
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def log_files(files: Mapping[str, str | bytes], run: tracking.Run, output_dir: Value) -> None:
+    """The files as artifacts of a run, and in `output_dir` where it is given."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_files(files, Path(folder))
+        run.folder(Path(folder))
+    if output_dir:
+        write_files(files, Path(str(output_dir)))

@@ -1,0 +1,142 @@
+"""Length-bucketed batches of a tokenised split: index tensors, and the model's inputs that they name."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+UNLABELLED = -1
+WINDOW = 50  # batches sorted by length together: 2-4% padding on GLUE at batch 32 (docs/choices.md)
+
+
+def generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
+    """An independent stream of chance for (seed, epoch, purpose), the same for every method."""
+    mixed = (seed * 1_000_003 + epoch) * 1_000_003 + sum(map(ord, purpose))
+    return torch.Generator().manual_seed(mixed % 2**63)
+
+
+def epoch_batches(lengths: Tensor, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
+    """The batches of one epoch as index tensors: every example exactly once.
+
+    The examples are shuffled, cut into windows of 50 batches, sorted by length within a window and
+    cut into batches, whose order is then shuffled over the epoch. Against plain shuffling this changes
+    one thing: an example meets examples of like length in its batch. Which batch comes when, and which
+    examples share a window, is chance. Only one batch of an epoch can be smaller than batch_size.
+
+    Args:
+        lengths: tokens of each example [examples], on the CPU.
+    """
+    chance = generator(seed, epoch, "order")
+    order = torch.randperm(len(lengths), generator=chance)
+    batches: list[Tensor] = []
+    for window in order.split(WINDOW * batch_size):
+        batches += window[lengths[window].argsort(stable=True)].split(batch_size)
+    return [batches[i] for i in torch.randperm(len(batches), generator=chance)]
+
+
+def sorted_batches(lengths: Tensor, batch_size: int) -> list[Tensor]:
+    """Batches in order of length, for evaluation."""
+    return list(lengths.argsort(stable=True).split(batch_size))
+
+
+def padding_share(lengths: Tensor, batches: list[Tensor]) -> float:
+    """Share of the tokens in the padded batches that are padding."""
+    padded = sum(int(lengths[batch].max()) * len(batch) for batch in batches)
+    return 1 - int(lengths.sum()) / padded
+
+
+class Split(Protocol):
+    """What the engine asks of a prepared split, whatever its examples are made of."""
+
+    @property
+    def unit(self) -> str:
+        """What `lengths` counts."""
+
+    @property
+    def labels(self) -> Tensor:
+        """[examples], -1 where there are none."""
+
+    @property
+    def idx(self) -> Tensor:
+        """[examples], the number of each in its source."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the examples."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def lengths(self) -> Tensor:
+        """Units of each example [examples]; a batch costs its longest."""
+
+    @property
+    def labelled(self) -> bool: ...
+
+    def to(self, where: torch.device) -> "Split":
+        """The same split on a device."""
+
+    def of_epoch(self, seed: int, epoch: int) -> "Split":
+        """The split as this epoch of training sees it; what is drawn for that is the same for every method."""
+
+    def inputs(self, batch: Tensor, width: int) -> dict[str, Tensor]:
+        """The model's inputs for the examples `batch` [batch], the longest of `width` units."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One tokenised split: examples end to end in flat tensors.
+
+    `ids`, `types` [tokens] int32 and int8; `offsets` [examples + 1]; `labels`, `idx` [examples], labels
+    -1 where there are none. `fingerprint` is of the examples (text and label), whatever the tokenizer.
+    """
+
+    ids: Tensor
+    types: Tensor
+    offsets: Tensor
+    labels: Tensor
+    idx: Tensor
+    fingerprint: str
+    pad_id: int
+    unit: ClassVar[str] = "tokens"
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def lengths(self) -> Tensor:
+        """Tokens of each example [examples]."""
+        return self.offsets.diff()
+
+    @cached_property
+    def paired(self) -> bool:
+        """Whether any example has a second text that the tokenizer marks."""
+        return bool(self.types.any())
+
+    @property
+    def labelled(self) -> bool:
+        return bool((self.labels != UNLABELLED).all())
+
+    def to(self, where: torch.device) -> "Tokens":
+        """A split whose tensors live on the training device."""
+        return replace(self, **{name: getattr(self, name).to(where) for name in ("ids", "types", "offsets", "labels")})
+
+    def of_epoch(self, seed: int, epoch: int) -> "Tokens":
+        """The same in every epoch."""
+        return self
+
+    def inputs(self, batch: Tensor, width: int) -> dict[str, Tensor]:
+        """The model's inputs for one batch, padded to `width` on the right: [batch, width] each.
+
+        Token types are passed only where a split has a second text; RoBERTa and GPT-2 have none.
+        """
+        start, stop = self.offsets[batch], self.offsets[batch + 1]
+        at = start[:, None] + torch.arange(width, device=start.device)
+        real = at < stop[:, None]
+        at = at.clamp_(max=len(self.ids) - 1)
+        tensors = {"input_ids": torch.where(real, self.ids[at], self.pad_id).long(), "attention_mask": real.long()}
+        if self.paired:
+            tensors["token_type_ids"] = torch.where(real, self.types[at], 0).long()
+        return tensors

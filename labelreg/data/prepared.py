@@ -1,0 +1,170 @@
+"""Prepared examples: kept on disk whole, checked whenever they are read, made anew where they are damaged."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+
+from labelreg import whole
+from labelreg.data.batching import UNLABELLED, Split
+from labelreg.errors import UserError, one_line
+
+META = "meta.json"
+NAMED = 10  # classes that are named with their counts; of more, the least and the most frequent
+NAME_LENGTH = 40  # characters of a class's name that are shown
+
+Made = tuple[dict, Iterable[tuple[str, str, dict[str, torch.Tensor]]]]  # facts; name, fingerprint, tensors of a split
+
+
+@dataclass(frozen=True)
+class PreparedTask:
+    """All splits of a task, ready for training; `digest` is of all examples of all splits.
+
+    `remarks` are lines of what a reader of the scores should know of the examples.
+    """
+
+    task: str
+    metric: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, Split]
+    digest: str
+    glue: dict[str, str]
+    remarks: tuple[str, ...] = ()
+
+
+def lines(data: PreparedTask) -> list[str]:
+    """What was read, for people: rows and classes of each split in one line, then the remarks."""
+    unit = "images" if data.splits["train"].unit == "images" else "rows"
+    parts = [f"{split} {len(each)} {unit} ({_counts(each, data.classes)})" for split, each in data.splits.items()]
+    return [f"data {data.task}: {'; '.join(parts)}", *(f"data {data.task}: {remark}" for remark in data.remarks)]
+
+
+def say(data: PreparedTask, said: set[str] | None = None) -> None:
+    """Print what was read; of several preparations, what has not been `said` yet."""
+    said = set() if said is None else said
+    for line in lines(data):
+        if line not in said:
+            print(line, flush=True)
+        said.add(line)
+
+
+def _counts(split: Split, classes: tuple[str, ...]) -> str:
+    labels = split.labels[split.labels != UNLABELLED]
+    if not len(labels):
+        return "no labels"
+    counts = torch.bincount(labels, minlength=len(classes)).tolist()
+    without = [f"without a label {len(split) - len(labels)}"] if len(labels) < len(split) else []
+    if len(classes) <= NAMED:
+        told = [f"{shown(name)} {count}" for name, count in zip(classes, counts, strict=True)]
+    elif min(counts) == max(counts):
+        told = [f"{len(classes)} classes of {counts[0]}"]
+    else:
+        ends = [(counts[i], shown(classes[i])) for i in (counts.index(min(counts)), counts.index(max(counts)))]
+        told = [f"{len(classes)} classes, from {ends[0][0]} ({ends[0][1]}) to {ends[1][0]} ({ends[1][1]})"]
+    return ", ".join(told + without)
+
+
+def shown(name: object) -> str:
+    """A name or a value of the data, as a line can show it."""
+    return one_line(str(name), NAME_LENGTH)
+
+
+def kept(folder: Path, make: Callable[[], Made]) -> tuple[dict, dict[str, dict[str, torch.Tensor]]]:
+    """The facts and the tensors (by split) that `folder` keeps; made first where it keeps none that are intact.
+
+    Raises:
+        UserError: what is there may not be read.
+    """
+    if os.path.lexists(folder):
+        try:
+            return _read(folder)
+        except _Damaged as damage:
+            print(f"prepared data is damaged ({damage}): preparing it anew", flush=True)
+    facts, splits = make()
+    with whole.folder(folder, META) as temporary:
+        fingerprints, files, sizes = {}, {}, {}
+        for split, fingerprint, tensors in splits:
+            path = temporary / f"{split}.safetensors"
+            save_file(tensors, path)
+            fingerprints[split], files[split] = fingerprint, _file_digest(path)
+            sizes[split] = [len(tensors["labels"]), len(tensors["ids" if "ids" in tensors else "labels"])]
+        facts |= {"fingerprints": fingerprints, "digest": digest(json.dumps(fingerprints, sort_keys=True))}
+        facts |= {"files": files, "sizes": sizes}
+        content = json.dumps(facts | {"checksum": _checksum(facts)})
+        (temporary / META).write_text(content, encoding="utf-8")
+    try:
+        return _read(folder)
+    except _Damaged as damage:
+        raise UserError(f"what was just written is damaged ({damage}); give another cache_root") from None
+
+
+class _Damaged(ValueError):
+    """Prepared data is not what was written: the file, and what is wrong with it."""
+
+
+def known(folder: Path) -> dict | None:
+    """What is known of prepared data without its tensors, or None where it is missing or damaged.
+
+    `sizes` are examples and units (tokens, images) of each split.
+    """
+    try:
+        return _facts(folder)
+    except (_Damaged, UserError):
+        return None
+
+
+def _facts(folder: Path) -> dict:
+    path = folder / META
+    with _reading(path):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found.pop("checksum") != _checksum(found):
+            raise _Damaged(f"{path}: the checksum differs")
+        return found
+
+
+def _read(folder: Path) -> tuple[dict, dict[str, dict[str, torch.Tensor]]]:
+    found, splits = _facts(folder), {}
+    for split, checksum in found["files"].items():
+        path = folder / f"{split}.safetensors"
+        with _reading(path):
+            content = path.read_bytes()  # a mapped file would follow what happens to it later, and end the process
+            if hashlib.sha256(content).hexdigest() != checksum:
+                raise _Damaged(f"{path}: the checksum differs")
+            splits[split] = load(content)
+    return found, splits
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except PermissionError as error:
+        raise UserError(f"{path}: {error.strerror}; it may be another user's: give another cache_root") from None
+    except _Damaged:
+        raise
+    except OSError as error:  # missing, no file, or a disk that fails
+        raise _Damaged(f"{path}: {error.strerror}") from None
+    except (ValueError, KeyError, AttributeError, TypeError, SafetensorError) as error:  # what is not JSON raises
+        raise _Damaged(f"{path}: {' '.join(str(error).split())[:100]}") from None
+
+
+def _file_digest(path: Path) -> str:
+    """sha256 of the bytes as they are now: weights.file_digest would trust size and time."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _checksum(facts: dict) -> str:
+    return digest(json.dumps(facts, sort_keys=True))
+
+
+def digest(text: str) -> str:
+    """32 hex digits of the sha256."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

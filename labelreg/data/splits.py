@@ -1,0 +1,80 @@
+"""What every data set's examples go through, of text and of images: divided, sampled, checked, compared."""
+
+import numpy as np
+import pandas as pd
+
+from labelreg.data.batching import UNLABELLED
+from labelreg.data.tasks import Task
+from labelreg.errors import UserError
+from labelreg.settings import Settings
+
+HELD_OUT = 0.1  # share of one file that becomes dev, and as much test
+
+Frames = dict[str, pd.DataFrame]
+
+
+def divide(
+    frames: dict[str, pd.DataFrame], classes: tuple[str, ...], task: Task, name: str, settings: Settings
+) -> dict[str, pd.DataFrame]:
+    """What the source does not divide is divided here: dev (and test, when there is neither)."""
+    if "dev" in frames and task.split_by != "seed":
+        return frames
+    frame = frames["train"]
+    rng = np.random.default_rng(settings.seed if task.split_by == "seed" else settings.split_seed)
+    make = ("dev",) if "test" in frames else ("dev", "test")
+    parts: dict[str, list[np.ndarray]] = {split: [] for split in ("train", *make)}
+    for label, rows in sorted(frame.groupby("label").indices.items()):
+        rows = rng.permutation(rows)
+        sizes = task.per_class or {split: max(1, round(HELD_OUT * len(rows))) for split in make}
+        if len(rows) < (sum(sizes.values()) if task.per_class else len(make) + 1):
+            raise UserError(
+                f"task {name}: class {classes[label]} has {len(rows)} examples, "
+                f"too few to split into {', '.join(parts)}"
+            )
+        train = sizes.get("train", len(rows) - sum(sizes[split] for split in make))
+        for split, part in zip(
+            ("train", *make), np.split(rows, np.cumsum([train, *(sizes[s] for s in make)])), strict=False
+        ):
+            parts[split].append(part)
+    made = {split: frame.iloc[rng.permutation(np.concatenate(rows))] for split, rows in parts.items()}
+    return frames | made
+
+
+def sample(frame: pd.DataFrame, examples: int | None, seed: int) -> pd.DataFrame:
+    """A stratified sample of the training set, in its order; the same for every seed and method."""
+    if examples is None or examples >= len(frame):
+        return frame
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(frame))
+    within = pd.Series(frame["label"].to_numpy()[order]).groupby(frame["label"].to_numpy()[order]).cumcount()
+    share = within.to_numpy() / frame["label"].value_counts().loc[frame["label"].to_numpy()[order]].to_numpy()
+    return frame.iloc[np.sort(order[np.argsort(share, kind="stable")[:examples]])]
+
+
+def check(frames: dict[str, pd.DataFrame], classes: tuple[str, ...], name: str) -> None:
+    present = [classes[label] for label in sorted(frames["train"]["label"].unique()) if label != UNLABELLED]
+    if len(present) < 2:
+        raise UserError(f"task {name}: the training set has one class ({', '.join(present)}); at least two are needed")
+    for split, frame in frames.items():
+        if ("text_pair" in frame) != ("text_pair" in frames["train"]):
+            raise UserError(f"task {name}: train and {split} must both have a text_pair, or neither")
+        if frame.empty:
+            raise UserError(f"task {name}: {split} has no examples")
+        if split != "test" and not split.startswith("test_") and (frame["label"] == UNLABELLED).any():
+            raise UserError(f"task {name}: {split} has examples without a label")
+
+
+def in_both(frames: Frames, unit: str = "rows") -> list[str]:
+    """A remark on each split whose examples (columns `text`, perhaps `text_pair`) stand in train too."""
+    columns = [name for name in ("text", "text_pair") if name in frames["train"]]
+    train: dict[tuple, set[int]] = {}
+    for *texts, label in frames["train"][[*columns, "label"]].itertuples(index=False, name=None):
+        train.setdefault(tuple(texts), set()).add(label)
+    found = []
+    for split in (split for split in frames if split != "train"):
+        rows = frames[split][[*columns, "label"]].itertuples(index=False, name=None)
+        both = [(label, train[tuple(texts)]) for *texts, label in rows if tuple(texts) in train]
+        other = sum(label not in labels and label != UNLABELLED for label, labels in both)
+        other = f", {other} of them with another label" if other else ""
+        found += [f"{len(both)} of {len(frames[split])} {unit} of {split} stand in train too{other}"] if both else []
+    return found

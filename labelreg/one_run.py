@@ -1,0 +1,305 @@
+"""One training run, teacher or student: prepare, find the teacher, train, log. Used by every entry point."""
+
+import os
+import platform
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+
+from labelreg import metrics, training, whole
+from labelreg.data import corpus, prepared, teacher_logits
+from labelreg.errors import UserError
+from labelreg.job import Job, checkpoints, fingerprint, machine_of, settings_of, source_job, teacher_among
+from labelreg.methods import METHODS
+from labelreg.models import registry
+from labelreg.settings import Machine, Settings
+from labelreg.store import checkpoint, tracking
+from labelreg.workers.steps import Step
+
+if TYPE_CHECKING:
+    import mlflow
+
+VERSIONS = ("torch", "torchvision", "transformers", "mlflow")
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished run, and what a reader wants to see of it."""
+
+    run_id: str
+    score: float
+    split: str
+    reused: bool = False
+    one_class: str = ""  # the class that it gives every example: it has not learnt
+
+    def flaw(self) -> str:
+        """What stands behind its score in a line of progress."""
+        return f", not learnt: every example gets {self.one_class}" if self.one_class else ""
+
+
+def carry_out(job: Job) -> Done:
+    """Do one run and log it by the contract.
+
+    Raises:
+        UserError: data, model or teacher are not what the settings ask for.
+        DivergedError: the loss is no longer finite.
+    """
+    settings, where = job.settings, registry.roots(job.settings)
+    training.set_threads(training.threads_of(settings))
+    data = corpus.prepare(settings, where)
+    if not job.quiet and not job.reuse:  # what a student needs first reads the same
+        prepared.say(data)
+    registry.check_head(settings, data.classes, where)
+    machine, needs = machine_of(settings, data), METHODS[settings.method].needs
+    teaching = find_source(job, data) if needs else None
+    identity = fingerprint(job, data, teaching)
+    name = f"{settings.task} {settings.model} {settings.init} {settings.method} seed={settings.seed}"
+    if not job.quiet:
+        print(
+            f"{machine.device}, threads {machine.threads}, {machine.precision}, compile {machine.compile}", flush=True
+        )
+    with checkpoint.claim(checkpoints(where, f"{identity}{job.place}"), wait=job.reuse) as claim:
+        if job.reuse:  # asked for here, where no other process can be training it
+            found = tracking.find(tracking.tagged({tracking.FINGERPRINT: identity, tracking.KIND: job.kind}))
+            if found:
+                claim.forget()
+                return done(found[0], reused=True)
+        resume = settings.resume == "auto"
+        over = tracking.ended(claim) if resume and not job.reuse else None
+        if over:
+            claim.forget()
+            print(f"the interrupted run {over.info.run_id} had ended", flush=True)
+            return done(over)
+        before = tracking.unfinished(claim, resume)
+        spool = where.cache / "spool"
+        with tracking.open_run(job.kind, name, job.parent, job.study, job.experiment, before, spool, claim) as opened:
+            if before and not job.quiet:
+                print(f"going on with the interrupted run {before}", flush=True)
+            teaching = teaching or (_make_source(job, data, opened) if needs else None)
+            _log_start(opened, settings, machine, data, identity, teaching)
+            logits = _logits(teaching, data, where) if teaching else None
+            if teaching and logits is not None and not job.quiet:
+                print(_taught_by_one_class(teaching, logits, data), end="", flush=True)
+            report = _train(job, machine, opened, data, where, logits, identity, claim)
+            if teaching:
+                seconds = teaching.data.metrics.get("cost/train_seconds", 0.0)
+                opened.metrics({"cost/teacher_seconds": seconds}, report.epoch)
+        claim.forget()
+    return done(tracking.get(opened.run_id))
+
+
+def _train(
+    job: Job,
+    machine: Machine,
+    opened: tracking.Run,
+    data: prepared.PreparedTask,
+    where: registry.Roots,
+    logits: torch.Tensor | None,
+    identity: str,
+    claim: checkpoint.Claim,
+) -> training.EpochReport:
+    """The epochs of one run, logged as they end, and its results."""
+    settings = job.settings
+    name, init = settings.model, settings.init
+    stem, head = settings.stem, settings.head  # the one of images, the other of text
+    model = registry.load(name, data.classes, init, settings.seed, where, stem, head)
+    epochs = training.train(model, data, settings, machine, logits, claim.folder, progress=not job.quiet)
+    for report in job.watch(opened, epochs) if job.watch else epochs:
+        dev = {f"dev/{name}": value for name, value in report.dev.items()}
+        opened.metrics({"train/loss": report.train_loss, **dev}, report.epoch)
+        claim.note(f"{report.epoch}/{settings.epochs}")
+        if not job.quiet:
+            print(
+                f"epoch {report.epoch}/{settings.epochs}: loss {report.train_loss:.4f}, "
+                f"dev score {report.dev['score']:.2f} ({report.epoch_seconds:.1f} s)",
+                flush=True,
+            )
+    cost = {
+        "cost/train_seconds": report.train_seconds,
+        f"cost/{data.splits['train'].unit}_per_second": report.tokens / report.train_seconds,
+        "cost/padding_share": report.padding_share,
+        "cost/peak_memory_mb": training.peak_memory_mb(),
+    }
+    if job.kind == "trial":  # a search looks at no test set, and needs no files
+        selected = report.best if settings.selection == "best" else report
+        _tag_one_class(opened, data, "dev", selected.dev_logits)
+        dev = {"best/dev/score": report.best.dev["score"], "last/dev/score": report.dev["score"]}
+        opened.metrics({"best/epoch": report.best.epoch} | dev | cost, report.epoch)
+        return report
+    keeps_logits = job.kind == "teacher" or settings.method == "finetune"
+    splits = [split for split in data.splits if split != "train" or keeps_logits]
+    outcome = training.conclude(model, data, report, settings, machine, splits)
+    ends: dict[str, float] = {"best/epoch": outcome.best_epoch}
+    for which, by_split in (("best", outcome.best), ("last", outcome.last)):
+        ends |= {f"{which}/{split}/score": values["score"] for split, values in by_split.items()}
+    opened.metrics(ends | cost, report.epoch)
+    scored = next((split for split in ("test", "dev") if split in outcome.best), "dev")  # as in `done`
+    _tag_one_class(opened, data, scored, outcome.logits[scored])
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        if keeps_logits:
+            teacher_logits.save(folder / "logits", outcome.logits, data, identity)
+        _write_predictions(folder, outcome.logits, data)
+        if job.kind == "teacher" or settings.save_model == "true":
+            registry.save(model, name, folder / "model", where)
+        opened.folder(folder)
+    return report
+
+
+def _tag_one_class(opened: tracking.Run, data: prepared.PreparedTask, split: str, logits: torch.Tensor) -> None:
+    """Tag a run whose weights give every example of the split one class."""
+    found = training.one_class(logits, data.splits[split])
+    if found is not None:
+        opened.tags({tracking.ONE_CLASS: data.classes[found]})
+
+
+def _taught_by_one_class(teaching: "mlflow.entities.Run", logits: torch.Tensor, data: prepared.PreparedTask) -> str:
+    """A line where the run that a student learns from has not learnt itself; else nothing."""
+    found = training.one_class(logits, data.splits["train"])  # of runs before there was the tag
+    name = teaching.data.tags.get(tracking.ONE_CLASS) or (None if found is None else data.classes[found])
+    if name is None:
+        return ""
+    return f"what it learns from has not learnt: run {teaching.info.run_id} gives every example the class {name}\n"
+
+
+def find_source(job: Job, data: prepared.PreparedTask) -> "mlflow.entities.Run | None":
+    """The run whose logits the student learns from, or None when it has to be trained first.
+
+    Raises:
+        UserError: `teacher_run_id` is no finished run with logits of this task.
+    """
+    wanted = job.settings.teacher_run_id
+    if wanted:
+        found = tracking.get(str(wanted))
+        if found.info.status != "FINISHED" or tracking.FINGERPRINT not in found.data.tags:
+            raise UserError(f"teacher_run_id={wanted}: not a finished training run of labelreg ({found.info.status})")
+        _logits(found, data, registry.roots(job.settings))
+        return found
+    needed = source_job(job)
+    if needed.kind == "student":
+        exact = {tracking.FINGERPRINT: fingerprint(needed, data), tracking.KIND: "student"}
+        return next(iter(tracking.find(tracking.tagged(exact))), None)
+    runs = tracking.find(tracking.tagged({tracking.DATA: data.digest, tracking.KIND: "teacher"}))
+    return teacher_among(runs, needed.settings)
+
+
+def do(step: Step, parent: str, name: str, experiment: str) -> Done:
+    """One run of the study `name`, in a worker process: found, waited for, gone on with or trained."""
+    job = Job(settings_of(step.given), step.given, "student", parent, name, experiment, reuse=True, quiet=True)
+    return source(job) if step.kind == "teacher" else carry_out(job)
+
+
+def source(job: Job) -> Done:
+    """The run that a student learns from, found or trained now (under the job's parent)."""
+    data = corpus.prepare(job.settings, registry.roots(job.settings))
+    found = find_source(job, data)
+    return done(found, reused=True) if found else carry_out(replace(source_job(job), parent=job.parent))
+
+
+def _make_source(job: Job, data: prepared.PreparedTask, student: tracking.Run) -> "mlflow.entities.Run":
+    needed = replace(source_job(job), parent=student.run_id)
+    what = "fine-tuned twin" if needed.kind == "student" else "teacher"
+    if not job.quiet:
+        print(
+            f"no {what} for {data.task} yet (model {needed.settings.model}, seed {needed.settings.seed}, "
+            "the recipe's settings): training it first",
+            flush=True,
+        )
+    made = carry_out(needed)
+    if not job.quiet:
+        told = f"{made.split} score {made.score:.2f}{made.flaw()}"
+        print(f"{what}: {told} (run {made.run_id}); now the student", flush=True)
+    return tracking.get(made.run_id)
+
+
+def _logits(teaching: "mlflow.entities.Run", data: prepared.PreparedTask, where: registry.Roots) -> torch.Tensor:
+    """The logits of a run on the training set: a verified copy in the cache, else the artifact."""
+    run_id = teaching.info.run_id
+    whose = f"run {run_id} ({teaching.data.params.get('model')}, {teaching.data.params.get('task')})"
+    copy = where.cache / "logits" / run_id / "train.safetensors"
+    if copy.is_file():
+        try:
+            return teacher_logits.load(copy, data, "train", whose)
+        except UserError as error:  # the artifact decides
+            print(f"{error.args[0].partition(';')[0]}: {copy} is fetched again", flush=True)
+            copy.unlink(missing_ok=True)
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=copy.parent) as folder:  # several workers may want it at once
+        try:
+            path = tracking.download(run_id, "logits/train.safetensors", Path(folder))
+        except UserError as error:
+            raise UserError(f"{error} ({whose}): {_way_out(teaching)}") from None
+        logits = teacher_logits.load(path, data, "train", whose)
+        whole.settle(path)
+        os.replace(path, copy)
+    return logits
+
+
+def _way_out(teaching: "mlflow.entities.Run") -> str:
+    """What helps where a run's logits are not in the store."""
+    run_id, params, kind = teaching.info.run_id, teaching.data.params, teaching.data.tags.get(tracking.KIND)
+    if kind != "teacher" and params.get("method") != "finetune":
+        return "only runs of finetune keep them; give another teacher_run_id"
+    return f"bring them back, or `mlflow runs delete --run-id {run_id}`: without teacher_run_id it is trained anew"
+
+
+def _log_start(
+    run: tracking.Run,
+    settings: Settings,
+    machine: Machine,
+    data: prepared.PreparedTask,
+    fingerprint: str,
+    teaching: "mlflow.entities.Run | None",
+) -> None:
+    values = settings.told() | machine.facts()
+    if values["head"] != "checkpoint":  # the usual one needs no mention
+        del values["head"]
+    if teaching:
+        values |= {"teacher_run_id": teaching.info.run_id, "teacher_model": teaching.data.params.get("model")}
+    tags = {tracking.DATA: data.digest, tracking.FINGERPRINT: fingerprint, "labelreg.python": platform.python_version()}
+    if settings.teacher_run_id:  # not found by the settings: who runs it again must name it too
+        tags["labelreg.teacher_given"] = "true"
+    run.params(values, tags | {f"labelreg.version.{name}": version(name) for name in VERSIONS})
+    run.data(settings.task, data.digest, str(settings.train_file or settings.task))
+
+
+def _write_predictions(folder: Path, logits: Mapping[str, torch.Tensor], data: prepared.PreparedTask) -> None:
+    """`predictions/<split>.parquet`, and the GLUE server's files for its test sets."""
+    (folder / "predictions").mkdir()
+    for split, values in logits.items():
+        if split == "train":
+            continue
+        tokens, probabilities = data.splits[split], metrics.softmax(values.numpy())
+        table = pd.DataFrame({"idx": tokens.idx.numpy(), "label": tokens.labels.numpy()})
+        for index, name in enumerate(data.classes):
+            table[f"p_{name}"] = probabilities[:, index]
+        table.to_parquet(folder / "predictions" / f"{split}.parquet", index=False)
+        if split in data.glue:
+            (folder / "submission").mkdir(exist_ok=True)
+            predicted = [data.classes[index] for index in probabilities.argmax(axis=1)]
+            server = pd.DataFrame({"index": tokens.idx.numpy(), "prediction": predicted})
+            server.to_csv(folder / "submission" / f"{data.glue[split]}.tsv", sep="\t", index=False)
+
+
+def done(found: "mlflow.entities.Run", reused: bool = False) -> Done:
+    """What a reader wants to see of a finished run."""
+    scores = found.data.metrics
+    which = found.data.params.get("selection", "best")
+    split = "test" if f"{which}/test/score" in scores else "dev"
+    one_class = found.data.tags.get(tracking.ONE_CLASS, "")
+    return Done(found.info.run_id, scores[f"{which}/{split}/score"], split, reused, one_class)
+
+
+def not_learnt(done: Done, settings: Settings) -> str:
+    """The last line of a run that gives every example one class, with what to try."""
+    return (
+        f"not learnt: every example of {done.split} gets the class {done.one_class}, so this score says nothing of the "
+        f"method; try a lower lr (here {settings.lr:g}), a warm-up (warmup_ratio, here {settings.warmup_ratio:g}), or "
+        f"more steps (epochs, here {settings.epochs}; a smaller batch_size, here {settings.batch_size})"
+    )

@@ -1,0 +1,518 @@
+"""Every parameter once: type, range, help, default, and what it is for. Every list of parameters is derived from here.
+
+A facet is a class of parameters that belong together; an entry point's parameters are the facets that it is made of.
+`Settings` is what one run is done with, after its recipe has been read; what was *given* stays a mapping of what the
+user wrote; what the machine makes of `auto` is a `Machine`. A method's own parameters stand with it, in methods.py.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from labelreg import methods
+from labelreg.parameter import ALWAYS, LONGEST_NAME, MOST, MOST_AT_A_TIME, NEVER, UNUSUAL, Parameter, Value
+
+INITS = ("pretrained", "random")
+SELECTIONS = ("best", "last")
+STEMS = ("cifar", "imagenet")
+AUGMENTATIONS = ("none", "crop+rotation", "crop+flip+rotation")
+LARGEST_SEED = 2**32 - 1  # what every library takes
+LARGEST_IMAGE = 4096  # pixels; a batch of 8 such pictures is 1.6 GB
+MOST_THREADS = max(1024, os.cpu_count() or 1)  # OpenMP ends a process that asks for some ten thousand
+
+TASK = Parameter("text", "registered task, hub data set id, or a name for your own file", high=LONGEST_NAME)
+MODEL = Parameter("path", "student: a registered name, a hub id or a local folder")
+INIT = Parameter("text", "where the student starts", "pretrained", choices=INITS)
+METHOD = Parameter("text", "label regularisation method", "finetune")
+SEED = Parameter("integer", "fixes head initialisation, order of examples and dropout", 42, low=0, high=LARGEST_SEED)
+LOOK = Parameter("integer", "a number of seeds", words="a rising list of numbers of seeds, such as 10,14,20")
+SHARE = Parameter("number", "", low=0, high=1, open_low=True, open_high=True)
+
+
+def declared(parameter: Parameter, **facts: Any) -> Any:
+    """A field of a facet; `facts` are those of the parameter that are this use's."""
+    parameter = replace(parameter, **facts)
+    return field(default=parameter.default, metadata={"parameter": parameter})
+
+
+def integer(help: str, default: int | None = None, low: float = 1, high: float = MOST, **facts: Any) -> Any:
+    return declared(Parameter("integer", help, default, low=low, high=high, **facts))
+
+
+def number(help: str, default: float | None = None, **facts: Any) -> Any:
+    return declared(Parameter("number", help, default, **facts))
+
+
+def text(help: str, default: str | None = None, choices: Iterable[str] = (), **facts: Any) -> Any:
+    return declared(Parameter("text", help, default, choices=tuple(choices), **facts))
+
+
+def path(help: str, default: str | None = None, **facts: Any) -> Any:
+    return declared(Parameter("path", help, default, **facts))
+
+
+def flag(help: str, **facts: Any) -> Any:
+    return declared(Parameter("flag", help, False, **facts))
+
+
+def items(help: str, **facts: Any) -> Any:
+    return declared(Parameter("list", help, **facts))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is compared."""
+
+    task: str = declared(TASK, counts=ALWAYS, recipe=True, needed=True)
+    model: str = declared(MODEL, counts=ALWAYS, recipe=True, needed=True)
+    init: str = declared(INIT, counts=ALWAYS)
+    method: str = declared(METHOD, counts=ALWAYS)
+    seed: int = declared(SEED, counts=ALWAYS)
+
+
+OPTIMIZER = "adamw: lr falls linearly, gradients clipped; sgd: lr falls at milestones"
+SETTING: dict[str, Any] = {"counts": ALWAYS, "recipe": True, "needed": True}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a model is trained: a student's own, and another of its teacher."""
+
+    lr: float = number("peak learning rate", low=0, open_low=True, **SETTING)
+    batch_size: int = integer("examples per step", **SETTING)
+    epochs: int = integer("epochs in all; akd divides them into two phases", pairs=True, **SETTING)
+    weight_decay: float = number("weight decay (adamw: matrices only; sgd: all)", low=0, **SETTING)
+    warmup_ratio: float = number("share of the steps in which lr rises from 0", low=0, high=1, **SETTING)
+    optimizer: str = text(OPTIMIZER, None, ("adamw", "sgd"), counts=UNUSUAL, usual="adamw", recipe=True, needed=True)
+
+
+OWN_SETTING: dict[str, Any] = {"counts": UNUSUAL, "recipe": True, "needed": True}
+
+
+@dataclass(frozen=True)
+class Sgd:
+    """What only optimizer=sgd reads."""
+
+    momentum: float = number("sgd: momentum", low=0, high=1, open_high=True, **OWN_SETTING)
+    lr_milestones: list[float] = items(
+        "sgd: where lr falls, as shares of the epochs (0.3,0.6)", each=("lr_milestones", SHARE), **OWN_SETTING
+    )
+    lr_decay: float = number(
+        "sgd: what lr is multiplied by at each milestone", low=0, high=1, open_low=True, **OWN_SETTING
+    )
+
+
+@dataclass(frozen=True)
+class Head:
+    """What only tasks of text read, and a teacher has of its own."""
+
+    head: str = text(
+        "text: the classifier's head; checkpoint: a fine-tuned checkpoint's own, by class names",
+        "new",
+        ("new", "checkpoint"),
+        counts=UNUSUAL,
+        usual="new",
+    )
+
+
+@dataclass(frozen=True)
+class Text:
+    """What only tasks of text read."""
+
+    max_length: int = integer("text: tokens an example is cut to", low=4, pairs=True, **SETTING)
+
+
+@dataclass(frozen=True)
+class Images:
+    """What only tasks of images read."""
+
+    stem: str = text(
+        "images: first layers for small images (3x3, no pooling) or torchvision's own",
+        None,
+        STEMS,
+        pairs=True,
+        **OWN_SETTING,
+    )
+    image_size: int = integer(
+        "images: side in pixels that the model sees (default 32, with stem=imagenet 224)",
+        low=8,
+        high=LARGEST_IMAGE,
+        pairs=True,
+        **OWN_SETTING,
+    )
+    augment: str = text("images: what is drawn for each in training", None, AUGMENTATIONS, pairs=True, **OWN_SETTING)
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a study is done, whatever is trained in it."""
+
+    recipe: str = path("settings (train_*, prepare) or study (study, main): a shipped name or a YAML file")
+    max_train_examples: int | None = integer(
+        "train on this many, a stratified sample fixed by split_seed", counts=ALWAYS, recipe=True, pairs=True
+    )
+    selection: str = text(
+        "the epoch whose weights are kept: best dev score, or the last",
+        "best",
+        SELECTIONS,
+        counts=ALWAYS,
+        pairs=True,
+    )
+    split_seed: int = integer(
+        "splits own files and embedded data, once for all seeds",
+        42,
+        low=0,
+        high=LARGEST_SEED,
+        counts=ALWAYS,
+        pairs=True,
+    )
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Which model a student learns from."""
+
+    teacher_model: str | None = path("kd, akd: the model to learn from (default: the student's own teacher)")
+
+
+@dataclass(frozen=True)
+class TeacherRun:
+    """Which run a student learns from."""
+
+    teacher_run_id: str | None = text("kd, akd, selfkd: take the logits of this run")
+
+
+@dataclass(frozen=True)
+class Computing:
+    """What is asked of the machine; a fingerprint has what came of it (`Machine`)."""
+
+    precision: str = text(
+        "auto: bf16 autocast where the machine computes in bf16, else fp32",
+        "auto",
+        ("auto", "bf16", "fp32"),
+        pairs=True,
+    )
+    compile: str = text("torch.compile; auto: on a GPU, for long runs", "auto", ("auto", "on", "off"))
+    threads: int | None = integer("compute threads (default: all cores; 1 per worker in studies)", high=MOST_THREADS)
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where things lie; none of them changes a result."""
+
+    data_root: str | None = path("folder laid out like the hub, for data sets (or LABELREG_DATA_ROOT)", counts=NEVER)
+    model_root: str | None = path(
+        "folder laid out like the hub, for checkpoints (or LABELREG_MODEL_ROOT)", counts=NEVER
+    )
+    cache_root: str | None = path("prepared data and copies of logits (or LABELREG_CACHE_ROOT)", counts=NEVER)
+
+
+@dataclass(frozen=True)
+class Files:
+    """Data of one's own."""
+
+    train_file: str | None = path(
+        "your own data: CSV, TSV, JSONL or Parquet, or a folder of images (train/CLASS/*.png)"
+    )
+    dev_file: str | None = path("your own dev set (default: split from train_file)")
+    test_file: str | None = path("your own test set (default: split from train_file when dev_file is missing too)")
+    text_column: str | None = text("column of the text")
+    text_pair_column: str | None = text("column of the second text, for pairs")
+    label_column: str | None = text("column of the label")
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    checkpoint_seconds: float = number("training between checkpoints, 0: each epoch", 60, low=0, counts=NEVER)
+
+
+@dataclass(frozen=True)
+class Resuming(Checkpoints):
+    """What becomes of a run that was interrupted."""
+
+    resume: str = text(
+        "auto: go on with a killed run of the same command; never: start anew",
+        "auto",
+        ("auto", "never"),
+        counts=NEVER,
+    )
+
+
+@dataclass(frozen=True)
+class Saving:
+    save_model: str = text(
+        "store the student's weights (auto: when it runs on its own)",
+        "auto",
+        ("auto", "true", "false"),
+        counts=NEVER,
+    )
+
+
+@dataclass(frozen=True)
+class Run(Files, Folders, TeacherRun, Teacher, Computing, Protocol, Images, Text, Head, Sgd, Fit, Cell):
+    """What a run is done with, whoever asks for it."""
+
+
+@dataclass(frozen=True)
+class Settings(Saving, Resuming, Run):
+    """The settings of one run, all decided (recipes.resolve); None is what it does not read. `own`: its method's."""
+
+    own: Mapping[str, Value] = field(default_factory=dict)
+
+    def value(self, name: str) -> Value:
+        """A parameter by its name, its method's own included; None is what the run does not read."""
+        return self.own.get(name) if name in self.own or not hasattr(self, name) else getattr(self, name)
+
+    def values(self) -> dict[str, Value]:
+        """All parameters that the run reads, by name."""
+        return {name: value for name in of_a_run() if (value := self.value(name)) is not None}
+
+    def decisive(self) -> dict[str, Value]:
+        """What of it stands in a fingerprint, by name; None is what the run does not read."""
+        known, found = of_a_run(), {name: self.value(name) for name in of_a_run()}
+        return {
+            name: value
+            for name, value in found.items()
+            if known[name].counts == ALWAYS or known[name].counts == UNUSUAL and value not in (None, known[name].usual)
+        }
+
+    def told(self) -> dict[str, Value]:
+        """What a run logs of it: all but where, when and how it is done, by name."""
+        return {name: self.value(name) for name, known in of_a_run().items() if known.counts != NEVER}
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the machine makes of `auto`: facts that a result depends on, logged as precision_used, compile_used, ..."""
+
+    precision: str
+    compile: str
+    threads: int
+    device: str
+
+    def facts(self) -> dict[str, Value]:
+        """By the names that a run logs."""
+        used = {"precision_used": self.precision, "compile_used": self.compile}
+        return used | {"threads": self.threads, "device": self.device}
+
+
+LISTED = " of the study, comma-separated"
+QUOTED = "; one with a comma in its name in double quotes"
+
+
+@dataclass(frozen=True)
+class Methods:
+    methods: list[str] = items(f"methods{LISTED}", each=("method", METHOD))
+
+
+@dataclass(frozen=True)
+class Lists(Methods):
+    """The grid of a study."""
+
+    tasks: list[str] = items(f"tasks{LISTED}{QUOTED}", each=("task", TASK))
+    models: list[str] = items(f"models{LISTED}{QUOTED}", each=("model", MODEL))
+    inits: list[str] = items(f"initialisations{LISTED}", each=("init", INIT))
+    seeds: list[int] = items(f"seeds{LISTED}", each=("seed", SEED))
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Where and how many at a time."""
+
+    executor: str = text(
+        "local: worker processes of this machine; ray: tasks of a Ray cluster",
+        "local",
+        ("local", "ray"),
+        counts=NEVER,
+    )
+    jobs: int | None = integer(
+        "runs at a time (default: one a core, or runs_per_gpu a GPU)", high=MOST_AT_A_TIME, counts=NEVER
+    )
+    runs_per_gpu: int = integer("runs that share a GPU", 1, high=MOST_AT_A_TIME, counts=NEVER)
+    ray_address: str = text(
+        "auto: the cluster of this machine; local: one of the study's own; or ray://HOST:PORT", "auto", counts=NEVER
+    )
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What decides."""
+
+    margin: float = number("differences below this many points do not matter", 0.5, low=0, open_low=True)
+    level: float = number("significance level", 0.05, low=0, high=0.5, open_low=True)
+    looks: list[int] | None = items(
+        "planned looks: numbers of seeds at which is tested, e.g. 10,14,20",
+        each=("looks", LOOK),
+    )
+
+
+@dataclass(frozen=True)
+class Output:
+    output_dir: str | None = path("also write the files into this folder", counts=NEVER)
+
+
+@dataclass(frozen=True)
+class Prepare(Run):
+    clean: str = text(
+        "of cache_root, what no unfinished run needs: list it, or remove it too (true); nothing is prepared",
+        "false",
+        ("false", "list", "true"),
+    )
+
+
+@dataclass(frozen=True)
+class TrainTeacher(Resuming, Run):
+    pass
+
+
+@dataclass(frozen=True)
+class TrainStudent(Saving, Resuming, Run):
+    pass
+
+
+@dataclass(frozen=True)
+class Study(Rule, Workers, Lists, Resuming, Files, Folders, Teacher, Computing, Protocol, Images, Text, Head, Sgd, Fit):
+    settings: str | None = path("the study's settings: a shipped name or a YAML file (default: the recipe's own)")
+    plan_only: bool = flag("true: print and log the plan, run nothing", counts=NEVER)
+    until: str = text(
+        "all: every seed; decided: at each of `looks`, go on only with what is undecided",
+        "all",
+        ("all", "decided"),
+        counts=NEVER,
+    )
+    allow_tuned_seeds: bool = flag("compare on seeds that the settings were tuned on, and say so")
+
+
+@dataclass(frozen=True)
+class Halving:
+    """Asynchronous successive halving, in Optuna's names."""
+
+    min_resource: int = integer("pruning: epochs before the first rung; above epochs nothing is pruned", 3)
+    reduction_factor: int = integer("pruning: of the trials at a rung, one in this many goes on", 4, low=2)
+    min_early_stopping_rate: int = integer("pruning: rungs that are left out at the start", 0, low=0)
+
+
+@dataclass(frozen=True)
+class Tune(Output, Workers, Methods, Halving, Checkpoints, Run):
+    method: str = declared(METHOD, default="kd", counts=ALWAYS)  # appendix D tunes KD
+    seed: int = declared(SEED, default=7, counts=ALWAYS)  # no shipped study has it
+    space: str = path("search space: a shipped name or a YAML file", "search")
+    trials: int | None = integer(
+        "trials in all, those of an interrupted search included (default: the space's)", high=10**6
+    )
+    storage: str | None = text("where the search is kept: any Optuna storage URL (default: SQLite in cache_root)")
+    sampler: str = text("how settings are drawn", "tpe", ("tpe", "random"))
+    heartbeat_seconds: int = integer("a worker's sign of life; silent for three of them, its trial is taken over", 10)
+    cross_check: int = integer(
+        "this many of the best settings are run with every method (the paper: 5); 0: off", 0, low=0
+    )
+    per_method: bool = flag("true: a search of the same size for each of `methods`")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Which runs are read."""
+
+    experiment: str | None = text("experiment name or id (default: MLflow's current one)")
+    where: str | None = text("MLflow filter that narrows the runs, e.g. params.task = 'sst5'")
+
+
+@dataclass(frozen=True)
+class Store(Runs):
+    study: str | None = text("the runs of this study only (a recipe's name)")
+
+
+@dataclass(frozen=True)
+class Table:
+    csv: str | None = path(
+        "scores from a table instead of a store: task,model,init,method,seed,score; "
+        "audit: another paper's: table,split,row,column,mean,std"
+    )
+
+
+@dataclass(frozen=True)
+class Zeros:
+    zeros: str = text("Wilcoxon's zero differences", "wilcox", ("wilcox", "pratt"))
+
+
+@dataclass(frozen=True)
+class Report(Output, Table, Zeros, Rule, Store):
+    metric: str | None = text("metric to compare (default per task: best/test/score, else best/dev/score)")
+    lower_is_better: list[str] | None = items("metrics of which lower is better and whose name does not say so")
+    reference: str = text("the method all others are compared with", "finetune")
+
+
+@dataclass(frozen=True)
+class Significance(Report):
+    examples: str = text(
+        "read predictions: intervals over seeds and examples, calibration (auto: of up to 1000 runs)",
+        "auto",
+        ("auto", "true", "false"),
+    )
+
+
+@dataclass(frozen=True)
+class Tables(Output, Table, Zeros, Store):
+    pass
+
+
+@dataclass(frozen=True)
+class Audit(Table):
+    n: int | None = integer("audit: runs per cell of the csv", low=2)
+
+
+@dataclass(frozen=True)
+class Submission(Output, Runs):
+    scores: str | None = path("CSV of the GLUE server's answers: run_id or task,model,init,method,seed; and score")
+
+
+ENTRY_POINTS = {
+    "prepare": Prepare,
+    "train_teacher": TrainTeacher,
+    "train_student": TrainStudent,
+    "study": Study,
+    "main": Study,
+    "significance": Significance,
+    "report": Report,
+    "tables": Tables,
+    "audit": Audit,
+    "tune": Tune,
+    "submission": Submission,
+}
+
+
+def of(*facets: type) -> dict[str, Parameter]:
+    """The parameters of some facets, by name."""
+    return {each.name: each.metadata["parameter"] for facet in facets for each in fields(facet) if each.metadata}
+
+
+def parameters(entry_point: str) -> dict[str, Parameter]:
+    """What an entry point takes, by name: where runs are trained, every method's own too."""
+    kind = ENTRY_POINTS[entry_point]
+    return of(kind) | (methods.own_parameters() if issubclass(kind, Fit) else {})
+
+
+def of_a_run() -> dict[str, Parameter]:
+    """What decides how one run is done, its method's own parameters included."""
+    return of(Settings) | methods.own_parameters()
+
+
+def known() -> dict[str, Parameter]:
+    """Every parameter of every entry point."""
+    return {name: each for entry_point in ENTRY_POINTS for name, each in parameters(entry_point).items()}
+
+
+def settable() -> dict[str, Parameter]:
+    """What a settings recipe may decide."""
+    return {name: each for name, each in of_a_run().items() if each.recipe}
+
+
+def named(entry_point: str) -> tuple[str, ...]:
+    """What a command names to be run again: all but where, when and how."""
+    return tuple(name for name, each in parameters(entry_point).items() if each.counts != NEVER)
+
+
+def facet(kind: type, given: Mapping[str, Value]) -> Any:
+    """The parameters of a facet among what was given; its defaults for the others."""
+    return kind(**{name: given[name] for name in of(kind) if name in given})

@@ -1,0 +1,62 @@
+"""Parameters in the words of a run: values as text, and what a text means, whoever wrote it."""
+
+import hashlib
+import shlex
+from functools import lru_cache
+
+from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
+
+from labelreg.errors import UserError
+from labelreg.parameter import Value, convert, joined
+from labelreg.settings import known
+
+
+def plain(value: Value) -> str:
+    """A value as a parameter's text."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return joined(value) if isinstance(value, list) else str(value)
+
+
+@lru_cache(maxsize=4096)  # a thousand runs have few values, each of which takes shlex 10 us
+def unquoted(text: str) -> str:
+    """The value behind the shell-quoted text that `mlflow run` logs."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return text
+    return words[0] if len(words) == 1 else text if words else ""
+
+
+def means(held: str, name: str, value: Value) -> bool:
+    """Whether the text that a run holds of a parameter, as a user may have written it, means this value."""
+    if len(held) >= MAX_PARAM_VAL_LENGTH:  # `mlflow run` logged it, and MLflow cut it off (ending in ...)
+        return _bare(plain(value)).startswith(_bare(held).removesuffix("..."))
+    if not isinstance(value, list | bool) or name not in known():
+        return same(held, plain(value))
+    try:
+        given = convert(name, known()[name], unquoted(held))
+    except UserError:
+        return False
+    if name == "methods" and isinstance(value, list):  # their order decides nothing
+        return sorted(given) == sorted(value)
+    return given == value
+
+
+def _bare(text: str) -> str:
+    return "".join(text.split()).replace("'", "").replace('"', "")
+
+
+def shortened(name: str, text: str) -> str:
+    """A parameter that is too long for MLflow: its beginning, and where the whole is."""
+    end = f" ... (whole in parameters/{name}.txt, sha256 {hashlib.sha256(text.encode()).hexdigest()})"
+    return text[: MAX_PARAM_VAL_LENGTH - len(end)] + end
+
+
+def same(held: str, value: str) -> bool:
+    """Whether two texts of a parameter mean one value: '2e-5' and '2e-05' do."""
+    held = unquoted(held)
+    try:
+        return held == value or float(held) == float(value)
+    except ValueError:
+        return held.lower() == value.lower()

@@ -1,0 +1,126 @@
+"""The grid of runs as a graph: which runs a study needs, in which order; labelreg/workers/executors.py runs them."""
+
+import graphlib
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from labelreg import recipes
+from labelreg.data import image_folder
+from labelreg.digests import file_digest
+from labelreg.errors import UserError, unknown
+from labelreg.methods import METHODS
+from labelreg.parameter import NEVER, Value, convert
+from labelreg.settings import of_a_run
+from labelreg.workers.steps import Step
+
+
+def lists(recipe: Mapping[str, Any], given: Mapping[str, Value]) -> dict[str, list]:
+    """The study's grid: the recipe's lists, replaced by those that the user gave.
+
+    Raises:
+        UserError: an empty list, or one with a value twice.
+    """
+    grid = {}
+    for name in recipes.LISTS:
+        values = given[name] if name in given else convert(name, recipes.LISTS[name], recipe.get(name) or [])
+        if not values:
+            raise UserError(f"the study has no {name}: give {name}=...")
+        if len(set(values)) != len(values):
+            raise UserError(f"{name}={','.join(map(str, values))}: a value stands there twice")
+        grid[name] = values
+    for method in grid["methods"]:
+        if method not in METHODS:
+            raise unknown("method", str(method), METHODS)
+    grid["methods"] = sorted(grid["methods"], key=list(METHODS).index)
+    return grid
+
+
+def steps(
+    lists: Mapping[str, Sequence],
+    given: Mapping[str, Value],
+    teacher_of: Callable[[str, str], str],
+    without: Sequence[Mapping[str, Collection]] = (),
+) -> list[Step]:
+    """Every run of the grid, teachers first, then seed by seed, so that what is done so far is paired.
+
+    Args:
+        given: parameters of every run (recipe included).
+        teacher_of: (model, task) -> name of the teacher's model.
+        without: cells that are left out, by some of task, model, init, method.
+
+    Raises:
+        UserError: nothing is left, or selfkd without the finetune run that it learns from.
+    """
+    teachers: dict[str, Step] = {}
+    students = []
+    methods = sorted(lists["methods"], key=list(METHODS).index)
+    for seed, task, model, init in itertools.product(*(lists[name] for name in ("seeds", "tasks", "models", "inits"))):
+        cell, place = f"{task} {model} {init}", {"task": task, "model": model, "init": init}
+        here = [method for method in methods if not _left_out(place | {"method": method}, without)]
+        for method in here:
+            run = dict(given) | place | {"seed": seed, "method": method}
+            needs = METHODS[method].needs
+            if needs == "teacher":
+                name = str(given.get("teacher_model") or teacher_of(model, task))
+                own = f" seed={seed}" if task.startswith("fewrel") and not given.get("train_file") else ""
+                first = f"teacher {task} {name}{own}"
+                teachers.setdefault(first, Step(first, run, "teacher"))
+            elif needs == "finetune":
+                first = f"{cell} finetune seed={seed}"
+                if "finetune" not in here:
+                    raise UserError(f"{method} learns from the finetune run of its seed: methods must name it too")
+            students.append(Step(f"{cell} {method} seed={seed}", run, "student", (first,) if needs else ()))
+    if not students:
+        raise UserError("the study has no run: its recipe leaves out every one that is asked for (without)")
+    return [*teachers.values(), *students]
+
+
+def _left_out(place: Mapping[str, str], without: Sequence[Mapping[str, Collection]]) -> bool:
+    return any(all(place[axis] in values for axis, values in cell.items()) for cell in without)
+
+
+def check_order(steps: Sequence[Step]) -> None:
+    """Refuse a graph that cannot be run.
+
+    Raises:
+        UserError: two steps of one name, a step that needs one that is not there, or a cycle.
+    """
+    needs = {step.name: step.needs for step in steps}
+    if len(needs) < len(steps):
+        raise UserError("two runs of the study have one name: a task, model or teacher is named twice")
+    for name, first in ((step.name, first) for step in steps for first in step.needs):
+        if first not in needs:
+            raise UserError(f"{name} needs {first}, which the study does not have")
+    try:
+        graphlib.TopologicalSorter(needs).prepare()
+    except graphlib.CycleError as error:
+        raise UserError(f"the study waits for itself: {' needs '.join(reversed(error.args[1]))}") from None
+
+
+def identity(steps: Sequence[Step], plan_digest: str, recipe: str = "") -> str:
+    """What makes two studies the same study, 32 hex digits: their plan, recipe, and what is given to their runs.
+
+    Files and folders count by what they hold, whatever words name them.
+    """
+    kept, known = cache(content), of_a_run()
+    decides = {key for key, each in known.items() if each.counts != NEVER}
+    files = {key for key in decides if known[key].kind == "path"}
+    facts = [
+        {key: kept(value) if key in files else value for key, value in step.given.items() if key in decides}
+        for step in steps
+    ]
+    text = json.dumps([plan_digest, kept(recipe), facts], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def content(name: Value) -> Value:
+    """The digest of the file or folder that a text names; any other value as it is."""
+    path = Path(str(name or ""))
+    if not name or not path.exists():
+        return name
+    return file_digest(path) if path.is_file() else image_folder.digest_below(path)

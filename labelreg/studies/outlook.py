@@ -1,0 +1,331 @@
+"""What is known of a study before it runs: what is done already, what is left, and what it will cost."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from labelreg import job, recipes, training
+from labelreg.data import corpus, prepared
+from labelreg.data.tasks import made_of
+from labelreg.errors import UserError
+from labelreg.models import registry
+from labelreg.settings import Settings
+from labelreg.store import logged, tracking
+from labelreg.workers.steps import Step
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+MANY = 20  # data sets that the store is asked for one by one; of more, all runs are read
+FORWARD_SHARE = 1 / 3  # of a training step is its forward pass
+UNKNOWN, UNTIMED = "unknown until prepared", "unknown until a run has ended"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a prepared task tells without its examples being read."""
+
+    digest: str
+    examples: int  # of the training set
+    unit: str  # tokens or images
+    sizes: dict[str, int]  # of each split, in this unit
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is known of the steps of a study, by their names.
+
+    finished: runs of the store that are these steps. unsure: steps of which a like run is finished; whether it is
+    the same is unknown until prepared. begun: steps with a checkpoint, or under way. updates: optimiser steps.
+    seconds: estimates, of what is not finished, by the speed of finished runs. prepared: steps whose examples are here.
+    """
+
+    steps: Sequence[Step]
+    settings: dict[str, Settings]
+    fingerprints: dict[str, str]
+    finished: dict[str, "Run"]
+    unsure: frozenset[str]
+    begun: frozenset[str]
+    updates: dict[str, int]
+    seconds: dict[str, float]
+    prepared: frozenset[str]
+
+
+def look(steps: Sequence[Step]) -> Outlook:
+    """What is known of the steps: from the recipe, and from what is on this machine and in the store already.
+
+    Nothing is downloaded or prepared.
+    """
+    settings = settings_of(steps)
+    where = registry.roots(settings[steps[0].name])
+    here = _Here(replace(where, download=False))
+    examples = {step.name: here.facts(step, settings[step.name]) for step in steps}
+    found = _finished_on({facts.digest if facts else None for facts in examples.values()})
+    fingerprints, finished = _identities(steps, settings, examples, found, here)
+    unsure = _alike([step for step in steps if step.name not in fingerprints], settings, found)
+    left = [step for step in steps if step.name not in finished]
+    updates = {step.name: _updates(settings[step.name], examples[step.name]) for step in steps}
+    seconds = _estimates(left, settings, examples, found)
+    begun = {step.name for step in left if _begun(where, fingerprints.get(step.name))}
+    return Outlook(
+        steps=steps,
+        settings=settings,
+        fingerprints=fingerprints,
+        finished=finished,
+        unsure=unsure,
+        begun=frozenset(begun),
+        updates={name: count for name, count in updates.items() if count},
+        seconds=seconds,
+        prepared=frozenset(name for name, facts in examples.items() if facts),
+    )
+
+
+class _Here:
+    """What this machine knows of examples and weights; each is looked up once."""
+
+    def __init__(self, where: registry.Roots):
+        self.where = where
+        self._facts: dict[tuple, Facts | None] = {}
+        self._weights: dict[tuple[str, str], str | None] = {}
+
+    def facts(self, step: Step, settings: Settings) -> Facts | None:
+        """Of a teacher, the student's: the examples are the same, and its own tokenizer may not be here."""
+        own = job.settings_of(step.given) if step.kind == "teacher" else settings
+        task = corpus.task_of(own)
+        key = (*(own.value(name) for name in _EXAMPLES), own.seed if task.split_by == "seed" else None)
+        if key not in self._facts:
+            self._facts[key] = _facts(own, self.where)
+        return self._facts[key]
+
+    def weights(self, model: str, init: str) -> str | None:
+        if (model, init) not in self._weights:
+            try:
+                self._weights[model, init] = registry.weights_digest(model, init, self.where)
+            except (UserError, OSError):
+                self._weights[model, init] = None
+        return self._weights[model, init]
+
+
+_EXAMPLES = "task model max_length image_size max_train_examples split_seed".split()  # the files are the study's
+
+
+def _facts(settings: Settings, where: registry.Roots) -> Facts | None:
+    try:
+        found = prepared.known(corpus.cached(settings, where))
+    except (UserError, OSError):
+        return None
+    if found is None:
+        return None
+    units = {split: units for split, (_, units) in found["sizes"].items()}
+    unit = "images" if made_of(settings.task, settings.train_file) == "images" else "tokens"
+    return Facts(found["digest"], found["sizes"]["train"][0], unit, units)
+
+
+def settings_of(steps: Sequence[Step]) -> dict[str, Settings]:
+    """The settings of each step's own run, by name; the runs of a cell differ in their seed alone."""
+    cells: dict[tuple, Settings] = {}
+    found = {}
+    for step in steps:
+        if step.kind == "teacher":  # few, and their seed is not the student's
+            student = job.Job(job.settings_of(step.given), step.given)
+            found[step.name] = job.source_job(student).settings
+            continue
+        if step.cell not in cells:
+            cells[step.cell] = job.settings_of(step.given)
+        found[step.name] = replace(cells[step.cell], seed=step.given["seed"])
+    return found
+
+
+def _finished_on(digests: set[str | None]) -> list["Run"]:
+    """The finished runs on these examples, oldest first; all that there are, where some are not known yet."""
+    if None not in digests and len(digests) <= MANY:
+        filters = [{tracking.DATA: digest} for digest in sorted(filter(None, digests))]
+    else:
+        filters = [{tracking.KIND: kind} for kind in ("teacher", "student")]
+    return [run for each in filters for run in tracking.find(tracking.tagged(each))]
+
+
+def _identities(
+    steps: Sequence[Step],
+    settings: Mapping[str, Settings],
+    examples: Mapping[str, Facts | None],
+    found: Sequence["Run"],
+    here: _Here,
+) -> tuple[dict[str, str], dict[str, "Run"]]:
+    """The fingerprint of each step where it can be known, and the finished runs that are these steps."""
+    known: dict[tuple[str | None, str | None], Run] = {}
+    teachers: defaultdict[str | None, list[Run]] = defaultdict(list)
+    for run in found:
+        kind = run.data.tags.get(tracking.KIND)
+        known.setdefault((kind, run.data.tags.get(tracking.FINGERPRINT)), run)  # the oldest
+        if kind == "teacher":
+            teachers[run.data.tags.get(tracking.DATA)].append(run)
+    fingerprints: dict[str, str] = {}
+    finished: dict[str, Run] = {}
+    for step in steps:
+        own, facts = settings[step.name], examples[step.name]
+        taught_by = [fingerprints.get(first) for first in step.needs]
+        if facts is None or None in taught_by:
+            continue
+        same = job.teacher_among(teachers[facts.digest], own) if step.kind == "teacher" else None
+        if same:  # it may have been trained with another number of threads
+            fingerprints[step.name], finished[step.name] = same.data.tags[tracking.FINGERPRINT], same
+            continue
+        weights = here.weights(own.model, own.init)
+        if not weights:
+            continue
+        machine = training.machine_of(own, facts.examples)
+        fingerprints[step.name] = training.fingerprint(own, machine, facts, weights, next(iter(taught_by), None))
+        if (step.kind, fingerprints[step.name]) in known:
+            finished[step.name] = known[step.kind, fingerprints[step.name]]
+    return fingerprints, finished
+
+
+def _alike(steps: Sequence[Step], settings: Mapping[str, Settings], found: Sequence["Run"]) -> frozenset[str]:
+    """Those whose task, model, init, method and seed a finished run has."""
+    names = ("task", "model", "init", "method", "seed")
+    if not steps:
+        return frozenset()
+    there = {(run.data.tags.get(tracking.KIND), *(_param(run, name) for name in names)) for run in found}
+    return frozenset(
+        step.name for step in steps if (step.kind, *(str(settings[step.name].value(name)) for name in names)) in there
+    )
+
+
+def _param(run: "Run", name: str) -> str:
+    return logged.unquoted(run.data.params.get(name, ""))
+
+
+def _begun(where: registry.Roots, fingerprint: str | None) -> bool:
+    return fingerprint is not None and job.checkpoints(where, fingerprint).is_dir()
+
+
+def _updates(settings: Settings, facts: Facts | None) -> int | None:
+    """Optimiser steps; where nothing is prepared, of as many examples as the recipe allows."""
+    examples = facts.examples if facts else settings.max_train_examples
+    return training.steps_of(settings, examples) if examples else None
+
+
+def _estimates(
+    left: Sequence[Step],
+    settings: Mapping[str, Settings],
+    examples: Mapping[str, Facts | None],
+    found: Sequence["Run"],
+) -> dict[str, float]:
+    """Seconds of each step whose examples are known, by the speed of finished runs of its model."""
+    speeds: defaultdict[tuple[tuple[str, ...], str | None], list[float]] = defaultdict(list)
+    for run in found if left else ():
+        for unit in ("tokens", "images"):
+            speed = run.data.metrics.get(f"cost/{unit}_per_second")
+            if speed:
+                network = (unit, *(_param(run, name) for name in _NETWORK))
+                speeds[network, _param(run, "batch_size")].append(speed)
+                speeds[network, None].append(speed)
+    seconds = {}
+    for step in left:
+        own, facts = settings[step.name], examples[step.name]
+        if facts is None:
+            continue
+        network = (facts.unit, *(str(own.value(name) or "") for name in _NETWORK))
+        known = speeds.get((network, str(own.batch_size)), speeds.get((network, None)))
+        if known:
+            seconds[step.name] = _work(own, facts) / statistics.median(known)
+    return seconds
+
+
+_NETWORK = ("model", "image_size", "stem")  # what the speed depends on; of text, the model alone has a value
+
+
+def _work(settings: Settings, facts: Facts) -> float:
+    """What a run computes, in tokens or images of training: every epoch, and its evaluations."""
+    train, dev = facts.sizes["train"], facts.sizes["dev"]
+    others = sum(facts.sizes.values()) - train - dev
+    return settings.epochs * (train + FORWARD_SHARE * dev) + FORWARD_SHARE * others
+
+
+# For people
+
+
+def table(outlook: Outlook) -> pd.DataFrame:
+    """One row per role, task, model, init and method: runs, done, left, optimiser steps and seconds of what is left."""
+    rows = []
+    for step in outlook.steps:
+        own, done = outlook.settings[step.name], step.name in outlook.finished
+        rows.append(
+            dict(zip(_PLACE, _place(step, own), strict=True))
+            | {"runs": 1, "done": int(done), "left": int(not done)}
+            | {"steps": 0 if done else outlook.updates.get(step.name, float("nan"))}
+            | {"seconds": 0 if done else outlook.seconds.get(step.name, float("nan"))}
+        )
+    grouped = pd.DataFrame(rows).groupby(_PLACE, sort=False)
+    counted = grouped[["runs", "done", "left"]].sum()
+    costs = grouped[["steps", "seconds"]].agg(lambda column: column.sum(skipna=False))
+    return counted.join(costs.round()).reset_index()
+
+
+_PLACE = ["role", *recipes.AXES]
+
+
+def _place(step: Step, own: Settings) -> tuple:
+    """Where it stands in the table."""
+    return (step.kind, *(own.value(axis) for axis in recipes.AXES))
+
+
+def readable(outlook: Outlook) -> pd.DataFrame:
+    """The table for people: numbers as text, and what cannot be known yet in words."""
+    frame = table(outlook)
+    unread = {_place(step, outlook.settings[step.name]) for step in outlook.steps if step.name not in outlook.prepared}
+    places = frame[_PLACE].itertuples(index=False, name=None)
+    words = [UNKNOWN if place in unread else UNTIMED for place in places]
+    frame["steps"] = [UNKNOWN if value != value else f"{value:,.0f}" for value in frame["steps"]]
+    seconds = zip(frame["seconds"], words, strict=True)
+    frame["seconds"] = [word if value != value else f"{value:,.0f}" for value, word in seconds]
+    return frame
+
+
+def lines(outlook: Outlook, name: str, jobs: int) -> list[str]:
+    """The summary: how many runs, how many are there already, and what the others cost."""
+    count = {kind: sum(step.kind == kind for step in outlook.steps) for kind in ("student", "teacher")}
+    done, unsure = len(outlook.finished), len(outlook.unsure)
+    reused = f"{done} reused" + (f" (of {unsure} more: {UNKNOWN})" if unsure else "")
+    people = ", ".join(f"{number} {kind}{'' if number == 1 else 's'}" for kind, number in count.items())
+    left = [step.name for step in outlook.steps if step.name not in outlook.finished]
+    begun = f" ({len(outlook.begun)} of them begun)" if outlook.begun else ""
+    return [
+        f"study {name}: {people}, {reused}",
+        f"runs to do: {len(left)}{begun}; runs done: {done}; steps: {_total(outlook.updates, left)}; "
+        f"time: {_time(outlook, left, jobs)}",
+    ]
+
+
+def _total(known: Mapping[str, float], names: Sequence[str]) -> str:
+    total, missing = sum(known.get(name, 0) for name in names), sum(name not in known for name in names)
+    if missing and missing == len(names):
+        return UNKNOWN
+    return f"{total:,}" + (f" (of {missing} runs: {UNKNOWN})" if missing else "")
+
+
+def _time(outlook: Outlook, left: Sequence[str], jobs: int) -> str:
+    known = [outlook.seconds[name] for name in left if name in outlook.seconds]
+    missing = [name for name in left if name not in outlook.seconds]
+    why = UNTIMED if outlook.prepared.issuperset(missing) else UNKNOWN
+    if left and not known:
+        return why
+    more = f" (of {len(missing)} runs: {why})" if missing else ""
+    return f"about {duration(sum(known) / max(1, min(jobs, len(left))))} with jobs={jobs} (from finished runs){more}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 45 s, 12 min, 3 h 20 min, 2 d 4 h."""
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"

@@ -1,0 +1,179 @@
+"""What a study is: its runs, its plan with what its seeds can decide, and what is told before the first run."""
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis import design as rules
+from analysis.present import tables
+from labelreg import job, recipes
+from labelreg.data import corpus, prepared
+from labelreg.data.tasks import made_of, own_name
+from labelreg.errors import UserError
+from labelreg.models import registry
+from labelreg.parameter import Value, convert
+from labelreg.settings import Protocol, Workers, named, of, parameters
+from labelreg.store import tracking
+from labelreg.studies import grid, interim, outlook
+from labelreg.workers.steps import Step
+
+
+@dataclass(frozen=True)
+class Design:
+    """What a study is: its runs, and the plan that is logged before the first of them."""
+
+    name: str
+    asked: dict[str, Value]  # the lists, and all that was given and decides a result
+    steps: list[Step]
+    plan: dict
+    digest: str
+    workers: dict  # arguments of the executor
+    jobs: int  # runs at a time; 1 until the executor is asked
+    decided: bool  # whether it stops where the verdicts have fallen
+    tuned: list[int]  # seeds that the settings were tuned on
+
+
+def design_of(given: dict[str, Value]) -> Design:
+    """The study that the parameters ask for; every mistake in them is told here, before anything starts.
+
+    Raises:
+        UserError: a recipe, a list, a name or a look that cannot be.
+        AnalysisError: a look at which nothing could be decided.
+    """
+    if not given.get("recipe"):
+        raise UserError(f"which study? Give recipe=..., one of {', '.join(recipes.shipped('study'))}, or a YAML file")
+    name = str(given["recipe"])
+    recipe = recipes.read(name, "study")
+    if given.get("train_file"):
+        given = {"tasks": [own_name(given["train_file"])]} | given
+        if len(given["tasks"]) > 1:
+            raise UserError(f"tasks={','.join(given['tasks'])}: train_file is one task; give one name")
+    asked = grid.lists(recipe, given)
+    lists = dict(asked)
+    looks = _looks(given, lists)
+    steps = grid.steps(lists, _common(given, recipe), registry.teacher_of, recipes.without(recipe))
+    grid.check_order(steps)
+    _check(steps)
+    students = [step for step in steps if step.kind == "student"]
+    plan = rules.make_plan(
+        cells=dict.fromkeys(step.cell[1:] for step in students),
+        seeds=lists["seeds"],
+        metric=None,
+        margin=given["margin"],
+        level=given["level"],
+        looks=looks,
+    )
+    most = max(_families(plan).values())
+    if given.get("until") == "decided" and not most:
+        raise UserError(f"until=decided compares with finetune: methods={','.join(lists['methods'])} must name it too")
+    rules.check_looks(looks, most, given["level"])
+    tuned = sorted(set(lists["seeds"]) & set(recipes.tuned_on(str(steps[0].given["recipe"]))))
+    if tuned and not given.get("allow_tuned_seeds"):
+        raise UserError(
+            f"seeds={','.join(map(str, tuned))}: the settings {steps[0].given['recipe']} were tuned on them; "
+            "give other seeds, or allow_tuned_seeds=true"
+        )
+    return Design(
+        name=name,
+        asked={name: given[name] for name in named("study") if name in given} | asked,
+        steps=steps,
+        plan=plan,
+        digest=rules.plan_digest(plan),
+        workers={"environment": {"OMP_NUM_THREADS": str(steps[0].given["threads"])}}
+        | {name: given.get(name) for name in of(Workers)},
+        jobs=int(given.get("jobs") or 1),
+        decided=given.get("until") == "decided",
+        tuned=tuned,
+    )
+
+
+def _common(given: dict[str, Value], recipe: dict) -> dict[str, Value]:
+    """What is given to every run."""
+    common = {key: value for key, value in given.items() if key in parameters("train_student")}
+    common["recipe"] = str(given.get("settings") or recipe.get("settings", recipes.DEFAULT))
+    common.setdefault("threads", 1)
+    if "max_train_examples" in recipe:
+        most = convert("max_train_examples", of(Protocol)["max_train_examples"], recipe["max_train_examples"])
+        common.setdefault("max_train_examples", most)
+    return common
+
+
+def _looks(given: dict[str, Value], lists: dict[str, list]) -> list[int]:
+    looks, seeds = list(given.get("looks") or []), lists["seeds"]
+    if given.get("until") == "decided" and not looks:
+        raise UserError("until=decided needs the looks that are planned: give looks=..., such as looks=10,14,20")
+    if looks and max(looks) > len(seeds):
+        raise UserError(f"looks={','.join(map(str, looks))}: the study has {len(seeds)} seeds; give seeds=... for all")
+    if given.get("until") == "decided":
+        lists["seeds"] = seeds[: max(1, *looks)]  # those beyond the last look would never run
+    return looks
+
+
+def _check(steps: Sequence[Step]) -> None:
+    """One run of each cell is resolved, all names in it are known, and its models read what its task is made of."""
+    for step in {step.cell: step for step in steps}.values():
+        settings = job.settings_of(step.given)
+        corpus.task_of(settings)
+        own = [settings.model]
+        registry.roots(settings)
+        if step.kind == "teacher":
+            own.append(job.source_job(job.Job(settings, step.given)).settings.model)
+        for model in own:
+            registry.check_name(model)
+            registry.check_reads(model, settings.task, made_of(settings.task, settings.train_file))
+
+
+def _families(plan: dict) -> dict[tuple, int]:
+    """How many methods are compared with finetune, by (task, model, init)."""
+    found: dict[tuple, int] = {}
+    for *place, method in plan["cells"]:
+        compared = method != "finetune" and [*place, "finetune"] in plan["cells"]
+        found[tuple(place)] = found.get(tuple(place), 0) + compared
+    return found
+
+
+def only(design: Design) -> None:
+    """Print the plan and log it; nothing is downloaded, prepared or run."""
+    seen = outlook.look(design.steps)
+    lines = lines_of(design, seen)
+    print("\n".join(lines), flush=True)
+    with tracking.open_run("study", f"plan of {design.name}", study=design.name) as run:
+        run.params({"recipe": design.name, "plan_only": True, "jobs": design.jobs})
+        log(run, design, seen, lines)
+
+
+def lines_of(design: Design, seen: outlook.Outlook) -> list[str]:
+    lines = outlook.lines(seen, design.name, design.jobs)
+    lines += ["", tables.to_text(outlook.readable(seen)), ""]
+    plan, spreads = design.plan, interim.spreads({name: found.info.run_id for name, found in seen.finished.items()})
+    for place, methods in _families(plan).items():
+        gate = rules.gate(len(plan["seeds"]), methods, plan["margin"], plan["level"], plan["looks"], spreads.get(place))
+        lines += [f"{' '.join(place)}: {line}" for line in gate.lines()]
+    return lines
+
+
+def log(run: tracking.Run, design: Design, seen: outlook.Outlook, lines: list[str]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "plan.json").write_text(json.dumps(design.plan, indent=1), encoding="utf-8")
+        (folder / "plan.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        outlook.table(seen).to_csv(folder / "plan.csv", index=False)
+        run.folder(folder)
+
+
+def prepare(steps: Sequence[Step]) -> None:
+    """Prepare each data set for each model, and say what was read: a mistake in either is told before a run begins."""
+    settings, seen, said = outlook.settings_of(steps), set(), set[str]()
+    for step in steps:
+        own = settings[step.name]
+        where = registry.roots(own)
+        if step.kind == "teacher":
+            registry.weights_digest(own.model, own.init, where)
+            continue
+        by_seed = corpus.task_of(own).split_by == "seed"
+        key = (step.cell[1:4], own.max_length, own.max_train_examples, own.seed if by_seed else None)
+        if key not in seen:
+            prepared.say(corpus.prepare(own, where), said)
+        seen.add(key)

@@ -1,0 +1,157 @@
+"""A study carried out: what is missing of its runs, none of them twice, then the verdicts."""
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from labelreg import job, one_run
+from labelreg.answers import answering
+from labelreg.errors import IncompleteError
+from labelreg.models import registry
+from labelreg.parameter import Value
+from labelreg.settings import Folders, facet
+from labelreg.store import checkpoint, tracking
+from labelreg.studies import grid, interim, outlook, plan, progress
+from labelreg.studies.plan import Design
+from labelreg.workers import executors
+from labelreg.workers.steps import Event, Step
+
+ATTEMPTS = 2  # a failed run is tried once more
+SHOWN = 100  # reused runs that are named one by one
+
+
+def carry_out(given: dict[str, Value]) -> int:
+    """Plan; with plan_only that is all, else run what is missing and print scores and verdicts."""
+    design = plan.design_of(given)
+    tracking.connect()
+    if not given.get("plan_only") or given["executor"] == "local":  # a plan connects to no cluster
+        design = replace(design, jobs=executors.check(design.steps, **design.workers))
+    if given.get("plan_only"):
+        plan.only(design)
+    else:
+        plan.prepare(design.steps)
+        _run(design)
+        print("open the runs with `make ui`, or: mlflow ui --no-serve-artifacts (http://127.0.0.1:5000)", flush=True)
+    return 0
+
+
+def _run(design: Design) -> None:
+    """Run what is missing under the study's run, and judge.
+
+    Raises:
+        IncompleteError: runs failed; the others are done and judged.
+    """
+    with _opened(design) as opened:
+        opened.params({"recipe": design.name, "settings": design.steps[0].given["recipe"]} | design.asked)
+        seen = outlook.look(design.steps)
+        lines = plan.lines_of(design, seen)
+        plan.log(opened, design, seen, lines)
+        opened.tags({tracking.PLAN: design.digest})  # not of a plan alone: its seeds may never run
+        left = len(design.steps) - len(seen.finished)
+        print(lines[0], lines[1], f"{left} runs, {design.jobs} at a time", sep="\n", flush=True)
+        work = _Work(design, opened, seen, _first_step(opened))
+        if design.decided:
+            interim.until_decided(design.steps, design.plan, work.carry_out)
+        else:
+            work.carry_out(design.steps)
+        rule = {name: design.plan[name] for name in ("margin", "level", "looks")}
+        answering.report(interim.frame(work.done), opened, **rule)
+        if work.failed:
+            raise IncompleteError(_what_failed(work.failed, len(design.steps)))
+
+
+@contextmanager
+def _opened(design: Design) -> Iterator[tracking.Run]:
+    """The run of the study: that of the same study interrupted before, or a new one."""
+    identity = grid.identity(design.steps, design.digest, design.name)
+    cache = registry.roots(facet(Folders, design.steps[0].given)).cache
+    with checkpoint.claim(cache / "studies" / identity) as claim:
+        before = tracking.unfinished(claim)
+        own: dict[str, Any] = {"study": design.name, "continued": before, "claim": claim, "spool": cache / "spool"}
+        with tracking.open_run("study", f"study {design.name}", **own) as run:
+            if before:
+                print(f"going on with the study that was interrupted (run {before})", flush=True)
+            if design.tuned:
+                run.tags({tracking.TUNED: ",".join(map(str, design.tuned))})
+            yield run
+        claim.forget()
+
+
+def _first_step(opened: tracking.Run) -> int:
+    """The step of the study's next metrics: after those that it logged before it was interrupted."""
+    return 1 + max((step for name, step in opened.held if name == "study/done"), default=0)
+
+
+class _Work:
+    """The runs of a study: what is done (run ids by step), what failed (reasons), and how it is told."""
+
+    def __init__(self, design: Design, opened: tracking.Run, seen: outlook.Outlook, first_step: int):
+        self.design, self.opened, self.outlook, self.step = design, opened, seen, first_step
+        self.done = {name: found.info.run_id for name, found in seen.finished.items()}
+        self.reused = {name: one_run.done(found, reused=True) for name, found in seen.finished.items()}
+        self.failed: dict[str, str] = {}
+        self.tries: Counter[str] = Counter()
+
+    def carry_out(self, steps: Sequence[Step]) -> dict[str, str]:
+        """Run those that are not done yet, failed ones twice; run ids of all that are done, by step."""
+        self._tell_reused(steps)
+        self._log()
+        for attempt in range(ATTEMPTS):
+            left = [
+                replace(step, needs=tuple(first for first in step.needs if first not in self.done))
+                for step in steps
+                if step.name not in self.done and self.tries[step.name] < ATTEMPTS
+            ]
+            if not left:
+                break
+            if attempt:
+                print(f"once more: {len(left)} runs that failed or waited for one that did", flush=True)
+            done = sum(step.name in self.done for step in steps)
+            seen = (self.design.name, len(steps), done, self.design.jobs, self._epoch)
+            with closing(self._execute(left)) as events, closing(progress.follow(events, *seen)) as shown:
+                for event in shown:
+                    self._take(event)
+        return self.done
+
+    def _take(self, event: Event) -> None:
+        if event.state == "done":
+            self.done[event.step.name] = event.result.run_id
+            self.failed.pop(event.step.name, None)
+        elif event.state != "running":
+            self.failed[event.step.name] = event.reason
+        self.tries[event.step.name] += event.state == "running"
+        if event.state != "running":
+            self._log()
+
+    def _tell_reused(self, steps: Sequence[Step]) -> None:
+        """A line for each run that another study, or this one before it was interrupted, has done already."""
+        there = [(step, self.reused.pop(step.name)) for step in steps if step.name in self.reused]
+        for count, (step, result) in enumerate(there[:SHOWN], 1):
+            print(f"[{count}/{len(steps)}] {progress.said(Event(step, 'done', result=result))}", flush=True)
+        if len(there) > SHOWN:
+            print(f"and {len(there) - SHOWN} more (reused)", flush=True)
+
+    def _execute(self, steps: list[Step]) -> Generator[Event, None, None]:
+        experiment = tracking.get(self.opened.run_id).info.experiment_id
+        work: Callable = partial(one_run.do, parent=self.opened.run_id, name=self.design.name, experiment=experiment)
+        return executors.execute(steps, work, **self.design.workers)
+
+    def _log(self) -> None:
+        self.opened.metrics({"study/done": len(self.done), "study/failed": len(self.failed)}, self.step)
+        self.step += 1
+
+    def _epoch(self, name: str) -> str | None:
+        """How far a running step is, such as 2/30: its run keeps it beside its checkpoint."""
+        where = registry.roots(self.outlook.settings[name])
+        try:
+            return (job.checkpoints(where, self.outlook.fingerprints[name]) / checkpoint.EPOCH).read_text()
+        except (OSError, KeyError):
+            return None
+
+
+def _what_failed(failed: dict[str, str], runs: int) -> str:
+    each = "; ".join(f"{name} ({reason})" for name, reason in failed.items())
+    return f"{len(failed)} of {runs} runs did not finish: {each}. The same command tries them again"

@@ -1,0 +1,105 @@
+"""What runs the steps of a study: worker processes of this machine, or tasks of a Ray cluster."""
+
+import os
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any
+
+from labelreg.errors import UserError
+from labelreg.workers.local import Processes, devices
+from labelreg.workers.steps import Event, Step, Workers
+
+ROOM_SECONDS = 600.0  # how long no node of a cluster may have room, while nothing runs
+PAUSE = 1.0  # seconds between two looks for room
+
+
+def check(
+    steps: Sequence[Step],
+    jobs: int | None,
+    environment: Mapping[str, str],
+    executor: str = "local",
+    ray_address: str = "auto",
+    runs_per_gpu: int = 1,
+) -> int:
+    """How many steps `execute` runs at a time, with the same arguments; with Ray, the cluster is connected to.
+
+    Raises:
+        UserError: the cluster is not to be reached or lacks what a step needs, or more jobs than the GPUs take.
+    """
+    if executor == "ray":
+        from labelreg.workers import ray_tasks
+
+        ray_tasks.connect(steps, environment, ray_address)
+        return ray_tasks.room(jobs, environment, runs_per_gpu)
+    gpus = devices()
+    most = len(gpus) * runs_per_gpu
+    if gpus and jobs and jobs > most:
+        raise UserError(f"jobs={jobs}: the GPUs ({len(gpus)}) take {most} at a time; share them with runs_per_gpu=...")
+    return jobs or most or os.cpu_count() or 1
+
+
+def execute(
+    steps: Sequence[Step],
+    job: Callable[[Step], Any],
+    jobs: int | None,
+    environment: Mapping[str, str],
+    executor: str = "local",
+    ray_address: str = "auto",
+    runs_per_gpu: int = 1,
+) -> Generator[Event, None, None]:
+    """Run every step after those that it needs, `jobs` at a time; yields what happens.
+
+    A step whose predecessor failed is skipped. Stopping the iteration (Ctrl-C too) stops the workers,
+    each of which closes its own run first.
+
+    Args:
+        job: called in a worker process with the step; importable, its result picklable.
+        jobs: None: one a core, or `runs_per_gpu` a GPU, of this machine or of the cluster.
+        environment: variables set in the workers before anything is imported there.
+        executor: local or ray.
+        ray_address: auto (the cluster that this machine belongs to), local (one of this machine's own), ray://...
+
+    Raises:
+        UserError: as `check`, or no node had room for ten minutes.
+        StoreLostError: the tracking store was away from a worker for too long; the others are stopped too.
+    """
+    room = check(steps, jobs, environment, executor, ray_address, runs_per_gpu)
+    workers: Workers
+    if executor == "ray":
+        from labelreg.workers import ray_tasks
+
+        workers = ray_tasks.Tasks(job, jobs, environment, runs_per_gpu)
+    else:
+        workers = Processes(job, min(room, len(steps)), environment, runs_per_gpu)
+    left = {step.name: step for step in steps}
+    finished: set[str] = set()
+    full_since = None
+    news: list[Event] = []
+    try:
+        while True:
+            ready = [step for step in left.values() if set(step.needs) <= finished]
+            for step in ready[: max(0, workers.free())]:
+                del left[step.name]
+                workers.start(step)
+                news.append(Event(step, "running"))
+            yield from news  # after the next step has started: whoever listens does not hold it up
+            news = []
+            if not workers.busy():
+                if ready:  # nodes come and go: none may be there at this moment
+                    full_since = full_since or time.monotonic()
+                    if time.monotonic() - full_since >= ROOM_SECONDS:
+                        raise UserError(
+                            f"no node has had room for a run for {ROOM_SECONDS:.0f} s: stopped; "
+                            "the same command goes on later"
+                        )
+                    time.sleep(PAUSE)
+                    continue
+                for step in left.values():
+                    missing = ", ".join(first for first in step.needs if first not in finished)
+                    yield Event(step, "skipped", reason=f"needs {missing}, which failed")
+                return
+            full_since = None
+            news = workers.ended()
+            finished |= {event.step.name for event in news if event.state == "done"}
+    finally:
+        workers.stop()

@@ -1,0 +1,232 @@
+"""The steps of a study as tasks of a Ray cluster: imported, as Ray itself, only when `executor=ray` asks for it."""
+
+import dataclasses
+import os
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # nodes have their environment; `uv run` is not copied
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from labelreg import recipes
+from labelreg.errors import UserError
+from labelreg.models import registry
+from labelreg.settings import Folders, facet
+from labelreg.store import tracking
+from labelreg.workers.steps import Event, Step, attempt, event_of
+
+ROOT = Path(__file__).parents[2]
+CODE = ("analysis", "entrypoints", "labelreg")
+SENT = ("MLFLOW_", "LABELREG_", "HF_", "GOMP_")  # variables by their beginning
+KEPT = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")  # each job is told its experiment
+PATHS = "data_root model_root cache_root train_file dev_file test_file".split()
+ANSWER_SECONDS = 10  # an address that does not answer within this time is not there
+NODE_SECONDS = 300  # for a node to load the libraries
+STOP_SECONDS = 30  # for tasks to close their runs
+RESTARTS = 10  # of a step whose worker or node died; it goes on from its checkpoint
+OBJECT_STORE_BYTES = 100 * 2**20  # steps and answers are small; Ray would take 30% of the memory
+VERSIONS = ("torch", "transformers", "mlflow")
+
+
+def connect(steps: Sequence[Step], environment: Mapping[str, str], address: str) -> None:
+    """Connect this process to a cluster, once, and send the code and the user's own recipes there.
+
+    Raises:
+        UserError: an address that does not answer, or nodes that cannot run a step.
+    """
+    if ray.is_initialized():
+        return
+    _answers(address)
+    own = {str(step.given["recipe"]) for step in steps if step.given.get("recipe")}
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with tempfile.TemporaryDirectory(prefix="labelreg-ray-") as folder:
+        send_code(Path(folder), sorted(own))
+        sent = {"working_dir": folder, "env_vars": _variables(environment)}
+        usual: dict[str, Any] = {"runtime_env": sent, "log_to_driver": False, "logging_level": "ERROR"}
+        if address == "local":
+            usual |= {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+        try:
+            ray.init(address=address, **usual)
+        except Exception as error:  # Ray's types, gRPC's, RuntimeError for versions that differ
+            raise UserError(f"ray_address={address}: {' '.join(str(error).split())[:200]}") from None
+        finally:
+            for number, handler in handlers.items():  # Ray sets its own
+                signal.signal(number, handler)
+    try:
+        _check_nodes(steps, environment)
+    except BaseException:
+        ray.shutdown()
+        raise
+
+
+def _answers(address: str) -> None:
+    """Ray itself tries for minutes."""
+    if address not in ("auto", "local") and not address.startswith("ray://"):
+        raise UserError(f"ray_address={address}: allowed is auto, local or ray://HOST:PORT")
+    named = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    if named in ("", "auto", "local"):
+        return
+    where = urlsplit(named if "://" in named else f"ray://{named}")
+    try:
+        socket.create_connection((where.hostname or "", where.port or 10001), ANSWER_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise UserError(f"ray_address={address}: no Ray cluster answers at {named} ({error})") from None
+
+
+def send_code(folder: Path, names: Sequence[str]) -> None:
+    """Copy the project's code into `folder`, with the recipes that lie elsewhere."""
+    for name in CODE:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for own in {own for name in names for own in recipes.own(name)}:
+        target = folder / recipes.carried(own).relative_to(ROOT)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(own, target)
+
+
+def _variables(environment: Mapping[str, str]) -> dict[str, str]:
+    sent = {name: value for name, value in os.environ.items() if name.startswith(SENT) and name not in KEPT}
+    sent |= {name: os.path.abspath(value) for name, value in sent.items() if name.endswith("_ROOT")}
+    return sent | {"MLFLOW_TRACKING_URI": tracking.address()} | dict(environment)
+
+
+def check_file(name: str, uri: str) -> None:
+    """A SQLite file is no store for a cluster of other machines.
+
+    Raises:
+        UserError: it is one.
+    """
+    hosts = {node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+    if hosts != {socket.gethostname()} and uri.startswith("sqlite"):
+        raise UserError(
+            f"{name}={uri}: a SQLite file serves one machine, the cluster has {', '.join(sorted(hosts))}: "
+            "give the address of a server"
+        )
+
+
+def _check_nodes(steps: Sequence[Step], environment: Mapping[str, str]) -> None:
+    """Every node must see what the steps share, reach the tracking store and have the libraries of this machine."""
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    check_file("MLFLOW_TRACKING_URI", _variables(environment)["MLFLOW_TRACKING_URI"])
+    where = registry.roots(facet(Folders, steps[0].given if steps else {}), os.environ | dict(environment))
+    where.cache.mkdir(parents=True, exist_ok=True)
+    given = {path for step in steps for key, path in _paths(step).items() if key != "cache_root"}
+    for key, value in {(key, str(step.given.get(key))) for step in steps for key in ("model", "teacher_model")}:
+        if Path(value).is_dir():
+            if not Path(value).is_absolute():
+                raise UserError(f"{key}={value}: the nodes of a cluster know a folder by its whole path; give that")
+            given.add(value)
+    with tempfile.NamedTemporaryFile(dir=where.cache, prefix="ray-") as mark:
+        shared = [mark.name, *sorted(given | {str(root) for root in (where.data, where.model) if root})]
+        look = ray.remote(num_cpus=0)(_look)
+        refs = {}
+        for node in nodes:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            refs[look.options(scheduling_strategy=there).remote(shared)] = node["NodeManagerHostname"]
+        ready, late = ray.wait(list(refs), num_returns=len(refs), timeout=NODE_SECONDS)
+        for ref in late:
+            raise UserError(f"Ray node {refs[ref]}: no answer within {NODE_SECONDS} s")
+        for ref in ready:
+            try:
+                missing, libraries = ray.get(ref)
+            except RayError as error:
+                raise UserError(f"Ray node {refs[ref]}: {_reason(error)}") from None
+            if missing:
+                what = f"cache_root={where.cache}" if missing[0] == mark.name else missing[0]
+                raise UserError(f"Ray node {refs[ref]} does not see {what}: all nodes must share that folder")
+            if libraries != _libraries():
+                raise UserError(f"Ray node {refs[ref]} has {libraries}, this machine {_libraries()}")
+
+
+def _look(shared: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    missing = [path for path in shared if not Path(path).exists()]
+    if not missing:
+        tracking.connect()
+    return missing, _libraries()
+
+
+def _libraries() -> dict[str, str]:
+    return {name: version(name) for name in VERSIONS}
+
+
+def _cpus(environment: Mapping[str, str]) -> int:
+    return int(environment.get("OMP_NUM_THREADS", 1))
+
+
+def room(jobs: int | None, environment: Mapping[str, str], runs_per_gpu: int) -> int:
+    """How many steps the cluster holds now, at most `jobs`.
+
+    Raises:
+        UserError: not one.
+    """
+    has, needs = ray.cluster_resources(), _cpus(environment)
+    most = int(has.get("CPU", 0)) // needs
+    if has.get("GPU"):
+        most = min(most, int(has["GPU"]) * runs_per_gpu)
+    if not most:
+        raise UserError(f"the Ray cluster has {has.get('CPU', 0):g} CPUs and no node for a run of {needs} threads")
+    return min(jobs or most, most)
+
+
+class Tasks:
+    """Steps as tasks: Ray starts one again elsewhere when its worker or its node dies."""
+
+    def __init__(self, job: Callable[[Step], Any], jobs: int | None, environment: Mapping[str, str], runs_per_gpu: int):
+        self.jobs, self.environment, self.runs_per_gpu = jobs, environment, runs_per_gpu
+        self.job = job
+        self.running: dict[Any, tuple[Step, float]] = {}
+        gpus = 1 / runs_per_gpu if ray.cluster_resources().get("GPU") else 0
+        task = ray.remote(num_cpus=_cpus(environment), num_gpus=gpus, max_retries=RESTARTS)
+        self.task = task(attempt)
+
+    def free(self) -> int:
+        try:
+            return room(self.jobs, self.environment, self.runs_per_gpu) - len(self.running)  # nodes come and go
+        except UserError:
+            return 0
+
+    def busy(self) -> bool:
+        return bool(self.running)
+
+    def start(self, step: Step) -> None:
+        sent = dataclasses.replace(step, given=step.given | _paths(step))  # a task has a working folder of its own
+        self.running[self.task.remote(self.job, sent)] = (step, time.perf_counter())
+
+    def ended(self) -> list[Event]:
+        ready, _ = ray.wait(list(self.running), timeout=1)
+        events = []
+        for ref in ready:
+            step, began = self.running.pop(ref)
+            seconds = time.perf_counter() - began
+            try:
+                events.append(event_of(step, seconds, ray.get(ref)))
+            except RayError as error:
+                events.append(Event(step, "failed", seconds, reason=_reason(error)))
+        return events
+
+    def stop(self) -> None:
+        for ref in self.running:
+            ray.cancel(ref, force=False, recursive=False)  # a KeyboardInterrupt in the task, which closes its run
+        if self.running:
+            ray.wait(list(self.running), num_returns=len(self.running), timeout=STOP_SECONDS)
+        self.running = {}  # the connection stays: a study may execute steps more than once
+
+
+def _paths(step: Step) -> dict[str, str]:
+    given = {key: Path(os.path.expanduser(str(value))).absolute() for key, value in step.given.items() if key in PATHS}
+    return {key: str(path) for key, path in given.items()}
+
+
+def _reason(error: RayError) -> str:
+    cause = getattr(error, "cause", None) or error
+    return " ".join(str(cause).split())[:300]
