@@ -285,3 +285,10 @@ def test_a_sentencepiece_model_alone(own, tmp_path):
     ids = registry.tokenizer(folder)("a fine film")["input_ids"]
     assert [1, *spoken.encode("a fine film"), 2] == ids
     assert "score" in succeed("train_student", model=folder, **own).out
+
+
+def test_layers_that_the_configuration_does_not_have_are_said(tiny_models, tiny_roots, tmp_path, capsys):
+    load(changed(tiny_models, tmp_path / "short", num_hidden_layers=1), tiny_roots)
+    assert "16 weights of layers that config.json does not have are not used" in capsys.readouterr().out
+    load(tiny_models / registry.MODELS["bert-small"].hub_id, tiny_roots)
+    assert not capsys.readouterr().out, "a head for words is no news"

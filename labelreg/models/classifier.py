@@ -6,6 +6,7 @@ that is not the padding's id, the last end mark or the mean. What a model bears 
 """
 
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -167,6 +168,9 @@ def own_classes(name: str, path: Path, classes: tuple[str, ...], init: str) -> t
     return own
 
 
+_NUMBERED = re.compile(r"\.[0-9]+\.")
+
+
 def _name(config: "PreTrainedConfig", classes: tuple[str, ...]) -> None:
     config.id2label = dict(enumerate(classes))
     config.label2id = {label: index for index, label in enumerate(classes)}
@@ -206,6 +210,11 @@ def _pretrained(name: str, path: Path, config: "PreTrainedConfig", dropped: set[
     missing = sorted(key for key in report["missing_keys"] if key.startswith(_body(model)) and ".pooler." not in key)
     if missing:  # the library would draw them at random
         raise UserError(f"model {name}: {path} has no weights for {missing[0]} ({len(missing)} are missing)")
+    # heads of before have no number in their names
+    unused = sorted(key for key in report["unexpected_keys"] if _NUMBERED.search(key))
+    if unused:
+        said = f"{len(unused)} weights of layers that config.json does not have are not used"
+        print(f"model {name}: {said} ({unused[0]}, ...)", flush=True)
     return model
 
 
