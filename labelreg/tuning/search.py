@@ -120,7 +120,7 @@ def open_storage(url: str, heartbeat_seconds: int = 10) -> RDBStorage:
     try:
         address = sqlalchemy.make_url(url)
         shown = address.render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError:
+    except (sqlalchemy.exc.ArgumentError, ValueError):  # the latter of a port that is no number
         hidden = f"***@{url.rpartition('@')[2]}" if "@" in url else url  # a password may be anywhere before
         raise UserError(f"storage={hidden}: no database URL, such as sqlite:///search.db or postgresql://...") from None
     if address.get_backend_name() == "sqlite":
