@@ -51,6 +51,8 @@ def folder(target: Path, last: str = "") -> Iterator[Path]:
             if not target.is_dir():
                 raise
             for path in sorted(filter(Path.is_file, temporary.iterdir()), key=lambda path: path.name == last):
+                if (target / path.name).is_dir() and not (target / path.name).is_symlink():
+                    shutil.rmtree(target / path.name, ignore_errors=True)
                 os.replace(path, target / path.name)
             sync(target)
         sync(target.parent)

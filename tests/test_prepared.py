@@ -33,6 +33,12 @@ def rotate_labels(folder):
     save_file(tensors | {"labels": tensors["labels"].roll(1)}, folder / "train.safetensors")
 
 
+def put_folder(path):
+    path.unlink()
+    path.mkdir()
+    (path / "file").write_text("x")
+
+
 DAMAGES = {
     "emptied folder": lambda folder: [path.unlink() for path in folder.iterdir()],
     "empty meta": lambda folder: (folder / META).write_text(""),
@@ -47,6 +53,9 @@ DAMAGES = {
     "no tensors": lambda folder: (folder / "test.safetensors").unlink(),
     "a bit of the tensors": lambda folder: flip(folder / "test.safetensors"),
     "rotated labels": rotate_labels,
+    "brackets without end": lambda folder: (folder / META).write_text("[" * 100_000),
+    "a folder in the place of meta": lambda folder: put_folder(folder / META),
+    "a folder in the place of tensors": lambda folder: put_folder(folder / "train.safetensors"),
     "a file in its place": lambda folder: (shutil.rmtree(folder), folder.write_text("x")),
 }
 

@@ -151,7 +151,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise
     except OSError as error:  # missing, no file, or a disk that fails
         raise _Damaged(f"{path}: {error.strerror}") from None
-    except (ValueError, KeyError, AttributeError, TypeError, SafetensorError) as error:  # what is not JSON raises
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError, SafetensorError) as error:  # JSON, or none
         raise _Damaged(f"{path}: {' '.join(str(error).split())[:100]}") from None
 
 

@@ -176,7 +176,8 @@ def save(folder: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any])
     temporary = folder / f"{FILE}.tmp"
     tensors, text = {name: value.contiguous().cpu() for name, value in tensors.items()}, json.dumps(record)
     try:
-        save_file(tensors, temporary, {"record": text, "checksum": checksum(tensors, text)})
+        about = {"record": text, "checksum": checksum(tensors, text), "place": folder.name}
+        save_file(tensors, temporary, about)
         whole.settle(temporary)
         os.replace(temporary, folder / FILE)
     except SafetensorError as error:  # its text alone says which error of the system it was
@@ -189,7 +190,7 @@ def save(folder: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any])
 
 
 def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The tensors and the record of the last complete checkpoint, or None without one; a damaged one is said."""
+    """The tensors and the record of the last complete checkpoint, or None without one; a wrong one is said."""
     try:
         with safe_open(folder / FILE, "pt") as file:
             about = file.metadata() or {}
@@ -197,6 +198,8 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         record = json.loads(about["record"])
         if about.get("checksum", "") not in ("", checksum(tensors, about["record"])):  # earlier ones have none
             raise ValueError("its checksum is another")
+        if about.get("place", folder.name) != folder.name:  # the folder's name is the run's fingerprint
+            raise ValueError(f"it is that of another run, {about['place']}")
     except FileNotFoundError:
         return None
     except (SafetensorError, ValueError, KeyError) as error:

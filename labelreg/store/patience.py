@@ -165,5 +165,5 @@ def _point(line: bytes) -> Point | None:
     try:
         name, value, at, step = json.loads(line)
         return str(name), float(value), int(at), int(step)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None

@@ -165,7 +165,7 @@ def _plan(run_id: str) -> tuple[dict, str]:
             why = "no plan"
         except UserError as error:
             why = str(error)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             why = f"{type(error).__name__}: {patience.one_line(error)}"
     return {"cells": [], "seeds": []}, why
 

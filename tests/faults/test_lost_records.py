@@ -21,7 +21,9 @@ def damage(path, how: str) -> None:
         path.write_text(how)
 
 
-@pytest.mark.parametrize("how", ["missing", "", "{", "[1]", '{"cells": 3}', "a folder"])
+@pytest.mark.parametrize(
+    "how", ["missing", "", "{", "[1]", '{"cells": 3}', "[" * 100_000, "a folder"], ids=lambda how: how[:20]
+)
 def test_the_answer_is_given_without_a_lost_plan_and_says_so(how, store):
     study, digest = planned()
     generated(study)

@@ -238,6 +238,24 @@ def test_a_damaged_checkpoint_costs_its_epochs_only(given, tmp_path, undisturbed
     assert found == undisturbed()
 
 
+def test_the_checkpoint_of_another_run_is_not_gone_on_with(given, tmp_path, undisturbed):
+    """Such as a cache that was put together by hand: the other run's numbers would stand under this one's name."""
+    with pytest.raises(KeyboardInterrupt):
+        train(given | {"seed": 5}, 3, interrupt)
+    (other,) = checkpoints(tmp_path)
+    kept = other.read_bytes()
+    shutil.rmtree(other.parent)
+    with pytest.raises(KeyboardInterrupt):
+        train(given, 3, interrupt)
+    (file,) = checkpoints(tmp_path)
+    file.write_bytes(kept)
+    again = succeed("train_student", **given)
+    assert f"it is that of another run, {other.parent.name}" in again.out and f"epoch 1/{EPOCHS}" in again.out
+    found = record(run_of(again).info.run_id)
+    every_step_once(found)
+    assert found == undisturbed()
+
+
 def test_a_cache_that_is_deleted_costs_the_checkpoints_only(given, tmp_path, undisturbed, capsys):
     train(given, 2, lambda: shutil.rmtree(tmp_path / "cache"))
     assert "keeps no checkpoints" in capsys.readouterr().out
