@@ -246,7 +246,7 @@ def _compare(
 
     def rank(key: tuple[Any, Any, Any, Any]) -> tuple:
         cell, protocol, method, (shared, own) = key
-        return cell, _order(protocol), _method_rank(method), _order(shared + own)
+        return cell, _order(protocol), method_rank(method), _order(shared + own)
 
     comparisons = []
     for key in sorted(groups, key=rank):
@@ -363,5 +363,6 @@ def _order(values: Iterable[Any]) -> list:
     return [(value is None, isinstance(value, str), 0 if value is None else value) for value in values]
 
 
-def _method_rank(method: str) -> tuple:
+def method_rank(method: str) -> tuple[int, str]:
+    """Sorts methods: in the order of METHODS, then others by name."""
     return METHODS.index(method) if method in METHODS else len(METHODS), method

@@ -22,7 +22,7 @@ import pandas as pd
 import torch
 
 from analysis.present.tables import to_markdown
-from labelreg import recipes, training
+from labelreg import places, recipes, training
 from labelreg.arguments import with_defaults
 from labelreg.data import corpus
 from labelreg.methods import METHODS
@@ -84,7 +84,7 @@ class Trained:
         files = {name: str(folder / file) for name, file in given.items() if name == "train_file"}
         self.given, self.teachers = given | files | {"recipe": recipe}, {}
         settings = self.settings("finetune", "pretrained", SEEDS[0])
-        self.data = corpus.prepare(settings, registry.roots(settings))
+        self.data = corpus.prepare(settings, places.roots(settings))
         self.split = "test" if "test" in self.data.splits and self.data.splits["test"].labelled else "dev"
 
     def settings(self, method: str, init: str, seed: int, role: str = "student", **given) -> Settings:
@@ -97,7 +97,7 @@ class Trained:
 
     def fit(self, settings: Settings, teacher: torch.Tensor | None = None) -> torch.nn.Module:
         """The trained model with the weights of its best epoch."""
-        where = registry.roots(settings)
+        where = places.roots(settings)
         model = registry.load(settings.model, self.data.classes, settings.init, settings.seed, where)
         *_, report = training.train(model, self.data, settings, self.machine(settings), teacher)
         if report.best.epoch != report.epoch:

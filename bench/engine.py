@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from labelreg import recipes, training
+from labelreg import places, recipes, training
 from labelreg.arguments import with_defaults
 from labelreg.data import corpus
 from labelreg.methods import METHODS
@@ -55,7 +55,7 @@ def prepared(seed: int = 42, **given) -> tuple[corpus.PreparedTask, Settings, Ma
         else:
             given["max_train_examples"] = EXAMPLES
         settings = recipes.resolve(with_defaults("train_student", given))
-        data = corpus.prepare(settings, registry.roots(settings))
+        data = corpus.prepare(settings, places.roots(settings))
         return data, settings, training.machine_of(settings, len(data.splits["train"]))
 
 
@@ -69,7 +69,7 @@ def labelreg(order: int) -> dict:
         teacher = (
             torch.randn(len(data.splits["train"]), len(data.classes), generator=chance) if METHODS[name].needs else None
         )
-        model = registry.load("minilm", data.classes, "pretrained", 42, registry.roots(settings))
+        model = registry.load("minilm", data.classes, "pretrained", 42, places.roots(settings))
         report = next(training.train(model, data, settings, machine, teacher))
         seconds[name] = report.epoch_seconds
         memory = memory or training.peak_memory_mb()
@@ -86,7 +86,7 @@ def rival(name: str) -> dict:
     from bench.parity import padded, rows
 
     data, settings, machine = prepared(method="finetune")
-    path = registry.checkpoint("minilm", registry.roots(settings))
+    path = registry.checkpoint("minilm", places.roots(settings))
     model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=len(data.classes))
     teacher = None
     if name == ONLINE:
@@ -136,7 +136,7 @@ def textbrewer_epoch() -> dict:
     from bench.parity import padded, rows
 
     data, settings, _ = prepared(method="finetune")
-    path, where = registry.checkpoint("minilm", registry.roots(settings)), training.device()
+    path, where = registry.checkpoint("minilm", places.roots(settings)), training.device()
     teacher, student = (
         AutoModelForSequenceClassification.from_pretrained(path, num_labels=len(data.classes)).to(where)
         for _ in range(2)

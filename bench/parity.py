@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
 
-from labelreg import recipes, training
+from labelreg import places, recipes, training
 from labelreg.arguments import with_defaults
 from labelreg.data import corpus
 from labelreg.data.tasks import TASKS
@@ -34,7 +34,7 @@ def own_files(task: str, folder: Path) -> dict[str, str]:
 
     entry, files = TASKS[task], {}
     source = datasets.load_dataset(
-        str(registry.hub_folder(entry.source, registry.roots(Folders()).data, "dataset", None)), entry.config
+        str(registry.hub_folder(entry.source, places.roots(Folders()).data, "dataset", None)), entry.config
     )
     for split, rows in (("train", EXAMPLES), ("dev", None)):
         frame = source[entry.splits[split]].to_pandas().head(rows) if rows else source[entry.splits[split]].to_pandas()
@@ -53,15 +53,15 @@ def settings_for(task: str, files: dict[str, str], seed: int) -> Settings:
 
 
 def labelreg_score(data: corpus.PreparedTask, settings: Settings, machine: Machine) -> float:
-    model = registry.load(SETTINGS["model"], data.classes, "pretrained", settings.seed, registry.roots(settings))
+    model = registry.load(SETTINGS["model"], data.classes, "pretrained", settings.seed, places.roots(settings))
     return [report.dev["score"] for report in training.train(model, data, settings, machine)][-1]
 
 
 def trainer_score(data: corpus.PreparedTask, settings: Settings, machine: Machine, folder: Path) -> float:
     start = folder / "start"  # the same weights and head, read back by plain transformers
-    registry.load(
-        SETTINGS["model"], data.classes, "pretrained", settings.seed, registry.roots(settings)
-    ).save_pretrained(start)
+    registry.load(SETTINGS["model"], data.classes, "pretrained", settings.seed, places.roots(settings)).save_pretrained(
+        start
+    )
     model = AutoModelForSequenceClassification.from_pretrained(start)
     arguments = TrainingArguments(
         output_dir=str(folder / "trainer"), seed=settings.seed, learning_rate=settings.lr,
@@ -114,7 +114,7 @@ def main() -> None:
             files = own_files(task, Path(name))
             for seed in map(int, given.seeds.split(",")):
                 settings = settings_for(task, files, seed)
-                data = corpus.prepare(settings, registry.roots(settings))
+                data = corpus.prepare(settings, places.roots(settings))
                 machine = training.machine_of(settings, len(data.splits["train"]))
                 for who in scores:
                     began = time.perf_counter()

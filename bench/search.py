@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from labelreg import recipes, training
+from labelreg import places, recipes, training
 from labelreg.arguments import with_defaults
 from labelreg.data import corpus
 from labelreg.models import registry
@@ -39,7 +39,7 @@ def trainer(given: dict, data: corpus.PreparedTask):
     def train(draw: search.Draw, stop: search.Stop) -> float:
         settings = recipes.resolve(given | draw.params)
         machine = Machine("fp32", "off", threads=1, device=training.device().type)
-        model = registry.load(settings.model, data.classes, "pretrained", settings.seed, registry.roots(settings))
+        model = registry.load(settings.model, data.classes, "pretrained", settings.seed, places.roots(settings))
         for report in training.train(model, data, settings, machine):
             if stop(report.epoch, report.dev["score"]):
                 break
@@ -77,7 +77,7 @@ def main() -> None:
     given = GIVEN | {"epochs": options.epochs, "max_train_examples": options.examples, "threads": 1}
     given = with_defaults("tune", given)
     settings = recipes.resolve(given)
-    data = corpus.prepare(settings, registry.roots(settings))
+    data = corpus.prepare(settings, places.roots(settings))
     train = trainer(given, data)
     print(f"{os.cpu_count()} cores, torch {torch.__version__}, {given}", flush=True)
     with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from labelreg import recipes, training
+from labelreg import places, recipes, training
 from labelreg.arguments import with_defaults
 from labelreg.data import corpus, images
 from labelreg.models import registry
@@ -48,7 +48,7 @@ def settings() -> Settings:
 
 
 def classifier() -> torch.nn.Module:
-    return registry.load("resnet18", CLASSES, "random", 42, registry.roots(Folders()), "cifar")
+    return registry.load("resnet18", CLASSES, "random", 42, places.roots(Folders()), "cifar")
 
 
 def labelreg(count: int) -> float:

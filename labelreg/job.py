@@ -3,9 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from labelreg import recipes, training
+from labelreg import places, recipes, training
 from labelreg.data import prepared
 from labelreg.data.tasks import made_of
 from labelreg.methods import METHODS, own_parameters
@@ -13,9 +12,6 @@ from labelreg.models import registry
 from labelreg.parameter import Value
 from labelreg.settings import Cell, Fit, Head, Images, Machine, Settings, Sgd, Teacher, TeacherRun, Text, of
 from labelreg.store import logged, tracking
-
-if TYPE_CHECKING:
-    import mlflow
 
 DEFAULT_TEACHER_SEED = 42  # one teacher for all seeds of a task, as in tables 1-4 and 7
 
@@ -67,9 +63,9 @@ def machine_of(settings: Settings, data: prepared.PreparedTask) -> Machine:
     return training.machine_of(settings, len(data.splits["train"]))
 
 
-def fingerprint(job: Job, data: prepared.PreparedTask, teaching: "mlflow.entities.Run | None" = None) -> str:
+def fingerprint(job: Job, data: prepared.PreparedTask, teaching: tracking.Found | None = None) -> str:
     """The run's fingerprint; that of a source yet to be trained follows from its settings."""
-    settings, where = job.settings, registry.roots(job.settings)
+    settings, where = job.settings, places.roots(job.settings)
     taught_by = teaching.data.tags[tracking.FINGERPRINT] if teaching else None
     if not taught_by and METHODS[settings.method].needs:
         taught_by = fingerprint(source_job(job), data)
@@ -77,12 +73,12 @@ def fingerprint(job: Job, data: prepared.PreparedTask, teaching: "mlflow.entitie
     return training.fingerprint(settings, machine_of(settings, data), data, weights, taught_by)
 
 
-def checkpoints(where: registry.Roots, identity: str) -> Path:
+def checkpoints(where: places.Roots, identity: str) -> Path:
     """The folder of a run's checkpoint, by its fingerprint."""
     return where.cache / "checkpoints" / identity
 
 
-def teacher_among(runs: "Sequence[mlflow.entities.Run]", settings: Settings) -> "mlflow.entities.Run | None":
+def teacher_among(runs: Sequence[tracking.Found], settings: Settings) -> tracking.Found | None:
     """The first of the finished teacher runs that was trained with these settings, or None.
 
     Args:
@@ -92,7 +88,7 @@ def teacher_among(runs: "Sequence[mlflow.entities.Run]", settings: Settings) -> 
     wanted = {name: logged.plain(value) for name in names if (value := settings.value(name)) is not None}
     held = {name: each.usual for name, each in of(Fit, Head).items() if each.usual}  # of runs before there was another
 
-    def fits(run: "mlflow.entities.Run") -> bool:
+    def fits(run: tracking.Found) -> bool:
         params = held | run.data.params
         return all(logged.same(params.get(name, ""), value) for name, value in wanted.items())
 
@@ -104,17 +100,16 @@ def source_job(job: Job) -> Job:
     settings = job.settings
     students = {**own_parameters(), **of(Teacher, TeacherRun)}
     given = {name: each for name, each in job.given.items() if name not in students}
-    if METHODS[settings.method].needs == "finetune":
-        own, kind = settings_of(given | {"method": "finetune"}), "student"
-        return Job(own, given, kind, None, job.study, job.experiment, reuse=True, quiet=job.quiet)
-    given = {name: each for name, each in given.items() if name not in of(Fit, Sgd, Head)}  # the recipe has its own
-    drawn_anew = settings.task.startswith("fewrel") and not settings.train_file  # for each seed
-    given |= {
-        "method": "finetune",
-        "model": settings.teacher_model,
-        "init": registry.teacher_init(str(settings.teacher_model)),
-        "task": settings.task,
-        "seed": settings.seed if drawn_anew else DEFAULT_TEACHER_SEED,
-    }
-    own, kind = settings_of(given, "teacher"), "teacher"
+    kind = "student" if METHODS[settings.method].needs == "finetune" else "teacher"
+    given |= {"method": "finetune"}
+    if kind == "teacher":
+        given = {name: each for name, each in given.items() if name not in of(Fit, Sgd, Head)}  # the recipe has its own
+        drawn_anew = settings.task.startswith("fewrel") and not settings.train_file  # for each seed
+        given |= {
+            "model": settings.teacher_model,
+            "init": registry.teacher_init(str(settings.teacher_model)),
+            "task": settings.task,
+            "seed": settings.seed if drawn_anew else DEFAULT_TEACHER_SEED,
+        }
+    own = settings_of(given, kind)
     return Job(own, given, kind, None, job.study, job.experiment, reuse=True, quiet=job.quiet)

@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
 
-from labelreg import metrics, training, whole
+from labelreg import metrics, places, training, whole
 from labelreg.data import corpus, prepared, teacher_logits
 from labelreg.errors import UserError
 from labelreg.job import Job, checkpoints, fingerprint, machine_of, settings_of, source_job, teacher_among
@@ -21,9 +20,6 @@ from labelreg.models import registry
 from labelreg.settings import Machine, Settings
 from labelreg.store import checkpoint, tracking
 from labelreg.workers.steps import Step
-
-if TYPE_CHECKING:
-    import mlflow
 
 VERSIONS = ("torch", "torchvision", "transformers", "mlflow")
 
@@ -50,7 +46,7 @@ def carry_out(job: Job) -> Done:
         UserError: data, model or teacher are not what the settings ask for.
         DivergedError: the loss is no longer finite.
     """
-    settings, where = job.settings, registry.roots(job.settings)
+    settings, where = job.settings, places.roots(job.settings)
     training.set_threads(training.threads_of(settings))
     data = corpus.prepare(settings, where)
     if not job.quiet and not job.reuse:  # what a student needs first reads the same
@@ -99,7 +95,7 @@ def _train(
     machine: Machine,
     opened: tracking.Run,
     data: prepared.PreparedTask,
-    where: registry.Roots,
+    where: places.Roots,
     logits: torch.Tensor | None,
     identity: str,
     claim: checkpoint.Claim,
@@ -159,7 +155,7 @@ def _tag_one_class(opened: tracking.Run, data: prepared.PreparedTask, split: str
         opened.tags({tracking.ONE_CLASS: data.classes[found]})
 
 
-def _taught_by_one_class(teaching: "mlflow.entities.Run", logits: torch.Tensor, data: prepared.PreparedTask) -> str:
+def _taught_by_one_class(teaching: tracking.Found, logits: torch.Tensor, data: prepared.PreparedTask) -> str:
     """A line where the run that a student learns from has not learnt itself; else nothing."""
     found = training.one_class(logits, data.splits["train"])  # of runs before there was the tag
     name = teaching.data.tags.get(tracking.ONE_CLASS) or (None if found is None else data.classes[found])
@@ -168,7 +164,7 @@ def _taught_by_one_class(teaching: "mlflow.entities.Run", logits: torch.Tensor, 
     return f"what it learns from has not learnt: run {teaching.info.run_id} gives every example the class {name}\n"
 
 
-def find_source(job: Job, data: prepared.PreparedTask) -> "mlflow.entities.Run | None":
+def find_source(job: Job, data: prepared.PreparedTask) -> tracking.Found | None:
     """The run whose logits the student learns from, or None when it has to be trained first.
 
     Raises:
@@ -179,7 +175,7 @@ def find_source(job: Job, data: prepared.PreparedTask) -> "mlflow.entities.Run |
         found = tracking.get(str(wanted))
         if found.info.status != "FINISHED" or tracking.FINGERPRINT not in found.data.tags:
             raise UserError(f"teacher_run_id={wanted}: not a finished training run of labelreg ({found.info.status})")
-        _logits(found, data, registry.roots(job.settings))
+        _logits(found, data, places.roots(job.settings))
         return found
     needed = source_job(job)
     if needed.kind == "student":
@@ -197,12 +193,12 @@ def do(step: Step, parent: str, name: str, experiment: str) -> Done:
 
 def source(job: Job) -> Done:
     """The run that a student learns from, found or trained now (under the job's parent)."""
-    data = corpus.prepare(job.settings, registry.roots(job.settings))
+    data = corpus.prepare(job.settings, places.roots(job.settings))
     found = find_source(job, data)
     return done(found, reused=True) if found else carry_out(replace(source_job(job), parent=job.parent))
 
 
-def _make_source(job: Job, data: prepared.PreparedTask, student: tracking.Run) -> "mlflow.entities.Run":
+def _make_source(job: Job, data: prepared.PreparedTask, student: tracking.Run) -> tracking.Found:
     needed = replace(source_job(job), parent=student.run_id)
     what = "fine-tuned twin" if needed.kind == "student" else "teacher"
     if not job.quiet:
@@ -218,7 +214,7 @@ def _make_source(job: Job, data: prepared.PreparedTask, student: tracking.Run) -
     return tracking.get(made.run_id)
 
 
-def _logits(teaching: "mlflow.entities.Run", data: prepared.PreparedTask, where: registry.Roots) -> torch.Tensor:
+def _logits(teaching: tracking.Found, data: prepared.PreparedTask, where: places.Roots) -> torch.Tensor:
     """The logits of a run on the training set: a verified copy in the cache, else the artifact."""
     run_id = teaching.info.run_id
     whose = f"run {run_id} ({teaching.data.params.get('model')}, {teaching.data.params.get('task')})"
@@ -241,7 +237,7 @@ def _logits(teaching: "mlflow.entities.Run", data: prepared.PreparedTask, where:
     return logits
 
 
-def _way_out(teaching: "mlflow.entities.Run") -> str:
+def _way_out(teaching: tracking.Found) -> str:
     """What helps where a run's logits are not in the store."""
     run_id, params, kind = teaching.info.run_id, teaching.data.params, teaching.data.tags.get(tracking.KIND)
     if kind != "teacher" and params.get("method") != "finetune":
@@ -255,7 +251,7 @@ def _log_start(
     machine: Machine,
     data: prepared.PreparedTask,
     fingerprint: str,
-    teaching: "mlflow.entities.Run | None",
+    teaching: tracking.Found | None,
 ) -> None:
     values = settings.told() | machine.facts()
     if values["head"] != "checkpoint":  # the usual one needs no mention
@@ -287,7 +283,7 @@ def _write_predictions(folder: Path, logits: Mapping[str, torch.Tensor], data: p
             server.to_csv(folder / "submission" / f"{data.glue[split]}.tsv", sep="\t", index=False)
 
 
-def done(found: "mlflow.entities.Run", reused: bool = False) -> Done:
+def done(found: tracking.Found, reused: bool = False) -> Done:
     """What a reader wants to see of a finished run."""
     scores = found.data.metrics
     which = found.data.params.get("selection", "best")

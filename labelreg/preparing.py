@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from labelreg import recipes
+from labelreg import places, recipes
 from labelreg.data import corpus, prepared
-from labelreg.models import registry
 from labelreg.parameter import Value
 from labelreg.settings import Folders, facet
 from labelreg.store import cleaning, records, tracking
@@ -13,10 +12,10 @@ from labelreg.store import cleaning, records, tracking
 def prepare(given: dict[str, Value]) -> None:
     """Prepare (cached for the runs that follow) and log sizes, classes and digest."""
     if given["clean"] != "false":
-        return _clean(registry.roots(facet(Folders, given)).cache, str(given["clean"]))
+        return _clean(places.roots(facet(Folders, given)).cache, str(given["clean"]))
     settings = recipes.resolve(given)
     tracking.connect()
-    data = corpus.prepare(settings, registry.roots(settings))
+    data = corpus.prepare(settings, places.roots(settings))
     prepared.say(data)
     with tracking.open_run("prepare", f"prepare {data.task}") as run:
         names = "task model split_seed max_length image_size max_train_examples train_file dev_file test_file".split()

@@ -270,11 +270,11 @@ class Settings(Saving, Resuming, Run):
 
     def decisive(self) -> dict[str, Value]:
         """What of it stands in a fingerprint, by name; None is what the run does not read."""
-        known, found = of_a_run(), {name: self.value(name) for name in of_a_run()}
+        found = [(name, known, self.value(name)) for name, known in of_a_run().items()]
         return {
             name: value
-            for name, value in found.items()
-            if known[name].counts == ALWAYS or known[name].counts == UNUSUAL and value not in (None, known[name].usual)
+            for name, known, value in found
+            if known.counts == ALWAYS or known.counts == UNUSUAL and value not in (None, known.usual)
         }
 
     def told(self) -> dict[str, Value]:

@@ -108,7 +108,7 @@ def _tokenizers(folder: Path) -> dict:
 @pytest.fixture
 def tiny_roots(tiny_models, tmp_path):
     """Checkpoints from `tiny_models`, no data sets, and a cache of this test's own."""
-    from labelreg.models.registry import Roots
+    from labelreg.places import Roots
 
     return Roots(None, tiny_models, tmp_path / "cache")
 

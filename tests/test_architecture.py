@@ -53,6 +53,11 @@ def test_no_module_waits_for_itself():
     assert len(list(TopologicalSorter(ours).static_order())) == len(KNOWN)
 
 
+def test_the_store_alone_talks_to_mlflow():
+    users = {name for name, others in GRAPH.items() if any(other.split(".")[0] == "mlflow" for other in others)}
+    assert all(name.startswith("labelreg.store") for name in users), users
+
+
 @pytest.mark.parametrize("room", FORBIDDEN)
 def test_a_room_knows_what_it_may(room):
     inside = {name: others for name, others in GRAPH.items() if name == room or name.startswith(f"{room}.")}

@@ -11,7 +11,7 @@ from conftest import FILLERS, WORDS
 from torch.testing import assert_close
 from zoo import ARCHITECTURES, POSITIONS, build
 
-from labelreg import training
+from labelreg import places, training
 from labelreg.data import batching, corpus
 from labelreg.errors import UserError
 from labelreg.models import classifier, registry
@@ -51,7 +51,7 @@ def prepared(zoo, tmp_path):
         folder = zoo(name)
         settings = replace(SETTINGS, model=f"zoo/{name}", train_file=str(path), **more)
         settings = replace(settings, text_pair_column="other") if paired else settings
-        where = registry.Roots(None, folder.parent.parent, tmp_path / "cache")
+        where = places.Roots(None, folder.parent.parent, tmp_path / "cache")
         return settings, corpus.prepare(settings, where), where
 
     return of
@@ -158,7 +158,7 @@ def test_a_model_whose_class_depends_on_the_batch_is_refused(name, options, said
     common = ARCHITECTURES["bert"][1] if name != "mamba" else {"hidden_size": 16, "num_hidden_layers": 1}
     build(tmp_path / "root/zoo" / name, name, "wordpiece", common | options)
     with pytest.raises(UserError, match=said) as refused:
-        registry.load(f"zoo/{name}", CLASSES, "pretrained", 0, registry.Roots(None, tmp_path / "root", tmp_path))
+        registry.load(f"zoo/{name}", CLASSES, "pretrained", 0, places.Roots(None, tmp_path / "root", tmp_path))
     assert "\n" not in str(refused.value)
 
 

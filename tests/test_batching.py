@@ -5,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labelreg import places
 from labelreg.data.batching import WINDOW, epoch_batches, generator, padding_share, sorted_batches
 from labelreg.models import registry
 
@@ -112,7 +113,7 @@ def test_padded_inputs_decode_to_the_examples(model, paired, prepare, tiny_roots
 
 @pytest.mark.parametrize("task", ["sst5", "cola", "rte", "mrpc"])
 def test_real_tasks_are_padded_by_at_most_5_percent(task, hub, prepare, tmp_path):
-    roots = registry.Roots(hub, None, tmp_path / "cache")
+    roots = places.Roots(hub, None, tmp_path / "cache")
     lengths = prepare(roots, task=task, model="minilm", max_length=128).splits["train"].lengths
     assert len(lengths) == {"sst5": 8544, "cola": 8551, "rte": 2490, "mrpc": 3668}[task]
     for epoch in (1, 2):

@@ -8,6 +8,7 @@ import torch
 from running import call, refused, succeed
 from torch.testing import assert_close
 
+from labelreg import places
 from labelreg.errors import UserError
 from labelreg.models import registry
 from labelreg.settings import Folders
@@ -103,7 +104,7 @@ def test_a_fine_tuned_checkpoint_has_another_fingerprint_than_before(tiny_models
     assert registry._since(folder, "random") == ""
     for name in HEADS:
         assert registry._since(registry.checkpoint(name, tiny_roots), "pretrained") == ""
-    assert registry._since(registry.checkpoint("minilm-3l", registry.roots(Folders())), "pretrained") == ""
+    assert registry._since(registry.checkpoint("minilm-3l", places.roots(Folders())), "pretrained") == ""
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from labelreg.data import corpus, images
 from labelreg.data.image_folder import find
 from labelreg.data.tasks import made_of
 from labelreg.errors import UserError
-from labelreg.models.registry import Roots
+from labelreg.places import Roots
 
 pytest_plugins = ["running"]
 

@@ -20,7 +20,7 @@ from labelreg.data import augment, batching, corpus
 from labelreg.errors import UserError
 from labelreg.methods import METHODS
 from labelreg.models import registry
-from labelreg.models.registry import Roots
+from labelreg.places import Roots
 from labelreg.settings import Machine, Settings
 from labelreg.workers import executors
 

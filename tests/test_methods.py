@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, rel_entr, softmax
 from torch.testing import assert_close
 
-from labelreg.methods import METHODS, annealing_factor, peaked, peaked_as_published, smoothed_loss, uniform
+from labelreg.methods import (
+    METHODS,
+    annealing_factor,
+    own_parameters,
+    peaked,
+    peaked_as_published,
+    smoothed_loss,
+    uniform,
+)
+from labelreg.settings import Settings, of
 
 CLASSES = (2, 3, 7, 64)
 SMOOTHING = ("ls", "tfreg", "selfkd", "kd")
@@ -271,3 +280,11 @@ def test_phases():
     assert {name: method.phases(30, {}) for name, method in METHODS.items() if name != "akd"} == dict.fromkeys(
         ("finetune", *SMOOTHING), (30,)
     )
+
+
+def test_a_name_is_one_parameter_whichever_method_has_it():
+    """`own_parameters` and a command line know a parameter by its name alone."""
+    for method in METHODS.values():
+        for name, parameter in method.parameters.items():
+            assert own_parameters()[name] is parameter
+            assert name not in of(Settings), "that of every run would be hidden"

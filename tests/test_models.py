@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from labelreg import places
 from labelreg.errors import UserError
 from labelreg.models import registry
 from labelreg.settings import Folders
@@ -98,7 +99,7 @@ def test_a_hub_id_and_a_folder_are_names_too(load, tiny_models):
     named = load("bert-small")
     assert same_weights(named, load("google/bert_uncased_L-4_H-512_A-8"))
     assert same_weights(
-        named, load(tiny_models / "google/bert_uncased_L-4_H-512_A-8", roots=registry.Roots(None, None, None))
+        named, load(tiny_models / "google/bert_uncased_L-4_H-512_A-8", roots=places.Roots(None, None, None))
     )
 
 
@@ -118,7 +119,7 @@ def test_a_name_that_is_nowhere(name, expected, tiny_roots):
 
 def test_a_registered_model_that_is_nowhere(tmp_path):
     with pytest.raises(UserError, match="model distilbert/distilroberta-base: not to be had"):
-        registry.checkpoint("distilroberta", registry.Roots(None, None, tmp_path))
+        registry.checkpoint("distilroberta", places.Roots(None, None, tmp_path))
 
 
 @pytest.fixture
@@ -388,7 +389,7 @@ def test_a_compact_embedding_trains_as_the_whole_table(name, decay, load, encode
 
 @pytest.mark.parametrize("packaged", [False, True])
 def test_minilm_3l_is_every_second_layer_of_minilm(packaged, load, tiny_roots):
-    roots = registry.Roots(None, None, tiny_roots.cache) if packaged else tiny_roots
+    roots = places.Roots(None, None, tiny_roots.cache) if packaged else tiny_roots
     six, three = (load(name, roots=roots) for name in ("minilm", "minilm-3l"))
     assert len(three.base_model.encoder.layer) == three.config.num_hidden_layers == 3
     for mine, theirs in zip(three.base_model.encoder.layer, (1, 3, 5), strict=True):
@@ -400,9 +401,9 @@ def test_minilm_3l_is_every_second_layer_of_minilm(packaged, load, tiny_roots):
 
 
 def test_the_packaged_minilm_is_the_one_that_the_design_names(tmp_path):
-    folder = registry.checkpoint("minilm", registry.Roots(None, None, tmp_path))
+    folder = registry.checkpoint("minilm", places.Roots(None, None, tmp_path))
     assert registry.file_digest(folder / "model.safetensors") == SHA256
-    assert registry.checkpoint("minilm-3l", registry.Roots(None, None, tmp_path)) == folder
+    assert registry.checkpoint("minilm-3l", places.Roots(None, None, tmp_path)) == folder
 
 
 # what a run depends on
@@ -448,8 +449,8 @@ def test_roots_come_from_parameters_then_variables(tmp_path):
     two.mkdir()
     environment = {f"LABELREG_{kind}_ROOT": str(two) for kind in ("DATA", "MODEL", "CACHE")}
     given = {f"{kind}_root": str(one) for kind in ("data", "model", "cache")}
-    assert registry.roots(Folders(**given), environment) == registry.Roots(one, one, one)
-    assert registry.roots(Folders(), environment) == registry.Roots(two, two, two)
-    assert registry.roots(Folders(), {}).data is registry.roots(Folders(), {}).model is None
+    assert places.roots(Folders(**given), environment) == places.Roots(one, one, one)
+    assert places.roots(Folders(), environment) == places.Roots(two, two, two)
+    assert places.roots(Folders(), {}).data is places.roots(Folders(), {}).model is None
     with pytest.raises(UserError, match="model_root=.*no such folder"):
-        registry.roots(Folders(model_root=str(tmp_path / "none")), {})
+        places.roots(Folders(model_root=str(tmp_path / "none")), {})

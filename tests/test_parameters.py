@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from labelreg import methods, parameter, settings
+from labelreg import methods, parameter, places, settings
 from labelreg.arguments import parse, with_defaults
 from labelreg.errors import UserError
-from labelreg.models import registry
 from labelreg.settings import ENTRY_POINTS, Folders
 
 ROOT = Path(__file__).parents[1]
@@ -207,11 +206,11 @@ def test_folders_come_from_the_parameter_then_the_variable(tmp_path):
     one.mkdir()
     two.mkdir()
     here, environment = Folders(data_root=str(one)), {"LABELREG_DATA_ROOT": str(two)}
-    assert registry.roots(here, environment).data == one
-    assert registry.roots(Folders(), environment).data == two
-    assert registry.roots(Folders(), {}).data is None
+    assert places.roots(here, environment).data == one
+    assert places.roots(Folders(), environment).data == two
+    assert places.roots(Folders(), {}).data is None
     with pytest.raises(UserError, match="^data_root=.*no such folder"):
-        registry.roots(Folders(data_root=str(tmp_path / "none")), {})
+        places.roots(Folders(data_root=str(tmp_path / "none")), {})
 
 
 def test_a_parameter_is_given_once():

@@ -82,7 +82,7 @@ def test_damaged_data_is_made_anew_and_said(damage, prepare, tiny_file, tiny_roo
 def test_damaged_images_are_made_anew(tmp_path, capsys):
     from labelreg import recipes
     from labelreg.data import corpus
-    from labelreg.models.registry import Roots
+    from labelreg.places import Roots
 
     given = {"task": "digits", "model": "resnet18", "init": "random", "method": "finetune", "seed": 0}
     settings = recipes.resolve(given | {"split_seed": 42, "image_size": 8, "recipe": "digits"})

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from labelreg import metrics
+from labelreg import metrics, places
 from labelreg.data import batching
 from labelreg.data.tasks import TASKS, made_of
 from labelreg.errors import UserError
@@ -79,7 +79,7 @@ SIZES = {  # dev, test; whether the test set is labelled
 
 @pytest.mark.parametrize("name", SIZES)
 def test_real_tasks(name, hub, prepare, tmp_path):
-    roots = registry.Roots(hub, None, tmp_path / "cache")
+    roots = places.Roots(hub, None, tmp_path / "cache")
     data = prepare(roots, task=name, model="minilm", max_length=64, max_train_examples=500)
     dev, test, labelled = SIZES[name]
     assert {split: len(tokens) for split, tokens in data.splits.items()} == {"train": 500, "dev": dev, "test": test}
@@ -185,7 +185,7 @@ def test_fewrel_needs_700_of_each_relation(refused, roots):
 
 def test_real_fewrel(hub, prepare, tmp_path):
     """16 relations of the hub's val_wiki; context, head and tail are all in the text."""
-    roots = registry.Roots(hub, None, tmp_path / "cache")
+    roots = places.Roots(hub, None, tmp_path / "cache")
     one, two = (prepare(roots, task="fewrel_val", model="minilm", max_length=128, seed=seed) for seed in (42, 549))
     assert len(one.classes) == 16
     for data in (one, two):

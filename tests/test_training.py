@@ -466,7 +466,7 @@ from labelreg.models import registry
 from labelreg.settings import Machine
 given = {"train_file": sys.argv[1], "model": "bert-small", "model_root": sys.argv[2], "epochs": 1, "max_length": 16}
 settings = recipes.resolve(arguments.with_defaults("train_student", given | {"cache_root": sys.argv[3]}))
-where = registry.roots(settings)
+where = places.roots(settings)
 data = corpus.prepare(settings, where)
 model = registry.load("bert-small", data.classes, "pretrained", 42, where)
 print("epoch", next(training.train(model, data, settings, Machine("fp32", "off", 1, "cpu"))).epoch)

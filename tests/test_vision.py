@@ -10,8 +10,9 @@ from torchvision.models import get_model
 
 from labelreg.errors import UserError
 from labelreg.models import registry, vision
-from labelreg.models.registry import MODELS, Roots
+from labelreg.models.registry import MODELS
 from labelreg.models.weights import file_digest
+from labelreg.places import Roots
 
 CLASSES = ("cat", "dog", "owl")
 FILES = {

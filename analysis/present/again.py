@@ -9,9 +9,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis.pairing import Paired
+from analysis.pairing import Paired, method_rank
 from analysis.present.wording import Design, distinct, in_order, used
-from labelreg.methods import METHODS
 from labelreg.settings import named
 
 PARENT, KIND = "tags.mlflow.parentRunId", "tags.labelreg.kind"
@@ -59,7 +58,7 @@ def _single(mine: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
     told = [tuple(_logged(row, "train_student", ("method", "seed"))) for row in mine.to_dict("records")]
     lines = _teachers({value for given in told for name, value in given if name == "teacher_run_id"}, runs)
     for given, rows in mine.groupby(pd.Series(told, mine.index), sort=False):
-        methods = sorted(distinct(rows, "params.method"), key=_rank)
+        methods = sorted(distinct(rows, "params.method"), key=method_rank)
         seeds = in_order(distinct(rows, "params.seed"))
         lines += [
             f"for method in {shlex.join(map(str, methods))}; do for seed in {shlex.join(map(str, seeds))}; do",
@@ -87,7 +86,3 @@ def _logged(row: dict, entry_point: str, without: Sequence[str] = ()) -> list[tu
     if row.get(GIVEN_TEACHER) != "true":  # found, or trained first, by the settings
         found.pop("teacher_run_id", None)
     return [(name, value) for name, value in found.items() if not pd.isna(value)]
-
-
-def _rank(method: str) -> tuple:
-    return list(METHODS).index(method) if method in METHODS else len(METHODS), method

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from analysis import direction
 from analysis.calibration import Calibration
-from analysis.pairing import METHODS, Paired
+from analysis.pairing import Paired, method_rank
 from analysis.present import charts, figures
 from analysis.present.charts import Line, Panel, Row
 from analysis.present.tables import p_text
@@ -328,9 +328,8 @@ def _told(these: list[Panel]) -> str:
 
 def _by_method(frame: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
     """((method, setting), rows) in the order of METHODS."""
-    rank = {method: i for i, method in enumerate(METHODS)}
     found = frame.groupby(["method", "setting"], sort=False)
-    return sorted(found, key=lambda item: (rank.get(item[0][0], len(METHODS)), item[0]))
+    return sorted(found, key=lambda item: (method_rank(item[0][0]), item[0]))
 
 
 def _by_init(frame: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

@@ -13,7 +13,7 @@ import pandas as pd
 from analysis import direction
 from analysis.design import NOT_LEARNT, OPEN, Decision, at_looks, check_looks, where_learnt
 from analysis.hypothesis import holm, sign_flip, t_test, verdicts
-from analysis.pairing import METHODS, Comparison, Paired
+from analysis.pairing import Comparison, Paired, method_rank
 
 COLUMNS = [
     *("task", "model", "init", "method", "setting", "reference", "metric", "n"),
@@ -209,8 +209,7 @@ def scores(paired: Paired) -> pd.DataFrame:
     grouped = runs.groupby(keys, sort=False)
     table = grouped["score"].agg(mean="mean", std="std", n="count")
     table = table.assign(not_learnt=grouped["one_class"].sum()).reset_index()
-    rank = {method: i for i, method in enumerate(METHODS)}
-    table["rank"] = table["method"].map(rank).fillna(len(METHODS))
+    table["rank"] = [method_rank(method)[0] for method in table["method"]]
     order = ["task", "model", "init", "rank", "method", "setting"]
     return table.sort_values(order, kind="stable").drop(columns="rank").reset_index(drop=True)
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from labelreg import places
 from labelreg.data import files, images, text
 from labelreg.data.prepared import PreparedTask
 from labelreg.data.tasks import FILES, TASKS, Task, made_of, own_path
@@ -10,7 +11,7 @@ from labelreg.models import registry
 from labelreg.settings import Settings
 
 
-def prepare(settings: Settings, roots: registry.Roots) -> PreparedTask:
+def prepare(settings: Settings, roots: places.Roots) -> PreparedTask:
     """The examples of a run, ready for its model; read from the cache when nothing has changed.
 
     Raises:
@@ -24,7 +25,7 @@ def prepare(settings: Settings, roots: registry.Roots) -> PreparedTask:
     return text.prepare(settings, task_of(settings), roots)
 
 
-def cached(settings: Settings, roots: registry.Roots) -> Path:
+def cached(settings: Settings, roots: places.Roots) -> Path:
     """The folder that keeps the examples of a run once they are prepared.
 
     Raises:

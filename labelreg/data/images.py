@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from labelreg import whole
+from labelreg import places, whole
 from labelreg.data import augment, image_files, image_folder
 from labelreg.data.augment import Drawn
 from labelreg.data.batching import UNLABELLED, generator
@@ -91,7 +91,7 @@ class Images:
         return {"pixel_values": images.contiguous(memory_format=torch.channels_last)}
 
 
-def prepare(settings: Settings, roots: registry.Roots) -> PreparedTask:
+def prepare(settings: Settings, roots: places.Roots) -> PreparedTask:
     """The images of a run; read from the cache when nothing has changed.
 
     CIFAR is stored at 32 pixels and resized on the device; everything else is stored at `image_size`.
@@ -119,7 +119,7 @@ def prepare(settings: Settings, roots: registry.Roots) -> PreparedTask:
     return data
 
 
-def place(settings: Settings, roots: registry.Roots) -> tuple[Task, Source, Path]:
+def place(settings: Settings, roots: places.Roots) -> tuple[Task, Source, Path]:
     """The task, where its images come from (of one's own folder: which files), and the folder that keeps them.
 
     Raises:
@@ -153,7 +153,7 @@ def _refuse(settings: Settings, name: str) -> None:
             )
 
 
-def _source(task: Task, name: str, roots: registry.Roots) -> Path:
+def _source(task: Task, name: str, roots: places.Roots) -> Path:
     """Where CIFAR is: torchvision's folder or .tar.gz under data_root, the hub's layout there, else downloaded."""
     archive = str(task.archive)
     packed = f"{archive.replace('-batches-py', '-python')}.tar.gz"

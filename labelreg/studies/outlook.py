@@ -4,21 +4,18 @@ import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from labelreg import job, recipes, training
+from labelreg import job, places, recipes, training
 from labelreg.data import corpus, prepared
 from labelreg.data.tasks import made_of
 from labelreg.errors import UserError
 from labelreg.models import registry
 from labelreg.settings import Settings
 from labelreg.store import logged, tracking
+from labelreg.store.tracking import Found
 from labelreg.workers.steps import Step
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
 
 MANY = 20  # data sets that the store is asked for one by one; of more, all runs are read
 FORWARD_SHARE = 1 / 3  # of a training step is its forward pass
@@ -47,7 +44,7 @@ class Outlook:
     steps: Sequence[Step]
     settings: dict[str, Settings]
     fingerprints: dict[str, str]
-    finished: dict[str, "Run"]
+    finished: dict[str, Found]
     unsure: frozenset[str]
     begun: frozenset[str]
     updates: dict[str, int]
@@ -61,7 +58,7 @@ def look(steps: Sequence[Step]) -> Outlook:
     Nothing is downloaded or prepared.
     """
     settings = settings_of(steps)
-    where = registry.roots(settings[steps[0].name])
+    where = places.roots(settings[steps[0].name])
     here = _Here(replace(where, download=False))
     examples = {step.name: here.facts(step, settings[step.name]) for step in steps}
     found = _finished_on({facts.digest if facts else None for facts in examples.values()})
@@ -87,7 +84,7 @@ def look(steps: Sequence[Step]) -> Outlook:
 class _Here:
     """What this machine knows of examples and weights; each is looked up once."""
 
-    def __init__(self, where: registry.Roots):
+    def __init__(self, where: places.Roots):
         self.where = where
         self._facts: dict[tuple, Facts | None] = {}
         self._weights: dict[tuple[str, str], str | None] = {}
@@ -113,7 +110,7 @@ class _Here:
 _EXAMPLES = "task model max_length image_size max_train_examples split_seed".split()  # the files are the study's
 
 
-def _facts(settings: Settings, where: registry.Roots) -> Facts | None:
+def _facts(settings: Settings, where: places.Roots) -> Facts | None:
     try:
         found = prepared.known(corpus.cached(settings, where))
     except (UserError, OSError):
@@ -140,7 +137,7 @@ def settings_of(steps: Sequence[Step]) -> dict[str, Settings]:
     return found
 
 
-def _finished_on(digests: set[str | None]) -> list["Run"]:
+def _finished_on(digests: set[str | None]) -> list[Found]:
     """The finished runs on these examples, oldest first; all that there are, where some are not known yet."""
     if None not in digests and len(digests) <= MANY:
         filters = [{tracking.DATA: digest} for digest in sorted(filter(None, digests))]
@@ -153,19 +150,19 @@ def _identities(
     steps: Sequence[Step],
     settings: Mapping[str, Settings],
     examples: Mapping[str, Facts | None],
-    found: Sequence["Run"],
+    found: Sequence[Found],
     here: _Here,
-) -> tuple[dict[str, str], dict[str, "Run"]]:
+) -> tuple[dict[str, str], dict[str, Found]]:
     """The fingerprint of each step where it can be known, and the finished runs that are these steps."""
-    known: dict[tuple[str | None, str | None], Run] = {}
-    teachers: defaultdict[str | None, list[Run]] = defaultdict(list)
+    known: dict[tuple[str | None, str | None], Found] = {}
+    teachers: defaultdict[str | None, list[Found]] = defaultdict(list)
     for run in found:
         kind = run.data.tags.get(tracking.KIND)
         known.setdefault((kind, run.data.tags.get(tracking.FINGERPRINT)), run)  # the oldest
         if kind == "teacher":
             teachers[run.data.tags.get(tracking.DATA)].append(run)
     fingerprints: dict[str, str] = {}
-    finished: dict[str, Run] = {}
+    finished: dict[str, Found] = {}
     for step in steps:
         own, facts = settings[step.name], examples[step.name]
         taught_by = [fingerprints.get(first) for first in step.needs]
@@ -185,7 +182,7 @@ def _identities(
     return fingerprints, finished
 
 
-def _alike(steps: Sequence[Step], settings: Mapping[str, Settings], found: Sequence["Run"]) -> frozenset[str]:
+def _alike(steps: Sequence[Step], settings: Mapping[str, Settings], found: Sequence[Found]) -> frozenset[str]:
     """Those whose task, model, init, method and seed a finished run has."""
     names = ("task", "model", "init", "method", "seed")
     if not steps:
@@ -196,11 +193,11 @@ def _alike(steps: Sequence[Step], settings: Mapping[str, Settings], found: Seque
     )
 
 
-def _param(run: "Run", name: str) -> str:
+def _param(run: Found, name: str) -> str:
     return logged.unquoted(run.data.params.get(name, ""))
 
 
-def _begun(where: registry.Roots, fingerprint: str | None) -> bool:
+def _begun(where: places.Roots, fingerprint: str | None) -> bool:
     return fingerprint is not None and job.checkpoints(where, fingerprint).is_dir()
 
 
@@ -214,7 +211,7 @@ def _estimates(
     left: Sequence[Step],
     settings: Mapping[str, Settings],
     examples: Mapping[str, Facts | None],
-    found: Sequence["Run"],
+    found: Sequence[Found],
 ) -> dict[str, float]:
     """Seconds of each step whose examples are known, by the speed of finished runs of its model."""
     speeds: defaultdict[tuple[tuple[str, ...], str | None], list[float]] = defaultdict(list)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from analysis import design as rules
 from analysis.present import tables
-from labelreg import job, recipes
+from labelreg import job, places, recipes
 from labelreg.data import corpus, prepared
 from labelreg.data.tasks import made_of, own_name
 from labelreg.errors import UserError
@@ -117,7 +117,7 @@ def _check(steps: Sequence[Step]) -> None:
         settings = job.settings_of(step.given)
         corpus.task_of(settings)
         own = [settings.model]
-        registry.roots(settings)
+        places.roots(settings)
         if step.kind == "teacher":
             own.append(job.source_job(job.Job(settings, step.given)).settings.model)
         for model in own:
@@ -168,7 +168,7 @@ def prepare(steps: Sequence[Step]) -> None:
     settings, seen, said = outlook.settings_of(steps), set(), set[str]()
     for step in steps:
         own = settings[step.name]
-        where = registry.roots(own)
+        where = places.roots(own)
         if step.kind == "teacher":
             registry.weights_digest(own.model, own.init, where)
             continue

@@ -7,10 +7,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from labelreg import job, one_run
+from labelreg import job, one_run, places
 from labelreg.answers import answering
 from labelreg.errors import IncompleteError
-from labelreg.models import registry
 from labelreg.parameter import Value
 from labelreg.settings import Folders, facet
 from labelreg.store import checkpoint, tracking
@@ -67,7 +66,7 @@ def _run(design: Design) -> None:
 def _opened(design: Design) -> Iterator[tracking.Run]:
     """The run of the study: that of the same study interrupted before, or a new one."""
     identity = grid.identity(design.steps, design.digest, design.name)
-    cache = registry.roots(facet(Folders, design.steps[0].given)).cache
+    cache = places.roots(facet(Folders, design.steps[0].given)).cache
     with checkpoint.claim(cache / "studies" / identity) as claim:
         before = tracking.unfinished(claim)
         own: dict[str, Any] = {"study": design.name, "continued": before, "claim": claim, "spool": cache / "spool"}
@@ -145,7 +144,7 @@ class _Work:
 
     def _epoch(self, name: str) -> str | None:
         """How far a running step is, such as 2/30: its run keeps it beside its checkpoint."""
-        where = registry.roots(self.outlook.settings[name])
+        where = places.roots(self.outlook.settings[name])
         try:
             return (job.checkpoints(where, self.outlook.fingerprints[name]) / checkpoint.EPOCH).read_text()
         except (OSError, KeyError):

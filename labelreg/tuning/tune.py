@@ -18,11 +18,10 @@ import pandas as pd
 import sqlalchemy
 
 from analysis.present import tables
-from labelreg import job, one_run, recipes, training
+from labelreg import job, one_run, places, recipes, training
 from labelreg.data import corpus, prepared
 from labelreg.errors import DivergedError, StoreLostError, UserError, unknown
 from labelreg.methods import METHODS
-from labelreg.models import registry
 from labelreg.parameter import Value, convert
 from labelreg.settings import Checkpoints, Fit, Folders, Halving, Run, Tune, Workers, facet, of
 from labelreg.store import checkpoint, logged, tracking
@@ -32,7 +31,6 @@ from labelreg.workers import executors, ray_tasks
 from labelreg.workers.steps import Step
 
 if TYPE_CHECKING:
-    import mlflow
     import optuna
 
 STATE, TRIAL, EPOCHS = "optuna.state", "optuna.trial", "optuna.epochs"
@@ -64,7 +62,7 @@ def carry_out(given: dict[str, Value]) -> None:
     workers: dict[str, Any] = {name: given.get(name) for name in of(Workers)}
     workers |= {"environment": {"OMP_NUM_THREADS": str(common["threads"])}}
     executors.check(_steps(common, dict.fromkeys(methods, trials)), **workers)
-    roots = registry.roots(facet(Folders, given))
+    roots = places.roots(facet(Folders, given))
     url = tracking.absolute(str(given.get("storage") or f"sqlite:///{_folder(roots.cache)}/search.db"))
     search.open_storage(url)
     if given["executor"] == "ray":
@@ -125,7 +123,7 @@ def _name(given: dict[str, Value], space: search.Space, asked: dict[str, Value],
     """
     given = given | {name: values[0] for name, values in space.items()}
     settings = job.settings_of(given)
-    data, first = corpus.prepare(settings, registry.roots(settings)), job.Job(settings, given)
+    data, first = corpus.prepare(settings, places.roots(settings)), job.Job(settings, given)
     prepared.say(data, said)
     teaching = one_run.find_source(first, data) if settings.teacher_run_id else None
     facts = [job.fingerprint(first, data, teaching), space, asked["sampler"]]
@@ -299,7 +297,7 @@ def _ended_before(search: str, draw: search.Draw) -> tuple[int, float, str, floa
     return None
 
 
-def _drew(run: "mlflow.entities.Run", params: dict[str, Value]) -> bool:
+def _drew(run: tracking.Found, params: dict[str, Value]) -> bool:
     """Whether a trial's run has this setting."""
     return all(logged.same(run.data.params[name], logged.plain(value)) for name, value in params.items())
 

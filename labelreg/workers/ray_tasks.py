@@ -19,9 +19,8 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from labelreg import recipes
+from labelreg import places, recipes
 from labelreg.errors import UserError
-from labelreg.models import registry
 from labelreg.settings import Folders, facet
 from labelreg.store import tracking
 from labelreg.workers.steps import Event, Step, attempt, event_of
@@ -118,7 +117,7 @@ def _check_nodes(steps: Sequence[Step], environment: Mapping[str, str]) -> None:
     """Every node must see what the steps share, reach the tracking store and have the libraries of this machine."""
     nodes = [node for node in ray.nodes() if node["Alive"]]
     check_file("MLFLOW_TRACKING_URI", _variables(environment)["MLFLOW_TRACKING_URI"])
-    where = registry.roots(facet(Folders, steps[0].given if steps else {}), os.environ | dict(environment))
+    where = places.roots(facet(Folders, steps[0].given if steps else {}), os.environ | dict(environment))
     where.cache.mkdir(parents=True, exist_ok=True)
     given = {path for step in steps for key, path in _paths(step).items() if key != "cache_root"}
     for key, value in {(key, str(step.given.get(key))) for step in steps for key in ("model", "teacher_model")}:

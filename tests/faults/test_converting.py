@@ -10,7 +10,7 @@ from injector import strike
 from running import finish, together
 
 from labelreg.models import registry
-from labelreg.models.registry import Roots
+from labelreg.places import Roots
 
 pytest_plugins = ["running"]
 
@@ -18,7 +18,7 @@ CALLS = """
 import sys
 from pathlib import Path
 from labelreg.models import registry
-where = registry.Roots(None, None, Path(sys.argv[1]))
+where = places.Roots(None, None, Path(sys.argv[1]))
 for _ in range(int(sys.argv[2])):
     for model in sys.argv[3:]:
         tokenizer = registry.tokenizer(registry.checkpoint(model, where))
