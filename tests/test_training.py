@@ -460,7 +460,7 @@ import sys
 for name in ("mlflow", "optuna", "datasets"):
     sys.modules[name] = None  # importing it is an error
 import bench.engine
-from labelreg import arguments, recipes, training
+from labelreg import arguments, places, recipes, training
 from labelreg.data import corpus
 from labelreg.models import registry
 from labelreg.settings import Machine

@@ -17,6 +17,7 @@ pytest_plugins = ["running"]
 CALLS = """
 import sys
 from pathlib import Path
+from labelreg import places
 from labelreg.models import registry
 where = places.Roots(None, None, Path(sys.argv[1]))
 for _ in range(int(sys.argv[2])):
