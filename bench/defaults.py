@@ -23,12 +23,11 @@ import torch
 
 from analysis.present.tables import to_markdown
 from labelreg import places, recipes, training
-from labelreg.arguments import with_defaults
 from labelreg.data import corpus
 from labelreg.methods import METHODS
 from labelreg.models import registry
 from labelreg.parameter import convert
-from labelreg.settings import Machine, Settings, known
+from labelreg.settings import Machine, Settings, known, with_defaults
 
 SEEDS = [42, 549, 1237, 230, 805, 4653, 5589, 992, *range(1, 13)]  # appendix A, and twelve more
 DATA = {  # name -> what is given; the seeds that are run

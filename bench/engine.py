@@ -21,11 +21,10 @@ from pathlib import Path
 import torch
 
 from labelreg import places, recipes, training
-from labelreg.arguments import with_defaults
 from labelreg.data import corpus
 from labelreg.methods import METHODS
 from labelreg.models import registry
-from labelreg.settings import Machine, Settings
+from labelreg.settings import Machine, Settings, with_defaults
 
 SETTINGS = {"model": "minilm", "lr": 2e-5, "batch_size": 32, "max_length": 128, "alpha": 0.5, "tau": 1.0, "a": 0.95}
 EXAMPLES, DEV = 512, 64

@@ -18,11 +18,10 @@ import torch
 from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
 
 from labelreg import places, recipes, training
-from labelreg.arguments import with_defaults
 from labelreg.data import corpus
 from labelreg.data.tasks import TASKS
 from labelreg.models import registry
-from labelreg.settings import Folders, Machine, Settings
+from labelreg.settings import Folders, Machine, Settings, with_defaults
 
 SETTINGS = {"model": "minilm-3l", "lr": 3e-4, "batch_size": 16, "epochs": 3, "max_length": 64}  # as recipe minilm
 EXAMPLES = 1000

@@ -18,10 +18,9 @@ from pathlib import Path
 import torch
 
 from labelreg import places, recipes, training
-from labelreg.arguments import with_defaults
 from labelreg.data import corpus
 from labelreg.models import registry
-from labelreg.settings import Machine
+from labelreg.settings import Machine, with_defaults
 from labelreg.tuning import search, search_report
 
 GIVEN = {"task": "sst5", "model": "minilm-3l", "method": "ls", "max_length": 24}

@@ -85,7 +85,7 @@ def _study(*words: str) -> None:
 
 
 def _complete(given: dict) -> dict:
-    from labelreg.arguments import with_defaults
+    from labelreg.settings import with_defaults
 
     return with_defaults("study", given)
 

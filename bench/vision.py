@@ -20,10 +20,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from labelreg import places, recipes, training
-from labelreg.arguments import with_defaults
 from labelreg.data import corpus, images
 from labelreg.models import registry
-from labelreg.settings import Folders, Settings
+from labelreg.settings import Folders, Settings, with_defaults
 
 CLASSES, BATCH = tuple(map(str, range(100))), 128
 MEAN, DEVIATION = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)  # CIFAR-100's

@@ -1,23 +1,31 @@
-"""What all entry points share: arguments in, one line and an exit status out."""
+"""What all entry points share: arguments in, one line and an exit status out.
 
+A command that `mlflow run` started ends when that ends: nothing else would stop it, or collect its answer.
+"""
+
+import argparse
 import gc
 import multiprocessing
 import os
+import select
 import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
-from entrypoints import launched
-from labelreg import errors, output
-from labelreg.arguments import parse, with_defaults
-from labelreg.errors import INTERRUPTED, USER_ERROR, UserError, one_line, told
-from labelreg.parameter import Value
+from labelreg import errors, output, settings
+from labelreg.errors import INTERRUPTED, USER_ERROR, UserError, told, unknown
+from labelreg.methods import METHODS
+from labelreg.output import one_line, shortened
+from labelreg.parameter import Value, convert
 
 ANSWERS = ("significance", "report", "tables")  # they read many runs and end
 ECHO_SECONDS = 1.0  # a key that is held down, or a launcher that passes a Ctrl-C on, is no second one
 ROOTS = ("LABELREG_DATA_ROOT", "LABELREG_MODEL_ROOT", "LABELREG_CACHE_ROOT")
+RUN_ID = "MLFLOW_RUN_ID"  # what `mlflow run` gives to its command
 
 
 def command(entry_point: str, main: Callable[[dict[str, Value]], int | None], description: str) -> None:
@@ -33,8 +41,8 @@ def command(entry_point: str, main: Callable[[dict[str, Value]], int | None], de
     # threads that wait for each other would spin: on a busy machine two of them are then five times slower
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     try:
-        launched.follow()
-        given = with_defaults(entry_point, parse(entry_point, sys.argv[1:], description))
+        _follow_launcher()
+        given = settings.with_defaults(entry_point, parse(entry_point, sys.argv[1:], description))
         errors.places = given | {name: os.environ.get(name) for name in ROOTS}
         if given.get("output_dir"):
             given["output_dir"] = os.path.expanduser(str(given["output_dir"]))
@@ -58,6 +66,59 @@ def command(entry_point: str, main: Callable[[dict[str, Value]], int | None], de
     sys.exit(status)
 
 
+class _Once(argparse.Action):
+    """A parameter is given once: of two values, one would be dropped without a word."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, option: str | None = None
+    ) -> None:
+        before = getattr(namespace, self.dest, value)
+        if before != value:
+            raise UserError(f"{self.dest} is given twice: {shortened(before)} and {shortened(value)}")
+        setattr(namespace, self.dest, value)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def parse(entry_point: str, arguments: Sequence[str], description: str = "") -> dict[str, Value]:
+    """The parameters given on a command line, converted; those not given (or empty) are absent.
+
+    Raises:
+        UserError: an unknown parameter (with the nearest name), or a value that is not allowed.
+    """
+    known = settings.parameters(entry_point)
+    parser = _Parser(
+        prog=f"python -m entrypoints.{entry_point}",
+        description=description,
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    for name, each in known.items():
+        default = "" if each.default is None else f" [{each.default}]"
+        choices = METHODS if name in ("method", "methods", "reference") else each.choices
+        shown = f" ({', '.join(choices)})" if choices else ""
+        parser.add_argument(
+            f"--{name}",
+            action=_Once,
+            metavar=each.kind.upper(),
+            help=f"{each.help}{shown}{default}".replace("%", "%%"),
+        )
+    given, rest = parser.parse_known_args(arguments)
+    if rest:
+        if not rest[0].startswith("--") or rest[0] == "--":
+            raise UserError(
+                f"{shortened(rest[0])!r}: parameters are given as --name=value (`mlflow run`: -P name=value)"
+            )
+        raise unknown("parameter", rest[0].lstrip("-").split("=")[0], known)
+    return {name: convert(name, known[name], value) for name, value in vars(given).items() if value != ""}
+
+
+# Signals, and the end of `mlflow run`
+
+
 def _interrupt(number: int, frame: object) -> None:
     """The first signal ends the command in order; a second Ctrl-C, at once, and its workers too."""
     began = time.monotonic()
@@ -72,6 +133,55 @@ def _interrupt(number: int, frame: object) -> None:
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, again)
     raise KeyboardInterrupt
+
+
+def _follow_launcher() -> None:
+    """Where `mlflow run` is above this process, be told of its end as by SIGTERM: runs end KILLED and go on later.
+
+    MLflow passes Ctrl-C on, but not SIGTERM, and is silent when it is killed. A shell may stand between.
+    """
+    above = _launcher()
+    if above is None or not hasattr(os, "pidfd_open"):
+        return
+    try:
+        watched = os.pidfd_open(above)
+    except OSError:  # it has just ended
+        watched = None
+    if watched is None or _launcher() != above:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return
+    threading.Thread(target=_wait_for_end, args=(watched,), daemon=True, name="labelreg-launcher").start()
+
+
+def _wait_for_end(watched: int) -> None:
+    ends = select.poll()
+    ends.register(watched, select.POLLIN)
+    while not ends.poll():
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _launcher() -> int | None:
+    """The nearest process above that did not inherit the run's id, if it is an `mlflow run`."""
+    run_id = os.environ.get(RUN_ID)
+    above = os.getppid()
+    while run_id and above > 1:
+        try:
+            environment = Path(f"/proc/{above}/environ").read_bytes().split(b"\0")
+            if f"{RUN_ID}={run_id}".encode() not in environment:
+                return above if _is_mlflow_run(Path(f"/proc/{above}/cmdline").read_bytes()) else None
+            above = int(Path(f"/proc/{above}/stat").read_text().rpartition(")")[2].split()[1])
+        except (OSError, ValueError):  # no such system, another user's process, or one that has ended
+            return None
+    return None
+
+
+def _is_mlflow_run(line: bytes) -> bool:
+    words = [Path(os.fsdecode(word)).name for word in line.split(b"\0")]
+    return "run" in words and any(word in ("mlflow", "mlflow.cli") for word in words[: words.index("run")])
+
+
+# Files and standard output
 
 
 def _check_output(folder: Path) -> None:
@@ -100,7 +210,7 @@ def _end_of_output() -> int:
 
 def _fail(line: str, status: int) -> int:
     print(f"error: {line}", file=sys.stderr, flush=True)
-    if "MLFLOW_RUN_ID" in os.environ:
+    if RUN_ID in os.environ:
         from labelreg.store import tracking
 
         tracking.note_failure(line)

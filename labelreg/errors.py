@@ -12,13 +12,14 @@ import sys
 import tempfile
 import traceback
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from labelreg.output import masked, one_line, shortened
+
 USER_ERROR, RUN_FAILED, STUDY_FAILED, INTERRUPTED, UNEXPECTED = 2, 3, 4, 130, 1
 ROOM_BYTES = 2**20  # a disk with less has none
-LONGEST_LINE = 4000  # characters of what is told; MLflow keeps 8000 of a tag
 
 
 class UserError(ValueError):
@@ -53,58 +54,10 @@ def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:
     return UserError(f"unknown {kind} {shortened(given)!r}{hint} Known: {', '.join(names)}")
 
 
-# What is printed and logged
-
-
-_IN_URI = re.compile(r"(://)[^/\s'\"<>]*@")
-_WITHOUT_SCHEME = re.compile(r"(?<![\w.%+-])[\w.%+-]+:[^\s/@'\"<>]+@(?=[\w\[])")  # user:password@proxy, a mistyped URI
-_IN_QUERY = re.compile(r"([?&][^=&\s]*(?:pass|pwd|token|secret|key|signature)[^=&\s]*=)[^&\s'\"<>]+", re.IGNORECASE)
-_SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
-_ADDRESSES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
-_SHORTEST_SECRET = 4  # a shorter one would be found in the middle of words
-
-
-def masked(text: str) -> str:
-    """`text` without the user information of the URIs in it, and without the passwords of the environment."""
-    for secret in _secrets(os.environ):
-        text = text.replace(secret, "***")
-    if "@" in text:
-        text = _WITHOUT_SCHEME.sub("***@", _IN_URI.sub(r"\1***@", text))
-    return _IN_QUERY.sub(r"\1***", text) if "=" in text else text
-
-
-def _secrets(environment: Mapping[str, str]) -> Iterator[str]:
-    """The passwords that the environment holds; one in an address may have any character, / and @ too."""
-    found = [environment.get(name, "") for name in _SECRETS]
-    for name in _ADDRESSES:
-        for address in (environment.get(name, ""), environment.get(name.lower(), "")):
-            found.append(address.partition("://")[2].rpartition("@")[0].partition(":")[2])
-    return filter(lambda secret: len(secret) >= _SHORTEST_SECRET, found)
-
-
-# control characters, with them those that end a terminal's line or turn the direction of writing, and lone surrogates
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def printable(text: str) -> str:
-    """`text` in which what would move a cursor, recolour or reverse a line stands as an escape, such as \\x1b."""
-    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], text)
-
-
 def looks(name: str) -> str:
     """A name as eyes take it: one form for each accented letter and digit, no invisible characters, no case."""
     seen = "".join(each for each in unicodedata.normalize("NFKC", name) if unicodedata.category(each) != "Cf")
     return " ".join(seen.casefold().split())
-
-
-def shortened(text: str, most: int = 200) -> str:
-    """`text`, without its middle where it is long."""
-    return text if len(text) <= most else f"{text[: most * 2 // 3]} ... {text[-most // 4 :]}"
-
-
-def one_line(text: str, most: int = LONGEST_LINE) -> str:
-    """`text` as a line that can be shown to everyone: without line breaks, escapes and passwords, at most so long."""
-    return shortened(masked(printable(" ".join(text.split()))), most)
 
 
 # What is told of an exception

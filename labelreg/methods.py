@@ -10,21 +10,31 @@ al. 2021 for Annealing KD. Left out: Hinton's factor tau^2, which equation 1 doe
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from labelreg.errors import UserError
-from labelreg.later import Later
 from labelreg.parameter import ALWAYS, MOST, UNUSUAL, Parameter
 
 if TYPE_CHECKING:
     import torch
     import torch.nn.functional as F
     from torch import Tensor
-else:
-    torch, F = Later("torch"), Later("torch.nn.functional")
+else:  # torch takes a second to import, and `significance` needs the methods' names and parameters alone
+
+    class _Later:
+        """Stands for a module until one of its names is asked for."""
+
+        def __init__(self, module: str):
+            self.module = module
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(importlib.import_module(self.module), name)
+
+    torch, F = _Later("torch"), _Later("torch.nn.functional")
 
 Loss = Callable[["Tensor", "Tensor", "Tensor | None", int], "Tensor"]  # (logits, labels, teacher, epoch) -> scalar
 Own = Mapping[str, Any]  # a method's parameters, by name

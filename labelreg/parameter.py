@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from labelreg.errors import UserError, shortened, unknown
+from labelreg.errors import UserError, unknown
+from labelreg.output import shortened
 
 Value = Any  # str, int, float, bool, list or None: checked where it is read, by its Parameter
 

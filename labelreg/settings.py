@@ -493,6 +493,12 @@ def parameters(entry_point: str) -> dict[str, Parameter]:
     return of(kind) | (methods.own_parameters() if issubclass(kind, Fit) else {})
 
 
+def with_defaults(entry_point: str, given: dict[str, Value]) -> dict[str, Value]:
+    """`given` with the defaults of its entry point; what a recipe or a method decides stays absent."""
+    known = of(ENTRY_POINTS[entry_point])
+    return {name: each.default for name, each in known.items() if each.default is not None} | given
+
+
 def of_a_run() -> dict[str, Parameter]:
     """What decides how one run is done, its method's own parameters included."""
     return of(Settings) | methods.own_parameters()

@@ -1,11 +1,17 @@
-"""Files and folders that are there whole or not at all, and with the rights that the umask gives."""
+"""Files and folders that are there whole or not at all, with the rights that the umask gives; and their digests."""
 
+import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 UMASK = os.umask(0)  # it can be read only by setting it; nobody else runs yet
 os.umask(UMASK)
@@ -82,3 +88,26 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, in hex; read once per process as long as the file stays as it is."""
+    facts = path.stat()
+    return _file_digest(path, facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=1024)
+def _file_digest(path: Path, size: int, mtime_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksum(tensors: Mapping[str, "Tensor"], text: str = "") -> str:
+    """sha256 of tensors (names, types, shapes, bytes) and a text, in hex: what a file of both is checked by."""
+    import torch  # whoever writes files of text needs none
+
+    found = hashlib.sha256(text.encode())
+    for name, value in sorted(tensors.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        found.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()

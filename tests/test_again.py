@@ -13,10 +13,11 @@ from running import ROOT, runs, succeed
 from analysis.pairing import pair
 from analysis.present.again import again
 from analysis.present.report import Design
+from entrypoints.command import parse
 from labelreg import job, one_run, recipes
-from labelreg.arguments import parse, with_defaults
 from labelreg.methods import METHODS
 from labelreg.models import registry
+from labelreg.settings import with_defaults
 from labelreg.store import records
 from labelreg.store.logged import plain
 from labelreg.studies import plan

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from entrypoints.command import parse
 from labelreg import settings
-from labelreg.arguments import parse
 from labelreg.data import files, labels, prepared
 from labelreg.data.tasks import Task
 from labelreg.errors import UserError

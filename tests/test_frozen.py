@@ -13,9 +13,8 @@ from types import SimpleNamespace
 import pytest
 
 from labelreg import job, recipes, training
-from labelreg.arguments import with_defaults
 from labelreg.models import registry
-from labelreg.settings import Machine, Settings
+from labelreg.settings import Machine, Settings, with_defaults
 from labelreg.studies import grid
 
 FROZEN = Path(__file__).with_name("frozen.json")

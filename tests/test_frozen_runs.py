@@ -40,7 +40,7 @@ def metrics_of(given: dict) -> dict[str, list[float]]:
     import mlflow
 
     from labelreg import job, one_run
-    from labelreg.arguments import with_defaults
+    from labelreg.settings import with_defaults
 
     given = with_defaults("train_student", given)
     client, run_id = mlflow.MlflowClient(), one_run.carry_out(job.Job(job.settings_of(given), given, quiet=True)).run_id

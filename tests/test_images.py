@@ -15,13 +15,12 @@ from sklearn.datasets import load_digits
 from torchvision.models import get_model
 
 from labelreg import recipes, training
-from labelreg.arguments import with_defaults
 from labelreg.data import augment, batching, corpus
 from labelreg.errors import UserError
 from labelreg.methods import METHODS
 from labelreg.models import registry
 from labelreg.places import Roots
-from labelreg.settings import Machine, Settings
+from labelreg.settings import Machine, Settings, with_defaults
 from labelreg.workers import executors
 
 pytest_plugins = ["running"]

@@ -10,7 +10,8 @@ import pytest
 from running import call, refused, runs, succeed
 
 from labelreg import output
-from labelreg.errors import LONGEST_LINE, masked, one_line, printable, told
+from labelreg.errors import told
+from labelreg.output import LONGEST_LINE, masked, one_line, printable
 
 pytest_plugins = ["running"]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from entrypoints.command import parse
 from labelreg import methods, parameter, places, settings
-from labelreg.arguments import parse, with_defaults
 from labelreg.errors import UserError
-from labelreg.settings import ENTRY_POINTS, Folders
+from labelreg.settings import ENTRY_POINTS, Folders, with_defaults
 
 ROOT = Path(__file__).parents[1]
 MLPROJECT = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]

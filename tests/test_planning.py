@@ -111,7 +111,8 @@ def test_what_is_done_is_known_before_anything_runs(small, store, monkeypatch):
 
 
 def _steps(small: dict):
-    from labelreg.arguments import parse, with_defaults
+    from entrypoints.command import parse
+    from labelreg.settings import with_defaults
     from labelreg.studies.plan import design_of
 
     return design_of(with_defaults("study", parse("study", [f"--{k}={v}" for k, v in small.items()]))).steps

@@ -27,9 +27,8 @@ from running import (
 from safetensors.torch import load_file
 
 from labelreg import recipes, training
-from labelreg.arguments import with_defaults
 from labelreg.models import registry
-from labelreg.settings import Machine
+from labelreg.settings import Machine, with_defaults
 from labelreg.store import checkpoint, tracking
 
 pytest_plugins = ["running"]

@@ -21,9 +21,9 @@ import yaml
 from analysis.hypothesis import verdicts
 from analysis.pairing import PROTOCOL
 from labelreg import recipes
-from labelreg.arguments import with_defaults
 from labelreg.errors import DivergedError, UserError
 from labelreg.methods import METHODS
+from labelreg.settings import with_defaults
 from labelreg.tuning import search, search_report
 
 APPENDIX_D = {

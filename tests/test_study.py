@@ -317,7 +317,7 @@ def test_an_own_file_gets_the_same_study(tiny):
     from unittest import mock
 
     from entrypoints import main
-    from labelreg.arguments import with_defaults
+    from labelreg.settings import with_defaults
     from labelreg.studies.plan import design_of
 
     file = {name: tiny[name] for name in ("train_file", "model_root")}

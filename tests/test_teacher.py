@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 
 from labelreg import training
 from labelreg.data import teacher_logits
-from labelreg.digests import checksum
 from labelreg.errors import UserError
 from labelreg.models import registry
 from labelreg.settings import Machine
+from labelreg.whole import checksum
 
 WHOSE = "run 0123 (gpt2, reviews)"
 

@@ -460,12 +460,13 @@ import sys
 for name in ("mlflow", "optuna", "datasets"):
     sys.modules[name] = None  # importing it is an error
 import bench.engine
-from labelreg import arguments, places, recipes, training
+from labelreg import places, recipes, training
+from labelreg.settings import with_defaults
 from labelreg.data import corpus
 from labelreg.models import registry
 from labelreg.settings import Machine
 given = {"train_file": sys.argv[1], "model": "bert-small", "model_root": sys.argv[2], "epochs": 1, "max_length": 16}
-settings = recipes.resolve(arguments.with_defaults("train_student", given | {"cache_root": sys.argv[3]}))
+settings = recipes.resolve(with_defaults("train_student", given | {"cache_root": sys.argv[3]}))
 where = places.roots(settings)
 data = corpus.prepare(settings, where)
 model = registry.load("bert-small", data.classes, "pretrained", 42, where)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labelreg.errors import UserError, printable
+from labelreg.errors import UserError
+from labelreg.output import printable
 
 if TYPE_CHECKING:
     from PIL import Image

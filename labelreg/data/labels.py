@@ -10,7 +10,8 @@ import pandas as pd
 from labelreg.data.batching import UNLABELLED
 from labelreg.data.prepared import NAME_LENGTH, shown
 from labelreg.data.tasks import Task
-from labelreg.errors import UserError, looks, shortened
+from labelreg.errors import UserError, looks
+from labelreg.output import shortened
 
 _INTEGER = re.compile(r"-?[0-9]{1,4000}")
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?")

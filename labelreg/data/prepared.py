@@ -14,7 +14,8 @@ from safetensors.torch import load, save_file
 
 from labelreg import whole
 from labelreg.data.batching import UNLABELLED, Split
-from labelreg.errors import UserError, one_line
+from labelreg.errors import UserError
+from labelreg.output import one_line
 
 META = "meta.json"
 NAMED = 10  # classes that are named with their counts; of more, the least and the most frequent

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from labelreg import whole
 from labelreg.data.prepared import PreparedTask
-from labelreg.digests import checksum
 from labelreg.errors import UserError
+from labelreg.whole import checksum
 
 
 def save(folder: Path, logits: Mapping[str, Tensor], data: PreparedTask, fingerprint: str) -> None:

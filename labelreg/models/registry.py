@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from labelreg import places
-from labelreg.digests import file_digest
 from labelreg.errors import UserError, unknown
 from labelreg.models import classifier, vision
 from labelreg.models.weights import converted
 from labelreg.settings import Settings
+from labelreg.whole import file_digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

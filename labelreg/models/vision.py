@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from labelreg.digests import file_digest
 from labelreg.errors import UserError
 from labelreg.models.weights import converted
+from labelreg.whole import file_digest
 
 if TYPE_CHECKING:
     from labelreg.places import Roots

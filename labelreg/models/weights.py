@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from labelreg import whole
-from labelreg.digests import file_digest
 from labelreg.errors import UserError
+from labelreg.whole import file_digest
 
 LISTED = "files.sha256"  # of a converted checkpoint, as sha256sum writes it
 

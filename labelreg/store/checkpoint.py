@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from labelreg import whole
-from labelreg.digests import checksum
 from labelreg.errors import DivergedError, UserError
+from labelreg.whole import checksum
 
 FILE, OWNER, INTENT, LOCK, EPOCH = "checkpoint.safetensors", "run_id", "intent", "lock", "epoch"
 

@@ -25,7 +25,8 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from labelreg import whole
-from labelreg.errors import StoreLostError, UserError, foreseen, masked, one_line, told, unknown
+from labelreg.errors import StoreLostError, UserError, foreseen, told, unknown
+from labelreg.output import masked, one_line
 from labelreg.parameter import Value
 from labelreg.store import logged, patience
 from labelreg.store.calls import (

@@ -11,11 +11,11 @@ from typing import Any
 
 from labelreg import recipes
 from labelreg.data import image_folder
-from labelreg.digests import file_digest
 from labelreg.errors import UserError, unknown
 from labelreg.methods import METHODS
 from labelreg.parameter import NEVER, Value, convert
 from labelreg.settings import of_a_run
+from labelreg.whole import file_digest
 from labelreg.workers.steps import Step
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from labelreg.errors import printable
+from labelreg.output import printable
 from labelreg.studies.outlook import duration
 from labelreg.workers.steps import Event
 

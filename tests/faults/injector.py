@@ -229,7 +229,7 @@ def _content(path: Path) -> object:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     from safetensors import safe_open
 
-    from labelreg.digests import checksum
+    from labelreg.whole import checksum
 
     with safe_open(path, "pt") as file:
         return file.metadata(), checksum({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118

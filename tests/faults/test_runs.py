@@ -20,8 +20,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from labelreg import job, one_run, training
-from labelreg.arguments import with_defaults
 from labelreg.errors import UserError
+from labelreg.settings import with_defaults
 from labelreg.store import checkpoint, tracking
 
 pytest_plugins = ["running"]
