@@ -9,7 +9,7 @@ import time
 import pytest
 from running import call, python, refused, run_of, runs, succeed, together
 
-from labelreg.store import calls
+from labelreg.store import patience
 
 pytest_plugins = ["running"]
 
@@ -264,10 +264,10 @@ def a_server_of_something_else():
 
 @pytest.mark.parametrize("port", [closed_port, silent_port, other_server, a_server_of_something_else])
 def test_a_tracking_server_that_does_not_answer(port, tiny, tmp_path, monkeypatch):
-    allowed = calls.ANSWER_SECONDS
+    allowed = patience.ANSWER_SECONDS
     with port() as number:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{number}")
-        monkeypatch.setattr(calls, "ANSWER_SECONDS", 2)
+        monkeypatch.setattr(patience, "ANSWER_SECONDS", 2)
         began = time.monotonic()
         refused(call("train_student", **tiny), f"http://127.0.0.1:{number}")
         assert time.monotonic() - began < 30 - allowed

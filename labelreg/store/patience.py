@@ -1,45 +1,66 @@
-"""Patience with a tracking store that is busy or away: a call is tried again for minutes, metrics wait on disk.
-
-This file knows no MLflow: what a call is, and which errors pass with time, is given to it.
-"""
+"""How MLflow is called: patiently, as its store may be busy or away for minutes, and metrics wait on disk meanwhile."""
 
 import json
+import logging
+import math
 import os
 import random
+import signal
+import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import requests
+
 from labelreg.errors import StoreLostError, UserError
 
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # its retries (4 minutes a call) would stop the training
+import mlflow
+from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request
+
+# "creating initial tables" is no news, and a locked database is tried again
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+
+TIMEOUT = "MLFLOW_HTTP_REQUEST_TIMEOUT"
 VARIABLE = "LABELREG_STORE_SECONDS"  # how long a store may be away
 DEFAULT_SECONDS = 600.0
 CLOSING_SECONDS = 2.0  # for what an interrupted run still has to say
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds between two tries; doubled, and drawn so that workers spread
 SAID_AFTER = 3.0  # seconds; shorter waits are no news
-ANSWER_SECONDS, SHORTEST_ANSWER_SECONDS = 10.0, 1.0  # for a store to take metrics; of one that was away just now
+ANSWER_SECONDS, SHORTEST_ANSWER_SECONDS = 10.0, 1.0  # for a server to answer; of one that was away just now
 MOST_WAITING = 0.05  # of a training's time, for a store that hangs
 
 Result = TypeVar("Result")
 Point = tuple[str, float, int, int]  # metric, value, milliseconds since 1970, step
 
 
-def limit() -> float:
-    """Seconds for which a store may be away: LABELREG_STORE_SECONDS, or ten minutes.
+def client() -> "mlflow.MlflowClient":
+    return mlflow.MlflowClient()
 
-    Raises:
-        UserError: the variable is no number of at least 0.
+
+def patiently(
+    call: Callable[["mlflow.MlflowClient"], Result], seconds: float | None = None, moves_files: bool = False
+) -> Result:
+    """What a call returns that is made with MLflow's client, again while the store is busy or away (`keep_trying`).
+
+    A call in a loop holds the loop's own values as defaults. One that moves files may take long, and is interrupted
+    where it is; of the others, see `undivided`.
     """
-    text = os.environ.get(VARIABLE) or DEFAULT_SECONDS
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise UserError(f"{VARIABLE}={text}: allowed is a number of seconds of at least 0")
-    return seconds
+
+    def whole() -> Result:
+        with undivided():
+            return call(client())
+
+    with timeout(seconds):
+        return keep_trying((lambda: call(client())) if moves_files else whole, passes, seconds)
 
 
 def keep_trying(
@@ -72,6 +93,22 @@ def keep_trying(
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
+def limit() -> float:
+    """Seconds for which a store may be away: LABELREG_STORE_SECONDS, or ten minutes.
+
+    Raises:
+        UserError: the variable is no number of at least 0.
+    """
+    text = os.environ.get(VARIABLE) or DEFAULT_SECONDS
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise UserError(f"{VARIABLE}={text}: allowed is a number of seconds of at least 0")
+    return seconds
+
+
 def lost(seconds: float, error: Exception) -> StoreLostError:
     """The end of patience, in one line."""
     return StoreLostError(
@@ -81,6 +118,82 @@ def lost(seconds: float, error: Exception) -> StoreLostError:
 
 def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:160]
+
+
+def locked(error: Exception) -> bool:
+    return "database is locked" in str(error)
+
+
+def passes(error: Exception) -> bool:
+    """Whether a later call may succeed: the database has another writer, or the server does not answer."""
+    if locked(error) or any(words in str(error) for words in ("Max retries exceeded", "Connection broken")):
+        return True  # no connection, an answer such as 503, half a file: MLflow keeps the text, not the type
+    inner = error.__cause__ if isinstance(error, MlflowException) else error
+    if isinstance(inner, requests.ConnectionError | requests.Timeout):
+        return True
+    away = isinstance(error, MlflowException) and error.error_code == "TEMPORARILY_UNAVAILABLE"
+    return away and not mlflow.get_tracking_uri().startswith("sqlite")  # there it is a full disk, a missing file
+
+
+@contextmanager
+def timeout(seconds: float | None) -> Iterator[None]:
+    """Seconds that a server has for each answer, where MLflow gives it two minutes; rounded up to whole ones."""
+    before = os.environ.get(TIMEOUT)
+    if seconds is not None:
+        os.environ[TIMEOUT] = str(min(max(1, math.ceil(seconds)), int(before or ANSWER_SECONDS)))
+    try:
+        yield
+    finally:
+        os.environ.pop(TIMEOUT, None) if before is None else os.environ.__setitem__(TIMEOUT, before)
+
+
+@contextmanager
+def undivided() -> Iterator[None]:
+    """A signal that comes meanwhile is heard at the end, where the store is a database: its calls are short.
+
+    An exception in the middle of SQLAlchemy's work can leave a transaction open for as long as the process lives:
+    the store is locked then, for this run's end and for everyone else.
+    """
+    if mlflow.get_tracking_uri().startswith("http") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    late: list[int] = []
+
+    def hear(number: int, frame: object) -> None:
+        late.append(number)
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        for number in handlers:
+            signal.signal(number, hear)
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is hear:  # else one came before, whose handler has set others
+                signal.signal(number, handler)
+        if late:
+            signal.raise_signal(late[0])
+
+
+def check_server(uri: str) -> None:
+    """Ask a server how it is, with the credentials that MLflow itself uses."""
+    said = f"MLFLOW_TRACKING_URI={uri}: the tracking server"
+    host = get_default_host_creds(uri)
+    try:
+        answer = http_request(host, "/health", "GET", max_retries=0, timeout=ANSWER_SECONDS, raise_on_status=False)
+    except (MlflowException, requests.RequestException) as error:
+        why = type(error.__cause__ or error.__context__ or error).__name__
+        raise UserError(f"{said} does not answer ({why})") from None
+    if answer.status_code in (401, 403):
+        way = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+        raise UserError(f"{said} refuses this user ({answer.status_code} {answer.reason}); give {way}")
+    if not answer.ok:
+        raise UserError(f"{said} does not answer ({answer.status_code} {answer.reason}): is the address whole?")
+
+
+def deliver(run_id: str, points: list[Point], seconds: float | None = None) -> None:
+    with timeout(seconds), undivided():
+        client().log_batch(run_id, metrics=[Metric(name, value, at, step) for name, value, at, step in points])
 
 
 @dataclass
@@ -96,7 +209,7 @@ class Spool:
     deliver: Callable[[list[Point], float], None]  # the points, and the seconds that an answer may take
     passes: Callable[[Exception], bool]
     since: float = 0.0  # monotonic seconds: the first failure
-    again: float = field(default=0.0)  # the next try
+    again: float = 0.0  # the next try
     pause: float = FIRST_PAUSE
     answer: float = ANSWER_SECONDS
 

@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from mlflow.utils.uri import is_local_uri
 
 from labelreg.errors import UserError
 from labelreg.store import logged, patience, tracking
-from labelreg.store.calls import client, patiently
+from labelreg.store.patience import client, patiently
 from labelreg.store.tracking import FINGERPRINT, KIND, NOTE, PLAN, STUDY, TUNED, VERDICT
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def frame(experiment: str | None, where: str | None = None) -> "pd.DataFrame":
     """
     try:
         runs = patiently(
-            lambda: mlflow.search_runs(
+            lambda _: mlflow.search_runs(
                 [experiment] if experiment else tracking.experiments(), filter_string=where or ""
             )
         )
@@ -76,7 +76,7 @@ def predictions(runs: "pd.DataFrame", ahead: Collection[str] = ()) -> Callable[[
         except UserError as error:
             why = error.__cause__ or error
         try:
-            held = patiently(lambda: client().list_artifacts(run_id))
+            held = patiently(lambda store: store.list_artifacts(run_id))
         except (MlflowException, OSError, ImportError) as error:
             return OSError(patience.one_line(error))
         return OSError(patience.one_line(why)) if "predictions" in {file.path for file in held} else None
@@ -104,19 +104,23 @@ def histories(run_ids: Sequence[str], names: Sequence[str]) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    store = client()._tracking_client.store
-    if hasattr(store, "get_metric_history_bulk"):
+    bulk = getattr(client()._tracking_client.store, "get_metric_history_bulk", None)
+
+    def of_many(part: Sequence[str], name: str) -> list:
+        return patiently(lambda _: bulk(part, name, MOST_POINTS)) if bulk else []
+
+    if bulk:
         parts = [run_ids[start : start + AT_ONCE] for start in range(0, len(run_ids), AT_ONCE)]
         found = [
             (point.run_id, point.key, point.step, point.value, point.timestamp)
             for name in names
             for part in parts
-            for point in patiently(partial(store.get_metric_history_bulk, part, name, MOST_POINTS))
+            for point in of_many(part, name)
         ]
     else:
         wanted = [(run_id, name) for run_id in run_ids for name in names]
         with ThreadPoolExecutor(DOWNLOADS) as pool:
-            answers = list(pool.map(lambda pair: patiently(partial(client().get_metric_history, *pair)), wanted))
+            answers = list(pool.map(lambda pair: patiently(lambda store: store.get_metric_history(*pair)), wanted))
         found = [
             (run_id, name, point.step, point.value, point.timestamp)
             for (run_id, name), points in zip(wanted, answers, strict=True)
@@ -130,7 +134,7 @@ def histories(run_ids: Sequence[str], names: Sequence[str]) -> "pd.DataFrame":
 def status(run_id: str) -> str | None:
     """A run's status, `deleted` where it was deleted, or None where this store does not know it."""
     try:
-        info = patiently(lambda: client().get_run(run_id)).info
+        info = patiently(lambda store: store.get_run(run_id)).info
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
@@ -178,7 +182,11 @@ def summarise(summaries: Sequence[Mapping], parents: Mapping[str, str], beside: 
     date, and finished where a kill left it half done; where it holds a number that there is no longer, it is replaced.
     """
     studies = _studies()
-    held = _by_fingerprint("summary")
+    held: dict[str | None, list] = {}  # by fingerprint: finished ones first, then by age
+    for run in sorted(
+        tracking.search(tracking.tagged({KIND: "summary"})), key=lambda run: run.info.status != "FINISHED"
+    ):
+        held.setdefault(run.data.tags.get(FINGERPRINT), []).append(run)
     here = tracking.get(beside.run_id)
     for summary in summaries:
         above = {parents.get(run_id) for run_id in summary["run_ids"]} | {beside.run_id}
@@ -191,20 +199,7 @@ def summarise(summaries: Sequence[Mapping], parents: Mapping[str, str], beside: 
 
 def _studies() -> list["mlflow.entities.Run"]:
     """The studies of the store, newest first, whatever their status."""
-    return _of_kind("study", "DESC")
-
-
-def _of_kind(kind: str, order: str) -> list["mlflow.entities.Run"]:
-    by, where = [f"attributes.start_time {order}"], tracking.tagged({KIND: kind})
-    return patiently(lambda: mlflow.search_runs(tracking.experiments(), where, order_by=by, output_format="list"))
-
-
-def _by_fingerprint(kind: str) -> dict[str | None, list["mlflow.entities.Run"]]:
-    """Runs of a kind by fingerprint, whatever their status: finished ones first, then by age."""
-    found: dict[str | None, list] = {}
-    for run in sorted(_of_kind(kind, "ASC"), key=lambda run: run.info.status != "FINISHED"):
-        found.setdefault(run.data.tags.get(FINGERPRINT), []).append(run)
-    return found
+    return tracking.search(tracking.tagged({KIND: "study"}), "DESC")
 
 
 def _keep_summary(
@@ -217,7 +212,7 @@ def _keep_summary(
     fitting = [run for run in there if set(run.data.metrics) <= set(metrics)]
     for run in there:
         if run not in fitting[:1]:  # a number that there is no longer, or twice: two commands made it at once
-            patiently(lambda run=run: client().delete_run(run.info.run_id))
+            _delete(run.info.run_id)
     if fitting:
         made, now_there = fitting[0].info.run_id, fitting[0].data
     else:
@@ -232,6 +227,10 @@ def _keep_summary(
         points = [Metric(name, value, now, 0) for name, value in metrics.items()]
         logged = [Param(name, value) for name, value in params.items()]
         told = [RunTag(name, value) for name, value in tags.items()]
-        patiently(lambda: client().log_batch(made, metrics=points, params=logged, tags=told))
+        patiently(lambda store: store.log_batch(made, metrics=points, params=logged, tags=told))
     if not fitting or fitting[0].info.status != "FINISHED":
-        patiently(lambda: client().set_terminated(made, "FINISHED"))
+        tracking.terminate(made, "FINISHED")
+
+
+def _delete(run_id: str) -> None:
+    patiently(lambda store: store.delete_run(run_id))

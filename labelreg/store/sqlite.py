@@ -29,6 +29,25 @@ def file_of(url: str) -> Path | None:
     return None if inside or address.get_backend_name() != "sqlite" else Path(name)
 
 
+def make_tables(uri: str) -> None:
+    """The tables of a SQLite store, whole before MLflow looks at them: what it finds half made it never mends."""
+    path = file_of(uri) if uri.startswith("sqlite") else None
+    if not path:
+        return
+    from mlflow.store.db import utils
+
+    def make(url: str) -> None:
+        engine = utils.create_sqlalchemy_engine(url)
+        utils._initialize_tables(engine)  # what MLflow does with a new file, and with an old one that lacks tables
+        engine.dispose()
+
+    mine = "EXISTS (SELECT 1 FROM runs) OR EXISTS (SELECT 1 FROM experiments WHERE experiment_id != 0)"
+    try:
+        complete(path, utils.Base.metadata.tables, mine, make)
+    except UserError as error:
+        raise UserError(f"tracking store {uri}: {error}") from None
+
+
 def complete(path: Path, tables: Collection[str], rows: str, make: Callable[[str], object]) -> None:
     """See to it that `path` has all `tables`, whatever it was before: absent, empty, half made, or of an older version.
 

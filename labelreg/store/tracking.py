@@ -28,19 +28,8 @@ from labelreg import whole
 from labelreg.errors import StoreLostError, UserError, foreseen, told, unknown
 from labelreg.output import masked, one_line
 from labelreg.parameter import Value
-from labelreg.store import logged, patience
-from labelreg.store.calls import (
-    check_server,
-    client,
-    deliver,
-    locked,
-    make_tables,
-    passes,
-    patiently,
-    timeout,
-    undivided,
-)
-from labelreg.store.patience import Spool
+from labelreg.store import logged, patience, sqlite
+from labelreg.store.patience import Spool, client, deliver, patiently
 
 if TYPE_CHECKING:
     from labelreg.store import checkpoint
@@ -71,7 +60,7 @@ class Run:
         Raises:
             UserError: `mlflow run` was given another value than the one that the run uses.
         """
-        held = patiently(lambda: client().get_run(self.run_id)).data.params
+        held = patiently(lambda store: store.get_run(self.run_id)).data.params
         held = {name: masked(value) for name, value in held.items()}
         values = {name: masked(value) if isinstance(value, str) else value for name, value in values.items()}
         texts = {name: logged.plain(value) for name, value in values.items() if value is not None}
@@ -108,31 +97,35 @@ class Run:
         if self.spool:
             self.spool.put(points)
         else:
-            patiently(lambda: deliver(self.run_id, points))
+            patiently(lambda _: deliver(self.run_id, points))
 
     def folder(self, local: Path, path: str | None = None) -> None:
         """Store a folder's files as artifacts, each of them patiently; MLflow copies them with their rights."""
-        for file in sorted(each for each in local.rglob("*") if each.is_file()):
+        files = sorted(each for each in local.rglob("*") if each.is_file())
+        for file in files:
             whole.give_rights(file)
-            place: str | None = Path(path or "", file.parent.relative_to(local)).as_posix()
-            place = None if place == "." else place
-            patiently(partial(client().log_artifact, self.run_id, str(file), place), moves_files=True)
+        for file in files:
+            self._file(file, Path(path or "", file.parent.relative_to(local)).as_posix())
+
+    def _file(self, file: Path, folder: str) -> None:
+        at = None if folder == "." else folder
+        patiently(lambda store: store.log_artifact(self.run_id, str(file), at), moves_files=True)
 
     def data(self, name: str, digest: str, source: str) -> None:
         """Name the data set in MLflow's own way, with labelreg's digest of all examples."""
         dataset = Dataset(name, digest, "labelreg", json.dumps({"source": source}))
         inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
         try:
-            patiently(lambda: client().log_inputs(self.run_id, inputs))
+            patiently(lambda store: store.log_inputs(self.run_id, inputs))
         except MlflowException:  # another worker has just registered the same data set; it is there now
-            patiently(lambda: client().log_inputs(self.run_id, inputs))
+            patiently(lambda store: store.log_inputs(self.run_id, inputs))
 
     def note(self, line: str) -> None:
         self.tags({NOTE: line})
 
     def _log(self, params: list[Param], tags: Mapping[str, str], seconds: float | None = None) -> None:
         named = [RunTag(name, masked(value)) for name, value in tags.items()]
-        patiently(lambda: client().log_batch(self.run_id, params=params, tags=named), seconds)
+        patiently(lambda store: store.log_batch(self.run_id, params=params, tags=named), seconds)
 
 
 def connect() -> None:
@@ -143,10 +136,10 @@ def connect() -> None:
     """
     uri = mlflow.get_tracking_uri()
     if uri.startswith("http"):
-        check_server(uri)
+        patience.check_server(uri)
     try:
-        make_tables(uri)
-        experiment = patience.keep_trying(lambda: client().get_experiment(current_experiment()), locked)
+        sqlite.make_tables(uri)
+        experiment = patience.keep_trying(lambda: client().get_experiment(current_experiment()), patience.locked)
     except (UserError, StoreLostError):
         raise
     except Exception as error:  # MLflow's types, SQLAlchemy's and those of the drivers
@@ -182,23 +175,23 @@ def absolute(uri: str) -> str:
 def current_experiment() -> str:
     """The id of MLflow's current experiment: that of the run that `mlflow run` opened, else Default."""
     if "MLFLOW_RUN_ID" in os.environ:
-        return patiently(lambda: client().get_run(os.environ["MLFLOW_RUN_ID"])).info.experiment_id
+        return patiently(lambda store: store.get_run(os.environ["MLFLOW_RUN_ID"])).info.experiment_id
     if "MLFLOW_EXPERIMENT_ID" in os.environ:  # first: `mlflow run` sets it beside a name of the caller's shell
         return os.environ["MLFLOW_EXPERIMENT_ID"]
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
-    return patiently(lambda: _named(name)) if name else "0"
+    return patiently(lambda store: _named(store, name)) if name else "0"
 
 
-def _named(name: str) -> str:
-    found = client().get_experiment_by_name(name)
+def _named(store: mlflow.MlflowClient, name: str) -> str:
+    found = store.get_experiment_by_name(name)
     if found:
         return found.experiment_id
     try:
-        return client().create_experiment(name)
+        return store.create_experiment(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        found = client().get_experiment_by_name(name)  # another process was faster
+        found = store.get_experiment_by_name(name)  # another process was faster
         if found is None:
             raise
         return found.experiment_id
@@ -212,7 +205,7 @@ def experiment_id(name: str | None) -> str:
     """
     if name is None:
         return current_experiment()
-    everything = patiently(lambda: mlflow.search_experiments(view_type=ViewType.ALL))
+    everything = patiently(lambda _: mlflow.search_experiments(view_type=ViewType.ALL))
     known = {e.name: e.experiment_id for e in everything if e.lifecycle_stage == "active"}
     if name in known.values():
         return name
@@ -226,7 +219,7 @@ def experiment_id(name: str | None) -> str:
 
 def experiment_name(experiment: str) -> str:
     """The name of an experiment by its id."""
-    return patiently(lambda: client().get_experiment(experiment)).name
+    return patiently(lambda store: store.get_experiment(experiment)).name
 
 
 @contextmanager
@@ -262,9 +255,9 @@ def open_run(
         if claim:
             claim.start(run_id)
         nested = mlflow.active_run() is not None
-        patiently(lambda: mlflow.start_run(run_id=run_id, nested=nested, run_name=None if continued else name))
+        patiently(lambda _: mlflow.start_run(run_id=run_id, nested=nested, run_name=None if continued else name))
         if spool:
-            waiting = Spool(spool / f"{run_id}.jsonl", partial(deliver, run_id), passes)
+            waiting = Spool(spool / f"{run_id}.jsonl", partial(deliver, run_id), patience.passes)
             waiting.flush()
         run = Run(run_id, _held(run_id) if before else frozenset(), before is not None, waiting)
         why_failed = {NOTE: ""} if before and before.info.status == "FAILED" else {}
@@ -290,31 +283,34 @@ def create(
     own = {INTENT: intent} | ({PARENT: parent} if parent else {})
     tags, began, tries = resolve_tags(dict(tags or {}) | own), int(time.time() * 1000), itertools.count()
 
-    def made() -> str:
-        found = _intended(intent) if next(tries) else None
-        return found.info.run_id if found else client().create_run(where, began, dict(tags), name).info.run_id
+    def made(store: mlflow.MlflowClient) -> str:
+        found = _intended(store, intent) if next(tries) else None
+        return found.info.run_id if found else store.create_run(where, began, dict(tags), name).info.run_id
 
     return patiently(made)
 
 
-def _intended(intent: str) -> Found | None:
+def _intended(store: mlflow.MlflowClient, intent: str) -> Found | None:
     """The run that was made by this intent, where it was."""
-    return next(iter(client().search_runs(experiments(), tagged({INTENT: intent}))), None)
+    return next(iter(store.search_runs(experiments(), tagged({INTENT: intent}))), None)
 
 
 def _before(continued: str) -> Found:
     """The run that is gone on with. Launches that were killed while they did so end: its claim is ours."""
     where = f"{tagged({CONTINUED: continued})} and attributes.status = 'RUNNING'"
-    for launch in patiently(lambda: client().search_runs(experiments(), where)):
-        patiently(lambda run_id=launch.info.run_id: client().set_terminated(run_id, "KILLED"))
-    return patiently(lambda: client().get_run(continued))
+    for launch in search(where):
+        terminate(launch.info.run_id, "KILLED")
+    return patiently(lambda store: store.get_run(continued))
 
 
 def _held(run_id: str) -> frozenset[tuple[str, int]]:
     """The (metric, step) that a run holds, those among them that waited on disk until now."""
-    names = patiently(lambda: client().get_run(run_id)).data.metrics
-    histories = {name: patiently(lambda name=name: client().get_metric_history(run_id, name)) for name in names}
-    return frozenset((name, point.step) for name, points in histories.items() for point in points)
+
+    def held(store: mlflow.MlflowClient) -> frozenset[tuple[str, int]]:
+        names = store.get_run(run_id).data.metrics
+        return frozenset((name, point.step) for name in names for point in store.get_metric_history(run_id, name))
+
+    return patiently(held)
 
 
 def _close(
@@ -341,7 +337,7 @@ def _close(
         ends.append(lambda: Run(run_id).note(told(error).line))
 
     def end() -> None:
-        made = _intended(intent) if intent and not run_id else None
+        made = _intended(client(), intent) if intent and not run_id else None
         if own := made.info.run_id if made else run_id:
             _end(own, status, seconds)
 
@@ -353,10 +349,15 @@ def _close(
 def _end(run_id: str, status: str, seconds: float | None = None) -> None:
     active = mlflow.active_run()
     if active and active.info.run_id == run_id:
-        with contextlib.suppress(Exception), timeout(seconds), undivided():
+        with contextlib.suppress(Exception), patience.timeout(seconds), patience.undivided():
             mlflow.end_run(status)  # takes the run from MLflow's list of active ones, whatever the store says
             return
-    patiently(lambda: client().set_terminated(run_id, status), seconds)
+    terminate(run_id, status, seconds)
+
+
+def terminate(run_id: str, status: str, seconds: float | None = None) -> None:
+    """Give a run its end."""
+    patiently(lambda store: store.set_terminated(run_id, status), seconds)
 
 
 def note_failure(line: str) -> None:
@@ -369,11 +370,13 @@ def note_failure(line: str) -> None:
 
 def find(where: str) -> list[Found]:
     """Finished runs of the store that match a filter, oldest first."""
-    query = f"attributes.status = 'FINISHED' and {where}"
-    order = ["attributes.start_time ASC"]
-    return patiently(
-        lambda: mlflow.search_runs(experiments(), filter_string=query, order_by=order, output_format="list")
-    )
+    return search(f"attributes.status = 'FINISHED' and {where}")
+
+
+def search(where: str, order: str = "ASC") -> list[Found]:
+    """Runs of the store that match a filter, whatever their status, by the time of their start."""
+    by = [f"attributes.start_time {order}"]
+    return patiently(lambda _: mlflow.search_runs(experiments(), where, order_by=by, output_format="list"))
 
 
 def ended(claim: "checkpoint.Claim") -> Found | None:
@@ -381,7 +384,7 @@ def ended(claim: "checkpoint.Claim") -> Found | None:
     run is a launch then."""
     for run_id in claim.run_ids[:1]:
         where = f"attributes.run_id = '{run_id}' and attributes.status = 'FINISHED'"
-        for run in patiently(lambda where=where: client().search_runs(experiments(), where)):
+        for run in search(where):
             launch = os.environ.pop("MLFLOW_RUN_ID", None)
             if launch:
                 Run(launch).tags({KIND: "launch", CONTINUED: run_id})
@@ -397,8 +400,7 @@ def unfinished(claim: "checkpoint.Claim", resume: bool = True) -> str | None:
     """
     unknown = []
     for run_id in claim.run_ids:
-        where = f"attributes.run_id = '{run_id}'"
-        found = patiently(lambda where=where: client().search_runs(experiments(), where))
+        found = search(f"attributes.run_id = '{run_id}'")
         if not found:
             unknown.append(run_id)
         elif resume and found[0].info.status != "FINISHED":
@@ -407,7 +409,7 @@ def unfinished(claim: "checkpoint.Claim", resume: bool = True) -> str | None:
             _sweep(found[0])
             claim.drop(run_id)
     intent = claim.intended
-    orphan = patiently(lambda: _intended(intent)) if intent else None
+    orphan = patiently(lambda store: _intended(store, intent)) if intent else None
     if orphan and resume and orphan.info.status != "FINISHED":
         return orphan.info.run_id
     if orphan:
@@ -422,7 +424,7 @@ def unfinished(claim: "checkpoint.Claim", resume: bool = True) -> str | None:
 def _sweep(run: Found) -> None:
     """A run that nobody goes on with does not run for ever."""
     if run.info.status == "RUNNING":
-        patiently(lambda: client().set_terminated(run.info.run_id, "KILLED"))
+        terminate(run.info.run_id, "KILLED")
 
 
 def get(run_id: str) -> Found:
@@ -432,7 +434,7 @@ def get(run_id: str) -> Found:
         UserError: there is no such run in this store.
     """
     try:
-        return patiently(lambda: client().get_run(run_id))
+        return patiently(lambda store: store.get_run(run_id))
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
@@ -449,7 +451,7 @@ def download(run_id: str, path: str, target: Path) -> Path:
     fetch = mlflow.artifacts.download_artifacts
     try:
         get = partial(fetch, run_id=run_id, artifact_path=path, dst_path=str(target))
-        return Path(patiently(get, moves_files=True))
+        return Path(patiently(lambda _: get(), moves_files=True))
     except PermissionError as error:
         raise UserError(f"run {run_id}: artifact {path}: {told(error).line}") from error
     except (MlflowException, OSError) as error:

@@ -8,7 +8,7 @@ import pytest
 from injector import Proxy, Rule, every_step_once, record, strike
 from running import call, python, refused, run_of, runs, succeed
 
-from labelreg.store import calls, patience, tracking
+from labelreg.store import patience, tracking
 
 pytest_plugins = ["running"]
 pytestmark = pytest.mark.server
@@ -44,7 +44,7 @@ def mine(experiment: str) -> list:
 
 
 def test_a_server_that_hangs_is_waited_for_once(proxy, given, served, undisturbed, monkeypatch):
-    monkeypatch.setenv(calls.TIMEOUT, "3")  # of ten seconds
+    monkeypatch.setenv(patience.TIMEOUT, "3")  # of ten seconds
     hang = Rule("hang", path="log-batch", first=METRICS + 1, last=METRICS + 1)
     proxy.set(hang)
     began = time.monotonic()

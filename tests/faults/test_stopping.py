@@ -10,7 +10,7 @@ import pytest
 from injector import FULL, fault
 from running import ended, python, session_members, started, wait_for
 
-from labelreg.store import calls
+from labelreg.store import patience
 
 pytest_plugins = ["running"]
 
@@ -87,17 +87,17 @@ def test_a_signal_in_the_middle_of_a_call_to_a_database_waits_for_its_end(number
     """SQLAlchemy may leave a transaction open then: nobody could write any more, not even the run's own end."""
     handler, done = signal.signal(number, before), []
 
-    def call():
+    def call(store):
         signal.raise_signal(number)
         done.append("whole")
 
     try:
         with pytest.raises(KeyboardInterrupt):
-            calls.patiently(call)
+            patience.patiently(call)
         assert done == ["whole"] and signal.getsignal(number) is before
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:1")  # a server may hang
         with pytest.raises(KeyboardInterrupt):
-            calls.patiently(call)
+            patience.patiently(call)
         assert done == ["whole"]
     finally:
         signal.signal(number, handler)
