@@ -12,7 +12,7 @@ def main(given: dict[str, Value]) -> None:
     from labelreg.store import tracking
 
     settings = job.settings_of(given)
-    print("".join(f"{line}\n" for line in job.ignored(given)), end="", flush=True)
+    print("".join(f"{line}\n" for line in job.ignored(settings, given)), end="", flush=True)
     tracking.connect()
     if settings.save_model == "auto":  # it runs on its own
         settings = replace(settings, save_model="true")

@@ -17,7 +17,7 @@ def main(given: dict[str, Value]) -> None:
         student = recipes.resolve(given)
         given["model"] = given.get("teacher_model") or registry.teacher_of(student.model, student.task)
     settings = job.settings_of(given, "teacher")
-    print("".join(f"{line}\n" for line in job.ignored(given)), end="", flush=True)
+    print("".join(f"{line}\n" for line in job.ignored(settings, given)), end="", flush=True)
     tracking.connect()
     done = one_run.carry_out(job.Job(settings, given, "teacher"))
     print(f"teacher {settings.model}: {done.split} score {done.score:.2f}; students take it with", flush=True)

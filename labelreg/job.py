@@ -43,9 +43,8 @@ def settings_of(given: Mapping[str, Value], role: str = "student") -> Settings:
     return settings
 
 
-def ignored(given: Mapping[str, Value]) -> list[str]:
-    """One line for each given parameter that the run does not read, with the reason."""
-    settings = recipes.resolve(given)
+def ignored(settings: Settings, given: Mapping[str, Value]) -> list[str]:
+    """One line for each given parameter that a run with these settings does not read, with the reason."""
     method, data = METHODS[settings.method], made_of(settings.task, settings.train_file)
     read = {*method.parameters} | ({"teacher_run_id"} if method.needs else set())
     read |= {"teacher_model"} if method.needs == "teacher" else set()

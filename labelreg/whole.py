@@ -4,7 +4,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -94,6 +94,11 @@ def file_digest(path: Path) -> str:
     """sha256 of a file, in hex; read once per process as long as the file stays as it is."""
     facts = path.stat()
     return _file_digest(path, facts.st_size, facts.st_mtime_ns)
+
+
+def file_digests(paths: Iterable[Path]) -> list[str]:
+    """`file_digest` of each."""
+    return list(map(file_digest, paths))
 
 
 @lru_cache(maxsize=1024)

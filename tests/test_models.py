@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from labelreg import places
+from labelreg import places, whole
 from labelreg.errors import UserError
 from labelreg.models import registry
 from labelreg.settings import Folders
@@ -178,7 +178,7 @@ def test_a_binary_checkpoint_is_converted_once(copy, load, tiny_roots, capsys):
     before = load(copy)
     binary = as_binary(copy)
     after = load(copy)
-    digest, said = registry.file_digest(binary), capsys.readouterr().out
+    digest, said = whole.file_digest(binary), capsys.readouterr().out
     converted = registry.checkpoint(str(copy), tiny_roots)
     assert f"model {copy}: converting pytorch_model.bin (sha256 {digest})" in said
     assert str(converted) in said
@@ -402,7 +402,7 @@ def test_minilm_3l_is_every_second_layer_of_minilm(packaged, load, tiny_roots):
 
 def test_the_packaged_minilm_is_the_one_that_the_design_names(tmp_path):
     folder = registry.checkpoint("minilm", places.Roots(None, None, tmp_path))
-    assert registry.file_digest(folder / "model.safetensors") == SHA256
+    assert whole.file_digest(folder / "model.safetensors") == SHA256
     assert registry.checkpoint("minilm-3l", places.Roots(None, None, tmp_path)) == folder
 
 

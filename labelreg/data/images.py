@@ -185,7 +185,7 @@ def _files_digest(source: Source) -> str:
         return "embedded"
     if isinstance(source, image_folder.Found):
         return source.digest()
-    return registry.file_digest(source) if source.is_file() else image_folder.digest_below(source)
+    return whole.file_digest(source) if source.is_file() else image_folder.digest_below(source)
 
 
 def _load(

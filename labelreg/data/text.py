@@ -21,6 +21,7 @@ from labelreg.data.tasks import FILES, TASKS, Task, own_path
 from labelreg.errors import UserError
 from labelreg.models import registry
 from labelreg.settings import Settings
+from labelreg.whole import file_digests
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -102,7 +103,7 @@ def _files_digest(settings: Settings, folder: Path | None, task: Task) -> str:
         inside = folder / task.config if task.config and (folder / task.config).is_dir() else folder
         paths = sorted(path for path in inside.rglob("*") if path.is_file() and not path.name.startswith("."))
         found = {str(path.relative_to(inside)): path for path in paths}
-    return digest(" ".join(f"{role} {registry.file_digest(file)}" for role, file in found.items()))
+    return digest(" ".join(f"{role} {held}" for role, held in zip(found, file_digests(found.values()), strict=True)))
 
 
 def _own_files(settings: Settings, task: Task) -> tuple[Frames, list[str]]:

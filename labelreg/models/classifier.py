@@ -245,18 +245,19 @@ def _fit(name: str, model: "TextClassifier", pad_id: Callable[[], int]) -> "Text
     if "attention_mask" not in inspect.signature(type(model).forward).parameters:
         raise UserError(f"model {name}: {config.model_type} has no attention mask, so a text's class would depend on "
                         "the other texts of its batch")  # fmt: skip
-    model.reads_types = _reads_types(model)
-    model.padding_side = "right"
+    model.reads_types, model.padding_side = _reads_types(model), "right"
+    if not model.reads_types:
+        model.register_forward_pre_hook(_without_types, with_kwargs=True)
     if model.config.is_encoder_decoder and getattr(config, "eos_token_id", None) is not None:
         model.forward = partial(_by_marks, model.forward, config.eos_token_id)
     ordinary = _ordinary(config)
-    model.register_forward_pre_hook(_inputs, with_kwargs=True)
     if not model.config.is_encoder_decoder and _bears(name, model, ordinary, ordinary[-1]):
         return model  # whatever pads
     if not model.config.is_encoder_decoder:  # its head looks for the padding's id
         config.pad_token_id = pad_id()
     if not _bears(name, model, ordinary, pad_id()):
         model.padding_side = "left"
+        model.register_forward_pre_hook(_padded_left, with_kwargs=True)
     if model.padding_side == "left" and not _bears(name, model, ordinary, pad_id()):
         raise UserError(f"model {name}: a text's class would depend on the other texts of its batch, whichever side is "
                         f"padded ({config.model_type})")  # fmt: skip
@@ -293,17 +294,17 @@ def _bears(name: str, model: "PreTrainedModel", ordinary: list[int], pad: int) -
     return bool((together - alone).abs().max() <= AGREES * alone.abs().max())
 
 
-def _inputs(model: "TextClassifier", args: tuple, inputs: dict) -> tuple[tuple, dict]:
-    """Inputs as the model bears them: without types that it has no table for, padded on its side."""
-    if model.reads_types and model.padding_side == "right":
-        return args, inputs
-    inputs = {key: value for key, value in inputs.items() if key != "token_type_ids" or model.reads_types}
-    if model.padding_side == "left":
-        mask = inputs["attention_mask"]
-        trailing = (mask.flip(1).cumsum(1) == 0).sum(1, keepdim=True)
-        at = (torch.arange(mask.shape[1], device=mask.device) - trailing) % mask.shape[1]
-        inputs = {key: value.gather(1, at) for key, value in inputs.items()}
-    return args, inputs
+def _without_types(model: torch.nn.Module, args: tuple, inputs: dict) -> tuple[tuple, dict]:
+    """The inputs of a model that has no table for first and second texts."""
+    return args, {key: value for key, value in inputs.items() if key != "token_type_ids"}
+
+
+def _padded_left(model: torch.nn.Module, args: tuple, inputs: dict) -> tuple[tuple, dict]:
+    """The inputs with each row turned round, so that its padding stands before it."""
+    mask = inputs["attention_mask"]
+    trailing = (mask.flip(1).cumsum(1) == 0).sum(1, keepdim=True)
+    at = (torch.arange(mask.shape[1], device=mask.device) - trailing) % mask.shape[1]
+    return args, {key: value.gather(1, at) for key, value in inputs.items()}
 
 
 def _by_marks(forward: Callable[..., Any], eos: int, input_ids: Tensor, **inputs: Tensor) -> "SequenceClassifierOutput":

@@ -18,7 +18,7 @@ from labelreg.errors import UserError, unknown
 from labelreg.models import classifier, vision
 from labelreg.models.weights import converted
 from labelreg.settings import Settings
-from labelreg.whole import file_digest
+from labelreg.whole import file_digests
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -94,7 +94,7 @@ def checkpoint(name: str, where: places.Roots) -> Path:
         UserError: an unknown name, or a checkpoint that is not to be had.
     """
     model = MODELS.get(name)
-    if vision.network(name):
+    if model and not model.hub_id:
         raise UserError(f"model {name} reads images, and the task is made of text: choose a model of text")
     check_name(name)
     if model is None and Path(name).is_dir():
@@ -387,7 +387,7 @@ def weights_digest(name: str, init: str, where: places.Roots) -> str:
     path = checkpoint(name, where)
     files = [path / "config.json", *(sorted(path.glob(WEIGHTS)) if init == "pretrained" else [])]
     layers = MODELS[name].layers if name in MODELS else ()
-    facts = f"{layers} {[file_digest(file) for file in files]} {tokenizer_digest(path)}{_since(path, init)}"
+    facts = f"{layers} {file_digests(files)} {tokenizer_digest(path)}{_since(path, init)}"
     return hashlib.sha256(facts.encode()).hexdigest()[:32]
 
 
@@ -408,4 +408,4 @@ def _since(path: Path, init: str) -> str:
 
 def tokenizer_digest(path: Path) -> str:
     """The digest of all files that decide how text is cut into tokens."""
-    return " ".join(file_digest(file) for pattern in TOKENIZER_FILES for file in sorted(path.glob(pattern)))
+    return " ".join(file_digests([file for pattern in TOKENIZER_FILES for file in sorted(path.glob(pattern))]))

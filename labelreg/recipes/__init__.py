@@ -111,13 +111,18 @@ def tuned_on(name: str, seen: tuple[str, ...] = ()) -> list[int]:
     return sorted({*before, *own})
 
 
-def rules(name: str, seen: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+def rules(name: str) -> list[dict[str, Any]]:
     """The rules of a settings file, those of the file that it extends first; checked."""
+    return _rules(name, settable(), ())
+
+
+def _rules(name: str, may: Mapping[str, Parameter], seen: tuple[str, ...]) -> list[dict[str, Any]]:
+    """`may`: what rules may set. `seen`: the files that extend this one."""
     if name in seen:
         raise UserError(f"recipe {name}: extends itself ({' -> '.join((*seen, name))})")
     recipe = read(name, "settings")
-    before = rules(str(recipe["extends"]), (*seen, name)) if "extends" in recipe else []
-    own, may = recipe.get("rules") or [], settable()
+    before = _rules(str(recipe["extends"]), may, (*seen, name)) if "extends" in recipe else []
+    own = recipe.get("rules") or []
     if not isinstance(own, list):
         raise UserError(f"recipe {name}: 'rules' is a list of rules, not {own!r}")
     for rule in own:
@@ -147,17 +152,18 @@ def resolve(given: Mapping[str, Value], role: str = "student") -> Settings:
         UserError: a recipe that does not decide what the run needs.
     """
     name = str(given.get("recipe", DEFAULT))
-    known, may = rules(name), settable()
+    may = settable()
+    known = _rules(name, may, ())
     decided: dict[str, Value] = {}
     for rule in known:  # the task first, then the model: later rules depend on them
         if "task" in rule["set"]:
-            decided["task"] = convert("task", may["task"], rule["set"]["task"])
+            decided["task"] = rule["set"]["task"]
     if "train_file" in given and "task" not in given:
         decided["task"] = own_name(given["train_file"])
     data = made_of(given.get("task", decided.get("task")), given.get("train_file"))
     for rule in known:
         if "model" in rule["set"] and (rule.get("when") or {}).get("data", data) == data:
-            decided["model"] = convert("model", may["model"], rule["set"]["model"])
+            decided["model"] = rule["set"]["model"]
     facts = (
         {axis: each.default for axis, each in of(Cell).items()} | decided | dict(given) | {"role": role, "data": data}
     )
@@ -166,10 +172,12 @@ def resolve(given: Mapping[str, Value], role: str = "student") -> Settings:
     for rule in known:
         conditions = (rule.get("when") or {}).items()
         if all(facts[key] in (value if isinstance(value, list) else [value]) for key, value in conditions):
-            decided |= {key: convert(key, may[key], value) for key, value in rule["set"].items()}
+            decided |= rule["set"]
     if "epochs" in given:  # the recipe's division belongs to the recipe's number
         decided.pop("phase1_epochs", None)
-    return _complete(decided | {key: facts[key] for key in ("task", "model", "method")} | dict(given), data, name)
+    decided |= {key: facts[key] for key in ("task", "model") if facts[key] is not None}
+    decided = {key: convert(key, may[key], value) for key, value in decided.items()}
+    return _complete(decided | {"method": facts["method"]} | dict(given), data, name)
 
 
 def _complete(decided: Mapping[str, Value], data: str, name: str) -> Settings:
