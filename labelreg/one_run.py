@@ -18,7 +18,7 @@ from labelreg.job import Job, checkpoints, fingerprint, machine_of, settings_of,
 from labelreg.methods import METHODS
 from labelreg.models import registry
 from labelreg.settings import Machine, Settings
-from labelreg.store import checkpoint, tracking
+from labelreg.store import checkpoint, records, tracking
 from labelreg.workers.steps import Step
 
 VERSIONS = ("torch", "torchvision", "transformers", "mlflow")
@@ -228,7 +228,7 @@ def _logits(teaching: tracking.Found, data: prepared.PreparedTask, where: places
     copy.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=copy.parent) as folder:  # several workers may want it at once
         try:
-            path = tracking.download(run_id, "logits/train.safetensors", Path(folder))
+            path = records.download(run_id, "logits/train.safetensors", Path(folder))
         except UserError as error:
             raise UserError(f"{error} ({whose}): {_way_out(teaching)}") from None
         logits = teacher_logits.load(path, data, "train", whose)

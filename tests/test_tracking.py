@@ -469,13 +469,13 @@ def test_predictions_of_a_server_are_downloaded_once(served, tmp_path, monkeypat
 
     runs = with_predictions([[0.5], [0.75], None], tmp_path / "own")
     one, other, without = runs["run_id"]
-    asked, download = [], tracking.download
+    asked, download = [], records.download
 
     def counted(run_id, path, target):
         asked.append(run_id)
         return download(run_id, path, target)
 
-    monkeypatch.setattr(tracking, "download", counted)
+    monkeypatch.setattr(records, "download", counted)
     read = records.predictions(runs, [one, without])
     assert sorted(asked) == sorted([one, without])
     for _ in range(2):

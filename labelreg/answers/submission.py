@@ -65,7 +65,7 @@ def _write_zips(glue: pd.DataFrame, folder: Path) -> None:
         with tempfile.TemporaryDirectory() as temporary:
             for run in members.to_dict("records"):
                 for name in TASKS[run["params.task"]].glue.values():
-                    path = tracking.download(run["run_id"], f"submission/{name}.tsv", Path(temporary) / run["run_id"])
+                    path = records.download(run["run_id"], f"submission/{name}.tsv", Path(temporary) / run["run_id"])
                     lines[name] = path.read_text(encoding="utf-8")
         held = [name for name in GLUE_FILES if name not in lines]
         target = folder / ("-".join(str(value).replace("/", "_") for value in cell) + ".zip")

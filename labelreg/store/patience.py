@@ -10,9 +10,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import requests
 
@@ -21,6 +22,7 @@ from labelreg.errors import StoreLostError, UserError
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # its retries (4 minutes a call) would stop the training
 import mlflow
+from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
@@ -38,29 +40,49 @@ SAID_AFTER = 3.0  # seconds; shorter waits are no news
 ANSWER_SECONDS, SHORTEST_ANSWER_SECONDS = 10.0, 1.0  # for a server to answer; of one that was away just now
 MOST_WAITING = 0.05  # of a training's time, for a store that hangs
 
+Given = ParamSpec("Given")
 Result = TypeVar("Result")
+Call = Callable[Concatenate[MlflowClient, Given], Result]  # a method of the client, or a function like one
 Point = tuple[str, float, int, int]  # metric, value, milliseconds since 1970, step
+_seconds: ContextVar[float | None] = ContextVar("seconds", default=None)  # of `within`
 
 
-def client() -> "mlflow.MlflowClient":
-    return mlflow.MlflowClient()
+def client() -> MlflowClient:
+    return MlflowClient()
 
 
-def patiently(
-    call: Callable[["mlflow.MlflowClient"], Result], seconds: float | None = None, moves_files: bool = False
-) -> Result:
-    """What a call returns that is made with MLflow's client, again while the store is busy or away (`keep_trying`).
+def patiently(call: Call[Given, Result], *given: Given.args, **named: Given.kwargs) -> Result:
+    """What a method of MLflow's client returns, called again while the store is busy or away (`keep_trying`).
 
-    A call in a loop holds the loop's own values as defaults. One that moves files may take long, and is interrupted
-    where it is; of the others, see `undivided`.
+    A signal that comes meanwhile waits for the call's end where the store is a database (`undivided`).
     """
 
     def whole() -> Result:
         with undivided():
-            return call(client())
+            return call(client(), *given, **named)
 
-    with timeout(seconds):
-        return keep_trying((lambda: call(client())) if moves_files else whole, passes, seconds)
+    return keep_trying(whole, passes, _seconds.get())
+
+
+def moving(call: Call[Given, Result], *given: Given.args, **named: Given.kwargs) -> Result:
+    """As `patiently`, of a call that moves files: it may take long, and is interrupted where it is."""
+    return keep_trying(lambda: call(client(), *given, **named), passes, _seconds.get())
+
+
+@contextmanager
+def within(seconds: float | None) -> Iterator[None]:
+    """Calls made here have these seconds, where others have `limit()` (None: they, too).
+
+    A server has as many for each answer, in whole ones; MLflow would give it two minutes.
+    """
+    token, before = _seconds.set(seconds), os.environ.get(TIMEOUT)
+    if seconds is not None:
+        os.environ[TIMEOUT] = str(min(max(1, math.ceil(seconds)), int(before or ANSWER_SECONDS)))
+    try:
+        yield
+    finally:
+        _seconds.reset(token)
+        os.environ.pop(TIMEOUT, None) if before is None else os.environ.__setitem__(TIMEOUT, before)
 
 
 def keep_trying(
@@ -136,18 +158,6 @@ def passes(error: Exception) -> bool:
 
 
 @contextmanager
-def timeout(seconds: float | None) -> Iterator[None]:
-    """Seconds that a server has for each answer, where MLflow gives it two minutes; rounded up to whole ones."""
-    before = os.environ.get(TIMEOUT)
-    if seconds is not None:
-        os.environ[TIMEOUT] = str(min(max(1, math.ceil(seconds)), int(before or ANSWER_SECONDS)))
-    try:
-        yield
-    finally:
-        os.environ.pop(TIMEOUT, None) if before is None else os.environ.__setitem__(TIMEOUT, before)
-
-
-@contextmanager
 def undivided() -> Iterator[None]:
     """A signal that comes meanwhile is heard at the end, where the store is a database: its calls are short.
 
@@ -192,7 +202,7 @@ def check_server(uri: str) -> None:
 
 
 def deliver(run_id: str, points: list[Point], seconds: float | None = None) -> None:
-    with timeout(seconds), undivided():
+    with within(seconds), undivided():
         client().log_batch(run_id, metrics=[Metric(name, value, at, step) for name, value, at, step in points])
 
 
@@ -237,8 +247,8 @@ class Spool:
             self.again = min(now + pause, self.since + limit())
             self.pause = min(2 * self.pause, LONGEST_PAUSE)
 
-    def flush(self, seconds: float | None = None) -> None:
-        """Deliver all that waits, however long it takes up to `limit()` after the first failure.
+    def flush(self) -> None:
+        """Deliver all that waits, however long it takes up to `limit()` after the first failure, or `within` the time.
 
         Raises:
             StoreLostError: the store did not come back in time.
@@ -246,6 +256,7 @@ class Spool:
         if not self.path.exists():
             return
         gone = time.monotonic() - self.since if self.since else 0.0
+        seconds = _seconds.get()
         allowed = max(0.0, limit() - gone) if seconds is None else seconds
         keep_trying(lambda: self._send(max(1.0, min(ANSWER_SECONDS, allowed))), self.passes, allowed)
 

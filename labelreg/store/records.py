@@ -1,5 +1,6 @@
 """Runs read back for analysis, many at a time: frames, histories, predictions, plans; and their summaries."""
 
+import errno
 import hashlib
 import json
 import shutil
@@ -13,12 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
+from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
-from labelreg.errors import UserError
+from labelreg.errors import UserError, told
 from labelreg.store import logged, patience, tracking
 from labelreg.store.patience import client, patiently
 from labelreg.store.tracking import FINGERPRINT, KIND, NOTE, PLAN, STUDY, TUNED, VERDICT
@@ -53,6 +55,25 @@ def frame(experiment: str | None, where: str | None = None) -> "pd.DataFrame":
     return runs
 
 
+def download(run_id: str, path: str, target: Path) -> Path:
+    """An artifact of a run as a local file.
+
+    Raises:
+        UserError: the run has no such artifact, or it may not be read.
+    """
+    target.mkdir(parents=True, exist_ok=True)
+    fetch = mlflow.artifacts.download_artifacts
+    try:
+        return Path(patience.moving(lambda _: fetch(run_id=run_id, artifact_path=path, dst_path=str(target))))
+    except PermissionError as error:
+        raise UserError(f"run {run_id}: artifact {path}: {told(error).line}") from error
+    except (MlflowException, OSError) as error:
+        status = getattr(getattr(error, "response", None), "status_code", 404)  # of a server
+        if getattr(error, "errno", None) not in (None, errno.ENOENT) or status != 404:
+            raise
+        raise UserError(f"run {run_id} has no artifact {path}") from error
+
+
 def predictions(runs: "pd.DataFrame", ahead: Collection[str] = ()) -> Callable[[str, str], Columns | None]:
     """How to read `predictions/<split>.parquet` of a run of `runs` (a frame) by its id, as arrays by column; None
     where it has none.
@@ -72,11 +93,11 @@ def predictions(runs: "pd.DataFrame", ahead: Collection[str] = ()) -> Callable[[
         if is_local_uri(places[run_id]):
             return Path(local_file_uri_to_path(places[run_id])) / "predictions"
         try:
-            return tracking.download(run_id, "predictions", kept / run_id)
+            return download(run_id, "predictions", kept / run_id)
         except UserError as error:
             why = error.__cause__ or error
         try:
-            held = patiently(lambda store: store.list_artifacts(run_id))
+            held = patiently(MlflowClient.list_artifacts, run_id)
         except (MlflowException, OSError, ImportError) as error:
             return OSError(patience.one_line(error))
         return OSError(patience.one_line(why)) if "predictions" in {file.path for file in held} else None
@@ -106,8 +127,8 @@ def histories(run_ids: Sequence[str], names: Sequence[str]) -> "pd.DataFrame":
 
     bulk = getattr(client()._tracking_client.store, "get_metric_history_bulk", None)
 
-    def of_many(part: Sequence[str], name: str) -> list:
-        return patiently(lambda _: bulk(part, name, MOST_POINTS)) if bulk else []
+    def of_part(_: MlflowClient, part: Sequence[str], name: str) -> list:
+        return bulk(part, name, MOST_POINTS) if bulk else []
 
     if bulk:
         parts = [run_ids[start : start + AT_ONCE] for start in range(0, len(run_ids), AT_ONCE)]
@@ -115,12 +136,12 @@ def histories(run_ids: Sequence[str], names: Sequence[str]) -> "pd.DataFrame":
             (point.run_id, point.key, point.step, point.value, point.timestamp)
             for name in names
             for part in parts
-            for point in of_many(part, name)
+            for point in patiently(of_part, part, name)
         ]
     else:
         wanted = [(run_id, name) for run_id in run_ids for name in names]
         with ThreadPoolExecutor(DOWNLOADS) as pool:
-            answers = list(pool.map(lambda pair: patiently(lambda store: store.get_metric_history(*pair)), wanted))
+            answers = list(pool.map(lambda pair: patiently(MlflowClient.get_metric_history, *pair), wanted))
         found = [
             (run_id, name, point.step, point.value, point.timestamp)
             for (run_id, name), points in zip(wanted, answers, strict=True)
@@ -134,7 +155,7 @@ def histories(run_ids: Sequence[str], names: Sequence[str]) -> "pd.DataFrame":
 def status(run_id: str) -> str | None:
     """A run's status, `deleted` where it was deleted, or None where this store does not know it."""
     try:
-        info = patiently(lambda store: store.get_run(run_id)).info
+        info = patiently(MlflowClient.get_run, run_id).info
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
@@ -163,7 +184,7 @@ def _plan(run_id: str) -> tuple[dict, str]:
     """What plan.json of a run holds, and why it cannot be read: the scores are in the database all the same."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            plan = json.loads(tracking.download(run_id, "plan.json", Path(folder)).read_bytes())
+            plan = json.loads(download(run_id, "plan.json", Path(folder)).read_bytes())
             if isinstance(plan["cells"], list) and isinstance(plan["seeds"], list):
                 return plan, ""
             why = "no plan"
@@ -212,7 +233,7 @@ def _keep_summary(
     fitting = [run for run in there if set(run.data.metrics) <= set(metrics)]
     for run in there:
         if run not in fitting[:1]:  # a number that there is no longer, or twice: two commands made it at once
-            _delete(run.info.run_id)
+            patiently(MlflowClient.delete_run, run.info.run_id)
     if fitting:
         made, now_there = fitting[0].info.run_id, fitting[0].data
     else:
@@ -227,10 +248,6 @@ def _keep_summary(
         points = [Metric(name, value, now, 0) for name, value in metrics.items()]
         logged = [Param(name, value) for name, value in params.items()]
         told = [RunTag(name, value) for name, value in tags.items()]
-        patiently(lambda store: store.log_batch(made, metrics=points, params=logged, tags=told))
+        patiently(MlflowClient.log_batch, made, points, logged, told)
     if not fitting or fitting[0].info.status != "FINISHED":
-        tracking.terminate(made, "FINISHED")
-
-
-def _delete(run_id: str) -> None:
-    patiently(lambda store: store.delete_run(run_id))
+        patiently(MlflowClient.set_terminated, made, "FINISHED")

@@ -4,7 +4,6 @@ Every call goes through `patiently`: a SQLite store takes one writer at a time, 
 """
 
 import contextlib
-import errno
 import itertools
 import json
 import os
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import mlflow
+from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag, ViewType
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
@@ -60,7 +60,7 @@ class Run:
         Raises:
             UserError: `mlflow run` was given another value than the one that the run uses.
         """
-        held = patiently(lambda store: store.get_run(self.run_id)).data.params
+        held = patiently(MlflowClient.get_run, self.run_id).data.params
         held = {name: masked(value) for name, value in held.items()}
         values = {name: masked(value) if isinstance(value, str) else value for name, value in values.items()}
         texts = {name: logged.plain(value) for name, value in values.items() if value is not None}
@@ -78,8 +78,8 @@ class Run:
         texts |= {name: logged.shortened(name, text) for name, text in long.items()}
         self._log([Param(name, text) for name, text in texts.items() if name not in held], tags or {})
 
-    def tags(self, values: Mapping[str, str], seconds: float | None = None) -> None:
-        self._log([], values, seconds)
+    def tags(self, values: Mapping[str, str]) -> None:
+        self._log([], values)
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Log finite numbers in one batch; an unbounded or missing value is not logged.
@@ -105,27 +105,24 @@ class Run:
         for file in files:
             whole.give_rights(file)
         for file in files:
-            self._file(file, Path(path or "", file.parent.relative_to(local)).as_posix())
-
-    def _file(self, file: Path, folder: str) -> None:
-        at = None if folder == "." else folder
-        patiently(lambda store: store.log_artifact(self.run_id, str(file), at), moves_files=True)
+            at = Path(path or "", file.parent.relative_to(local)).as_posix()
+            patience.moving(MlflowClient.log_artifact, self.run_id, str(file), None if at == "." else at)
 
     def data(self, name: str, digest: str, source: str) -> None:
         """Name the data set in MLflow's own way, with labelreg's digest of all examples."""
         dataset = Dataset(name, digest, "labelreg", json.dumps({"source": source}))
         inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
         try:
-            patiently(lambda store: store.log_inputs(self.run_id, inputs))
+            patiently(MlflowClient.log_inputs, self.run_id, inputs)
         except MlflowException:  # another worker has just registered the same data set; it is there now
-            patiently(lambda store: store.log_inputs(self.run_id, inputs))
+            patiently(MlflowClient.log_inputs, self.run_id, inputs)
 
     def note(self, line: str) -> None:
         self.tags({NOTE: line})
 
-    def _log(self, params: list[Param], tags: Mapping[str, str], seconds: float | None = None) -> None:
+    def _log(self, params: list[Param], tags: Mapping[str, str]) -> None:
         named = [RunTag(name, masked(value)) for name, value in tags.items()]
-        patiently(lambda store: store.log_batch(self.run_id, params=params, tags=named), seconds)
+        patiently(MlflowClient.log_batch, self.run_id, params=params, tags=named)
 
 
 def connect() -> None:
@@ -175,14 +172,14 @@ def absolute(uri: str) -> str:
 def current_experiment() -> str:
     """The id of MLflow's current experiment: that of the run that `mlflow run` opened, else Default."""
     if "MLFLOW_RUN_ID" in os.environ:
-        return patiently(lambda store: store.get_run(os.environ["MLFLOW_RUN_ID"])).info.experiment_id
+        return patiently(MlflowClient.get_run, os.environ["MLFLOW_RUN_ID"]).info.experiment_id
     if "MLFLOW_EXPERIMENT_ID" in os.environ:  # first: `mlflow run` sets it beside a name of the caller's shell
         return os.environ["MLFLOW_EXPERIMENT_ID"]
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
-    return patiently(lambda store: _named(store, name)) if name else "0"
+    return patiently(_named, name) if name else "0"
 
 
-def _named(store: mlflow.MlflowClient, name: str) -> str:
+def _named(store: MlflowClient, name: str) -> str:
     found = store.get_experiment_by_name(name)
     if found:
         return found.experiment_id
@@ -219,7 +216,7 @@ def experiment_id(name: str | None) -> str:
 
 def experiment_name(experiment: str) -> str:
     """The name of an experiment by its id."""
-    return patiently(lambda store: store.get_experiment(experiment)).name
+    return patiently(MlflowClient.get_experiment, experiment).name
 
 
 @contextmanager
@@ -283,14 +280,14 @@ def create(
     own = {INTENT: intent} | ({PARENT: parent} if parent else {})
     tags, began, tries = resolve_tags(dict(tags or {}) | own), int(time.time() * 1000), itertools.count()
 
-    def made(store: mlflow.MlflowClient) -> str:
+    def made(store: MlflowClient) -> str:
         found = _intended(store, intent) if next(tries) else None
         return found.info.run_id if found else store.create_run(where, began, dict(tags), name).info.run_id
 
     return patiently(made)
 
 
-def _intended(store: mlflow.MlflowClient, intent: str) -> Found | None:
+def _intended(store: MlflowClient, intent: str) -> Found | None:
     """The run that was made by this intent, where it was."""
     return next(iter(store.search_runs(experiments(), tagged({INTENT: intent}))), None)
 
@@ -299,14 +296,14 @@ def _before(continued: str) -> Found:
     """The run that is gone on with. Launches that were killed while they did so end: its claim is ours."""
     where = f"{tagged({CONTINUED: continued})} and attributes.status = 'RUNNING'"
     for launch in search(where):
-        terminate(launch.info.run_id, "KILLED")
-    return patiently(lambda store: store.get_run(continued))
+        patiently(MlflowClient.set_terminated, launch.info.run_id, "KILLED")
+    return patiently(MlflowClient.get_run, continued)
 
 
 def _held(run_id: str) -> frozenset[tuple[str, int]]:
     """The (metric, step) that a run holds, those among them that waited on disk until now."""
 
-    def held(store: mlflow.MlflowClient) -> frozenset[tuple[str, int]]:
+    def held(store: MlflowClient) -> frozenset[tuple[str, int]]:
         names = store.get_run(run_id).data.metrics
         return frozenset((name, point.step) for name in names for point in store.get_metric_history(run_id, name))
 
@@ -325,7 +322,7 @@ def _close(
     gone = isinstance(error, StoreLostError)
     interrupted = gone or isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
     seconds = 0.0 if gone else patience.CLOSING_SECONDS if interrupted else None
-    ends: list[Callable[[], None]] = [lambda: waiting.flush(seconds)] if waiting else []
+    ends: list[Callable[[], None]] = [waiting.flush] if waiting else []
     status = "KILLED" if interrupted else "FAILED"
     if before is not None and isinstance(error, UserError):
         status = "FAILED" if before.info.status == "FAILED" else "KILLED"
@@ -339,25 +336,20 @@ def _close(
     def end() -> None:
         made = _intended(client(), intent) if intent and not run_id else None
         if own := made.info.run_id if made else run_id:
-            _end(own, status, seconds)
+            _end(own, status)
 
-    for call in (*ends, end):
-        with contextlib.suppress(Exception):  # the store may be what failed; a later signal is heard all the same
+    for call in (*ends, end):  # the store may be what failed; a later signal is heard all the same
+        with contextlib.suppress(Exception), patience.within(seconds):
             call()
 
 
-def _end(run_id: str, status: str, seconds: float | None = None) -> None:
+def _end(run_id: str, status: str) -> None:
     active = mlflow.active_run()
     if active and active.info.run_id == run_id:
-        with contextlib.suppress(Exception), patience.timeout(seconds), patience.undivided():
+        with contextlib.suppress(Exception), patience.undivided():
             mlflow.end_run(status)  # takes the run from MLflow's list of active ones, whatever the store says
             return
-    terminate(run_id, status, seconds)
-
-
-def terminate(run_id: str, status: str, seconds: float | None = None) -> None:
-    """Give a run its end."""
-    patiently(lambda store: store.set_terminated(run_id, status), seconds)
+    patiently(MlflowClient.set_terminated, run_id, status)
 
 
 def note_failure(line: str) -> None:
@@ -409,7 +401,7 @@ def unfinished(claim: "checkpoint.Claim", resume: bool = True) -> str | None:
             _sweep(found[0])
             claim.drop(run_id)
     intent = claim.intended
-    orphan = patiently(lambda store: _intended(store, intent)) if intent else None
+    orphan = patiently(_intended, intent) if intent else None
     if orphan and resume and orphan.info.status != "FINISHED":
         return orphan.info.run_id
     if orphan:
@@ -424,7 +416,7 @@ def unfinished(claim: "checkpoint.Claim", resume: bool = True) -> str | None:
 def _sweep(run: Found) -> None:
     """A run that nobody goes on with does not run for ever."""
     if run.info.status == "RUNNING":
-        terminate(run.info.run_id, "KILLED")
+        patiently(MlflowClient.set_terminated, run.info.run_id, "KILLED")
 
 
 def get(run_id: str) -> Found:
@@ -434,31 +426,11 @@ def get(run_id: str) -> Found:
         UserError: there is no such run in this store.
     """
     try:
-        return patiently(lambda store: store.get_run(run_id))
+        return patiently(MlflowClient.get_run, run_id)
     except MlflowException as error:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         raise UserError(f"run {run_id}: not in the tracking store {mlflow.get_tracking_uri()}") from None
-
-
-def download(run_id: str, path: str, target: Path) -> Path:
-    """An artifact of a run as a local file.
-
-    Raises:
-        UserError: the run has no such artifact, or it may not be read.
-    """
-    target.mkdir(parents=True, exist_ok=True)
-    fetch = mlflow.artifacts.download_artifacts
-    try:
-        get = partial(fetch, run_id=run_id, artifact_path=path, dst_path=str(target))
-        return Path(patiently(lambda _: get(), moves_files=True))
-    except PermissionError as error:
-        raise UserError(f"run {run_id}: artifact {path}: {told(error).line}") from error
-    except (MlflowException, OSError) as error:
-        status = getattr(getattr(error, "response", None), "status_code", 404)  # of a server
-        if getattr(error, "errno", None) not in (None, errno.ENOENT) or status != 404:
-            raise
-        raise UserError(f"run {run_id} has no artifact {path}") from error
 
 
 def tagged(tags: Mapping[str, str]) -> str:

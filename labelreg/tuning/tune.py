@@ -25,7 +25,7 @@ from labelreg.methods import METHODS
 from labelreg.parameter import Value, convert
 from labelreg.settings import Checkpoints, Fit, Folders, Halving, Run, Tune, Workers, facet, of
 from labelreg.store import checkpoint, logged, tracking
-from labelreg.store.patience import CLOSING_SECONDS
+from labelreg.store.patience import CLOSING_SECONDS, within
 from labelreg.tuning import search, search_report
 from labelreg.workers import executors, ray_tasks
 from labelreg.workers.steps import Step
@@ -317,8 +317,8 @@ def watch(
                 state = "pruned"
                 break
     except (KeyboardInterrupt, GeneratorExit):  # who reads the epochs stops: Ctrl-C, or the store is lost
-        with contextlib.suppress(StoreLostError):
-            run.tags({STATE: "interrupted", EPOCHS: str(last)}, CLOSING_SECONDS)
+        with contextlib.suppress(StoreLostError), within(CLOSING_SECONDS):
+            run.tags({STATE: "interrupted", EPOCHS: str(last)})
         raise
     except Exception:
         with contextlib.suppress(Exception):  # the error is what is told

@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from labelreg import job, one_run, training
 from labelreg.errors import UserError
 from labelreg.settings import with_defaults
-from labelreg.store import checkpoint, tracking
+from labelreg.store import checkpoint, records, tracking
 
 pytest_plugins = ["running"]
 EPOCHS = 4
@@ -136,7 +136,7 @@ def test_a_study_with_700_seeds_goes_on(store):
     held = only("study")
     assert held.info.run_id == run.run_id
     assert "parameters/seeds.txt, sha256 " in held.data.params["seeds"] and len(held.data.params["seeds"]) == 6000
-    whole = tracking.download(run.run_id, "parameters/seeds.txt", store / "download").read_text()
+    whole = records.download(run.run_id, "parameters/seeds.txt", store / "download").read_text()
     assert whole == ",".join(map(str, seeds))
 
 
