@@ -43,32 +43,34 @@ class PreparedTask:
 def lines(data: PreparedTask) -> list[str]:
     """What was read, for people: rows and classes of each split in one line, then the remarks."""
     unit = "images" if data.splits["train"].unit == "images" else "rows"
-    parts = [f"{split} {len(each)} {unit} ({_counts(each, data.classes)})" for split, each in data.splits.items()]
+    names = [shown(name) for name in data.classes]
+    parts = [f"{split} {len(each)} {unit} ({_counts(each.labels, names)})" for split, each in data.splits.items()]
     return [f"data {data.task}: {'; '.join(parts)}", *(f"data {data.task}: {remark}" for remark in data.remarks)]
 
 
 def say(data: PreparedTask, said: set[str] | None = None) -> None:
     """Print what was read; of several preparations, what has not been `said` yet."""
     said = set() if said is None else said
-    for line in lines(data):
-        if line not in said:
-            print(line, flush=True)
-        said.add(line)
+    if new := [line for line in lines(data) if line not in said]:
+        print("\n".join(new), flush=True)
+    said.update(new)
 
 
-def _counts(split: Split, classes: tuple[str, ...]) -> str:
-    labels = split.labels[split.labels != UNLABELLED]
-    if not len(labels):
+def _counts(labels: torch.Tensor, names: list[str]) -> str:
+    """How many examples each class has, or where there are many classes, the rarest and the most frequent."""
+    known = labels[labels != UNLABELLED]
+    if not len(known):
         return "no labels"
-    counts = torch.bincount(labels, minlength=len(classes)).tolist()
-    without = [f"without a label {len(split) - len(labels)}"] if len(labels) < len(split) else []
-    if len(classes) <= NAMED:
-        told = [f"{shown(name)} {count}" for name, count in zip(classes, counts, strict=True)]
-    elif min(counts) == max(counts):
-        told = [f"{len(classes)} classes of {counts[0]}"]
+    counts = torch.bincount(known, minlength=len(names)).tolist()
+    low, high = min(counts), max(counts)
+    if len(names) <= NAMED:
+        told = [f"{name} {count}" for name, count in zip(names, counts, strict=True)]
+    elif low == high:
+        told = [f"{len(names)} classes of {low}"]
     else:
-        ends = [(counts[i], shown(classes[i])) for i in (counts.index(min(counts)), counts.index(max(counts)))]
-        told = [f"{len(classes)} classes, from {ends[0][0]} ({ends[0][1]}) to {ends[1][0]} ({ends[1][1]})"]
+        rarest, largest = names[counts.index(low)], names[counts.index(high)]
+        told = [f"{len(names)} classes, from {low} ({rarest}) to {high} ({largest})"]
+    without = [f"without a label {len(labels) - len(known)}"] if len(known) < len(labels) else []
     return ", ".join(told + without)
 
 

@@ -13,8 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from labelreg import whole
-from labelreg.store import checkpoint
+from labelreg import places, whole
+from labelreg.parameter import Value
+from labelreg.settings import Folders, facet
+from labelreg.store import checkpoint, records, tracking
 
 DAY = 86400.0
 IN_USE_DAYS = 2  # what was read or written since may be in use: file systems note the reading of a file once a day
@@ -36,6 +38,23 @@ class Item:
     size: int  # bytes
     goes: bool
     why: str
+
+
+def carry_out(given: dict[str, Value]) -> None:
+    """Name what the cache holds, biggest first, and remove what no unfinished run needs, or only say so."""
+    cache, how = places.roots(facet(Folders, given)).cache, str(given["clean"])
+    tracking.connect()
+    with tracking.open_run("clean", f"clean {cache}") as run:
+        run.params({"clean": how})
+        found = sorted(clean(cache, records.status, how == "true"), key=lambda item: -item.size)
+        verb = "removed" if how == "true" else "to remove"
+        for goes, word in ((False, "kept"), (True, verb)):
+            items = [item for item in found if item.goes is goes]
+            for item in items:
+                print(f"{word}: {item.size / 1e6:10.3f} MB  {item.path.relative_to(cache)} ({item.why})")
+            size = sum(item.size for item in items)
+            print(f"{word}: {size / 1e6:.3f} MB in {len(items)} of {cache}", flush=True)
+            run.metrics({f"clean/{'bytes' if goes else 'kept_bytes'}": size})
 
 
 def clean(cache: Path, status: Status, remove: bool) -> Iterator[Item]:

@@ -27,7 +27,7 @@ from labelreg.settings import Checkpoints, Fit, Folders, Halving, Run, Tune, Wor
 from labelreg.store import checkpoint, logged, tracking
 from labelreg.store.patience import CLOSING_SECONDS, within
 from labelreg.tuning import search, search_report
-from labelreg.workers import executors, ray_tasks
+from labelreg.workers import executors
 from labelreg.workers.steps import Step
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def carry_out(given: dict[str, Value]) -> None:
     url = tracking.absolute(str(given.get("storage") or f"sqlite:///{_folder(roots.cache)}/search.db"))
     search.open_storage(url)
     if given["executor"] == "ray":
+        from labelreg.workers import ray_tasks  # Ray takes a second to import, and few have a cluster
+
         ray_tasks.check_file("storage", url)
     tracking.connect()
     own = {name: given[name] for name in (*PRUNER, "sampler", "seed", "heartbeat_seconds")}

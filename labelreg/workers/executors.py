@@ -1,16 +1,12 @@
 """What runs the steps of a study: worker processes of this machine, or tasks of a Ray cluster."""
 
 import os
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from labelreg.errors import UserError
 from labelreg.workers.local import Processes, devices
 from labelreg.workers.steps import Event, Step, Workers
-
-ROOM_SECONDS = 600.0  # how long no node of a cluster may have room, while nothing runs
-PAUSE = 1.0  # seconds between two looks for room
 
 
 def check(
@@ -60,7 +56,7 @@ def execute(
         ray_address: auto (the cluster that this machine belongs to), local (one of this machine's own), ray://...
 
     Raises:
-        UserError: as `check`, or no node had room for ten minutes.
+        UserError: as `check`.
         StoreLostError: the tracking store was away from a worker for too long; the others are stopped too.
     """
     room = check(steps, jobs, environment, executor, ray_address, runs_per_gpu)
@@ -73,7 +69,6 @@ def execute(
         workers = Processes(job, min(room, len(steps)), environment, runs_per_gpu)
     left = {step.name: step for step in steps}
     finished: set[str] = set()
-    full_since = None
     news: list[Event] = []
     try:
         while True:
@@ -85,20 +80,10 @@ def execute(
             yield from news  # after the next step has started: whoever listens does not hold it up
             news = []
             if not workers.busy():
-                if ready:  # nodes come and go: none may be there at this moment
-                    full_since = full_since or time.monotonic()
-                    if time.monotonic() - full_since >= ROOM_SECONDS:
-                        raise UserError(
-                            f"no node has had room for a run for {ROOM_SECONDS:.0f} s: stopped; "
-                            "the same command goes on later"
-                        )
-                    time.sleep(PAUSE)
-                    continue
                 for step in left.values():
                     missing = ", ".join(first for first in step.needs if first not in finished)
                     yield Event(step, "skipped", reason=f"needs {missing}, which failed")
                 return
-            full_since = None
             news = workers.ended()
             finished |= {event.step.name for event in news if event.state == "done"}
     finally:

@@ -115,7 +115,6 @@ def check_file(name: str, uri: str) -> None:
 
 def _check_nodes(steps: Sequence[Step], environment: Mapping[str, str]) -> None:
     """Every node must see what the steps share, reach the tracking store and have the libraries of this machine."""
-    nodes = [node for node in ray.nodes() if node["Alive"]]
     check_file("MLFLOW_TRACKING_URI", _variables(environment)["MLFLOW_TRACKING_URI"])
     where = places.roots(facet(Folders, steps[0].given if steps else {}), os.environ | dict(environment))
     where.cache.mkdir(parents=True, exist_ok=True)
@@ -126,32 +125,27 @@ def _check_nodes(steps: Sequence[Step], environment: Mapping[str, str]) -> None:
                 raise UserError(f"{key}={value}: the nodes of a cluster know a folder by its whole path; give that")
             given.add(value)
     with tempfile.NamedTemporaryFile(dir=where.cache, prefix="ray-") as mark:
-        shared = [mark.name, *sorted(given | {str(root) for root in (where.data, where.model) if root})]
-        look = ray.remote(num_cpus=0)(_look)
-        refs = {}
-        for node in nodes:
+        given |= {str(root) for root in (where.data, where.model) if root}
+        shared = {mark.name: f"cache_root={where.cache}"} | {path: path for path in sorted(given)}
+        refs, look = {}, ray.remote(num_cpus=0)(_look)
+        for node in (node for node in ray.nodes() if node["Alive"]):
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            refs[look.options(scheduling_strategy=there).remote(shared)] = node["NodeManagerHostname"]
-        ready, late = ray.wait(list(refs), num_returns=len(refs), timeout=NODE_SECONDS)
-        for ref in late:
-            raise UserError(f"Ray node {refs[ref]}: no answer within {NODE_SECONDS} s")
-        for ref in ready:
+            refs[look.options(scheduling_strategy=there).remote(shared, _libraries())] = node["NodeManagerHostname"]
+        for ref, name in refs.items():
             try:
-                missing, libraries = ray.get(ref)
+                ray.get(ref, timeout=NODE_SECONDS)
             except RayError as error:
-                raise UserError(f"Ray node {refs[ref]}: {_reason(error)}") from None
-            if missing:
-                what = f"cache_root={where.cache}" if missing[0] == mark.name else missing[0]
-                raise UserError(f"Ray node {refs[ref]} does not see {what}: all nodes must share that folder")
-            if libraries != _libraries():
-                raise UserError(f"Ray node {refs[ref]} has {libraries}, this machine {_libraries()}")
+                raise UserError(f"Ray node {name}: {_reason(error)}") from None
 
 
-def _look(shared: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    missing = [path for path in shared if not Path(path).exists()]
-    if not missing:
-        tracking.connect()
-    return missing, _libraries()
+def _look(shared: Mapping[str, str], libraries: Mapping[str, str]) -> None:
+    """On a node: it would train on other data, lose its runs, or compute something else."""
+    for path, what in shared.items():
+        if not Path(path).exists():
+            raise UserError(f"it does not see {what}: all nodes must share that folder")
+    if _libraries() != libraries:
+        raise UserError(f"it has {_libraries()}, this machine {libraries}")
+    tracking.connect()
 
 
 def _libraries() -> dict[str, str]:
@@ -189,10 +183,11 @@ class Tasks:
         self.task = task(attempt)
 
     def free(self) -> int:
+        """As nodes come and go; where none is there at this moment, one step waits for it in Ray's own queue."""
         try:
-            return room(self.jobs, self.environment, self.runs_per_gpu) - len(self.running)  # nodes come and go
+            return room(self.jobs, self.environment, self.runs_per_gpu) - len(self.running)
         except UserError:
-            return 0
+            return 1 - len(self.running)
 
     def busy(self) -> bool:
         return bool(self.running)
