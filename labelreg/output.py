@@ -53,6 +53,11 @@ def one_line(text: str, most: int = LONGEST_LINE) -> str:
     return shortened(masked(printable(" ".join(text.split()))), most)
 
 
+def words_of(error: BaseException, most: int = 200) -> str:
+    """What an error of a library's says, for a line of ours; its type where it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 # Standard output
 
 

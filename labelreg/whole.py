@@ -90,6 +90,11 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
+def digest(text: str) -> str:
+    """32 hex digits of a text's sha256: what names a run, its data, a folder of the cache."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 def file_digest(path: Path) -> str:
     """sha256 of a file, in hex; read once per process as long as the file stays as it is."""
     facts = path.stat()

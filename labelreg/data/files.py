@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from labelreg.errors import UserError
+from labelreg.output import words_of
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 ENDINGS = (*SEPARATORS, ".jsonl", ".parquet")
@@ -69,7 +70,7 @@ def read(path: Path, label: str) -> Table:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
     except Exception as error:  # the readers raise dozens of types for a malformed file
-        raise UserError(f"{path}: cannot be read as {path.suffix[1:]} ({' '.join(str(error).split())[:300]})") from None
+        raise UserError(f"{path}: cannot be read as {path.suffix[1:]} ({words_of(error, 300)})") from None
     if table.frame.empty:
         nothing = not len(table.frame.columns) and ending in SEPARATORS
         raise UserError(f"{path}: the file is empty" if nothing else f"{path}: the file has no examples")

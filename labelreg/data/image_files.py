@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from labelreg.errors import UserError
-from labelreg.output import printable
+from labelreg.output import printable, words_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -110,7 +110,7 @@ def _match_depth(image: "Image.Image", content: bytes) -> None:
 
 
 def _line(error: Exception) -> str:
-    return said(" ".join(str(error).split())[:150]) or type(error).__name__
+    return said(words_of(error, 150)) or type(error).__name__
 
 
 def _upright(image: "Image.Image", notes: list[str]) -> "Image.Image":

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from labelreg.data import image_files
 from labelreg.data.image_files import said
-from labelreg.data.prepared import digest
 from labelreg.errors import UserError
-from labelreg.whole import file_digest
+from labelreg.whole import digest, file_digest
 
 SPLIT_FOLDERS = {
     "train": ("train", "training"),

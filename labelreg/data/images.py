@@ -24,12 +24,14 @@ from labelreg.data.augment import Drawn
 from labelreg.data.batching import UNLABELLED, generator
 from labelreg.data.image_files import Pixels, said
 from labelreg.data.labels import alike, labelled
-from labelreg.data.prepared import Made, PreparedTask, digest, kept
+from labelreg.data.prepared import Made, PreparedTask, kept
 from labelreg.data.splits import check, divide, in_both, sample
 from labelreg.data.tasks import TASKS, Task, own_path
 from labelreg.errors import UserError
 from labelreg.models import registry
+from labelreg.output import words_of
 from labelreg.settings import Settings
+from labelreg.whole import digest
 
 FORMAT = 4  # raised when a change of this file alters what is prepared
 CIFAR_SIDE = 32
@@ -291,7 +293,7 @@ def _opened(path: Path, task: Task, name: str) -> Iterator[Callable[[str], dict]
     except KeyError as error:
         raise UserError(f"task {name}: {path}: {file} has no {error.args[0]!s}") from None
     except Exception as error:  # tarfile's types, zlib's, pickle's, and what a wrong type raises later
-        what = " ".join(str(error).split())[:150] or type(error).__name__
+        what = words_of(error, 150)
         raise UserError(f"task {name}: {path}: {file or 'the archive'} cannot be read ({what})") from None
 
 
@@ -304,7 +306,7 @@ def _hub(folder: Path, task: Task, name: str) -> tuple[dict[str, tuple[Pixels, l
         try:
             found = datasets.load_dataset(str(folder), cache_dir=fresh)
         except Exception as error:  # a damaged or partial copy: the reader's own words
-            raise UserError(f"task {name}: {folder} cannot be read ({' '.join(str(error).split())[:200]})") from None
+            raise UserError(f"task {name}: {folder} cannot be read ({words_of(error)})") from None
         splits = {}
         for split, source in task.splits.items():
             if source not in found:

@@ -15,7 +15,8 @@ from safetensors.torch import load, save_file
 from labelreg import whole
 from labelreg.data.batching import UNLABELLED, Split
 from labelreg.errors import UserError
-from labelreg.output import one_line
+from labelreg.output import one_line, words_of
+from labelreg.whole import digest
 
 META = "meta.json"
 NAMED = 10  # classes that are named with their counts; of more, the least and the most frequent
@@ -155,7 +156,7 @@ def _reading(path: Path) -> Iterator[None]:
     except OSError as error:  # missing, no file, or a disk that fails
         raise _Damaged(f"{path}: {error.strerror}") from None
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError, SafetensorError) as error:  # JSON, or none
-        raise _Damaged(f"{path}: {' '.join(str(error).split())[:100]}") from None
+        raise _Damaged(f"{path}: {words_of(error, 100)}") from None
 
 
 def _file_digest(path: Path) -> str:
@@ -166,8 +167,3 @@ def _file_digest(path: Path) -> str:
 
 def _checksum(facts: dict) -> str:
     return digest(json.dumps(facts, sort_keys=True))
-
-
-def digest(text: str) -> str:
-    """32 hex digits of the sha256."""
-    return hashlib.sha256(text.encode()).hexdigest()[:32]

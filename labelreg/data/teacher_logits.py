@@ -12,6 +12,7 @@ from torch import Tensor
 from labelreg import whole
 from labelreg.data.prepared import PreparedTask
 from labelreg.errors import UserError
+from labelreg.output import words_of
 from labelreg.whole import checksum
 
 
@@ -51,7 +52,7 @@ def load(path: Path, data: PreparedTask, split: str, whose: str) -> Tensor:
             raise ValueError("its checksum is another")
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(
-            f"logits of {whose} ({split}): the file is damaged or missing ({' '.join(str(error).split())}); "
+            f"logits of {whose} ({split}): the file is damaged or missing ({words_of(error)}); "
             "restore it, or delete that run (`mlflow runs delete --run-id ...`): the same command then trains another"
         ) from None
     examples = len(data.splits[split])

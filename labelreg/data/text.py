@@ -15,13 +15,14 @@ from labelreg import places
 from labelreg.data import files
 from labelreg.data.batching import Tokens
 from labelreg.data.labels import alike, labelled, value_and_type
-from labelreg.data.prepared import Made, PreparedTask, digest, kept
+from labelreg.data.prepared import Made, PreparedTask, kept
 from labelreg.data.splits import Frames, check, divide, in_both, sample
 from labelreg.data.tasks import FILES, TASKS, Task, own_path
 from labelreg.errors import UserError
 from labelreg.models import registry
+from labelreg.output import words_of
 from labelreg.settings import Settings
-from labelreg.whole import file_digests
+from labelreg.whole import digest, file_digests
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -185,7 +186,7 @@ def _hub(folder: Path, task: Task, name: str) -> tuple[dict[str, files.Table], l
         except UserError:
             raise
         except Exception as error:  # a damaged or partial copy: the reader's own words
-            raise UserError(f"task {name}: {folder} cannot be read ({' '.join(str(error).split())[:200]})") from None
+            raise UserError(f"task {name}: {folder} cannot be read ({words_of(error)})") from None
         there = [split for split in task.splits.values() if split in found]
         return {split: files.Table(_plain(found[split].to_pandas(), task, found[split])) for split in there}, [*found]
 

@@ -18,6 +18,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from labelreg.errors import UserError
+from labelreg.output import words_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -41,7 +42,7 @@ def told(name: str, path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        said = " ".join(str(error).split())[:200] or type(error).__name__
+        said = words_of(error)
         raise UserError(f"model {name}: {path} cannot be loaded ({said})") from None
 
 

@@ -1,7 +1,6 @@
 """Models and tokenizers by name; init = pretrained | random. A new model is one entry, or no code."""
 
 import copy
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -17,8 +16,9 @@ from labelreg import places
 from labelreg.errors import UserError, unknown
 from labelreg.models import classifier, vision
 from labelreg.models.weights import converted
+from labelreg.output import words_of
 from labelreg.settings import Settings
-from labelreg.whole import file_digests
+from labelreg.whole import digest, file_digests
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -173,7 +173,7 @@ def tokenizer(path: Path) -> "PreTrainedTokenizerBase":
     try:
         found = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # the library's, the tokenizers' and sentencepiece's own types
-        raise UserError(f"{path}: no tokenizer ({' '.join(str(error).split())[:200]})") from None
+        raise UserError(f"{path}: no tokenizer ({words_of(error)})") from None
     if found.pad_token is None:
         if found.eos_token is None:
             raise UserError(f"{path}: the tokenizer has no pad token and no eos token: name one in its files")
@@ -383,12 +383,12 @@ def _configuration(path: Path) -> dict:
 def weights_digest(name: str, init: str, where: places.Roots) -> str:
     """What the start of training depends on: configuration, tokenizer, and the weights when pre-trained."""
     if vision.network(name):
-        return hashlib.sha256(vision.weights_digest(name, init, where).encode()).hexdigest()[:32]
+        return digest(vision.weights_digest(name, init, where))
     path = checkpoint(name, where)
     files = [path / "config.json", *(sorted(path.glob(WEIGHTS)) if init == "pretrained" else [])]
     layers = MODELS[name].layers if name in MODELS else ()
     facts = f"{layers} {file_digests(files)} {tokenizer_digest(path)}{_since(path, init)}"
-    return hashlib.sha256(facts.encode()).hexdigest()[:32]
+    return digest(facts)
 
 
 def _since(path: Path, init: str) -> str:

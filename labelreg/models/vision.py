@@ -15,6 +15,7 @@ from torch import Tensor
 
 from labelreg.errors import UserError
 from labelreg.models.weights import converted
+from labelreg.output import words_of
 from labelreg.whole import file_digest
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def _put(name: str, body: torch.nn.Module, config: dict, path: Path) -> None:
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"model {name}: {path} cannot be loaded ({' '.join(str(error).split())[:200]})") from None
+        raise UserError(f"model {name}: {path} cannot be loaded ({words_of(error)})") from None
     known, wanted = NETWORKS[config["network"]], body.state_dict()
     head = (f"{known.head}.weight", f"{known.head}.bias")  # always new, as a text classifier's is
     anew = {*head, *(key for key in (f"{known.stem}.weight",) if _shape(weights, key) != _shape(wanted, key))}

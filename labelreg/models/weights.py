@@ -1,6 +1,5 @@
 """Files of weights: their digests, and safetensors made of what exists only as a pickle."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Collection
@@ -10,6 +9,7 @@ import torch
 
 from labelreg import whole
 from labelreg.errors import UserError
+from labelreg.output import words_of
 from labelreg.whole import file_digest
 
 LISTED = "files.sha256"  # of a converted checkpoint, as sha256sum writes it
@@ -28,7 +28,7 @@ def converted(name: str, binary: Path, cache: Path, write: bool = True, beside: 
     """
     digest = file_digest(binary)
     made_of = [digest, *(f"{path.name} {file_digest(path)}" for path in sorted(beside))]
-    target = cache / "converted" / hashlib.sha256("\n".join(made_of).encode()).hexdigest()[:32]
+    target = cache / "converted" / whole.digest("\n".join(made_of))
     if _is_whole(target):
         return target
     if not write:
@@ -51,9 +51,7 @@ def _convert(name: str, binary: Path, target: Path, digest: str) -> None:
         found = torch.load(binary, map_location="cpu", weights_only=True)
         tensors = {key: value.clone().contiguous() for key, value in found.items() if torch.is_tensor(value)}
     except Exception as error:  # damaged, or more than weights: torch raises a dozen types
-        raise UserError(
-            f"model {name}: {binary} is not a plain checkpoint ({' '.join(str(error).split())[:100]})"
-        ) from None
+        raise UserError(f"model {name}: {binary} is not a plain checkpoint ({words_of(error, 100)})") from None
     save_file(tensors, target, metadata={"format": "pt", "source_sha256": digest})
     _sort_header(target)
 

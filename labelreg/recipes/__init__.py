@@ -7,7 +7,6 @@ names the seeds that a search has looked at. A study is five lists and the setti
 `without` names cells (by task, model, init, method) that are left out.
 """
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,10 @@ import yaml
 from labelreg.data.tasks import made_of, own_name
 from labelreg.errors import UserError, unknown
 from labelreg.methods import METHODS
+from labelreg.output import words_of
 from labelreg.parameter import Parameter, Value, convert
 from labelreg.settings import INITS, Cell, Head, Images, Lists, Settings, Sgd, Text, of, settable
+from labelreg.whole import digest
 
 HERE = Path(__file__).parent
 CONDITIONS = ("task", "model", "init", "method", "role", "data")
@@ -59,7 +60,7 @@ def read(name: str, kind: str) -> dict[str, Any]:
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"recipe {name}: not YAML ({' '.join(str(error).split())})") from None
+        raise UserError(f"recipe {name}: not YAML ({words_of(error, 500)})") from None
     found = recipe.get("kind") if isinstance(recipe, dict) else None
     if found != kind:
         raise UserError(f"recipe {name}: kind is {found!r}, here it must be {kind!r}")
@@ -71,7 +72,7 @@ def read(name: str, kind: str) -> dict[str, Any]:
 
 def carried(name: str) -> Path:
     """Where a recipe of the user's own lies in a copy of the project that was sent to another machine."""
-    return HERE / "carried" / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.yaml"
+    return HERE / "carried" / f"{digest(name)}.yaml"
 
 
 def own(name: str) -> list[str]:

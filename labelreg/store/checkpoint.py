@@ -24,6 +24,7 @@ from torch import Tensor
 
 from labelreg import whole
 from labelreg.errors import DivergedError, UserError
+from labelreg.output import words_of
 from labelreg.whole import checksum
 
 FILE, OWNER, INTENT, LOCK, EPOCH = "checkpoint.safetensors", "run_id", "intent", "lock", "epoch"
@@ -203,7 +204,7 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     except FileNotFoundError:
         return None
     except (SafetensorError, ValueError, KeyError) as error:
-        why = " ".join(str(error).split())[:200]
+        why = words_of(error)
         print(f"{folder / FILE} is damaged ({why}): the run begins again at its first epoch", flush=True)
         return None
     return tensors, record

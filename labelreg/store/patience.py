@@ -18,6 +18,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 import requests
 
 from labelreg.errors import StoreLostError, UserError
+from labelreg.output import words_of
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # its retries (4 minutes a call) would stop the training
@@ -110,7 +111,7 @@ def keep_trying(
                 raise lost(waited, error) from None
             if waited >= SAID_AFTER and not said:
                 said = True
-                print(f"waiting for the tracking store, up to {allowed:.0f} s: {one_line(error)}", flush=True)
+                print(f"waiting for the tracking store, up to {allowed:.0f} s: {words_of(error)}", flush=True)
         time.sleep(min(pause * random.uniform(0.5, 1), max(0.0, allowed - waited)))
         pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -134,12 +135,8 @@ def limit() -> float:
 def lost(seconds: float, error: Exception) -> StoreLostError:
     """The end of patience, in one line."""
     return StoreLostError(
-        f"the tracking store was away for {seconds:.0f} s ({one_line(error)}): stopped; the same command goes on later"
+        f"the tracking store was away for {seconds:.0f} s ({words_of(error)}): stopped; the same command goes on later"
     )
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160]
 
 
 def locked(error: Exception) -> bool:

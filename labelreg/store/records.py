@@ -1,7 +1,6 @@
 """Runs read back for analysis, many at a time: frames, histories, predictions, plans; and their summaries."""
 
 import errno
-import hashlib
 import json
 import shutil
 import tempfile
@@ -21,9 +20,11 @@ from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
 
 from labelreg.errors import UserError, told
+from labelreg.output import words_of
 from labelreg.store import logged, patience, tracking
 from labelreg.store.patience import client, patiently
 from labelreg.store.tracking import FINGERPRINT, KIND, NOTE, PLAN, STUDY, TUNED, VERDICT
+from labelreg.whole import digest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,7 +49,7 @@ def frame(experiment: str | None, where: str | None = None) -> "pd.DataFrame":
             )
         )
     except MlflowException as error:
-        raise UserError(f"where={where}: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"where={where}: {words_of(error)}") from None
     for column in runs.columns:
         if column.startswith("params."):
             runs[column] = [logged.unquoted(value) if isinstance(value, str) else value for value in runs[column]]
@@ -99,8 +100,8 @@ def predictions(runs: "pd.DataFrame", ahead: Collection[str] = ()) -> Callable[[
         try:
             held = patiently(MlflowClient.list_artifacts, run_id)
         except (MlflowException, OSError, ImportError) as error:
-            return OSError(patience.one_line(error))
-        return OSError(patience.one_line(why)) if "predictions" in {file.path for file in held} else None
+            return OSError(words_of(error))
+        return OSError(words_of(why)) if "predictions" in {file.path for file in held} else None
 
     def read(run_id: str, split: str) -> Columns | None:
         found = folder(run_id)
@@ -191,7 +192,7 @@ def _plan(run_id: str) -> tuple[dict, str]:
         except UserError as error:
             why = str(error)
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            why = f"{type(error).__name__}: {patience.one_line(error)}"
+            why = f"{type(error).__name__}: {words_of(error)}"
     return {"cells": [], "seeds": []}, why
 
 
@@ -214,7 +215,7 @@ def summarise(summaries: Sequence[Mapping], parents: Mapping[str, str], beside: 
         study = next((run for run in studies if run.info.run_id in above), None)
         params = {name: logged.plain(value) for name, value in summary["params"].items()}
         told = [study.info.run_id if study else here.info.experiment_id, key, *sorted(params.items())]
-        fingerprint = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:32]
+        fingerprint = digest(json.dumps(told))
         _keep_summary(summary, params, fingerprint, study or here, held.get(fingerprint, []))
 
 

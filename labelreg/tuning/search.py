@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from labelreg import recipes
 from labelreg.errors import USER_ERROR, StoreLostError, UserError, told, unknown
 from labelreg.methods import METHODS, own_parameters
+from labelreg.output import words_of
 from labelreg.parameter import Parameter, Value, convert
 from labelreg.settings import Fit, of
 from labelreg.store import sqlite
@@ -149,7 +150,7 @@ def open_storage(url: str, heartbeat_seconds: int = 10) -> RDBStorage:
     except ImportError as error:
         raise UserError(f"storage={shown}: its driver is not installed ({error})") from None
     except Exception as error:  # SQLAlchemy's types, Optuna's and those of the drivers
-        raise UserError(f"storage={shown}: does not open ({' '.join(str(error).split())[:200]})") from None
+        raise UserError(f"storage={shown}: does not open ({words_of(error)})") from None
 
 
 def open_study(search: Search) -> optuna.Study:

@@ -21,6 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from labelreg import places, recipes
 from labelreg.errors import UserError
+from labelreg.output import words_of
 from labelreg.settings import Folders, facet
 from labelreg.store import tracking
 from labelreg.workers.steps import Event, Step, attempt, event_of
@@ -58,7 +59,7 @@ def connect(steps: Sequence[Step], environment: Mapping[str, str], address: str)
         try:
             ray.init(address=address, **usual)
         except Exception as error:  # Ray's types, gRPC's, RuntimeError for versions that differ
-            raise UserError(f"ray_address={address}: {' '.join(str(error).split())[:200]}") from None
+            raise UserError(f"ray_address={address}: {words_of(error)}") from None
         finally:
             for number, handler in handlers.items():  # Ray sets its own
                 signal.signal(number, handler)
@@ -223,4 +224,4 @@ def _paths(step: Step) -> dict[str, str]:
 
 def _reason(error: RayError) -> str:
     cause = getattr(error, "cause", None) or error
-    return " ".join(str(cause).split())[:300]
+    return words_of(cause, 300)
