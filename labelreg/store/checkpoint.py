@@ -136,6 +136,8 @@ def claim(folder: Path, wait: bool = False) -> Iterator[Claim]:
 
 @contextmanager
 def _locked(folder: Path, wait: bool) -> Iterator[bool]:
+    """Whether this process has the folder's lock. Not filelock's: where a file system has no flock, that takes a file
+    for a lock, which stays behind when its process is killed, and the run would never go on."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:

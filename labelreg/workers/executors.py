@@ -2,11 +2,14 @@
 
 import os
 from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from labelreg.errors import UserError
 from labelreg.workers.local import Processes, devices
-from labelreg.workers.steps import Event, Step, Workers
+from labelreg.workers.steps import Event, Step
+
+if TYPE_CHECKING:
+    from labelreg.workers import ray_tasks
 
 
 def check(
@@ -60,7 +63,7 @@ def execute(
         StoreLostError: the tracking store was away from a worker for too long; the others are stopped too.
     """
     room = check(steps, jobs, environment, executor, ray_address, runs_per_gpu)
-    workers: Workers
+    workers: Processes | ray_tasks.Tasks
     if executor == "ray":
         from labelreg.workers import ray_tasks
 

@@ -31,7 +31,7 @@ def devices() -> list[str]:
 
 
 class Processes:
-    """Worker processes of this machine; with GPUs, each sees one of them."""
+    """Worker processes of this machine; with GPUs, each sees one of them. `ray_tasks.Tasks` answers the same calls."""
 
     def __init__(self, job: Callable[[Step], Any], count: int, environment: Mapping[str, str], runs_per_gpu: int):
         gpus = devices()
@@ -39,6 +39,7 @@ class Processes:
         self.workers = [_Worker(job, dict(environment) | device) for device in own]
 
     def free(self) -> int:
+        """How many more steps may be started now."""
         return sum(not worker.step for worker in self.workers)
 
     def busy(self) -> bool:
@@ -48,11 +49,12 @@ class Processes:
         next(worker for worker in self.workers if not worker.step).start(step)
 
     def ended(self) -> list[Event]:
+        """What ended since the last call; waits for something, but not for ever: the list may be empty."""
         busy: dict[Any, _Worker] = {worker.pipe: worker for worker in self.workers if worker.step}
         return [busy[pipe].collect() for pipe in wait(list(busy))]
 
     def stop(self) -> None:
-        """Whatever happens meanwhile, such as a second signal: none is left."""
+        """End what still runs, each closing its own run first; whatever happens meanwhile, such as a second signal."""
         deadline = time.monotonic() + STOP_SECONDS
         try:
             for worker in self.workers:  # all at once: each may take seconds to close its run

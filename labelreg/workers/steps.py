@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from labelreg.errors import StoreLostError, told
 from labelreg.parameter import Value
@@ -33,23 +33,6 @@ class Event:
     seconds: float = 0.0
     result: Any = None
     reason: str = ""
-
-
-class Workers(Protocol):
-    """What both executors give to `execute`."""
-
-    def free(self) -> int:
-        """How many more steps may be started now."""
-
-    def busy(self) -> bool: ...
-
-    def start(self, step: Step) -> None: ...
-
-    def ended(self) -> list[Event]:
-        """What ended since the last call; waits for something, but not for ever: the list may be empty."""
-
-    def stop(self) -> None:
-        """End what still runs; each closes its own run first."""
 
 
 def attempt(job: Callable[[Step], Any], step: Step) -> tuple[str, Any]:
