@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from labelreg.errors import UserError
 from labelreg.output import words_of
@@ -91,8 +92,6 @@ def _text(path: Path, ending: str, label: str) -> Table:
 
 def _parquet(path: Path) -> Table:
     """A Parquet file; the hub's names of classes, which stand beside the columns, in the place of their numbers."""
-    import pyarrow.parquet as pq
-
     frame = pd.read_parquet(path)
     about = (pq.read_schema(path).metadata or {}).get(b"huggingface")
     features = json.loads(about).get("info", {}).get("features", {}) if about else {}

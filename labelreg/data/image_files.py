@@ -4,15 +4,13 @@ import io
 import warnings
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from PIL import Image, ImageFile, ImageOps
 
 from labelreg.errors import UserError
 from labelreg.output import printable, words_of
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 Pixels = np.ndarray  # [3, side, side] uint8; of several images [examples, 3, side, side]
 
@@ -43,8 +41,6 @@ def said(path: object) -> str:
 @cache
 def readable() -> tuple[tuple[str, ...], frozenset[str]]:
     """Pillow's formats that it decodes by itself, in the order in which it tries them; and their endings."""
-    from PIL import Image, ImageFile
-
     endings = Image.registered_extensions()  # loads every plug-in
     stub = ImageFile.StubImageFile  # knows a format (WMF, HDF5) and leaves decoding to another program
 
@@ -67,8 +63,6 @@ def decoded(content: bytes | None, where: str, name: str, size: int) -> tuple[Pi
     Raises:
         UserError: no image, damaged, too large to be one, or greys without a known white.
     """
-    from PIL import Image, ImageOps
-
     if not content:
         raise UserError(f"task {name}: {where} is no image (it is empty)")
     notes: list[str] = []
@@ -97,7 +91,7 @@ def decoded(content: bytes | None, where: str, name: str, size: int) -> tuple[Pi
     return pixels, notes
 
 
-def _match_depth(image: "Image.Image", content: bytes) -> None:
+def _match_depth(image: Image.Image, content: bytes) -> None:
     """PNG names its transparent colour in the bits of the file, where Pillow's pixels have eight (or 16, mode I;16)."""
     colour = image.info.get("transparency")
     if image.format != "PNG" or colour is None:
@@ -113,10 +107,8 @@ def _line(error: Exception) -> str:
     return said(words_of(error, 150)) or type(error).__name__
 
 
-def _upright(image: "Image.Image", notes: list[str]) -> "Image.Image":
+def _upright(image: Image.Image, notes: list[str]) -> Image.Image:
     """The image turned as EXIF says; TIFF files turn themselves while they are loaded."""
-    from PIL import ImageOps
-
     try:
         orientation = image.getexif().get(ORIENTATION, 1)
     except Exception:  # a damaged block beside a sound image
@@ -129,10 +121,8 @@ def _upright(image: "Image.Image", notes: list[str]) -> "Image.Image":
     return image
 
 
-def _colours(image: "Image.Image", notes: list[str]) -> "Image.Image":
+def _colours(image: Image.Image, notes: list[str]) -> Image.Image:
     """Mode RGB, 8 bits, whatever the file has."""
-    from PIL import Image
-
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _greys(image, notes).convert("RGB")
     if not image.has_transparency_data:
@@ -145,10 +135,8 @@ def _colours(image: "Image.Image", notes: list[str]) -> "Image.Image":
     return Image.alpha_composite(Image.new("RGBA", clear.size, "white"), clear).convert("RGB")
 
 
-def _greys(image: "Image.Image", notes: list[str]) -> "Image.Image":
+def _greys(image: Image.Image, notes: list[str]) -> Image.Image:
     """Mode L from 16 bits or floats, rounded to the nearest of 256 greys."""
-    from PIL import Image
-
     values = np.asarray(image)
     tags = getattr(image, "tag_v2", {})
     if image.mode == "F":

@@ -5,6 +5,7 @@ that is not the padding's id, the last end mark or the mean. What a model bears 
 (`_fit`), not by its name.
 """
 
+import copy
 import inspect
 import re
 from collections.abc import Callable, Iterator
@@ -221,8 +222,6 @@ def _pretrained(name: str, path: Path, config: "PreTrainedConfig", dropped: set[
 
 def _reorder(model: "PreTrainedModel", own: tuple[str, ...], classes: tuple[str, ...]) -> None:
     """Bring the rows of a head for the classes `own` into the order of `classes`."""
-    import copy
-
     wider = copy.deepcopy(model.config)
     wider.num_labels = len(own) + 1
     shapes = {key: value.shape for key, value in skeleton(wider).state_dict().items()}

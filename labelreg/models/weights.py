@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 from labelreg import whole
 from labelreg.errors import UserError
@@ -45,8 +46,6 @@ def converted(name: str, binary: Path, cache: Path, write: bool = True, beside: 
 
 
 def _convert(name: str, binary: Path, target: Path, digest: str) -> None:
-    from safetensors.torch import save_file
-
     try:
         found = torch.load(binary, map_location="cpu", weights_only=True)
         tensors = {key: value.clone().contiguous() for key, value in found.items() if torch.is_tensor(value)}

@@ -10,14 +10,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import mlflow
+import numpy as np
+import pandas as pd
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.file_utils import local_file_uri_to_path
 from mlflow.utils.uri import is_local_uri
+from pyarrow import BufferReader
+from pyarrow.parquet import ParquetFile
 
 from labelreg.errors import UserError, told
 from labelreg.output import words_of
@@ -26,17 +29,13 @@ from labelreg.store.patience import client, patiently
 from labelreg.store.tracking import FINGERPRINT, KIND, NOTE, PLAN, STUDY, TUNED, VERDICT
 from labelreg.whole import digest
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-
-Columns = dict[str, "np.ndarray"]
+Columns = dict[str, np.ndarray]
 
 AT_ONCE, MOST_POINTS = 500, 1_000_000  # runs of one query, values of one answer
 DOWNLOADS = 8  # at a time; a server answers several as fast as one
 
 
-def frame(experiment: str | None, where: str | None = None) -> "pd.DataFrame":
+def frame(experiment: str | None, where: str | None = None) -> pd.DataFrame:
     """The runs of an experiment (None: of all) as mlflow.search_runs gives them, parameters unquoted.
 
     Raises:
@@ -75,7 +74,7 @@ def download(run_id: str, path: str, target: Path) -> Path:
         raise UserError(f"run {run_id} has no artifact {path}") from error
 
 
-def predictions(runs: "pd.DataFrame", ahead: Collection[str] = ()) -> Callable[[str, str], Columns | None]:
+def predictions(runs: pd.DataFrame, ahead: Collection[str] = ()) -> Callable[[str, str], Columns | None]:
     """How to read `predictions/<split>.parquet` of a run of `runs` (a frame) by its id, as arrays by column; None
     where it has none.
 
@@ -83,9 +82,6 @@ def predictions(runs: "pd.DataFrame", ahead: Collection[str] = ()) -> Callable[[
     reader: at the first question, or now, several at a time, for the runs in `ahead`. What the store does not give is
     an OSError when it is read.
     """
-    from pyarrow import BufferReader
-    from pyarrow.parquet import ParquetFile
-
     places = dict(zip(runs["run_id"], runs["artifact_uri"], strict=True)) if len(runs) else {}
     kept = Path(tempfile.mkdtemp(prefix="labelreg-predictions-"))
 
@@ -119,13 +115,11 @@ def predictions(runs: "pd.DataFrame", ahead: Collection[str] = ()) -> Callable[[
     return read
 
 
-def histories(run_ids: Sequence[str], names: Sequence[str]) -> "pd.DataFrame":
+def histories(run_ids: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
     """Every value of these metrics: columns run_id, name, step, value; of a step's values the newest.
 
     One query per metric and AT_ONCE runs where the store is a database, else one per metric and run.
     """
-    import pandas as pd
-
     bulk = getattr(client()._tracking_client.store, "get_metric_history_bulk", None)
 
     def of_part(_: MlflowClient, part: Sequence[str], name: str) -> list:

@@ -9,7 +9,7 @@ from labelreg.workers.local import Processes, devices
 from labelreg.workers.steps import Event, Step
 
 if TYPE_CHECKING:
-    from labelreg.workers import ray_tasks
+    from labelreg.workers.ray_tasks import Tasks
 
 
 def check(
@@ -26,7 +26,7 @@ def check(
         UserError: the cluster is not to be reached or lacks what a step needs, or more jobs than the GPUs take.
     """
     if executor == "ray":
-        from labelreg.workers import ray_tasks
+        from labelreg.workers import ray_tasks  # Ray takes a second to import, and few have a cluster
 
         ray_tasks.connect(steps, environment, ray_address)
         return ray_tasks.room(jobs, environment, runs_per_gpu)
@@ -63,7 +63,7 @@ def execute(
         StoreLostError: the tracking store was away from a worker for too long; the others are stopped too.
     """
     room = check(steps, jobs, environment, executor, ray_address, runs_per_gpu)
-    workers: Processes | ray_tasks.Tasks
+    workers: Processes | Tasks
     if executor == "ray":
         from labelreg.workers import ray_tasks
 
