@@ -79,7 +79,7 @@ def uniform(labels: Tensor, classes: int) -> Tensor:
 def peaked(labels: Tensor, classes: int, a: float) -> Tensor:
     """log r of TF-reg, equation 4: `a` on the true class; K = 3, a = 0.9, class 1: (0.05, 0.9, 0.05)."""
     r = torch.full((len(labels), classes), (1 - a) / (classes - 1), device=labels.device)
-    return r.scatter(1, labels[:, None], a).log()
+    return r.scatter(1, labels[:, None], a).log()  # logarithms, as r_tau = softmax(log r / tau)
 
 
 def peaked_as_published(labels: Tensor, tau: float, classes: int, a: float) -> Tensor:
@@ -96,13 +96,14 @@ def peaked_as_published(labels: Tensor, tau: float, classes: int, a: float) -> T
 
 def smoothed_loss(logits: Tensor, labels: Tensor, log_r: Tensor | None, alpha: float, tau: float) -> Tensor:
     """The loss of figure 2, a scalar in float32. logits, log_r [batch, classes]; labels [batch]."""
-    logits = logits.float()
+    logits = logits.float()  # bf16 has 8 bits: its log-softmax would lose what alpha r(x) adds
     q = F.one_hot(labels, logits.shape[1]).float()
     if log_r is None:
         return F.cross_entropy(logits, q)
     if tau == 1:
         return F.cross_entropy(logits, (1 - alpha) * q + alpha * log_r.exp())
     log_r_tau, log_p_tau = F.log_softmax(log_r / tau, dim=1), F.log_softmax(logits / tau, dim=1)
+    # batchmean is the mean over examples, as equation 1 has it; mean would divide by the classes too
     kl = F.kl_div(log_p_tau, log_r_tau, reduction="batchmean", log_target=True)
     return (1 - alpha) * F.cross_entropy(logits, q) + alpha * kl
 

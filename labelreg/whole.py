@@ -30,7 +30,7 @@ def file(target: Path) -> Iterator[Path]:
     temporary = beside(target)
     try:
         yield temporary
-        settle(temporary)
+        settle(temporary)  # content before name: a crash after the rename must not leave an empty file of this name
         os.replace(temporary, target)
         sync(target.parent)
     finally:
@@ -53,7 +53,7 @@ def folder(target: Path, last: str = "") -> Iterator[Path]:
             target.unlink()
         try:
             os.replace(temporary, target)
-        except OSError:
+        except OSError:  # a folder that is not empty cannot be replaced in one step
             if not target.is_dir():
                 raise
             for path in sorted(filter(Path.is_file, temporary.iterdir()), key=lambda path: path.name == last):

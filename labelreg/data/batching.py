@@ -13,6 +13,7 @@ WINDOW = 50  # batches sorted by length together: 2-4% padding on GLUE at batch 
 
 def generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
     """An independent stream of chance for (seed, epoch, purpose), the same for every method."""
+    # no generator is carried from epoch to epoch: a run that goes on from a checkpoint draws what it would have drawn
     mixed = (seed * 1_000_003 + epoch) * 1_000_003 + sum(map(ord, purpose))
     return torch.Generator().manual_seed(mixed % 2**63)
 
@@ -32,6 +33,7 @@ def epoch_batches(lengths: Tensor, batch_size: int, seed: int, epoch: int) -> li
     order = torch.randperm(len(lengths), generator=chance)
     batches: list[Tensor] = []
     for window in order.split(WINDOW * batch_size):
+        # stable, as equal lengths would else lie in an order of the machine's
         batches += window[lengths[window].argsort(stable=True)].split(batch_size)
     return [batches[i] for i in torch.randperm(len(batches), generator=chance)]
 
@@ -135,7 +137,7 @@ class Tokens:
         start, stop = self.offsets[batch], self.offsets[batch + 1]
         at = start[:, None] + torch.arange(width, device=start.device)
         real = at < stop[:, None]
-        at = at.clamp_(max=len(self.ids) - 1)
+        at = at.clamp_(max=len(self.ids) - 1)  # behind the last example there is nothing; `real` hides what is read
         tensors = {"input_ids": torch.where(real, self.ids[at], self.pad_id).long(), "attention_mask": real.long()}
         if self.paired:
             tensors["token_type_ids"] = torch.where(real, self.types[at], 0).long()

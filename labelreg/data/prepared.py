@@ -91,7 +91,7 @@ def kept(folder: Path, make: Callable[[], Made]) -> tuple[dict, dict[str, dict[s
             return _read(folder)
         except _Damaged as damage:
             print(f"prepared data is damaged ({damage}): preparing it anew", flush=True)
-    facts, splits = make()
+    facts, splits = make()  # splits may be a generator: of images, one split at a time is enough to hold twice
     with whole.folder(folder, META) as temporary:
         fingerprints, files, sizes = {}, {}, {}
         for split, fingerprint, tensors in splits:
@@ -103,7 +103,7 @@ def kept(folder: Path, make: Callable[[], Made]) -> tuple[dict, dict[str, dict[s
         facts |= {"files": files, "sizes": sizes}
         content = json.dumps(facts | {"checksum": _checksum(facts)})
         (temporary / META).write_text(content, encoding="utf-8")
-    try:
+    try:  # what is trained on is what is on the disk, whoever wrote it first
         return _read(folder)
     except _Damaged as damage:
         raise UserError(f"what was just written is damaged ({damage}); give another cache_root") from None

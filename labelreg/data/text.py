@@ -61,10 +61,10 @@ def _made(settings: Settings, folder: Path | None, task: Task, checkpoint: Path)
     coded = {split: _tokenised(frame, tokenizer, most) for split, frame in frames.items()}
     remarks = [*remarks, *alike(classes, name), *in_both(frames)]
     remarks += _cut({split: (cut, len(frames[split])) for split, (_, cut) in coded.items()}, most)
-    splits = (
+    splits = [
         (split, digest("".join(_example_lines(frames[split], classes))), tensors)
         for split, (tensors, _) in coded.items()
-    )
+    ]
     return {"classes": classes, "pad_id": tokenizer.pad_token_id, "remarks": remarks}, splits
 
 

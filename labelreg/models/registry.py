@@ -104,6 +104,7 @@ def checkpoint(name: str, where: places.Roots) -> Path:
         if model and model.package and not (where.model and (where.model / hub_id).is_dir()):
             found = Path(str(resources.files(model.package) / "model"))
         else:
+            # twice, so that no pickle is downloaded where there are safetensors
             found = hub_folder(hub_id, where.model, "model", [*SMALL_FILES, WEIGHTS], where.download)
             if not any(found.glob(WEIGHTS)):
                 found = hub_folder(hub_id, where.model, "model", [*SMALL_FILES, "pytorch_model*.bin"], where.download)
@@ -268,6 +269,7 @@ def compact(model: torch.nn.Module, data: "PreparedTask") -> None:
     if not isinstance(table, torch.nn.Embedding):
         return
     full = table.weight
+    # tied: a decoder's output layer may be the same table, and needs all of its rows
     holders = [module for module in model.modules() if any(p is full for p in module._parameters.values())]
     tables = [module for module in holders if isinstance(module, torch.nn.Embedding)]
     if len(tables) < len(holders):
@@ -281,7 +283,7 @@ def compact(model: torch.nn.Module, data: "PreparedTask") -> None:
     small: dict[torch.nn.Module, torch.nn.Module] = {
         module: _compacted(module, rows, used, lookup) for module in tables
     }
-    with torch.no_grad():
+    with torch.no_grad():  # asked, as an embedding's class may do more than look up: what differs stays whole
         if all(torch.equal(few(used), whole(used)) for whole, few in small.items()):
             _replace(model, small)
 
@@ -364,7 +366,7 @@ def check_length(path: Path, max_length: int) -> None:
     config = _configuration(path)
     count, padding = config.get("max_position_embeddings", 0), max(1, config.get("pad_token_id") or 0)
     if isinstance(count, int) and max_length < count - padding:  # whatever its positions are counted from
-        return
+        return  # most models: the library need not be asked, which takes seconds
     count = classifier.positions(path.name, path)
     if count and max_length > count:
         raise UserError(f"max_length={max_length}: the model takes at most {count} tokens ({path})")

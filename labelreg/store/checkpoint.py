@@ -63,7 +63,7 @@ class Claim:
         if self.folder is None:
             return
         held = self.run_ids
-        if held[:1] != [run_id]:
+        if held[:1] != [run_id]:  # files first, the note of whose they are last: a kill in between repeats the moves
             if held and (self.folder / FILE).exists():
                 os.replace(self.folder / FILE, self._aside(held[0]))
             if self._aside(run_id).exists():
@@ -146,7 +146,7 @@ def _locked(folder: Path, wait: bool) -> Iterator[bool]:
             continue
         with lock:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # ends with the process, SIGKILL too
             except BlockingIOError:
                 if not wait:
                     yield False
@@ -155,7 +155,9 @@ def _locked(folder: Path, wait: bool) -> Iterator[bool]:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             except OSError as error:
                 raise UserError(f"cache_root: the file system of {folder} has no locks ({error.strerror})") from None
-            if not _in_place(lock, folder / LOCK):  # locked is a file that its owner removed meanwhile
+            # its owner may have removed the folder while this process waited: then a file without a name is locked,
+            # and another process locks the new one of that name
+            if not _in_place(lock, folder / LOCK):
                 continue
             yield True
             return
@@ -181,7 +183,7 @@ def save(folder: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any])
     try:
         about = {"record": text, "checksum": checksum(tensors, text), "place": folder.name}
         save_file(tensors, temporary, about)
-        whole.settle(temporary)
+        whole.settle(temporary)  # on the disk before it has its name: else a crash leaves the name and no content
         os.replace(temporary, folder / FILE)
     except SafetensorError as error:  # its text alone says which error of the system it was
         found = re.search(r"\(os error (\d+)\)", str(error))
@@ -189,7 +191,7 @@ def save(folder: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any])
         raise OSError(number, os.strerror(number), str(temporary)) from error
     finally:
         temporary.unlink(missing_ok=True)
-    whole.sync(folder)
+    whole.sync(folder)  # the name, too
 
 
 def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -197,7 +199,7 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     try:
         with safe_open(folder / FILE, "pt") as file:
             about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, the file is no mapping
         record = json.loads(about["record"])
         if about.get("checksum", "") not in ("", checksum(tensors, about["record"])):  # earlier ones have none
             raise ValueError("its checksum is another")

@@ -112,6 +112,7 @@ def keep_trying(
             if waited >= SAID_AFTER and not said:
                 said = True
                 print(f"waiting for the tracking store, up to {allowed:.0f} s: {words_of(error)}", flush=True)
+        # eight workers that found the database locked at one moment would find it so again at the next
         time.sleep(min(pause * random.uniform(0.5, 1), max(0.0, allowed - waited)))
         pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -198,9 +199,14 @@ def check_server(uri: str) -> None:
         raise UserError(f"{said} does not answer ({answer.status_code} {answer.reason}): is the address whole?")
 
 
-def deliver(run_id: str, points: list[Point], seconds: float | None = None) -> None:
+def deliver(run_id: str, points: list[Point], seconds: float) -> None:
+    """Log metrics now or not at all; a server has these seconds for its answer."""
     with within(seconds), undivided():
-        client().log_batch(run_id, metrics=[Metric(name, value, at, step) for name, value, at, step in points])
+        client().log_batch(run_id, as_metrics(points))
+
+
+def as_metrics(points: list[Point]) -> list[Metric]:
+    return [Metric(name, value, at, step) for name, value, at, step in points]
 
 
 @dataclass
@@ -226,7 +232,7 @@ class Spool:
         Raises:
             StoreLostError: it has been away for longer than `limit()`.
         """
-        self._append(points)
+        self._append(points)  # first: a process that is killed while it sends has lost nothing
         began = time.monotonic()
         if began < self.again:
             return
@@ -236,12 +242,14 @@ class Spool:
             if not self.passes(error):
                 raise
             now = time.monotonic()
+            # a store that hung once is asked shortly, then ever longer: a slow one must be able to answer in the end
             self.answer = min(2 * self.answer, ANSWER_SECONDS) if self.since else SHORTEST_ANSWER_SECONDS
             self.since = self.since or began
             if now - self.since >= limit():
                 raise lost(now - self.since, error) from None
+            # what this try cost the training is at most its share of the time until the next one
             pause = max(self.pause * random.uniform(0.5, 1), (now - began) / MOST_WAITING)
-            self.again = min(now + pause, self.since + limit())
+            self.again = min(now + pause, self.since + limit())  # the last try is at the limit, not after it
             self.pause = min(2 * self.pause, LONGEST_PAUSE)
 
     def flush(self) -> None:
@@ -258,7 +266,7 @@ class Spool:
         keep_trying(lambda: self._send(max(1.0, min(ANSWER_SECONDS, allowed))), self.passes, allowed)
 
     def _send(self, seconds: float) -> None:
-        self.deliver(self._read(), seconds)
+        self.deliver(self._read(), seconds)  # a kill between these two lines delivers twice, which counts once
         self.path.unlink(missing_ok=True)
         self.since, self.again, self.pause, self.answer = 0.0, 0.0, FIRST_PAUSE, ANSWER_SECONDS
 
@@ -266,8 +274,8 @@ class Spool:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(f"{json.dumps(point)}\n" for point in points)
-            file.flush()
-            os.fsync(file.fileno())
+            file.flush()  # from Python to the system,
+            os.fsync(file.fileno())  # and to the disk: an epoch's numbers outlive a machine that loses its power
 
     def _read(self) -> list[Point]:
         """The points on disk. The last line may have been cut off by a kill: its epoch is trained again."""

@@ -29,6 +29,12 @@ def file_of(url: str) -> Path | None:
     return None if inside or address.get_backend_name() != "sqlite" else Path(name)
 
 
+def absolute(uri: str) -> str:
+    """A database's address; a SQLite file's with its whole path."""
+    kind, slashes, path = uri.partition(":///")
+    return f"{kind}{slashes}{os.path.abspath(path)}" if kind.startswith("sqlite") and path[:1] not in ("", ":") else uri
+
+
 def make_tables(uri: str) -> None:
     """The tables of a SQLite store, whole before MLflow looks at them: what it finds half made it never mends."""
     path = file_of(uri) if uri.startswith("sqlite") else None
@@ -70,9 +76,9 @@ def complete(path: Path, tables: Collection[str], rows: str, make: Callable[[str
         if set(tables) <= set(_names(database)):
             return
         _wait_until_still(path, database, tables)
-        database.execute("BEGIN IMMEDIATE")
+        database.execute("BEGIN IMMEDIATE")  # one writer from here on, and readers see the file as it was
         try:
-            if not set(tables) <= set(_names(database)):
+            if not set(tables) <= set(_names(database)):  # else another process made them while this one waited
                 _remake(path, database, rows, make)
             database.execute("COMMIT")
         except BaseException:
@@ -104,7 +110,7 @@ def _remake(path: Path, database: sqlite3.Connection, rows: str, make: Callable[
                 reader.backup(copy)
         make(f"sqlite:///{other}")
         with closing(sqlite3.connect(other)) as made:
-            for name in _names(database):
+            for name in _names(database):  # indices and triggers go with their tables
                 database.execute(f'DROP TABLE "{name}"')
             for sql in _sql(made, "type = 'table'"):
                 database.execute(sql)

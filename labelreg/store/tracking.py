@@ -64,6 +64,7 @@ class Run:
         held = {name: masked(value) for name, value in held.items()}
         values = {name: masked(value) if isinstance(value, str) else value for name, value in values.items()}
         texts = {name: logged.plain(value) for name, value in values.items() if value is not None}
+        # `mlflow run` logged the user's words before labelreg read them: both must mean what the run uses
         for name in set(texts) & set(held) if not self.continued else ():
             if not logged.means(held[name], name, values[name]):
                 raise UserError(
@@ -97,12 +98,12 @@ class Run:
         if self.spool:
             self.spool.put(points)
         else:
-            patiently(lambda _: deliver(self.run_id, points))
+            patiently(MlflowClient.log_batch, self.run_id, patience.as_metrics(points))
 
     def folder(self, local: Path, path: str | None = None) -> None:
         """Store a folder's files as artifacts, each of them patiently; MLflow copies them with their rights."""
         files = sorted(each for each in local.rglob("*") if each.is_file())
-        for file in files:
+        for file in files:  # libraries write weights for their owner alone, and a store may have other readers
             whole.give_rights(file)
         for file in files:
             at = Path(path or "", file.parent.relative_to(local)).as_posix()
@@ -160,13 +161,7 @@ def _deleted(experiment: "mlflow.entities.Experiment") -> UserError:
 
 def address() -> str:
     """The tracking store, as a process with another working folder names it."""
-    return absolute(mlflow.get_tracking_uri())
-
-
-def absolute(uri: str) -> str:
-    """A database's address; a SQLite file's with its whole path."""
-    kind, slashes, path = uri.partition(":///")
-    return f"{kind}{slashes}{os.path.abspath(path)}" if kind.startswith("sqlite") and path[:1] not in ("", ":") else uri
+    return sqlite.absolute(mlflow.get_tracking_uri())
 
 
 def current_experiment() -> str:
@@ -240,8 +235,10 @@ def open_run(
         spool: the folder where metrics wait while the store is away.
         claim: the folder that is the run's from here on.
     """
+    # taken out of the environment: MLflow would make the next run of this process, and those of its workers, the same
     launch = os.environ.pop("MLFLOW_RUN_ID", None) if parent is None else None
     run_id, before, waiting = None if continued else launch, None, None
+    # on disk before the run is made: who is killed before he notes its id finds it again by this name
     intent = claim.intend() if claim and not continued else None
     try:
         if continued:
@@ -249,13 +246,13 @@ def open_run(
             if launch:
                 Run(launch).tags({KIND: "launch", CONTINUED: continued})
         run_id = continued or launch or create(name, parent, experiment, intent=intent)
-        if claim:
+        if claim:  # before the first epoch: a checkpoint without its run's id would begin another run
             claim.start(run_id)
         nested = mlflow.active_run() is not None
         patiently(lambda _: mlflow.start_run(run_id=run_id, nested=nested, run_name=None if continued else name))
         if spool:
             waiting = Spool(spool / f"{run_id}.jsonl", partial(deliver, run_id), patience.passes)
-            waiting.flush()
+            waiting.flush()  # what was left by the process before; `_held` counts it as logged
         run = Run(run_id, _held(run_id) if before else frozenset(), before is not None, waiting)
         why_failed = {NOTE: ""} if before and before.info.status == "FAILED" else {}
         run.tags({KIND: kind} | ({STUDY: study} if study else {}) | why_failed)
@@ -281,7 +278,7 @@ def create(
     tags, began, tries = resolve_tags(dict(tags or {}) | own), int(time.time() * 1000), itertools.count()
 
     def made(store: MlflowClient) -> str:
-        found = _intended(store, intent) if next(tries) else None
+        found = _intended(store, intent) if next(tries) else None  # nothing to look for before the first try
         return found.info.run_id if found else store.create_run(where, began, dict(tags), name).info.run_id
 
     return patiently(made)
@@ -321,10 +318,11 @@ def _close(
     """End a run that did not finish, as far as the store lets it: `error` is what is told."""
     gone = isinstance(error, StoreLostError)
     interrupted = gone or isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
+    # a store that is lost is asked once more, in vain or not; who pressed Ctrl-C waits for seconds, not for minutes
     seconds = 0.0 if gone else patience.CLOSING_SECONDS if interrupted else None
     ends: list[Callable[[], None]] = [waiting.flush] if waiting else []
     status = "KILLED" if interrupted else "FAILED"
-    if before is not None and isinstance(error, UserError):
+    if before is not None and isinstance(error, UserError):  # of this command: the run that waits has no part in it
         status = "FAILED" if before.info.status == "FAILED" else "KILLED"
         if NOTE in before.data.tags and run_id:
             ends.append(lambda: Run(run_id).note(before.data.tags[NOTE]))
@@ -393,14 +391,14 @@ def unfinished(claim: "checkpoint.Claim", resume: bool = True) -> str | None:
     unknown = []
     for run_id in claim.run_ids:
         found = search(f"attributes.run_id = '{run_id}'")
-        if not found:
+        if not found:  # another store's, or deleted: its checkpoint is put aside, not thrown away
             unknown.append(run_id)
         elif resume and found[0].info.status != "FINISHED":
             return run_id
         else:
             _sweep(found[0])
             claim.drop(run_id)
-    intent = claim.intended
+    intent = claim.intended  # of a run that was made, whose maker was killed before he noted its id
     orphan = patiently(_intended, intent) if intent else None
     if orphan and resume and orphan.info.status != "FINISHED":
         return orphan.info.run_id

@@ -24,7 +24,7 @@ from labelreg.errors import DivergedError, StoreLostError, UserError, unknown
 from labelreg.methods import METHODS
 from labelreg.parameter import Value, convert
 from labelreg.settings import Checkpoints, Fit, Folders, Halving, Run, Tune, Workers, facet, of
-from labelreg.store import checkpoint, logged, tracking
+from labelreg.store import checkpoint, logged, sqlite, tracking
 from labelreg.store.patience import CLOSING_SECONDS, within
 from labelreg.tuning import search, search_report
 from labelreg.workers import executors
@@ -63,7 +63,7 @@ def carry_out(given: dict[str, Value]) -> None:
     workers |= {"environment": {"OMP_NUM_THREADS": str(common["threads"])}}
     executors.check(_steps(common, dict.fromkeys(methods, trials)), **workers)
     roots = places.roots(facet(Folders, given))
-    url = tracking.absolute(str(given.get("storage") or f"sqlite:///{_folder(roots.cache)}/search.db"))
+    url = sqlite.absolute(str(given.get("storage") or f"sqlite:///{_folder(roots.cache)}/search.db"))
     search.open_storage(url)
     if given["executor"] == "ray":
         from labelreg.workers import ray_tasks  # Ray takes a second to import, and few have a cluster
