@@ -64,17 +64,17 @@ def machine_of(settings: Settings, data: prepared.PreparedTask) -> Machine:
 
 def fingerprint(job: Job, data: prepared.PreparedTask, teaching: tracking.Found | None = None) -> str:
     """The run's fingerprint; that of a source yet to be trained follows from its settings."""
-    settings, where = job.settings, places.roots(job.settings)
+    settings, roots = job.settings, places.roots(job.settings)
     taught_by = teaching.data.tags[tracking.FINGERPRINT] if teaching else None
     if not taught_by and METHODS[settings.method].needs:
         taught_by = fingerprint(source_job(job), data)
-    weights = registry.weights_digest(settings.model, settings.init, where)
+    weights = registry.weights_digest(settings.model, settings.init, roots)
     return training.fingerprint(settings, machine_of(settings, data), data, weights, taught_by)
 
 
-def checkpoints(where: places.Roots, identity: str) -> Path:
+def checkpoints(roots: places.Roots, identity: str) -> Path:
     """The folder of a run's checkpoint, by its fingerprint."""
-    return where.cache / "checkpoints" / identity
+    return roots.cache / "checkpoints" / identity
 
 
 def teacher_among(runs: Sequence[tracking.Found], settings: Settings) -> tracking.Found | None:

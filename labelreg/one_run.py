@@ -46,12 +46,12 @@ def carry_out(job: Job) -> Done:
         UserError: data, model or teacher are not what the settings ask for.
         DivergedError: the loss is no longer finite.
     """
-    settings, where = job.settings, places.roots(job.settings)
+    settings, roots = job.settings, places.roots(job.settings)
     training.set_threads(training.threads_of(settings))
-    data = corpus.prepare(settings, where)
+    data = corpus.prepare(settings, roots)
     if not job.quiet and not job.reuse:  # what a student needs first reads the same
         prepared.say(data)
-    registry.check_head(settings, data.classes, where)
+    registry.check_head(settings, data.classes, roots)
     machine, needs = machine_of(settings, data), METHODS[settings.method].needs
     teaching = find_source(job, data) if needs else None
     identity = fingerprint(job, data, teaching)
@@ -60,7 +60,7 @@ def carry_out(job: Job) -> Done:
         print(
             f"{machine.device}, threads {machine.threads}, {machine.precision}, compile {machine.compile}", flush=True
         )
-    with checkpoint.claim(checkpoints(where, f"{identity}{job.place}"), wait=job.reuse) as claim:
+    with checkpoint.claim(checkpoints(roots, f"{identity}{job.place}"), wait=job.reuse) as claim:
         if job.reuse:  # asked for here, where no other process can be training it
             found = tracking.find(tracking.tagged({tracking.FINGERPRINT: identity, tracking.KIND: job.kind}))
             if found:
@@ -73,16 +73,16 @@ def carry_out(job: Job) -> Done:
             print(f"the interrupted run {over.info.run_id} had ended", flush=True)
             return done(over)
         before = tracking.unfinished(claim, resume)
-        spool = where.cache / "spool"
+        spool = roots.cache / "spool"
         with tracking.open_run(job.kind, name, job.parent, job.study, job.experiment, before, spool, claim) as opened:
             if before and not job.quiet:
                 print(f"going on with the interrupted run {before}", flush=True)
             teaching = teaching or (_make_source(job, data, opened) if needs else None)
             _log_start(opened, settings, machine, data, identity, teaching)
-            logits = _logits(teaching, data, where) if teaching else None
+            logits = _logits(teaching, data, roots) if teaching else None
             if teaching and logits is not None and not job.quiet:
                 print(_taught_by_one_class(teaching, logits, data), end="", flush=True)
-            report = _train(job, machine, opened, data, where, logits, identity, claim)
+            report = _train(job, machine, opened, data, roots, logits, identity, claim)
             if teaching:
                 seconds = teaching.data.metrics.get("cost/train_seconds", 0.0)
                 opened.metrics({"cost/teacher_seconds": seconds}, report.epoch)
@@ -95,7 +95,7 @@ def _train(
     machine: Machine,
     opened: tracking.Run,
     data: prepared.PreparedTask,
-    where: places.Roots,
+    roots: places.Roots,
     logits: torch.Tensor | None,
     identity: str,
     claim: checkpoint.Claim,
@@ -104,7 +104,7 @@ def _train(
     settings = job.settings
     name, init = settings.model, settings.init
     stem, head = settings.stem, settings.head  # the one of images, the other of text
-    model = registry.load(name, data.classes, init, settings.seed, where, stem, head)
+    model = registry.load(name, data.classes, init, settings.seed, roots, stem, head)
     epochs = training.train(model, data, settings, machine, logits, claim.folder, progress=not job.quiet)
     for report in job.watch(opened, epochs) if job.watch else epochs:
         dev = {f"dev/{name}": value for name, value in report.dev.items()}
@@ -143,7 +143,7 @@ def _train(
             teacher_logits.save(folder / "logits", outcome.logits, data, identity)
         _write_predictions(folder, outcome.logits, data)
         if job.kind == "teacher" or settings.save_model == "true":
-            registry.save(model, name, folder / "model", where)
+            registry.save(model, name, folder / "model", roots)
         opened.folder(folder)
     return report
 
@@ -214,11 +214,11 @@ def _make_source(job: Job, data: prepared.PreparedTask, student: tracking.Run) -
     return tracking.get(made.run_id)
 
 
-def _logits(teaching: tracking.Found, data: prepared.PreparedTask, where: places.Roots) -> torch.Tensor:
+def _logits(teaching: tracking.Found, data: prepared.PreparedTask, roots: places.Roots) -> torch.Tensor:
     """The logits of a run on the training set: a verified copy in the cache, else the artifact."""
     run_id = teaching.info.run_id
     whose = f"run {run_id} ({teaching.data.params.get('model')}, {teaching.data.params.get('task')})"
-    copy = where.cache / "logits" / run_id / "train.safetensors"
+    copy = roots.cache / "logits" / run_id / "train.safetensors"
     if copy.is_file():
         try:
             return teacher_logits.load(copy, data, "train", whose)

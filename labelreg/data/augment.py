@@ -27,8 +27,8 @@ class Drawn:
     angle: Tensor
     padding: int
 
-    def to(self, where: torch.device) -> "Drawn":
-        top, left, flipped, angle = (each.to(where) for each in (self.top, self.left, self.flipped, self.angle))
+    def to(self, device: torch.device) -> "Drawn":
+        top, left, flipped, angle = (each.to(device) for each in (self.top, self.left, self.flipped, self.angle))
         return Drawn(top, left, flipped, angle, self.padding)
 
 

@@ -77,7 +77,7 @@ class Split(Protocol):
     @property
     def labelled(self) -> bool: ...
 
-    def to(self, where: torch.device) -> "Split":
+    def to(self, device: torch.device) -> "Split":
         """The same split on a device."""
 
     def of_epoch(self, seed: int, epoch: int) -> "Split":
@@ -121,9 +121,9 @@ class Tokens:
     def labelled(self) -> bool:
         return bool((self.labels != UNLABELLED).all())
 
-    def to(self, where: torch.device) -> "Tokens":
+    def to(self, device: torch.device) -> "Tokens":
         """A split whose tensors live on the training device."""
-        return replace(self, **{name: getattr(self, name).to(where) for name in ("ids", "types", "offsets", "labels")})
+        return replace(self, **{name: getattr(self, name).to(device) for name in ("ids", "types", "offsets", "labels")})
 
     def of_epoch(self, seed: int, epoch: int) -> "Tokens":
         """The same in every epoch."""

@@ -55,7 +55,7 @@ def readable() -> tuple[tuple[str, ...], frozenset[str]]:
     return tuple(name for name in Image.ID if name in formats), frozenset(known)
 
 
-def decoded(content: bytes | None, where: str, name: str, size: int) -> tuple[Pixels, list[str]]:
+def decoded(content: bytes | None, origin: str, name: str, size: int) -> tuple[Pixels, list[str]]:
     """One image as [3, size, size] uint8: its shorter side at `size`, cut in the middle; and what was done to it.
 
     Colours are taken as they are stored: colour profiles and gamma are not applied.
@@ -64,7 +64,7 @@ def decoded(content: bytes | None, where: str, name: str, size: int) -> tuple[Pi
         UserError: no image, damaged, too large to be one, or greys without a known white.
     """
     if not content:
-        raise UserError(f"task {name}: {where} is no image (it is empty)")
+        raise UserError(f"task {name}: {origin} is no image (it is empty)")
     notes: list[str] = []
     try:
         with warnings.catch_warnings():
@@ -78,13 +78,13 @@ def decoded(content: bytes | None, where: str, name: str, size: int) -> tuple[Pi
                 square = ImageOps.fit(_colours(_upright(image, notes), notes), (size, size), Image.Resampling.BILINEAR)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         limit = f"{(Image.MAX_IMAGE_PIXELS or 0) // 10**6} million pixels"
-        raise UserError(f"task {name}: {where} has more than {limit}, the most that is read; shrink it") from None
+        raise UserError(f"task {name}: {origin} has more than {limit}, the most that is read; shrink it") from None
     except _Refused as error:
-        raise UserError(f"task {name}: {where} {error}") from None
+        raise UserError(f"task {name}: {origin} {error}") from None
     except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, and more for a damaged file
         strange = isinstance(error, Image.UnidentifiedImageError)
         what = "it is of no kind that Pillow decodes" if strange else _line(error)
-        raise UserError(f"task {name}: {where} is no image that can be read ({what})") from None
+        raise UserError(f"task {name}: {origin} is no image that can be read ({what})") from None
     pixels = np.asarray(square).transpose(2, 0, 1)
     if (pixels == pixels[:, :1, :1]).all():
         notes.append(PLAIN)
@@ -163,10 +163,10 @@ def _greys(image: Image.Image, notes: list[str]) -> Image.Image:
 
 
 def counted(notes: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    """One line for each kind of note on images, given as (where, note): how many, and the first."""
+    """One line for each kind of note on images, given as (origin, note): how many, and the first."""
     found: dict[str, list[str]] = {}
-    for where, note in notes:
-        found.setdefault(note, []).append(where)
+    for origin, note in notes:
+        found.setdefault(note, []).append(origin)
     return tuple(
         f"{len(places)} image{'s' * (len(places) > 1)} with {note} (such as {places[0]})"
         for note, places in found.items()

@@ -71,10 +71,10 @@ class Images:
     def labelled(self) -> bool:
         return bool((self.labels != UNLABELLED).all())
 
-    def to(self, where: torch.device) -> "Images":
+    def to(self, device: torch.device) -> "Images":
         """A split whose tensors live on the training device."""
         return replace(
-            self, **{name: getattr(self, name).to(where) for name in ("pixels", "labels", "mean", "deviation")}
+            self, **{name: getattr(self, name).to(device) for name in ("pixels", "labels", "mean", "deviation")}
         )
 
     def of_epoch(self, seed: int, epoch: int) -> "Images":
@@ -317,21 +317,21 @@ def _hub(folder: Path, task: Task, name: str) -> tuple[dict[str, tuple[Pixels, l
                     raise UserError(
                         f"task {name}: {folder} has no column {column!r}; it has {', '.join(rows.column_names)}"
                     )
-            where, labels = f"{folder} ({source})", list(rows[task.label])
+            origin, labels = f"{folder} ({source})", list(rows[task.label])
             for row, label in enumerate(labels, 1):
                 if not (isinstance(label, int) or isinstance(label, float) and label.is_integer()):
                     raise UserError(
-                        f"task {name}: {where}, row {row} has {label!r} in column {task.label!r}, "
+                        f"task {name}: {origin}, row {row} has {label!r} in column {task.label!r}, "
                         "not the number of a class"
                     )
             try:
                 files = list(rows.cast_column(task.image, datasets.Image(decode=False))[task.image])
             except Exception as error:  # Arrow's types and the library's own for a column of something else
                 raise UserError(
-                    f"task {name}: {where}: column {task.image!r} has no images ({type(error).__name__})"
+                    f"task {name}: {origin}: column {task.image!r} has no images ({type(error).__name__})"
                 ) from None
             pixels = [
-                image_files.decoded(file and file["bytes"], f"{where}, row {row}", name, CIFAR_SIDE)[0]
+                image_files.decoded(file and file["bytes"], f"{origin}, row {row}", name, CIFAR_SIDE)[0]
                 for row, file in enumerate(files, 1)
             ]
             splits[split] = (np.stack(pixels), [int(label) for label in labels])

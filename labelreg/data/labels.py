@@ -58,16 +58,16 @@ def labelled(frames: dict[str, pd.DataFrame], task: Task, name: str) -> tuple[di
     return frames, classes
 
 
-def _label_name(value: object, where: str) -> str:
+def _label_name(value: object, origin: str) -> str:
     if isinstance(value, str):
         result = value.strip()
     elif isinstance(value, Number | np.bool_) or value is None or value is pd.NA:
         whole = int(value) if isinstance(value, float | np.floating) and float(value).is_integer() else value
         result = "" if pd.isna(value) else str(whole)
     else:  # a list would be several labels
-        raise UserError(f"{where} has {value_and_type(value)} as its label; a label is one text or one number")
+        raise UserError(f"{origin} has {value_and_type(value)} as its label; a label is one text or one number")
     if not result:
-        raise UserError(f"{where} has no label")
+        raise UserError(f"{origin} has no label")
     return result
 
 

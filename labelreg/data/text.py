@@ -114,7 +114,7 @@ def _own_files(settings: Settings, task: Task) -> tuple[Frames, list[str]]:
     return frames, [f"{given[split].name}: {remark}" for split, table in tables.items() for remark in table.remarks]
 
 
-def _columns(frame: pd.DataFrame, task: Task, where: str) -> pd.DataFrame:
+def _columns(frame: pd.DataFrame, task: Task, origin: str) -> pd.DataFrame:
     """The columns text, text_pair, label and idx, under these names; no text is empty."""
     names = list(frame.columns)
     pair = task.text_pair or ("text_pair" if task.source == "file" and "text_pair" in names else None)
@@ -125,10 +125,10 @@ def _columns(frame: pd.DataFrame, task: Task, where: str) -> pd.DataFrame:
         raise UserError(f"text_pair_column={pair}: it is the column of the first text, too")
     for column in filter(None, wanted.values()):
         if column not in names:
-            raise UserError(f"{where}: no column {column!r}; it has {', '.join(map(repr, map(str, names)))[:300]}")
+            raise UserError(f"{origin}: no column {column!r}; it has {', '.join(map(repr, map(str, names)))[:300]}")
         if names.count(column) > 1:
-            raise UserError(f"{where}: {names.count(column)} columns are named {column!r}; rename all but one")
-    found = {name: _decoded(frame[column], where) for name, column in wanted.items() if column}
+            raise UserError(f"{origin}: {names.count(column)} columns are named {column!r}; rename all but one")
+    found = {name: _decoded(frame[column], origin) for name, column in wanted.items() if column}
     result = pd.DataFrame(found).reset_index(drop=True)
     result["idx"] = frame["idx"].to_numpy() if task.glue and "idx" in frame else np.arange(len(frame))
     for name in (name for name in ("text", "text_pair") if name in result):
@@ -137,14 +137,14 @@ def _columns(frame: pd.DataFrame, task: Task, where: str) -> pd.DataFrame:
             if isinstance(text, str) and (text.strip() or may_be_empty):
                 continue
             if isinstance(text, str) or text is None or (isinstance(text, float) and np.isnan(text)):
-                raise UserError(f"{where}: row {row + 1} has an empty text in column {wanted[name]!r}")
+                raise UserError(f"{origin}: row {row + 1} has an empty text in column {wanted[name]!r}")
             raise UserError(
-                f"{where}: row {row + 1} has {value_and_type(text)} in column {wanted[name]!r}, where a text is needed"
+                f"{origin}: row {row + 1} has {value_and_type(text)} in column {wanted[name]!r}, where a text is needed"
             )
     return result
 
 
-def _decoded(column: pd.Series, where: str) -> pd.Series:
+def _decoded(column: pd.Series, origin: str) -> pd.Series:
     """A column whose texts are read now: Arrow's are decoded when one looks at them."""
     try:
         if isinstance(column.dtype, pd.StringDtype):
@@ -152,7 +152,7 @@ def _decoded(column: pd.Series, where: str) -> pd.Series:
         return column
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{where}: column {column.name!r} has a text that is not UTF-8 ({error.object!r:.60})"
+            f"{origin}: column {column.name!r} has a text that is not UTF-8 ({error.object!r:.60})"
         ) from None
 
 

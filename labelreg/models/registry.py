@@ -87,7 +87,7 @@ def hub_folder(hub_id: str, root: Path | None, kind: str, patterns: list[str] | 
         ) from None
 
 
-def checkpoint(name: str, where: places.Roots) -> Path:
+def checkpoint(name: str, roots: places.Roots) -> Path:
     """The folder of a model's checkpoint, with safetensors weights.
 
     Raises:
@@ -101,25 +101,25 @@ def checkpoint(name: str, where: places.Roots) -> Path:
         found = Path(name).resolve()
     else:
         hub_id = model.hub_id if model else name
-        if model and model.package and not (where.model and (where.model / hub_id).is_dir()):
+        if model and model.package and not (roots.model and (roots.model / hub_id).is_dir()):
             found = Path(str(resources.files(model.package) / "model"))
         else:
             # twice, so that no pickle is downloaded where there are safetensors
-            found = hub_folder(hub_id, where.model, "model", [*SMALL_FILES, WEIGHTS], where.download)
+            found = hub_folder(hub_id, roots.model, "model", [*SMALL_FILES, WEIGHTS], roots.download)
             if not any(found.glob(WEIGHTS)):
-                found = hub_folder(hub_id, where.model, "model", [*SMALL_FILES, "pytorch_model*.bin"], where.download)
+                found = hub_folder(hub_id, roots.model, "model", [*SMALL_FILES, "pytorch_model*.bin"], roots.download)
     if not (found / "config.json").is_file():
         raise UserError(f"model {name}: {found} has no config.json")
-    return found if any(found.glob(WEIGHTS)) else _converted(found, name, where)
+    return found if any(found.glob(WEIGHTS)) else _converted(found, name, roots)
 
 
-def _converted(source: Path, name: str, where: places.Roots) -> Path:
+def _converted(source: Path, name: str, roots: places.Roots) -> Path:
     """A copy with safetensors of a checkpoint that exists only as .bin."""
     binary = source / "pytorch_model.bin"
     if not binary.is_file():
         raise UserError(f"model {name}: {source} has neither model.safetensors nor pytorch_model.bin")
     beside = [file for file in source.iterdir() if file.is_file() and any(file.match(each) for each in SMALL_FILES)]
-    return converted(name, binary, where.cache, where.download, beside)
+    return converted(name, binary, roots.cache, roots.download, beside)
 
 
 def check_name(model: str) -> None:
@@ -187,7 +187,7 @@ def load(
     classes: tuple[str, ...],
     init: str,
     seed: int,
-    where: places.Roots,
+    roots: places.Roots,
     stem: str | None = None,
     head: str = "new",
 ) -> "vision.Classifier | classifier.TextClassifier":
@@ -200,18 +200,18 @@ def load(
         UserError: an unknown name, or a checkpoint that is not to be had, damaged or of another architecture.
     """
     if vision.network(name):
-        return vision.load(name, classes, init, seed, where, str(stem))
-    path = checkpoint(name, where)
+        return vision.load(name, classes, init, seed, roots, str(stem))
+    path = checkpoint(name, roots)
     layers = MODELS[name].layers if name in MODELS else ()
     model = classifier.build(name, path, classes, init, seed, head, layers, lambda: tokenizer(path).pad_token_id)
     return _first_token_only(model).train()
 
 
-def check_head(settings: Settings, classes: tuple[str, ...], where: places.Roots) -> None:
+def check_head(settings: Settings, classes: tuple[str, ...], roots: places.Roots) -> None:
     """Raises UserError for head=checkpoint where there is none, or one for other classes."""
     if settings.head == "checkpoint":
         name = settings.model
-        classifier.own_classes(name, checkpoint(name, where), classes, settings.init)
+        classifier.own_classes(name, checkpoint(name, roots), classes, settings.init)
 
 
 def _first_token_only(model: "classifier.TextClassifier") -> "classifier.TextClassifier":
@@ -348,11 +348,11 @@ def check_tokens(path: Path, splits: Mapping) -> None:
             )
 
 
-def save(model: "vision.Classifier | classifier.TextClassifier", name: str, folder: Path, where: places.Roots) -> None:
+def save(model: "vision.Classifier | classifier.TextClassifier", name: str, folder: Path, roots: places.Roots) -> None:
     """Write a model as safetensors, with all that is needed to load it again; `name` is what it was loaded from."""
     model.save_pretrained(folder)
     if not isinstance(model, vision.Classifier):
-        found = tokenizer(checkpoint(name, where))
+        found = tokenizer(checkpoint(name, roots))
         known = [key for key in found.model_input_names if key != "token_type_ids" or model.reads_types]
         # chat models' files have the left side, for generation; what stands in init_kwargs is written
         for key, value in {"padding_side": model.padding_side, "model_input_names": known}.items():
@@ -382,11 +382,11 @@ def _configuration(path: Path) -> dict:
     return found
 
 
-def weights_digest(name: str, init: str, where: places.Roots) -> str:
+def weights_digest(name: str, init: str, roots: places.Roots) -> str:
     """What the start of training depends on: configuration, tokenizer, and the weights when pre-trained."""
     if vision.network(name):
-        return digest(vision.weights_digest(name, init, where))
-    path = checkpoint(name, where)
+        return digest(vision.weights_digest(name, init, roots))
+    path = checkpoint(name, roots)
     files = [path / "config.json", *(sorted(path.glob(WEIGHTS)) if init == "pretrained" else [])]
     layers = MODELS[name].layers if name in MODELS else ()
     facts = f"{layers} {file_digests(files)} {tokenizer_digest(path)}{_since(path, init)}"

@@ -79,14 +79,14 @@ def network(name: str) -> str | None:
     return found if found in NETWORKS else None
 
 
-def checkpoint(name: str, where: "Roots") -> Path:
+def checkpoint(name: str, roots: "Roots") -> Path:
     """The safetensors file of pre-trained weights: a saved folder's own, else torchvision's of ImageNet.
 
     The latter are looked for in model_root, as torchvision names the file (resnet18-f37072fd.pth) or as
     NAME.safetensors or NAME.pth, then in torchvision's cache; then they are downloaded into that cache.
 
     Args:
-        where: models.Roots.
+        roots: places.Roots.
 
     Raises:
         UserError: in no place, or the file is damaged.
@@ -97,29 +97,29 @@ def checkpoint(name: str, where: "Roots") -> Path:
 
     url = get_model_weights(NETWORKS[name].architecture).IMAGENET1K_V1.url
     usual, cache = url.rpartition("/")[2], Path(torch.hub.get_dir()) / "checkpoints"
-    places = [where.model / file for file in (f"{name}.safetensors", usual, f"{name}.pth")] if where.model else []
+    places = [roots.model / file for file in (f"{name}.safetensors", usual, f"{name}.pth")] if roots.model else []
     found = next((path for path in [*places, cache / usual] if path.is_file()), None)
     if found is None:
         found = cache / usual
         try:
-            if not where.download:
+            if not roots.download:
                 raise FileNotFoundError(found)
             cache.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(found), hash_prefix=usual.rpartition("-")[2][:8], progress=False)
         except Exception as error:  # urllib's types, OSError, RuntimeError for a wrong hash
             raise UserError(
-                f"model {name}: {usual} is not under {where.model or 'model_root (not given)'}, not in {cache} and "
+                f"model {name}: {usual} is not under {roots.model or 'model_root (not given)'}, not in {cache} and "
                 f"not to be had from torchvision ({type(error).__name__}); give model_root=FOLDER with it, or "
                 "init=random"
             ) from None
     return (
         found
         if found.suffix == ".safetensors"
-        else converted(name, found, where.cache, where.download) / "model.safetensors"
+        else converted(name, found, roots.cache, roots.download) / "model.safetensors"
     )
 
 
-def load(name: str, classes: tuple[str, ...], init: str, seed: int, where: "Roots", stem: str) -> Classifier:
+def load(name: str, classes: tuple[str, ...], init: str, seed: int, roots: "Roots", stem: str) -> Classifier:
     """An image classifier, float32, channels_last, in training mode; `seed` fixes all that is drawn.
 
     Both initialisations draw the same numbers; `init=pretrained` then puts the weights over them, all but the
@@ -127,7 +127,7 @@ def load(name: str, classes: tuple[str, ...], init: str, seed: int, where: "Root
 
     Args:
         stem: cifar (3x3, stride 1, no pooling, for small images) or imagenet (torchvision's own).
-        where: models.Roots.
+        roots: places.Roots.
 
     Raises:
         UserError: weights that are not to be had, damaged, or of another architecture.
@@ -137,7 +137,7 @@ def load(name: str, classes: tuple[str, ...], init: str, seed: int, where: "Root
     body = _body(NETWORKS[found], len(classes), stem)
     config = {"network": found, "classes": list(classes), "stem": stem}
     if init == "pretrained":
-        _put(name, body, config, checkpoint(name, where))
+        _put(name, body, config, checkpoint(name, roots))
     return Classifier(body, config).to(memory_format=torch.channels_last).train()
 
 
@@ -177,8 +177,8 @@ def _shape(tensors: dict[str, Tensor], key: str) -> tuple | None:
     return tuple(tensors[key].shape) if key in tensors else None
 
 
-def weights_digest(name: str, init: str, where: "Roots") -> str:
+def weights_digest(name: str, init: str, roots: "Roots") -> str:
     """What the start of training depends on beside the settings: the network, and its weights when pre-trained."""
-    start = file_digest(checkpoint(name, where)) if init == "pretrained" else init
+    start = file_digest(checkpoint(name, roots)) if init == "pretrained" else init
     own_head = " new head" if name not in NETWORKS and init == "pretrained" else ""  # earlier runs kept the folder's
     return f"{network(name)} {start}{own_head}"

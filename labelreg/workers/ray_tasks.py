@@ -117,17 +117,17 @@ def check_file(name: str, uri: str) -> None:
 def _check_nodes(steps: Sequence[Step], environment: Mapping[str, str]) -> None:
     """Every node must see what the steps share, reach the tracking store and have the libraries of this machine."""
     check_file("MLFLOW_TRACKING_URI", _variables(environment)["MLFLOW_TRACKING_URI"])
-    where = places.roots(facet(Folders, steps[0].given if steps else {}), os.environ | dict(environment))
-    where.cache.mkdir(parents=True, exist_ok=True)
+    roots = places.roots(facet(Folders, steps[0].given if steps else {}), os.environ | dict(environment))
+    roots.cache.mkdir(parents=True, exist_ok=True)
     given = {path for step in steps for key, path in _paths(step).items() if key != "cache_root"}
     for key, value in {(key, str(step.given.get(key))) for step in steps for key in ("model", "teacher_model")}:
         if Path(value).is_dir():
             if not Path(value).is_absolute():
                 raise UserError(f"{key}={value}: the nodes of a cluster know a folder by its whole path; give that")
             given.add(value)
-    with tempfile.NamedTemporaryFile(dir=where.cache, prefix="ray-") as mark:
-        given |= {str(root) for root in (where.data, where.model) if root}
-        shared = {mark.name: f"cache_root={where.cache}"} | {path: path for path in sorted(given)}
+    with tempfile.NamedTemporaryFile(dir=roots.cache, prefix="ray-") as mark:
+        given |= {str(root) for root in (roots.data, roots.model) if root}
+        shared = {mark.name: f"cache_root={roots.cache}"} | {path: path for path in sorted(given)}
         refs, look = {}, ray.remote(num_cpus=0)(_look)
         for node in (node for node in ray.nodes() if node["Alive"]):
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
