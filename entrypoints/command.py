@@ -43,7 +43,7 @@ def command(entry_point: str, main: Callable[[dict[str, Value]], int | None], de
     try:
         _follow_launcher()
         given = settings.with_defaults(entry_point, parse(entry_point, sys.argv[1:], description))
-        errors.places = given | {name: os.environ.get(name) for name in ROOTS}
+        errors.given_places = given | {name: os.environ.get(name) for name in ROOTS}
         if given.get("output_dir"):
             given["output_dir"] = os.path.expanduser(str(given["output_dir"]))
             _check_output(Path(given["output_dir"]))

@@ -179,12 +179,12 @@ def _told(line: str) -> Told | None:
     return Told(one_line(line, 1000), USER_ERROR) if line else None
 
 
-places: dict[str, object] = {}  # the parameters of this command, and the variables that stand for some
+given_places: dict[str, object] = {}  # the parameters of this command, and the variables that stand for some
 
 
 def _parameter(path: str | bytes) -> str:
     """Which of the parameters a path comes from, as `name=value: `."""
-    for name, value in places.items():
+    for name, value in given_places.items():
         if isinstance(value, str) and value and Path(os.fsdecode(path)).is_relative_to(os.path.expanduser(value)):
             return f"{name}={value}: " if value != os.fsdecode(path) else f"{name}="
     return ""
@@ -195,7 +195,7 @@ def _full(number: int) -> str:
     if number not in (errno.ENOSPC, errno.EDQUOT):
         return ""
     found = []
-    named = {"TMPDIR": tempfile.gettempdir(), "working folder": os.getcwd()} | places
+    named = {"TMPDIR": tempfile.gettempdir(), "working folder": os.getcwd()} | given_places
     for name, value in named.items():
         path = Path(os.path.expanduser(str(value)))
         with contextlib.suppress(OSError):

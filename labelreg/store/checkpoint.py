@@ -178,7 +178,7 @@ def save(folder: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any])
     if not folder.is_dir():
         print(f"{folder}: removed while the run was going on, which now keeps no checkpoints", flush=True)
         return
-    temporary = folder / f"{FILE}.tmp"
+    temporary = folder / f"{FILE}.tmp"  # one name, not whole.file's: what a kill leaves is written over, not kept
     tensors, text = {name: value.contiguous().cpu() for name, value in tensors.items()}, json.dumps(record)
     try:
         about = {"record": text, "checksum": checksum(tensors, text), "place": folder.name}
