@@ -146,11 +146,8 @@ def refusal(error: OSError) -> str:
     """What the system refuses, and the way out, without the path."""
     words = error.strerror or " ".join(str(error).split()) or type(error).__name__
     way = _WAYS_OUT.get(error.errno or 0, "")
-    return words + (f": {way.format(user=_user())}" if way else "")
-
-
-def _user() -> str:
-    return str(os.geteuid()) if hasattr(os, "geteuid") else "of this process"
+    user = os.geteuid() if hasattr(os, "geteuid") else "of this process"
+    return words + (f": {way.format(user=user)}" if way else "")
 
 
 def _refused(error: BaseException) -> Told | None:

@@ -204,7 +204,10 @@ def load(
     path = checkpoint(name, roots)
     layers = MODELS[name].layers if name in MODELS else ()
     model = classifier.build(name, path, classes, init, seed, head, layers, lambda: tokenizer(path).pad_token_id)
-    return _first_token_only(model).train()
+    if model.config.model_type in ("bert", "roberta") and not getattr(model.config, "is_decoder", False):
+        encoder: Any = model.base_model
+        encoder.encoder.layer[-1] = FirstTokenLayer(encoder.encoder.layer[-1])
+    return model.train()
 
 
 def check_head(settings: Settings, classes: tuple[str, ...], roots: places.Roots) -> None:
@@ -212,14 +215,6 @@ def check_head(settings: Settings, classes: tuple[str, ...], roots: places.Roots
     if settings.head == "checkpoint":
         name = settings.model
         classifier.own_classes(name, checkpoint(name, roots), classes, settings.init)
-
-
-def _first_token_only(model: "classifier.TextClassifier") -> "classifier.TextClassifier":
-    if model.config.model_type in ("bert", "roberta") and not getattr(model.config, "is_decoder", False):
-        base: Any = model.base_model
-        layers = base.encoder.layer
-        layers[-1] = FirstTokenLayer(layers[-1])
-    return model
 
 
 class FirstTokenLayer(torch.nn.Module):

@@ -86,8 +86,8 @@ def complete(path: Path, tables: Collection[str], rows: str, make: Callable[[str
             raise
 
 
-def _names(database: sqlite3.Connection) -> list[str]:
-    return [name for (name,) in database.execute(f"SELECT name FROM sqlite_master WHERE type = 'table' AND {OWN}")]
+def _names(database: sqlite3.Connection, which: str = OWN) -> list[str]:
+    return [name for (name,) in database.execute(f"SELECT name FROM sqlite_master WHERE type = 'table' AND {which}")]
 
 
 def _wait_until_still(path: Path, database: sqlite3.Connection, tables: Collection[str]) -> None:
@@ -114,7 +114,10 @@ def _remake(path: Path, database: sqlite3.Connection, rows: str, make: Callable[
                 database.execute(f'DROP TABLE "{name}"')
             for sql in _sql(made, "type = 'table'"):
                 database.execute(sql)
-            for name in [*_names(made), *_counters(made)]:
+            for name in [
+                *_names(made),
+                *_names(made, "name = 'sqlite_sequence'"),
+            ]:  # the last number that each table gave
                 columns = [column[1] for column in made.execute(f'PRAGMA table_info("{name}")')]  # not computed ones
                 listed, marks = ", ".join(f'"{column}"' for column in columns), ", ".join("?" * len(columns))
                 found = made.execute(f'SELECT {listed} FROM "{name}"')
@@ -126,11 +129,6 @@ def _remake(path: Path, database: sqlite3.Connection, rows: str, make: Callable[
 def _sql(database: sqlite3.Connection, where: str) -> list[str]:
     """The statements that made what is in a file."""
     return [sql for (sql,) in database.execute(f"SELECT sql FROM sqlite_master WHERE {OWN} AND sql != '' AND {where}")]
-
-
-def _counters(database: sqlite3.Connection) -> list[str]:
-    """SQLite's own table of the last number that each table gave, where there is one."""
-    return [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE name = 'sqlite_sequence'")]
 
 
 def _holds(database: sqlite3.Connection, rows: str) -> bool:
