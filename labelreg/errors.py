@@ -80,10 +80,10 @@ def told(error: BaseException) -> Told:
     before = getattr(error, "labelreg_told", None)
     if isinstance(before, Told):
         return before
-    found = foreseen(error) or _defect(error)
+    telling = foreseen(error) or _defect(error)
     with contextlib.suppress(AttributeError):  # a class with slots
-        error.labelreg_told = found  # type: ignore[attr-defined]  # ours, on an exception of anybody's
-    return found
+        error.labelreg_told = telling  # type: ignore[attr-defined]  # ours, on an exception of anybody's
+    return telling
 
 
 def foreseen(error: BaseException) -> Told | None:
@@ -191,7 +191,7 @@ def _full(number: int) -> str:
     """Where the disk is full, among the places that a command may write to: the error of a write names no file."""
     if number not in (errno.ENOSPC, errno.EDQUOT):
         return ""
-    found = []
+    full = []
     named = {"TMPDIR": tempfile.gettempdir(), "working folder": os.getcwd()} | given_places
     for name, value in named.items():
         path = Path(os.path.expanduser(str(value)))
@@ -200,8 +200,8 @@ def _full(number: int) -> str:
                 path = path.parent
             room = os.statvfs(path)
             if path.is_absolute() and (room.f_bavail * room.f_frsize < ROOM_BYTES or not room.f_favail):
-                found.append(f"{name}={value}")
-    return f"{', '.join(found)}: " if found else ""
+                full.append(f"{name}={value}")
+    return f"{', '.join(full)}: " if full else ""
 
 
 def _store() -> str:

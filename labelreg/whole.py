@@ -116,8 +116,8 @@ def checksum(tensors: Mapping[str, "Tensor"], text: str = "") -> str:
     """sha256 of tensors (names, types, shapes, bytes) and a text, in hex: what a file of both is checked by."""
     import torch  # whoever writes files of text needs none
 
-    found = hashlib.sha256(text.encode())
+    hashed = hashlib.sha256(text.encode())
     for name, value in sorted(tensors.items()):
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        found.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        hashed.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        hashed.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
+    return hashed.hexdigest()

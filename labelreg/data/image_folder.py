@@ -55,7 +55,7 @@ def find(root: Path, name: str) -> Found:
     """
     images, hidden, other = _sorted_out(root)
     splits, remarks = _split_folders(images, root, name)
-    found, used = {}, set()
+    chosen, used = {}, set()
     for split, top in splits.items():
         depth = len(top.parts)
         own = [path for path in images if path.parts[:depth] == top.parts and len(path.parts) > depth + 1]
@@ -68,11 +68,11 @@ def find(root: Path, name: str) -> Found:
             [path for path in own if len(path.parts) > depth + 2],
             "in a folder below that of the class: read, as of that class",
         )
-        found[split] = [(root / path, _class(path.parts[depth], root / top, name)) for path in own]
+        chosen[split] = [(root / path, _class(path.parts[depth], root / top, name)) for path in own]
     remarks += _count([path for path in images if path not in used], "in no folder of a class: ignored")
     remarks += _count(hidden, "hidden or made by the system: ignored", "name")
     remarks += _count(other, f"not read as an image ({_endings(other)}): ignored", "file")
-    return Found(root, found, tuple(remarks + _missing(found, splits, root)))
+    return Found(root, chosen, tuple(remarks + _missing(chosen, splits, root)))
 
 
 def _sorted_out(root: Path) -> tuple[list[Path], list[Path], list[Path]]:
@@ -171,16 +171,16 @@ def _class(folder: str, top: Path, name: str) -> str:
     return folder
 
 
-def _missing(found: dict[str, list[tuple[Path, str]]], splits: dict[str, Path], root: Path) -> list[str]:
+def _missing(chosen: dict[str, list[tuple[Path, str]]], splits: dict[str, Path], root: Path) -> list[str]:
     """Folders of classes without an image, and classes that a split lacks."""
     lines = []
     for split, top in splits.items():
-        present = {label for _, label in found[split]}
+        present = {label for _, label in chosen[split]}
         folders = {entry.name for entry in os.scandir(root / top) if entry.is_dir() and not _hidden(entry.name)}
         lines += _count(
             sorted(folders - present), f"of {said(root / top)} without an image that is read: no class", "folder"
         )
-        lacking = sorted({label for _, label in found["train"]} - present)
+        lacking = sorted({label for _, label in chosen["train"]} - present)
         lines += _count(lacking, f"of train without an image in {said(root / top)}", "class")
     return lines
 

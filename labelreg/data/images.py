@@ -221,10 +221,10 @@ def _digits(size: int) -> dict[str, tuple[Pixels, list]]:
     """scikit-learn's UCI digits, 8 pixels wide with values 0..16, enlarged and the same in all three channels."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    grey = torch.from_numpy(found.images).float()[:, None] * (255 / 16)
+    digits = load_digits()
+    grey = torch.from_numpy(digits.images).float()[:, None] * (255 / 16)
     large = F.interpolate(grey, (size, size), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
-    return {"train": (large.expand(-1, 3, -1, -1).numpy(), found.target.tolist())}
+    return {"train": (large.expand(-1, 3, -1, -1).numpy(), digits.target.tolist())}
 
 
 # CIFAR
@@ -304,14 +304,14 @@ def _hub(folder: Path, task: Task, name: str) -> tuple[dict[str, tuple[Pixels, l
     datasets.disable_progress_bars()
     with tempfile.TemporaryDirectory() as fresh:  # the reader's own cache does not notice a changed file
         try:
-            found = datasets.load_dataset(str(folder), cache_dir=fresh)
+            dataset = datasets.load_dataset(str(folder), cache_dir=fresh)
         except Exception as error:  # a damaged or partial copy: the reader's own words
             raise UserError(f"task {name}: {folder} cannot be read ({words_of(error)})") from None
         splits = {}
         for split, source in task.splits.items():
-            if source not in found:
-                raise UserError(f"task {name}: {folder} has no split {source!r}; it has {', '.join(found)}")
-            rows = found[source]
+            if source not in dataset:
+                raise UserError(f"task {name}: {folder} has no split {source!r}; it has {', '.join(dataset)}")
+            rows = dataset[source]
             for column in (task.image, task.label):
                 if column not in rows.column_names:
                     raise UserError(
@@ -335,7 +335,7 @@ def _hub(folder: Path, task: Task, name: str) -> tuple[dict[str, tuple[Pixels, l
                 for row, file in enumerate(files, 1)
             ]
             splits[split] = (np.stack(pixels), [int(label) for label in labels])
-        label = found[task.splits["train"]].features[task.label]
+        label = dataset[task.splits["train"]].features[task.label]
     known = getattr(label, "names", None) or sorted({each for _, labels in splits.values() for each in labels})
     return splits, tuple(map(str, known))
 

@@ -127,22 +127,22 @@ def known(folder: Path) -> dict | None:
 def _facts(folder: Path) -> dict:
     path = folder / META
     with _reading(path):
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found.pop("checksum") != _checksum(found):
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        if facts.pop("checksum") != _checksum(facts):
             raise _Damaged(f"{path}: the checksum differs")
-        return found
+        return facts
 
 
 def _read(folder: Path) -> tuple[dict, dict[str, dict[str, torch.Tensor]]]:
-    found, splits = _facts(folder), {}
-    for split, checksum in found["files"].items():
+    facts, splits = _facts(folder), {}
+    for split, checksum in facts["files"].items():
         path = folder / f"{split}.safetensors"
         with _reading(path):
             content = path.read_bytes()  # a mapped file would follow what happens to it later, and end the process
             if hashlib.sha256(content).hexdigest() != checksum:
                 raise _Damaged(f"{path}: the checksum differs")
             splits[split] = load(content)
-    return found, splits
+    return facts, splits
 
 
 @contextmanager

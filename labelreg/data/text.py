@@ -97,14 +97,16 @@ def _source(task: Task, roots: "places.Roots") -> Path:
 def _files_digest(settings: Settings, folder: Path | None, task: Task) -> str:
     if folder is None:
         given = {key: getattr(settings, key) for key in FILES}
-        found = {f"{key} {own_path(file).suffix}": own_path(file) for key, file in given.items() if file}
+        by_role = {f"{key} {own_path(file).suffix}": own_path(file) for key, file in given.items() if file}
     elif folder.is_file():
-        found = {"": folder}
+        by_role = {"": folder}
     else:
         inside = folder / task.config if task.config and (folder / task.config).is_dir() else folder
         paths = sorted(path for path in inside.rglob("*") if path.is_file() and not path.name.startswith("."))
-        found = {str(path.relative_to(inside)): path for path in paths}
-    return digest(" ".join(f"{role} {held}" for role, held in zip(found, file_digests(found.values()), strict=True)))
+        by_role = {str(path.relative_to(inside)): path for path in paths}
+    return digest(
+        " ".join(f"{role} {held}" for role, held in zip(by_role, file_digests(by_role.values()), strict=True))
+    )
 
 
 def _own_files(settings: Settings, task: Task) -> tuple[Frames, list[str]]:
@@ -128,8 +130,8 @@ def _columns(frame: pd.DataFrame, task: Task, origin: str) -> pd.DataFrame:
             raise UserError(f"{origin}: no column {column!r}; it has {', '.join(map(repr, map(str, names)))[:300]}")
         if names.count(column) > 1:
             raise UserError(f"{origin}: {names.count(column)} columns are named {column!r}; rename all but one")
-    found = {name: _decoded(frame[column], origin) for name, column in wanted.items() if column}
-    result = pd.DataFrame(found).reset_index(drop=True)
+    columns = {name: _decoded(frame[column], origin) for name, column in wanted.items() if column}
+    result = pd.DataFrame(columns).reset_index(drop=True)
     result["idx"] = frame["idx"].to_numpy() if task.glue and "idx" in frame else np.arange(len(frame))
     for name in (name for name in ("text", "text_pair") if name in result):
         may_be_empty = name == "text_pair" and task.source != "file"  # two second questions of QQP are
@@ -182,13 +184,15 @@ def _hub(folder: Path, task: Task, name: str) -> tuple[dict[str, files.Table], l
                 read = {split: [files.read(path, task.label) for path in paths] for split, paths in wanted.items()}
                 return {split: _together(tables) for split, tables in read.items()}, list(parts)
             builder.download_and_prepare()
-            found = builder.as_dataset()
+            dataset = builder.as_dataset()
         except UserError:
             raise
         except Exception as error:  # a damaged or partial copy: the reader's own words
             raise UserError(f"task {name}: {folder} cannot be read ({words_of(error)})") from None
-        there = [split for split in task.splits.values() if split in found]
-        return {split: files.Table(_plain(found[split].to_pandas(), task, found[split])) for split in there}, [*found]
+        there = [split for split in task.splits.values() if split in dataset]
+        return {split: files.Table(_plain(dataset[split].to_pandas(), task, dataset[split])) for split in there}, [
+            *dataset
+        ]
 
 
 def _delimited_files(builder: Any) -> dict[str, list[Path]]:
@@ -198,7 +202,7 @@ def _delimited_files(builder: Any) -> dict[str, list[Path]]:
     """
     usual = getattr(builder.config, "pd_read_csv_kwargs", None)
     parts = {
-        str(split): [Path(str(file)) for file in found] for split, found in (builder.config.data_files or {}).items()
+        str(split): [Path(str(file)) for file in paths] for split, paths in (builder.config.data_files or {}).items()
     }
     own = {files.SEPARATORS.get(path.suffix) for paths in parts.values() for path in paths}
     if usual is None or own != {usual["sep"]} or usual != type(builder.config)(sep=usual["sep"]).pd_read_csv_kwargs:

@@ -140,11 +140,11 @@ def stored(path: Path) -> dict[str, Path]:
     Raises:
         UserError: a damaged file.
     """
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for file in sorted(path.glob("*.safetensors")):
         with told(file.name, path), safe_open(file, "pt") as opened:
-            found |= dict.fromkeys(opened.keys(), file)
-    return found
+            files |= dict.fromkeys(opened.keys(), file)
+    return files
 
 
 def own_classes(name: str, path: Path, classes: tuple[str, ...], init: str) -> tuple[str, ...]:
@@ -205,9 +205,9 @@ def _pretrained(name: str, path: Path, config: "PreTrainedConfig", dropped: set[
             ignore_mismatched_sizes=True,  # they are told below
             output_loading_info=True,
         )
-    for key, found, expected in sorted(report["mismatched_keys"]):
+    for key, shape, expected in sorted(report["mismatched_keys"]):
         raise UserError(
-            f"model {name}: {key} is {tuple(found)} in the weights and {tuple(expected)} by config.json ({path})"
+            f"model {name}: {key} is {tuple(shape)} in the weights and {tuple(expected)} by config.json ({path})"
         )
     missing = sorted(key for key in report["missing_keys"] if key.startswith(_body(model)) and ".pooler." not in key)
     if missing:  # the library would draw them at random

@@ -98,19 +98,19 @@ def checkpoint(name: str, roots: places.Roots) -> Path:
         raise UserError(f"model {name} reads images, and the task is made of text: choose a model of text")
     check_name(name)
     if model is None and Path(name).is_dir():
-        found = Path(name).resolve()
+        folder = Path(name).resolve()
     else:
         hub_id = model.hub_id if model else name
         if model and model.package and not (roots.model and (roots.model / hub_id).is_dir()):
-            found = Path(str(resources.files(model.package) / "model"))
+            folder = Path(str(resources.files(model.package) / "model"))
         else:
             # twice, so that no pickle is downloaded where there are safetensors
-            found = hub_folder(hub_id, roots.model, "model", [*SMALL_FILES, WEIGHTS], roots.download)
-            if not any(found.glob(WEIGHTS)):
-                found = hub_folder(hub_id, roots.model, "model", [*SMALL_FILES, "pytorch_model*.bin"], roots.download)
-    if not (found / "config.json").is_file():
-        raise UserError(f"model {name}: {found} has no config.json")
-    return found if any(found.glob(WEIGHTS)) else _converted(found, name, roots)
+            folder = hub_folder(hub_id, roots.model, "model", [*SMALL_FILES, WEIGHTS], roots.download)
+            if not any(folder.glob(WEIGHTS)):
+                folder = hub_folder(hub_id, roots.model, "model", [*SMALL_FILES, "pytorch_model*.bin"], roots.download)
+    if not (folder / "config.json").is_file():
+        raise UserError(f"model {name}: {folder} has no config.json")
+    return folder if any(folder.glob(WEIGHTS)) else _converted(folder, name, roots)
 
 
 def _converted(source: Path, name: str, roots: places.Roots) -> Path:
@@ -150,10 +150,10 @@ def teacher_of(model: str, task: str) -> str:
     """
     check_name(model)
     entry = MODELS.get(model)
-    found = entry and entry.teachers.get(task, entry.teacher)
-    if not found:
+    teacher = entry and entry.teachers.get(task, entry.teacher)
+    if not teacher:
         raise UserError(f"model {model} has no teacher of its own: give teacher_model=NAME (or teacher_run_id)")
-    return found
+    return teacher
 
 
 def teacher_init(teacher: str) -> str:
@@ -172,14 +172,14 @@ def tokenizer(path: Path) -> "PreTrainedTokenizerBase":
     if not any(any(path.glob(file)) for file in VOCABULARIES):  # the library would make an empty one of config.json
         raise UserError(f"{path}: no tokenizer (none of {', '.join(VOCABULARIES)})")
     try:
-        found = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        loaded = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # the library's, the tokenizers' and sentencepiece's own types
         raise UserError(f"{path}: no tokenizer ({words_of(error)})") from None
-    if found.pad_token is None:
-        if found.eos_token is None:
+    if loaded.pad_token is None:
+        if loaded.eos_token is None:
             raise UserError(f"{path}: the tokenizer has no pad token and no eos token: name one in its files")
-        found.pad_token = found.eos_token
-    return found
+        loaded.pad_token = loaded.eos_token
+    return loaded
 
 
 def load(
@@ -294,8 +294,8 @@ def _compacted(whole: torch.nn.Embedding, rows: torch.nn.Parameter, used: Tensor
 
 
 def _row(index: int | None, lookup: Tensor, count: int) -> int | None:
-    found = count if index is None else int(lookup[index])
-    return None if found == count else found
+    row = count if index is None else int(lookup[index])
+    return None if row == count else row
 
 
 def _replace(model: torch.nn.Module, others: Mapping[torch.nn.Module, torch.nn.Module]) -> None:
@@ -347,13 +347,13 @@ def save(model: "vision.Classifier | classifier.TextClassifier", name: str, fold
     """Write a model as safetensors, with all that is needed to load it again; `name` is what it was loaded from."""
     model.save_pretrained(folder)
     if not isinstance(model, vision.Classifier):
-        found = tokenizer(checkpoint(name, roots))
-        known = [key for key in found.model_input_names if key != "token_type_ids" or model.reads_types]
+        loaded = tokenizer(checkpoint(name, roots))
+        known = [key for key in loaded.model_input_names if key != "token_type_ids" or model.reads_types]
         # chat models' files have the left side, for generation; what stands in init_kwargs is written
         for key, value in {"padding_side": model.padding_side, "model_input_names": known}.items():
-            setattr(found, key, value)
-            found.init_kwargs[key] = value
-        found.save_pretrained(folder)
+            setattr(loaded, key, value)
+            loaded.init_kwargs[key] = value
+        loaded.save_pretrained(folder)
 
 
 def check_length(path: Path, max_length: int) -> None:
@@ -369,12 +369,12 @@ def check_length(path: Path, max_length: int) -> None:
 
 def _configuration(path: Path) -> dict:
     try:
-        found = json.loads((path / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: config.json cannot be read ({error})") from None
-    if not isinstance(found, dict):
+    if not isinstance(config, dict):
         raise UserError(f"{path}: config.json is no JSON object")
-    return found
+    return config
 
 
 def weights_digest(name: str, init: str, roots: places.Roots) -> str:

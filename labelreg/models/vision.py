@@ -73,10 +73,10 @@ def network(name: str) -> str | None:
         return name
     config = Path(name) / "config.json"
     try:
-        found = json.loads(config.read_text(encoding="utf-8")).get("network") if config.is_file() else None
+        named = json.loads(config.read_text(encoding="utf-8")).get("network") if config.is_file() else None
     except (ValueError, AttributeError):
         return None
-    return found if found in NETWORKS else None
+    return named if named in NETWORKS else None
 
 
 def checkpoint(name: str, roots: "Roots") -> Path:
@@ -98,14 +98,14 @@ def checkpoint(name: str, roots: "Roots") -> Path:
     url = get_model_weights(NETWORKS[name].architecture).IMAGENET1K_V1.url
     usual, cache = url.rpartition("/")[2], Path(torch.hub.get_dir()) / "checkpoints"
     places = [roots.model / file for file in (f"{name}.safetensors", usual, f"{name}.pth")] if roots.model else []
-    found = next((path for path in [*places, cache / usual] if path.is_file()), None)
-    if found is None:
-        found = cache / usual
+    weights = next((path for path in [*places, cache / usual] if path.is_file()), None)
+    if weights is None:
+        weights = cache / usual
         try:
             if not roots.download:
-                raise FileNotFoundError(found)
+                raise FileNotFoundError(weights)
             cache.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(url, str(found), hash_prefix=usual.rpartition("-")[2][:8], progress=False)
+            torch.hub.download_url_to_file(url, str(weights), hash_prefix=usual.rpartition("-")[2][:8], progress=False)
         except Exception as error:  # urllib's types, OSError, RuntimeError for a wrong hash
             raise UserError(
                 f"model {name}: {usual} is not under {roots.model or 'model_root (not given)'}, not in {cache} and "
@@ -113,9 +113,9 @@ def checkpoint(name: str, roots: "Roots") -> Path:
                 "init=random"
             ) from None
     return (
-        found
-        if found.suffix == ".safetensors"
-        else converted(name, found, roots.cache, roots.download) / "model.safetensors"
+        weights
+        if weights.suffix == ".safetensors"
+        else converted(name, weights, roots.cache, roots.download) / "model.safetensors"
     )
 
 
@@ -132,10 +132,10 @@ def load(name: str, classes: tuple[str, ...], init: str, seed: int, roots: "Root
     Raises:
         UserError: weights that are not to be had, damaged, or of another architecture.
     """
-    found = str(network(name))
+    known = str(network(name))
     torch.manual_seed(seed)
-    body = _body(NETWORKS[found], len(classes), stem)
-    config = {"network": found, "classes": list(classes), "stem": stem}
+    body = _body(NETWORKS[known], len(classes), stem)
+    config = {"network": known, "classes": list(classes), "stem": stem}
     if init == "pretrained":
         _put(name, body, config, checkpoint(name, roots))
     return Classifier(body, config).to(memory_format=torch.channels_last).train()

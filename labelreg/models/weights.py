@@ -47,8 +47,8 @@ def converted(name: str, binary: Path, cache: Path, write: bool = True, beside: 
 
 def _convert(name: str, binary: Path, target: Path, digest: str) -> None:
     try:
-        found = torch.load(binary, map_location="cpu", weights_only=True)
-        tensors = {key: value.clone().contiguous() for key, value in found.items() if torch.is_tensor(value)}
+        loaded = torch.load(binary, map_location="cpu", weights_only=True)
+        tensors = {key: value.clone().contiguous() for key, value in loaded.items() if torch.is_tensor(value)}
     except Exception as error:  # damaged, or more than weights: torch raises a dozen types
         raise UserError(f"model {name}: {binary} is not a plain checkpoint ({words_of(error, 100)})") from None
     save_file(tensors, target, metadata={"format": "pt", "source_sha256": digest})

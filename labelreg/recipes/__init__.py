@@ -61,9 +61,9 @@ def read(name: str, kind: str) -> dict[str, Any]:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"recipe {name}: not YAML ({words_of(error, 500)})") from None
-    found = recipe.get("kind") if isinstance(recipe, dict) else None
-    if found != kind:
-        raise UserError(f"recipe {name}: kind is {found!r}, here it must be {kind!r}")
+    its_kind = recipe.get("kind") if isinstance(recipe, dict) else None
+    if its_kind != kind:
+        raise UserError(f"recipe {name}: kind is {its_kind!r}, here it must be {kind!r}")
     for key in recipe:
         if key not in KEYS[kind]:
             raise unknown(f"key in recipe {name}", str(key), KEYS[kind])
@@ -77,11 +77,11 @@ def carried(name: str) -> Path:
 
 def own(name: str) -> list[str]:
     """The settings files of the user's own that a recipe consists of: itself and those that it extends."""
-    found: list[str] = []
+    names: list[str] = []
     while name and not (FOLDERS["settings"] / f"{name}.yaml").is_file():
-        found.append(name)
+        names.append(name)
         name = str(read(name, "settings").get("extends") or "")
-    return found
+    return names
 
 
 def without(recipe: dict[str, Any]) -> list[dict[str, list]]:
@@ -90,11 +90,11 @@ def without(recipe: dict[str, Any]) -> list[dict[str, list]]:
     Raises:
         UserError: not a list of such mappings.
     """
-    found = recipe.get("without") or []
-    cells = found if isinstance(found, list) else [found]
+    listed = recipe.get("without") or []
+    cells = listed if isinstance(listed, list) else [listed]
     for cell in cells:
         if not isinstance(cell, dict) or not cell:
-            raise UserError(f"without: a list of mappings such as {{method: akd, init: random}}, not {found!r}")
+            raise UserError(f"without: a list of mappings such as {{method: akd, init: random}}, not {listed!r}")
         for axis in cell:
             if axis not in AXES:
                 raise unknown("key in without", str(axis), AXES)
@@ -191,13 +191,13 @@ def _complete(decided: Mapping[str, Value], data: str, name: str) -> Settings:
     unread |= set() if method.needs == "teacher" else {"teacher_model"}
 
     def value(key: str, each: Parameter) -> Value:
-        found = run.get(key)
-        found = (each.usual if each.default is None else each.default) if found is None else found
-        if found is None and each.needed:
+        result = run.get(key)
+        result = (each.usual if each.default is None else each.default) if result is None else result
+        if result is None and each.needed:
             of_method = f" for method {run['method']}" if key in method.parameters else ""
             help = "" if of_method else f" ({each.help})"
             raise UserError(f"recipe {name} has no {key}{of_method}: give {key}=...{help}")
-        return found
+        return result
 
     own: Mapping[str, Value] = {key: value(key, each) for key, each in method.parameters.items()}
     read: dict[str, Value] = {key: None if key in unread else value(key, each) for key, each in of(Settings).items()}

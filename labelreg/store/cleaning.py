@@ -46,10 +46,10 @@ def carry_out(given: dict[str, Value]) -> None:
     tracking.connect()
     with tracking.open_run("clean", f"clean {cache}") as run:
         run.params({"clean": how})
-        found = sorted(clean(cache, records.status, how == "true"), key=lambda item: -item.size)
+        held = sorted(clean(cache, records.status, how == "true"), key=lambda item: -item.size)
         verb = "removed" if how == "true" else "to remove"
         for goes, word in ((False, "kept"), (True, verb)):
-            items = [item for item in found if item.goes is goes]
+            items = [item for item in held if item.goes is goes]
             for item in items:
                 print(f"{word}: {item.size / 1e6:10.3f} MB  {item.path.relative_to(cache)} ({item.why})")
             size = sum(item.size for item in items)
@@ -97,15 +97,15 @@ def _owned(folder: Path, status: Status, now: float, remove: bool) -> Item:
 
 def _by_run(run_ids: list[str], status: Status, age: float) -> tuple[bool, str]:
     """Whether what belongs to these runs goes, and why: no one of them may need it."""
-    found = {run_id: status(run_id) for run_id in run_ids}
-    for run_id, state in found.items():
+    known = {run_id: status(run_id) for run_id in run_ids}
+    for run_id, state in known.items():
         if state is None and age < UNKNOWN_DAYS * DAY:
             return False, f"run {run_id} may be in another tracking store (unused for less than {UNKNOWN_DAYS} days)"
         if state not in (None, "FINISHED", "deleted"):
             return False, f"run {run_id} is {state} and can go on"
-    if not found and age < IN_USE_DAYS * DAY:
+    if not known and age < IN_USE_DAYS * DAY:
         return False, f"used within {IN_USE_DAYS} days"
-    states = ", ".join(f"run {run_id} is {state or 'unknown'}" for run_id, state in found.items())
+    states = ", ".join(f"run {run_id} is {state or 'unknown'}" for run_id, state in known.items())
     return True, states or "of no run"
 
 
@@ -127,8 +127,8 @@ def _children(cache: Path, names: tuple[str, ...], pattern: re.Pattern) -> list[
 
 
 def _files(path: Path) -> list[Path]:
-    found = (path, *path.rglob("*"))
-    return [each for each in found if each.name != checkpoint.LOCK and each.is_file() and not each.is_symlink()]
+    inside = (path, *path.rglob("*"))
+    return [each for each in inside if each.name != checkpoint.LOCK and each.is_file() and not each.is_symlink()]
 
 
 def _size(path: Path) -> int:

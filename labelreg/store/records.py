@@ -100,10 +100,10 @@ def predictions(runs: pd.DataFrame, ahead: Collection[str] = ()) -> Callable[[st
         return OSError(words_of(why)) if "predictions" in {file.path for file in held} else None
 
     def read(run_id: str, split: str) -> Columns | None:
-        found = folder(run_id)
-        if isinstance(found, OSError):
-            raise found
-        path = found and found / f"{split}.parquet"
+        held = folder(run_id)
+        if isinstance(held, OSError):
+            raise held
+        path = held and held / f"{split}.parquet"
         if not path or not path.is_file():
             return None
         table = ParquetFile(BufferReader(path.read_bytes())).read(use_threads=False)  # pandas takes three times as long
@@ -127,7 +127,7 @@ def histories(run_ids: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
 
     if bulk:
         parts = [run_ids[start : start + AT_ONCE] for start in range(0, len(run_ids), AT_ONCE)]
-        found = [
+        rows = [
             (point.run_id, point.key, point.step, point.value, point.timestamp)
             for name in names
             for part in parts
@@ -137,12 +137,12 @@ def histories(run_ids: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
         wanted = [(run_id, name) for run_id in run_ids for name in names]
         with ThreadPoolExecutor(DOWNLOADS) as pool:
             answers = list(pool.map(lambda pair: patiently(MlflowClient.get_metric_history, *pair), wanted))
-        found = [
+        rows = [
             (run_id, name, point.step, point.value, point.timestamp)
             for (run_id, name), points in zip(wanted, answers, strict=True)
             for point in points
         ]
-    frame = pd.DataFrame(found, columns=["run_id", "name", "step", "value", "timestamp"])
+    frame = pd.DataFrame(rows, columns=["run_id", "name", "step", "value", "timestamp"])
     frame = frame.sort_values("timestamp", kind="stable").drop_duplicates(["run_id", "name", "step"], keep="last")
     return frame.drop(columns="timestamp").sort_values(["run_id", "name", "step"]).reset_index(drop=True)
 
@@ -169,9 +169,9 @@ def plans(studies: Collection[str], run_ids: Collection[str]) -> list[dict]:
         tags = run.data.tags
         if PLAN in tags and (run.info.run_id in run_ids or tags.get(STUDY) in studies):
             plan, lost = _plan(run.info.run_id)
-            found = {"run_id": run.info.run_id, "start": run.info.start_time / 1000, "digest": tags[PLAN]}
+            about = {"run_id": run.info.run_id, "start": run.info.start_time / 1000, "digest": tags[PLAN]}
             tuned = [int(seed) for seed in tags.get(TUNED, "").split(",") if seed]
-            read.append(found | {"tuned": tuned, "plan": plan, "lost": lost})
+            read.append(about | {"tuned": tuned, "plan": plan, "lost": lost})
     return read
 
 

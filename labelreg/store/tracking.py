@@ -175,18 +175,18 @@ def current_experiment() -> str:
 
 
 def _named(store: MlflowClient, name: str) -> str:
-    found = store.get_experiment_by_name(name)
-    if found:
-        return found.experiment_id
+    known = store.get_experiment_by_name(name)
+    if known:
+        return known.experiment_id
     try:
         return store.create_experiment(name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-        found = store.get_experiment_by_name(name)  # another process was faster
-        if found is None:
+        known = store.get_experiment_by_name(name)  # another process was faster
+        if known is None:
             raise
-        return found.experiment_id
+        return known.experiment_id
 
 
 def experiment_id(name: str | None) -> str:
@@ -278,8 +278,8 @@ def create(
     tags, began, tries = resolve_tags(dict(tags or {}) | own), int(time.time() * 1000), itertools.count()
 
     def made(store: MlflowClient) -> str:
-        found = _intended(store, intent) if next(tries) else None  # nothing to look for before the first try
-        return found.info.run_id if found else store.create_run(where, began, dict(tags), name).info.run_id
+        there = _intended(store, intent) if next(tries) else None  # nothing to look for before the first try
+        return there.info.run_id if there else store.create_run(where, began, dict(tags), name).info.run_id
 
     return patiently(made)
 
@@ -390,13 +390,13 @@ def unfinished(claim: "checkpoint.Claim", resume: bool = True) -> str | None:
     """
     unknown = []
     for run_id in claim.run_ids:
-        found = search(f"attributes.run_id = '{run_id}'")
-        if not found:  # another store's, or deleted: its checkpoint is put aside, not thrown away
+        runs = search(f"attributes.run_id = '{run_id}'")
+        if not runs:  # another store's, or deleted: its checkpoint is put aside, not thrown away
             unknown.append(run_id)
-        elif resume and found[0].info.status != "FINISHED":
+        elif resume and runs[0].info.status != "FINISHED":
             return run_id
         else:
-            _sweep(found[0])
+            _sweep(runs[0])
             claim.drop(run_id)
     intent = claim.intended  # of a run that was made, whose maker was killed before he noted its id
     orphan = patiently(_intended, intent) if intent else None
