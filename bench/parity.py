@@ -20,6 +20,7 @@ from transformers import AutoModelForSequenceClassification, Trainer, TrainingAr
 from labelreg import places, recipes, training
 from labelreg.arguments import with_defaults
 from labelreg.data import corpus
+from labelreg.data.batching import Tokens
 from labelreg.data.tasks import TASKS
 from labelreg.models import registry
 from labelreg.settings import Folders, Machine, Settings
@@ -78,7 +79,7 @@ def trainer_score(data: corpus.PreparedTask, settings: Settings, machine: Machin
     return training.score(logits, data.splits["dev"], data.metric)["score"]
 
 
-def rows(split: corpus.Tokens) -> list[dict]:
+def rows(split: Tokens) -> list[dict]:
     """Examples as the Trainer takes them."""
     ends = split.offsets.tolist()
     return [

@@ -339,7 +339,10 @@ class Workers:
 class Rule:
     """What decides."""
 
-    margin: float = number("differences below this many points do not matter", 0.5, low=0, open_low=True)
+    margin: str | None = text(
+        "differences below this many points do not matter: POINTS, auto (what the test set can tell) or TASK:POINTS, "
+        "comma-separated (default: 0.5, or auto where one test example is worth more)"
+    )
     level: float = number("significance level", 0.05, low=0, high=0.5, open_low=True)
     looks: list[int] | None = items(
         "planned looks: numbers of seeds at which is tested, e.g. 10,14,20",
@@ -432,12 +435,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Zeros:
-    zeros: str = text("Wilcoxon's zero differences", "wilcox", ("wilcox", "pratt"))
-
-
-@dataclass(frozen=True)
-class Report(Output, Table, Zeros, Rule, Store):
+class Report(Output, Table, Rule, Store):
     metric: str | None = text("metric to compare (default per task: best/test/score, else best/dev/score)")
     lower_is_better: list[str] | None = items("metrics of which lower is better and whose name does not say so")
     reference: str = text("the method all others are compared with", "finetune")
@@ -450,10 +448,11 @@ class Significance(Report):
         "auto",
         ("auto", "true", "false"),
     )
+    verbose: bool = flag("true: print every table and sentence, not the verdicts alone", counts=NEVER)
 
 
 @dataclass(frozen=True)
-class Tables(Output, Table, Zeros, Store):
+class Tables(Output, Table, Store):
     pass
 
 

@@ -7,7 +7,6 @@ makes a finished record of it after any epoch.
 import hashlib
 import json
 import math
-import os
 import resource
 import shutil
 import time
@@ -364,7 +363,9 @@ def machine_of(settings: Settings, examples: int) -> Machine:
 
 
 def threads_of(settings: Settings) -> int:
-    return settings.threads or os.cpu_count() or 1
+    from joblib import cpu_count  # of this process: affinity and a container's quota, not the machine's
+
+    return settings.threads or cpu_count()
 
 
 def steps_of(settings: Settings, examples: int) -> int:

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis import design as rules
-from analysis.present import tables
+from analysis import interim as looking
+from analysis import pairing, plan_check
+from analysis.margins import margins
+from analysis.present import render
 from labelreg import job, places, recipes
 from labelreg.data import corpus, prepared
 from labelreg.data.tasks import made_of, own_name
@@ -56,19 +58,20 @@ def design_of(given: dict[str, Value]) -> Design:
     steps = grid.steps(lists, _common(given, recipe), registry.teacher_of, recipes.without(recipe))
     grid.check_order(steps)
     _check(steps)
+    margins(given.get("margin")).check({step.cell[1] for step in steps if step.kind == "student"})
     students = [step for step in steps if step.kind == "student"]
-    plan = rules.make_plan(
+    plan = plan_check.make_plan(
         cells=dict.fromkeys(step.cell[1:] for step in students),
         seeds=lists["seeds"],
         metric=None,
-        margin=given["margin"],
+        margins=margins(given.get("margin")),
         level=given["level"],
         looks=looks,
     )
     most = max(_families(plan).values())
     if given.get("until") == "decided" and not most:
         raise UserError(f"until=decided compares with finetune: methods={','.join(lists['methods'])} must name it too")
-    rules.check_looks(looks, most, given["level"])
+    looking.check_looks(looks, most, given["level"])
     tuned = sorted(set(lists["seeds"]) & set(recipes.tuned_on(str(steps[0].given["recipe"]))))
     if tuned and not given.get("allow_tuned_seeds"):
         raise UserError(
@@ -80,7 +83,7 @@ def design_of(given: dict[str, Value]) -> Design:
         asked={name: given[name] for name in named("study") if name in given} | asked,
         steps=steps,
         plan=plan,
-        digest=rules.plan_digest(plan),
+        digest=plan_check.plan_digest(plan),
         workers={"environment": {"OMP_NUM_THREADS": str(steps[0].given["threads"])}}
         | {name: given.get(name) for name in of(Workers)},
         jobs=int(given.get("jobs") or 1),
@@ -146,10 +149,15 @@ def only(design: Design) -> None:
 
 def lines_of(design: Design, seen: outlook.Outlook) -> list[str]:
     lines = outlook.lines(seen, design.name, design.jobs)
-    lines += ["", tables.to_text(outlook.readable(seen)), ""]
+    lines += ["", render.to_text(outlook.readable(seen)), ""]
     plan, spreads = design.plan, interim.spreads({name: found.info.run_id for name, found in seen.finished.items()})
+    asked = margins(plan["margin"])
     for place, methods in _families(plan).items():
-        gate = rules.gate(len(plan["seeds"]), methods, plan["margin"], plan["level"], plan["looks"], spreads.get(place))
+        if asked.is_auto(place[0]):
+            lines.append(f"{' '.join(place)}: margin=auto is known when the test set is: what can be decided, then too")
+            continue
+        margin = asked.of(place[0], pairing.TEST, None)
+        gate = plan_check.gate(len(plan["seeds"]), methods, margin, plan["level"], plan["looks"], spreads.get(place))
         lines += [f"{' '.join(place)}: {line}" for line in gate.lines()]
     return lines
 

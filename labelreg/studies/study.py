@@ -52,12 +52,14 @@ def _run(design: Design) -> None:
         left = len(design.steps) - len(seen.finished)
         print(lines[0], lines[1], f"{left} runs, {design.jobs} at a time", sep="\n", flush=True)
         work = _Work(design, opened, seen, _first_step(opened))
+        rule = design.plan | {
+            "margin": design.asked.get("margin")
+        }  # as given: the usual margin gives way to a small test set
         if design.decided:
-            interim.until_decided(design.steps, design.plan, work.carry_out)
+            interim.until_decided(design.steps, design.plan, answering.rule_of(rule), work.carry_out)
         else:
             work.carry_out(design.steps)
-        rule = {name: design.plan[name] for name in ("margin", "level", "looks")}
-        answering.report(interim.frame(work.done), opened, **rule)
+        answering.report(interim.frame(work.done), opened, rule)
         if work.failed:
             raise IncompleteError(_what_failed(work.failed, len(design.steps)))
 
