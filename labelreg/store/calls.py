@@ -3,15 +3,13 @@
 import logging
 import math
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import requests
 
 from labelreg.errors import UserError
-from labelreg.store import patience, sqlite
+from labelreg.store import patience, signals, sqlite
 from labelreg.store.patience import Point, Result
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -19,6 +17,8 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # its retries (4 
 import mlflow
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
@@ -46,32 +46,9 @@ def timeout(seconds: float | None) -> Iterator[None]:
         os.environ.pop(TIMEOUT, None) if before is None else os.environ.__setitem__(TIMEOUT, before)
 
 
-@contextmanager
-def undivided() -> Iterator[None]:
-    """A signal that comes meanwhile is heard at the end, where the store is a database: its calls are short.
-
-    An exception in the middle of SQLAlchemy's work can leave a transaction open for as long as the process lives:
-    the store is locked then, for this run's end and for everyone else.
-    """
-    if mlflow.get_tracking_uri().startswith("http") or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    late: list[int] = []
-
-    def hear(number: int, frame: object) -> None:
-        late.append(number)
-
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        for number in handlers:
-            signal.signal(number, hear)
-        yield
-    finally:
-        for number, handler in handlers.items():
-            if signal.getsignal(number) is hear:  # else one came before, whose handler has set others
-                signal.signal(number, handler)
-        if late:
-            signal.raise_signal(late[0])
+def undivided() -> AbstractContextManager:
+    """A signal that comes meanwhile is heard at the end, where the store is a database: its calls are short."""
+    return nullcontext() if mlflow.get_tracking_uri().startswith("http") else signals.undivided()
 
 
 def patiently(call: Callable[..., Result], seconds: float | None = None, moves_files: bool = False) -> Result:
@@ -103,6 +80,16 @@ def passes(error: Exception) -> bool:
 
 def client() -> "mlflow.MlflowClient":
     return mlflow.MlflowClient()
+
+
+def artifacts_of(run_id: str) -> ArtifactRepository:
+    """Where a run's files are.
+
+    MLflow's own calls with a run's id ask the database in the middle of a transfer, which may be interrupted, and make
+    a missing file of any error.
+    """
+    uri = patiently(lambda: client().get_run(run_id)).info.artifact_uri
+    return get_artifact_repository(uri, mlflow.get_tracking_uri())
 
 
 def check_server(uri: str) -> None:

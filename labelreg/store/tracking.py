@@ -29,6 +29,7 @@ from labelreg.errors import StoreLostError, UserError, foreseen, masked, one_lin
 from labelreg.parameter import Value
 from labelreg.store import logged, patience
 from labelreg.store.calls import (
+    artifacts_of,
     check_server,
     client,
     deliver,
@@ -111,11 +112,12 @@ class Run:
 
     def folder(self, local: Path, path: str | None = None) -> None:
         """Store a folder's files as artifacts, each of them patiently; MLflow copies them with their rights."""
+        store = artifacts_of(self.run_id)
         for file in sorted(each for each in local.rglob("*") if each.is_file()):
             whole.give_rights(file)
             place: str | None = Path(path or "", file.parent.relative_to(local)).as_posix()
             place = None if place == "." else place
-            patiently(partial(client().log_artifact, self.run_id, str(file), place), moves_files=True)
+            patiently(partial(store.log_artifact, str(file), place), moves_files=True)
 
     def data(self, name: str, digest: str, source: str) -> None:
         """Name the data set in MLflow's own way, with labelreg's digest of all examples."""
@@ -445,10 +447,9 @@ def download(run_id: str, path: str, target: Path) -> Path:
         UserError: the run has no such artifact, or it may not be read.
     """
     target.mkdir(parents=True, exist_ok=True)
-    fetch = mlflow.artifacts.download_artifacts
     try:
-        get = partial(fetch, run_id=run_id, artifact_path=path, dst_path=str(target))
-        return Path(patiently(get, moves_files=True))
+        fetch = partial(artifacts_of(run_id).download_artifacts, path, str(target))
+        return Path(patiently(fetch, moves_files=True))
     except PermissionError as error:
         raise UserError(f"run {run_id}: artifact {path}: {told(error).line}") from error
     except (MlflowException, OSError) as error:

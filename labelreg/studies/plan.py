@@ -167,7 +167,7 @@ def log(run: tracking.Run, design: Design, seen: outlook.Outlook, lines: list[st
         folder = Path(name)
         (folder / "plan.json").write_text(json.dumps(design.plan, indent=1), encoding="utf-8")
         (folder / "plan.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        outlook.table(seen).to_csv(folder / "plan.csv", index=False)
+        (folder / "plan.csv").write_text(tables.to_csv(outlook.table(seen)), encoding="utf-8")
         run.folder(folder)
 
 
