@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 
 from labelreg import whole
-from labelreg.data.batching import UNLABELLED, Split
+from labelreg.data.batching import REST, UNLABELLED, Split
 from labelreg.errors import UserError, one_line
 
 META = "meta.json"
@@ -25,7 +25,7 @@ Made = tuple[dict, Iterable[tuple[str, str, dict[str, torch.Tensor]]]]  # facts;
 
 @dataclass(frozen=True)
 class PreparedTask:
-    """All splits of a task, ready for training; `digest` is of all examples of all splits.
+    """All splits of a task, ready for training; `digest` is of all examples of all splits but `rest`.
 
     `remarks` are lines of what a reader of the scores should know of the examples.
     """
@@ -37,6 +37,11 @@ class PreparedTask:
     digest: str
     glue: dict[str, str]
     remarks: tuple[str, ...] = ()
+
+    @property
+    def rest(self) -> str | None:
+        """The fingerprint of the split that max_train_examples leaves unused, where it is a test set."""
+        return self.splits[REST].fingerprint if REST in self.splits else None
 
 
 def lines(data: PreparedTask) -> list[str]:
@@ -95,7 +100,8 @@ def kept(folder: Path, make: Callable[[], Made]) -> tuple[dict, dict[str, dict[s
             save_file(tensors, path)
             fingerprints[split], files[split] = fingerprint, _file_digest(path)
             sizes[split] = [len(tensors["labels"]), len(tensors["ids" if "ids" in tensors else "labels"])]
-        facts |= {"fingerprints": fingerprints, "digest": digest(json.dumps(fingerprints, sort_keys=True))}
+        decisive = {split: each for split, each in fingerprints.items() if split != REST}  # no run trains on the rest
+        facts |= {"fingerprints": fingerprints, "digest": digest(json.dumps(decisive, sort_keys=True))}
         facts |= {"files": files, "sizes": sizes}
         content = json.dumps(facts | {"checksum": _checksum(facts)})
         (temporary / META).write_text(content, encoding="utf-8")

@@ -3,12 +3,15 @@
 import numpy as np
 import pandas as pd
 
-from labelreg.data.batching import UNLABELLED
+from labelreg.data.batching import REST, UNLABELLED
 from labelreg.data.tasks import Task
 from labelreg.errors import UserError
 from labelreg.settings import Settings
 
 HELD_OUT = 0.1  # share of one file that becomes dev, and as much test
+MOST_REST = (
+    10_000  # rows that a run is tested on at its end: a score of 70% is then known to 0.46 points; more costs minutes
+)
 
 Frames = dict[str, pd.DataFrame]
 
@@ -49,6 +52,41 @@ def sample(frame: pd.DataFrame, examples: int | None, seed: int) -> pd.DataFrame
     within = pd.Series(frame["label"].to_numpy()[order]).groupby(frame["label"].to_numpy()[order]).cumcount()
     share = within.to_numpy() / frame["label"].value_counts().loc[frame["label"].to_numpy()[order]].to_numpy()
     return frame.iloc[np.sort(order[np.argsort(share, kind="stable")[:examples]])]
+
+
+def rest_may_be(settings: Settings, task: Task) -> bool:
+    """Whether the examples of a run may have a split `rest`, as far as it is known before they are read."""
+    if settings.rest == "auto":  # a data set that is drawn anew for each seed has a test set as it needs it
+        return settings.max_train_examples is not None and not task.image and task.split_by != "seed"
+    return settings.rest == "on"
+
+
+def with_rest(
+    frames: Frames, whole: pd.DataFrame, settings: Settings, wanted: bool, unit: str
+) -> tuple[Frames, list[str]]:
+    """`frames` and, where it is wanted, `rest`: the labelled rows of the training set that no run trains on; a remark.
+
+    Rows whose text stands in train or dev are not in it. Of more than MOST_REST it is a stratified sample.
+
+    Args:
+        frames: with the columns `text` and perhaps `text_pair`, train cut already.
+        whole: the training set before it was cut.
+        wanted: whether it is; with rest=auto it is not where the labelled test set is as large.
+    """
+    if not wanted:
+        return frames, []
+    left = whole[~whole.index.isin(frames["train"].index) & (whole["label"] != UNLABELLED)]
+    columns = [name for name in ("text", "text_pair") if name in whole]
+    used = pd.concat([frames[split][columns] for split in ("train", "dev")])
+    new = ~pd.MultiIndex.from_frame(left[columns]).isin(pd.MultiIndex.from_frame(used))
+    rest = sample(left[new], MOST_REST, settings.split_seed)
+    tested = frames.get("test", rest[:0])
+    if rest.empty or settings.rest == "auto" and (tested["label"] != UNLABELLED).sum() >= len(rest):
+        return frames, ["rest=on: no rows of train are left over to test on"] if settings.rest == "on" else []
+    of = f" of {new.sum()}" if new.sum() > len(rest) else ""
+    twice = f"; {len(left) - new.sum()} more that stand in train or dev too are left out" if not new.all() else ""
+    told = f"rest is {len(rest)}{of} {unit} of train that no run trains on: a test set of its own{twice}"
+    return frames | {REST: rest}, [told]
 
 
 def check(frames: dict[str, pd.DataFrame], classes: tuple[str, ...], name: str) -> None:

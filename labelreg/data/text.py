@@ -13,10 +13,10 @@ import torch
 
 from labelreg import places
 from labelreg.data import files
-from labelreg.data.batching import Tokens
+from labelreg.data.batching import UNLABELLED, Tokens
 from labelreg.data.labels import alike, labelled, value_and_type
 from labelreg.data.prepared import Made, PreparedTask, digest, kept
-from labelreg.data.splits import Frames, check, divide, in_both, sample
+from labelreg.data.splits import Frames, check, divide, in_both, rest_may_be, sample, with_rest
 from labelreg.data.tasks import FILES, TASKS, Task, own_path
 from labelreg.errors import UserError
 from labelreg.models import registry
@@ -50,11 +50,16 @@ def _made(settings: Settings, folder: Path | None, task: Task, checkpoint: Path)
     name, limit = settings.task, settings.max_train_examples
     frames, remarks = _own_files(settings, task) if folder is None else _embedded_or_hub(folder, task, name)
     frames, classes = labelled(frames, task, name)
+    given = "test" in frames and (frames["test"]["label"] != UNLABELLED).any()  # a labelled test set
+    wanted = rest_may_be(settings, task) and not (given and settings.rest == "auto")
     frames = divide(frames, classes, task, name, settings)
     if limit is not None and int(limit) < len(frames["train"]):
         remarks = [*remarks, f"train is a sample of {len(frames['train'])} rows (max_train_examples={limit})"]
-    frames["train"] = sample(frames["train"], limit, settings.split_seed)
+    whole = frames["train"]
+    frames["train"] = sample(whole, limit, settings.split_seed)
     check(frames, classes, name)
+    frames, told = with_rest(frames, whole, settings, wanted, "rows")
+    remarks = [*remarks, *told]
     tokenizer, most = registry.tokenizer(checkpoint), settings.max_length
     coded = {split: _tokenised(frame, tokenizer, most) for split, frame in frames.items()}
     remarks = [*remarks, *alike(classes, name), *in_both(frames)]
@@ -80,6 +85,7 @@ def place(settings: Settings, task: Task, roots: "places.Roots") -> tuple[Path |
         f"{registry.tokenizer_digest(checkpoint)} "
         + json.dumps({k: getattr(settings, k) for k in ("max_length", "max_train_examples", "split_seed")})
         + (str(settings.seed) if task.split_by == "seed" else "")
+        + (f"rest={settings.rest}" if rest_may_be(settings, task) else "")
     )
     return folder, checkpoint, roots.cache / "prepared" / key
 

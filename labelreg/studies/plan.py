@@ -53,7 +53,8 @@ def design_of(given: dict[str, Value]) -> Design:
     asked = grid.lists(recipe, given)
     lists = dict(asked)
     looks = _looks(given, lists)
-    steps = grid.steps(lists, _common(given, recipe), registry.teacher_of, recipes.without(recipe))
+    teachers = grid.teacher_seeds(str(given.get("teacher_seeds") or "one"), lists["seeds"])
+    steps = grid.steps(lists, _common(given, recipe), registry.teacher_of, recipes.without(recipe), teachers)
     grid.check_order(steps)
     _check(steps)
     students = [step for step in steps if step.kind == "student"]
