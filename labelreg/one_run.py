@@ -284,6 +284,8 @@ def _write_predictions(folder: Path, logits: Mapping[str, torch.Tensor], data: p
         table = pd.DataFrame({"idx": tokens.idx.numpy(), "label": tokens.labels.numpy()})
         for index, name in enumerate(data.classes):
             table[f"p_{name}"] = probabilities[:, index]
+        if tokens.group is not None:
+            table["group"] = [data.groups[index] for index in tokens.group.tolist()]
         table.to_parquet(folder / "predictions" / f"{split}.parquet", index=False)
         if split in data.glue:
             (folder / "submission").mkdir(exist_ok=True)

@@ -232,6 +232,7 @@ class Files:
     text_column: str | None = text("column of the text")
     text_pair_column: str | None = text("column of the second text, for pairs")
     label_column: str | None = text("column of the label")
+    group_column: str | None = text("column of what examples belong to (document, user): it is in one split alone")
 
 
 @dataclass(frozen=True)

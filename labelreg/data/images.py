@@ -56,6 +56,7 @@ class Images:
     augment: str
     drawn: Drawn | None = None
     unit: ClassVar[str] = "images"
+    group: ClassVar[None] = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -146,7 +147,7 @@ def _stored(task: Task, size: int) -> int:
 
 
 def _refuse(settings: Settings, name: str) -> None:
-    for key in ("dev_file", "test_file", "text_column", "text_pair_column", "label_column"):
+    for key in ("dev_file", "test_file", "text_column", "text_pair_column", "label_column", "group_column"):
         if getattr(settings, key):
             raise UserError(
                 f"{key}={getattr(settings, key)}: task {name} is made of images; a folder has train/CLASS/*.png and "

@@ -27,7 +27,8 @@ Made = tuple[dict, Iterable[tuple[str, str, dict[str, torch.Tensor]]]]  # facts;
 class PreparedTask:
     """All splits of a task, ready for training; `digest` is of all examples of all splits but `rest`.
 
-    `remarks` are lines of what a reader of the scores should know of the examples.
+    `remarks` are lines of what a reader of the scores should know of the examples. `groups`: the names of what they
+    belong to, by number.
     """
 
     task: str
@@ -37,6 +38,7 @@ class PreparedTask:
     digest: str
     glue: dict[str, str]
     remarks: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
 
     @property
     def rest(self) -> str | None:

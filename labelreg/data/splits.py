@@ -1,5 +1,7 @@
 """What every data set's examples go through, of text and of images: divided, sampled, checked, compared."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 
@@ -23,6 +25,8 @@ def divide(
     if "dev" in frames and task.split_by != "seed":
         return frames
     frame = frames["train"]
+    if "group" in frame:
+        return frames | _by_group(frame, ("dev",) if "test" in frames else ("dev", "test"), name, settings.split_seed)
     rng = np.random.default_rng(settings.seed if task.split_by == "seed" else settings.split_seed)
     make = ("dev",) if "test" in frames else ("dev", "test")
     parts: dict[str, list[np.ndarray]] = {split: [] for split in ("train", *make)}
@@ -43,11 +47,34 @@ def divide(
     return frames | made
 
 
+def _by_group(frame: pd.DataFrame, make: tuple[str, ...], name: str, seed: int) -> Frames:
+    """As `divide` does, but whole groups: of ten parts with like shares of the classes, those nearest to a tenth."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    parts, groups = round(1 / HELD_OUT), frame["group"].nunique()
+    if groups < parts:
+        raise UserError(f"task {name}: {groups} groups are too few to split; {parts} are needed, or a dev_file")
+    with warnings.catch_warnings(action="ignore"):  # a class of fewer rows than parts is in few of them
+        folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
+        found = [held for _, held in folds.split(frame, frame["label"], frame["group"])]
+    held = dict(zip(make, sorted(found, key=lambda rows: abs(len(rows) - HELD_OUT * len(frame))), strict=False))
+    taken = np.concatenate(list(held.values()))
+    made = {split: frame.iloc[rows] for split, rows in held.items()}
+    return {"train": frame.iloc[np.setdiff1d(np.arange(len(frame)), taken)]} | made
+
+
 def sample(frame: pd.DataFrame, examples: int | None, seed: int) -> pd.DataFrame:
     """A stratified sample of the training set, in its order; the same for every seed and method."""
     if examples is None or examples >= len(frame):
         return frame
     rng = np.random.default_rng(seed)
+    if "group" in frame:  # whole ones, so that none is in `rest` too
+        sizes, kept, total = frame["group"].value_counts(sort=False), set(), 0
+        for nth in rng.permutation(len(sizes)):
+            if total + sizes.iloc[nth] <= examples:
+                kept.add(sizes.index[nth])
+                total += sizes.iloc[nth]
+        return frame[frame["group"].isin(kept)]
     order = rng.permutation(len(frame))
     within = pd.Series(frame["label"].to_numpy()[order]).groupby(frame["label"].to_numpy()[order]).cumcount()
     share = within.to_numpy() / frame["label"].value_counts().loc[frame["label"].to_numpy()[order]].to_numpy()
@@ -79,12 +106,15 @@ def with_rest(
     columns = [name for name in ("text", "text_pair") if name in whole]
     used = pd.concat([frames[split][columns] for split in ("train", "dev")])
     new = ~pd.MultiIndex.from_frame(left[columns]).isin(pd.MultiIndex.from_frame(used))
+    if "group" in left:
+        new &= ~left["group"].isin(pd.concat([frames[split]["group"] for split in ("train", "dev")])).to_numpy()
     rest = sample(left[new], MOST_REST, settings.split_seed)
     tested = frames.get("test", rest[:0])
     if rest.empty or settings.rest == "auto" and (tested["label"] != UNLABELLED).sum() >= len(rest):
         return frames, ["rest=on: no rows of train are left over to test on"] if settings.rest == "on" else []
     of = f" of {new.sum()}" if new.sum() > len(rest) else ""
-    twice = f"; {len(left) - new.sum()} more that stand in train or dev too are left out" if not new.all() else ""
+    who = "that stand, or whose groups stand," if "group" in left else "that stand"
+    twice = f"; {len(left) - new.sum()} more {who} in train or dev too are left out" if not new.all() else ""
     told = f"rest is {len(rest)}{of} {unit} of train that no run trains on: a test set of its own{twice}"
     return frames | {REST: rest}, [told]
 
@@ -100,6 +130,17 @@ def check(frames: dict[str, pd.DataFrame], classes: tuple[str, ...], name: str) 
             raise UserError(f"task {name}: {split} has no examples")
         if split != "test" and not split.startswith("test_") and (frame["label"] == UNLABELLED).any():
             raise UserError(f"task {name}: {split} has examples without a label")
+
+
+def groups_in_both(frames: Frames) -> list[str]:
+    """A remark on each split whose groups, where there are groups, stand in train too."""
+    if "group" not in frames["train"]:
+        return []
+    train, found = set(frames["train"]["group"]), []
+    for split in (split for split in frames if split != "train"):
+        own = set(frames[split]["group"])
+        found += [f"{len(own & train)} of {len(own)} groups of {split} are in train too"] if own & train else []
+    return found
 
 
 def in_both(frames: Frames, unit: str = "rows") -> list[str]:
