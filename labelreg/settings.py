@@ -399,6 +399,7 @@ class Study(
         ("all", "decided"),
         counts=NEVER,
     )
+    accept_undecidable: bool = flag("run a study whose seeds can decide nothing")
     allow_tuned_seeds: bool = flag("compare on seeds that the settings were tuned on, and say so")
 
 

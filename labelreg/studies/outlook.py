@@ -2,7 +2,7 @@
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
@@ -41,6 +41,7 @@ class Outlook:
     finished: runs of the store that are these steps. unsure: steps of which a like run is finished; whether it is
     the same is unknown until prepared. begun: steps with a checkpoint, or under way. updates: optimiser steps.
     seconds: estimates, of what is not finished, by the speed of finished runs. prepared: steps whose examples are here.
+    seeds: of the finished students on these examples. rest: tasks that are tested on what training leaves over.
     """
 
     steps: Sequence[Step]
@@ -52,6 +53,8 @@ class Outlook:
     updates: dict[str, int]
     seconds: dict[str, float]
     prepared: frozenset[str]
+    seeds: frozenset[int]
+    rest: frozenset[str]
 
 
 def look(steps: Sequence[Step]) -> Outlook:
@@ -80,6 +83,8 @@ def look(steps: Sequence[Step]) -> Outlook:
         updates={name: count for name, count in updates.items() if count},
         seconds=seconds,
         prepared=frozenset(name for name, facts in examples.items() if facts),
+        seeds=_seeds(found, {facts.digest for facts in examples.values() if facts}),
+        rest=frozenset(settings[name].task for name, facts in examples.items() if facts and facts.rest),
     )
 
 
@@ -196,6 +201,13 @@ def _alike(steps: Sequence[Step], settings: Mapping[str, Settings], found: Seque
     return frozenset(
         step.name for step in steps if (step.kind, *(str(settings[step.name].value(name)) for name in names)) in there
     )
+
+
+def _seeds(found: Sequence[Found], digests: Collection[str]) -> frozenset[int]:
+    """The seeds of the finished students on these examples."""
+    students = [run for run in found if run.data.tags.get(tracking.KIND) == "student"]
+    seeds = [_param(run, "seed") for run in students if run.data.tags.get(tracking.DATA) in digests]
+    return frozenset(int(seed) for seed in seeds if seed.isdecimal())
 
 
 def _param(run: Found, name: str) -> str:

@@ -2,11 +2,12 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from analysis import design as rules
+from analysis.design import Gate
 from analysis.present import tables
 from labelreg import job, places, recipes
 from labelreg.data import corpus, prepared
@@ -66,7 +67,7 @@ def design_of(given: dict[str, Value]) -> Design:
         level=given["level"],
         looks=looks,
     )
-    most = max(_families(plan).values())
+    most = max(families(plan).values())
     if given.get("until") == "decided" and not most:
         raise UserError(f"until=decided compares with finetune: methods={','.join(lists['methods'])} must name it too")
     rules.check_looks(looks, most, given["level"])
@@ -126,7 +127,7 @@ def _check(steps: Sequence[Step]) -> None:
             registry.check_reads(model, settings.task, made_of(settings.task, settings.train_file))
 
 
-def _families(plan: dict) -> dict[tuple, int]:
+def families(plan: dict) -> dict[tuple, int]:
     """How many methods are compared with finetune, by (task, model, init)."""
     found: dict[tuple, int] = {}
     for *place, method in plan["cells"]:
@@ -135,22 +136,27 @@ def _families(plan: dict) -> dict[tuple, int]:
     return found
 
 
-def only(design: Design) -> None:
+def only(design: Design, seen: outlook.Outlook, lines: list[str]) -> None:
     """Print the plan and log it; nothing is downloaded, prepared or run."""
-    seen = outlook.look(design.steps)
-    lines = lines_of(design, seen)
     print("\n".join(lines), flush=True)
     with tracking.open_run("study", f"plan of {design.name}", study=design.name) as run:
         run.params({"recipe": design.name, "plan_only": True, "jobs": design.jobs})
         log(run, design, seen, lines)
 
 
-def lines_of(design: Design, seen: outlook.Outlook) -> list[str]:
+def gate_of(plan: dict, seen: outlook.Outlook, place: tuple, spread: float | None, seeds: int | None = None) -> Gate:
+    """What the plan (or so many seeds of it) can decide at a place, with differences of this spread."""
+    number = seeds or len(plan["seeds"])
+    return rules.gate(number, families(plan)[place], plan["margin"], plan["level"], plan["looks"], spread)
+
+
+def lines_of(design: Design, seen: outlook.Outlook, pilot: Mapping[tuple, float]) -> list[str]:
+    """The plan in lines; `pilot`: spreads that other seeds have, where they have one."""
     lines = outlook.lines(seen, design.name, design.jobs)
     lines += ["", tables.to_text(outlook.readable(seen)), ""]
     plan, spreads = design.plan, interim.spreads({name: found.info.run_id for name, found in seen.finished.items()})
-    for place, methods in _families(plan).items():
-        gate = rules.gate(len(plan["seeds"]), methods, plan["margin"], plan["level"], plan["looks"], spreads.get(place))
+    for place in families(plan):
+        gate = gate_of(plan, seen, place, pilot.get(place, spreads.get(place)))
         lines += [f"{' '.join(place)}: {line}" for line in gate.lines()]
     return lines
 
