@@ -9,7 +9,7 @@ import pytest
 from running import artifacts, in_this_process, measured, run_of, runs, succeed
 
 from labelreg import metrics
-from labelreg.data import splits
+from labelreg.data import prepared, splits
 from labelreg.data.batching import UNLABELLED
 from labelreg.places import Roots
 
@@ -53,6 +53,8 @@ def test_no_digest_and_no_example_of_training_depends_on_it(prepare, tmp_path):
     for name, split in off.splits.items():
         assert on.splits[name].fingerprint == split.fingerprint
         assert on.splits[name].ids.equal(split.ids)
+    kept = [prepared.known(folder) for folder in (tmp_path / "cache" / "prepared").iterdir()]
+    assert sorted(known["labelled"] for known in kept) == [["train", "dev", "test"], ["train", "dev", "test", "rest"]]
     again = prepare(train_file=file, max_train_examples=20)
     assert (again.digest, again.rest) == (on.digest, on.rest), "as it is read from the cache"
 

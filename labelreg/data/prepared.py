@@ -96,15 +96,16 @@ def kept(folder: Path, make: Callable[[], Made]) -> tuple[dict, dict[str, dict[s
             print(f"prepared data is damaged ({damage}): preparing it anew", flush=True)
     facts, splits = make()
     with whole.folder(folder, META) as temporary:
-        fingerprints, files, sizes = {}, {}, {}
+        fingerprints, files, sizes, labelled = {}, {}, {}, []
         for split, fingerprint, tensors in splits:
             path = temporary / f"{split}.safetensors"
             save_file(tensors, path)
             fingerprints[split], files[split] = fingerprint, _file_digest(path)
+            labelled += [split] if (tensors["labels"] != UNLABELLED).all() else []
             sizes[split] = [len(tensors["labels"]), len(tensors["ids" if "ids" in tensors else "labels"])]
         decisive = {split: each for split, each in fingerprints.items() if split != REST}  # no run trains on the rest
         facts |= {"fingerprints": fingerprints, "digest": digest(json.dumps(decisive, sort_keys=True))}
-        facts |= {"files": files, "sizes": sizes}
+        facts |= {"files": files, "sizes": sizes, "labelled": labelled}
         content = json.dumps(facts | {"checksum": _checksum(facts)})
         (temporary / META).write_text(content, encoding="utf-8")
     try:
@@ -120,7 +121,8 @@ class _Damaged(ValueError):
 def known(folder: Path) -> dict | None:
     """What is known of prepared data without its tensors, or None where it is missing or damaged.
 
-    `sizes` are examples and units (tokens, images) of each split.
+    `sizes` are examples and units (tokens, images) of each split, `labelled` the splits whose labels are all known (not
+    of what was prepared before there was that).
     """
     try:
         return _facts(folder)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from labelreg import job, places, recipes, training
+from labelreg import job, one_run, places, recipes, training
 from labelreg.data import corpus, prepared
 from labelreg.data.batching import REST
 from labelreg.data.tasks import made_of
@@ -32,6 +32,7 @@ class Facts:
     examples: int  # of the training set
     unit: str  # tokens or images
     sizes: dict[str, int]  # of each split, in this unit
+    tested: int | None  # examples that a run's score is from, where it is known
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Outlook:
     the same is unknown until prepared. begun: steps with a checkpoint, or under way. updates: optimiser steps.
     seconds: estimates, of what is not finished, by the speed of finished runs. prepared: steps whose examples are here.
     seeds: of the finished students on these examples. rest: tasks that are tested on what training leaves over.
+    examples: by task, how many its scores are from, where that is known.
     """
 
     steps: Sequence[Step]
@@ -55,6 +57,7 @@ class Outlook:
     prepared: frozenset[str]
     seeds: frozenset[int]
     rest: frozenset[str]
+    examples: dict[str, int]
 
 
 def look(steps: Sequence[Step]) -> Outlook:
@@ -84,6 +87,7 @@ def look(steps: Sequence[Step]) -> Outlook:
         seconds=seconds,
         prepared=frozenset(name for name, facts in examples.items() if facts),
         seeds=_seeds(found, {facts.digest for facts in examples.values() if facts}),
+        examples={settings[name].task: facts.tested for name, facts in examples.items() if facts and facts.tested},
         rest=frozenset(settings[name].task for name, facts in examples.items() if facts and facts.rest),
     )
 
@@ -126,7 +130,9 @@ def _facts(settings: Settings, where: places.Roots) -> Facts | None:
         return None
     units = {split: units for split, (_, units) in found["sizes"].items()}
     unit = "images" if made_of(settings.task, settings.train_file) == "images" else "tokens"
-    return Facts(found["digest"], found["fingerprints"].get(REST), found["sizes"]["train"][0], unit, units)
+    scored = next((split for split in one_run.TESTED if split in found.get("labelled", ())), None)
+    tested = found["sizes"][scored][0] if scored else None
+    return Facts(found["digest"], found["fingerprints"].get(REST), found["sizes"]["train"][0], unit, units, tested)
 
 
 def settings_of(steps: Sequence[Step]) -> dict[str, Settings]:
