@@ -28,7 +28,7 @@ def pilot(given: Mapping[str, Value], design: plan.Design, seen: outlook.Outlook
 
 def undecidable(design: plan.Design, seen: outlook.Outlook, spreads: Mapping[tuple, float]) -> str:
     """One line where no comparison of the plan can be decided, why, and what would be cheapest; else nothing."""
-    gates = {place: plan.gate_of(design.plan, seen, place, spreads.get(place)) for place in plan.families(design.plan)}
+    gates = {place: plan.gate_of(design, seen, place, spreads.get(place)) for place in plan.families(design.plan)}
     gates = {place: each for place, each in gates.items() if each.methods}
     if not gates or any(map(_can, gates.values())):
         return ""
@@ -64,7 +64,7 @@ def _ways(design: plan.Design, seen: outlook.Outlook, place: tuple, first: "plan
         seeds = first.seeds_for_margin
     else:
         more = range(first.seeds + 1, MOST_SEEDS)
-        seeds = next((n for n in more if plan.gate_of(design.plan, seen, place, None, n).can_differ), None)
+        seeds = next((n for n in more if plan.gate_of(design, seen, place, None, n).can_differ), None)
     return [*ways, f"{seeds} seeds"] if seeds else ways or ["fewer methods"]
 
 

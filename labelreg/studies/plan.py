@@ -144,8 +144,11 @@ def only(design: Design, seen: outlook.Outlook, lines: list[str]) -> None:
         log(run, design, seen, lines)
 
 
-def gate_of(plan: dict, seen: outlook.Outlook, place: tuple, spread: float | None, seeds: int | None = None) -> Gate:
+def gate_of(
+    design: Design, seen: outlook.Outlook, place: tuple, spread: float | None, seeds: int | None = None
+) -> Gate:
     """What the plan (or so many seeds of it) can decide at a place, with differences of this spread."""
+    plan = design.plan
     number = seeds or len(plan["seeds"])
     return rules.gate(number, families(plan)[place], plan["margin"], plan["level"], plan["looks"], spread)
 
@@ -154,9 +157,9 @@ def lines_of(design: Design, seen: outlook.Outlook, pilot: Mapping[tuple, float]
     """The plan in lines; `pilot`: spreads that other seeds have, where they have one."""
     lines = outlook.lines(seen, design.name, design.jobs)
     lines += ["", tables.to_text(outlook.readable(seen)), ""]
-    plan, spreads = design.plan, interim.spreads({name: found.info.run_id for name, found in seen.finished.items()})
-    for place in families(plan):
-        gate = gate_of(plan, seen, place, pilot.get(place, spreads.get(place)))
+    spreads = interim.spreads({name: found.info.run_id for name, found in seen.finished.items()})
+    for place in families(design.plan):
+        gate = gate_of(design, seen, place, pilot.get(place, spreads.get(place)))
         lines += [f"{' '.join(place)}: {line}" for line in gate.lines()]
     return lines
 
