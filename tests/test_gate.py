@@ -1,6 +1,9 @@
 """A study that can decide nothing is refused before it begins: by its number of seeds, or by what other seeds show."""
 
+import random
+
 import pytest
+from conftest import FILLERS, WORDS
 from running import call, in_this_process, refused, runs, succeed
 
 from labelreg import recipes
@@ -17,7 +20,18 @@ def study(tiny, tmp_path, monkeypatch) -> dict:
     monkeypatch.setattr("labelreg.workers.executors.execute", in_this_process)
     recipe = tmp_path / "two.yaml"
     recipe.write_text("{kind: study, models: [bert-small], inits: [pretrained], methods: [finetune, ls], seeds: [1]}")
-    own = {"recipe": recipe, "jobs": 1, "lr": 5e-3, "alpha": 0.9}  # so that methods differ on so few rows
+    chance, files = random.Random(0), {}
+    for split, number in (("train", 400), ("test", 200)):  # one example is worth half a point, or less
+        rows = ["text,label"]
+        for _ in range(number):
+            label = chance.choice(list(WORDS))
+            words = chance.choices(FILLERS, k=chance.randint(2, 12)) + chance.sample(WORDS[label], 2)
+            rows.append(
+                f"{' '.join(words)},{chance.choice([label, label, *WORDS])}"
+            )  # hard enough for methods to differ
+        files[f"{split}_file"] = tmp_path / f"{split}.csv"
+        files[f"{split}_file"].write_text("\n".join(rows))
+    own = {"recipe": recipe, "jobs": 1, "lr": 5e-3, "alpha": 0.9, "max_train_examples": 24} | files
     return {name: value for name, value in tiny.items() if name != "model"} | own
 
 
@@ -45,22 +59,22 @@ def test_the_spread_of_other_seeds_decides_and_that_of_its_own_does_not(study):
     succeed("study", **study | {"epochs": 12}, seeds="1,2,3,4,5")
     own, other = {"seeds": "1,2,3,4,5,6,7,8"}, {"seeds": "11,12,13,14,15,16,17,18"}
     small = study | NO | {"epochs": 12, "plan_only": "true"}
-    assert "can decide nothing" not in succeed("study", **small, **own, margin=0.01).out
-    assert "can decide nothing" not in succeed("study", **small | {"epochs": 5}, **other, margin=0.01).out, "other runs"
-    said = succeed("study", **small, **other, margin=0.01).out.splitlines()[-1]
-    assert "differences of other seeds have sd " in said and "of the margin (0.01 points) takes" in said
-    refused(call("study", **small | {"plan_only": "false"}, **other, margin=0.01), said)
+    assert "can decide nothing" not in succeed("study", **small, **own, margin=0.5).out
+    assert "can decide nothing" not in succeed("study", **small | {"epochs": 5}, **other, margin=0.5).out, "other runs"
+    said = succeed("study", **small, **other, margin=0.5).out.splitlines()[-1]
+    assert "differences of other seeds have sd " in said and "of the margin (0.5 points) takes" in said
+    refused(call("study", **small | {"plan_only": "false"}, **other, margin=0.5), said)
     proposed = float(said.partition("margin=")[2].split(",")[0])
     assert "can decide nothing" not in succeed("study", **small, **other, margin=proposed).out
 
 
 def test_rest_is_proposed_where_there_is_none_yet(study):
-    cut = study | {"max_train_examples": 24, "rest": "off", "epochs": 12}
+    cut = study | {"rest": "off", "epochs": 12}
     succeed("study", **cut, seeds="1,2,3,4,5")
-    small = cut | NO | {"seeds": "11,12,13,14,15,16,17,18", "margin": 0.01, "plan_only": "true"}
+    small = cut | NO | {"seeds": "11,12,13,14,15,16", "margin": 0.5, "plan_only": "true"}
     assert "what would: rest=on (more test examples), or margin=" in succeed("study", **small).out
-    succeed("study", **cut | {"rest": "auto"}, seeds="1,2,3,4,5")
-    assert "what would: margin=" in succeed("study", **small | {"rest": "auto"}).out
+    succeed("study", **cut | {"rest": "on"}, seeds="1,2,3,4,5")
+    assert "what would: margin=" in succeed("study", **small | {"rest": "on"}).out
 
 
 @pytest.mark.parametrize("recipe", recipes.shipped("study"))
