@@ -170,6 +170,17 @@ class Protocol:
 
 
 @dataclass(frozen=True)
+class Testing:
+    """What a student is tested on."""
+
+    rest: str = text(
+        "test on the labelled rows that max_train_examples leaves over; auto: of texts without a given test set",
+        "auto",
+        ("auto", "on", "off"),
+    )
+
+
+@dataclass(frozen=True)
 class Teacher:
     """Which model a student learns from."""
 
@@ -181,6 +192,7 @@ class TeacherRun:
     """Which run a student learns from."""
 
     teacher_run_id: str | None = text("kd, akd, selfkd: take the logits of this run")
+    teacher_seed: int | None = integer("kd, akd: seed of the teacher (default 42)", low=0, high=LARGEST_SEED, usual=42)
 
 
 @dataclass(frozen=True)
@@ -220,6 +232,7 @@ class Files:
     text_column: str | None = text("column of the text")
     text_pair_column: str | None = text("column of the second text, for pairs")
     label_column: str | None = text("column of the label")
+    group_column: str | None = text("column of what examples belong to (document, user): it is in one split alone")
 
 
 @dataclass(frozen=True)
@@ -255,7 +268,7 @@ class Run(Files, Folders, TeacherRun, Teacher, Computing, Protocol, Images, Text
 
 
 @dataclass(frozen=True)
-class Settings(Saving, Resuming, Run):
+class Settings(Saving, Resuming, Testing, Run):
     """The settings of one run, all decided (recipes.resolve); None is what it does not read. `own`: its method's."""
 
     own: Mapping[str, Value] = field(default_factory=dict)
@@ -356,7 +369,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Prepare(Run):
+class Prepare(Testing, Run):
     clean: str = text(
         "of cache_root, what no unfinished run needs: list it, or remove it too (true); nothing is prepared",
         "false",
@@ -370,13 +383,18 @@ class TrainTeacher(Resuming, Run):
 
 
 @dataclass(frozen=True)
-class TrainStudent(Saving, Resuming, Run):
+class TrainStudent(Saving, Resuming, Testing, Run):
     pass
 
 
 @dataclass(frozen=True)
-class Study(Rule, Workers, Lists, Resuming, Files, Folders, Teacher, Computing, Protocol, Images, Text, Head, Sgd, Fit):
+class Study(
+    Rule, Workers, Lists, Resuming, Files, Folders, Teacher, Computing, Testing, Protocol, Images, Text, Head, Sgd, Fit
+):
     settings: str | None = path("the study's settings: a shipped name or a YAML file (default: the recipe's own)")
+    teacher_seeds: str = text(
+        "kd, akd: one: a teacher for all seeds; each: one a seed, of that seed; a number: so many, in turn", "one"
+    )
     plan_only: bool = flag("true: print and log the plan, run nothing", counts=NEVER)
     until: str = text(
         "all: every seed; decided: at each of `looks`, go on only with what is undecided",
@@ -384,6 +402,7 @@ class Study(Rule, Workers, Lists, Resuming, Files, Folders, Teacher, Computing, 
         ("all", "decided"),
         counts=NEVER,
     )
+    accept_undecidable: bool = flag("run a study whose seeds can decide nothing")
     allow_tuned_seeds: bool = flag("compare on seeds that the settings were tuned on, and say so")
 
 

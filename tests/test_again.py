@@ -41,7 +41,7 @@ def data_of(settings):
     names = ["task", "max_length", "image_size", "max_train_examples", "split_seed", "train_file", "text_column"]
     names += ["seed"] if settings.task.startswith("fewrel") else []
     told = " ".join(str(settings.value(name)) for name in names)
-    return SimpleNamespace(digest=f"data {told}", splits={"train": range(1000)})
+    return SimpleNamespace(digest=f"data {told}", rest=None, splits={"train": range(1000)})
 
 
 def identity(given, kind="student"):

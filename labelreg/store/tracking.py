@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 KIND, FINGERPRINT, STUDY, DATA = "labelreg.kind", "labelreg.fingerprint", "labelreg.study", "labelreg.data"
 INTENT, CONTINUED = "labelreg.intent", "labelreg.continued_in"
+REST = "labelreg.rest"  # the digest of the rows that a run is tested on beyond its test set
 PLAN, VERDICT, PARENT = "labelreg.plan", "labelreg.verdict", "mlflow.parentRunId"
 NOTE, TUNED = "mlflow.note.content", "labelreg.tuned_seeds"
 Found = mlflow.entities.Run  # a run as the store has it: read alone

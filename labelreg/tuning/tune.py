@@ -113,7 +113,7 @@ def _given_to_trials(given: dict[str, Value], recipe: Mapping[str, Any]) -> dict
     common.setdefault("threads", 1)
     if "epochs" not in common:
         common["epochs"] = convert("epochs", of(Fit)["epochs"], recipe.get("epochs"))
-    return common | {"resume": "auto"}  # also of what students learn from
+    return common | {"resume": "auto", "rest": "off"}  # also of what students learn from; no search looks at a test set
 
 
 def _name(given: dict[str, Value], space: search.Space, asked: dict[str, Value], said: set[str]) -> str:
