@@ -1,4 +1,4 @@
-"""Calibration before and after temperature scaling, and cost, beside the score.
+"""Calibration and selective classification, before and after temperature scaling, and cost, beside the score.
 
 A method may look better calibrated because it softens probabilities, which one number fitted on dev does too (Guo et
 al. 2017). So each run is measured as it is and with its logits divided by the temperature that dev likes best, and
@@ -13,13 +13,14 @@ import numpy as np
 import pandas as pd
 
 from analysis import measures
-from analysis.across import TEST, tested
-from analysis.hypothesis import DECIMALS
+from analysis.hypothesis import DECIMALS, pairs
+from analysis.over_tasks import TEST, tested
 from analysis.pairing import Comparison, Paired
 from analysis.predictions import LEFT_OUT, Missing, Predicted, Predictions, read, split_of
-from analysis.present.tables import p_text
+from analysis.present.render import p_text
 
-MEASURES = ("nll", "ece", "brier")
+MEASURES = ("nll", "ece", "ece_floor", "brier", "aurc", "error_at_80")
+TESTED = ("nll", "ece", "brier", "aurc", "error_at_80")  # ece less its floor, which differs between methods too
 SCALED = ("none", "reference", "both")
 CELL = ["task", "model", "init", "method", "setting"]
 RUNS = [
@@ -27,8 +28,9 @@ RUNS = [
     *MEASURES,
     *(f"{measure}_scaled" for measure in MEASURES),
 ]
+SCORES = RUNS[-2 * len(MEASURES) :]
 RELIABILITY = [*CELL, "scaled", "bin", "n", "confidence", "accuracy"]
-METHODS = [*CELL, "split", "fitted_on", "n", "temperature", *RUNS[-6:]]
+METHODS = [*CELL, "split", "fitted_on", "n", "temperature", *SCORES]
 DIFFERENCES = [
     *("task", "model", "init", "method", "setting", "reference", "measure", "scaled", "n"),
     *("mean_method", "mean_reference", "mean_difference", *TEST, "min_p_holm"),
@@ -51,7 +53,7 @@ class Calibration:
 
 
 def calibrate(paired: Paired, predictions: Predictions) -> Calibration:
-    """NLL (nats), ECE and Brier (fractions) of each paired run, as it is and scaled by a temperature fitted on dev.
+    """MEASURES (nats, fractions) of each paired run, as it is and scaled by a temperature fitted on dev.
 
     split: that of the run's metric; where it is dev, each half is scaled by the temperature of the other half
     (fitted_on "other half of dev"). reliability: measures.BINS bins of equal mass over all examples of all seeds of a
@@ -134,10 +136,12 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return raised / raised.sum(axis=1, keepdims=True)
 
 
-def measured(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, float, float]:
-    """NLL in nats, ECE and Brier of p `[examples, classes]`, in the order of MEASURES."""
+def measured(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, ...]:
+    """MEASURES of p `[examples, classes]`, all of which are the better the lower; NLL in nats."""
     nll = measures.nll(np.log(np.maximum(probabilities, LEAST)), labels)
-    return nll, measures.ece(probabilities, labels), measures.brier(probabilities, labels)
+    calibrated = measures.ece(probabilities, labels), measures.ece_floor(probabilities)
+    selective = measures.aurc(probabilities, labels), measures.error_at_80(probabilities, labels)
+    return nll, *calibrated, measures.brier(probabilities, labels), *selective
 
 
 # Methods and comparisons
@@ -148,30 +152,31 @@ def methods(calibration: Calibration) -> pd.DataFrame:
     rows = []
     for key, found in calibration.runs.groupby([*CELL, "split", "fitted_on"], sort=False):
         t = math.exp(np.log(found["temperature"]).mean())
-        rows.append((*key, len(found), t, *found[RUNS[-6:]].mean()))
+        rows.append((*key, len(found), t, *found[SCORES].mean()))
     return pd.DataFrame(rows, columns=METHODS)
 
 
 def differences(paired: Paired, calibration: Calibration) -> pd.DataFrame:
     """Paired differences method - reference of each measure over seeds, below 0 is better (columns DIFFERENCES).
 
-    scaled: "none", "reference" (the method as it is against the scaled reference) or "both". Exact signed-rank test
-    with Hodges-Lehmann; Holm over the methods of a family, for each measure and `scaled`. A seed counts where both of
+    ece is taken less its floor at this number of examples. scaled: "none", "reference" (the method as it is against the
+    scaled reference) or "both". The exact test of so many seeds (hypothesis.compare); Holm over the methods of a
+    family, for each measure and `scaled`. A seed counts where both of
     its runs could be measured.
     """
-    known = dict(zip(calibration.runs["run_id"], calibration.runs[RUNS[-6:]].to_numpy(dtype=float), strict=True))
+    known = dict(zip(calibration.runs["run_id"], calibration.runs[SCORES].to_numpy(dtype=float), strict=True))
     families = defaultdict(list)
     for c in paired.comparisons:
-        pairs = [p for p in zip(c.run_ids, c.reference_run_ids, strict=True) if p[0] in known and p[1] in known]
-        if pairs:
-            families[c.task, c.model, c.init, c.metric, c.family].append((c, pairs))
+        ids = [p for p in zip(c.run_ids, c.reference_run_ids, strict=True) if p[0] in known and p[1] in known]
+        if ids:
+            families[c.task, c.model, c.init, c.metric, c.family].append((c, ids))
     rows = []
     for members in families.values():
         found: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray, tuple]]] = {}
-        for measure in MEASURES:
+        for measure in TESTED:
             for scaled in SCALED:
-                values = [_values(known, pairs, measure, scaled) for _, pairs in members]
-                tests = tested({i: mine - theirs for i, (mine, theirs) in enumerate(values)})
+                values = [_values(known, ids, measure, scaled) for _, ids in members]
+                tests = tested({i: pairs(mine, theirs) for i, (mine, theirs) in enumerate(values)})
                 found[measure, scaled] = [(*value, tests[i]) for i, value in enumerate(values)]
         for i, (c, _) in enumerate(members):
             for (measure, scaled), value in found.items():
@@ -180,11 +185,18 @@ def differences(paired: Paired, calibration: Calibration) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=DIFFERENCES)
 
 
-def _values(known: dict[str, np.ndarray], pairs: list, measure: str, scaled: str) -> tuple[np.ndarray, np.ndarray]:
+def _values(known: dict[str, np.ndarray], ids: list, measure: str, scaled: str) -> tuple[np.ndarray, np.ndarray]:
     """The measure of the methods' runs and of the reference's, each scaled or not."""
-    at = MEASURES.index(measure)
-    of_method, of_reference = at + 3 * (scaled == "both"), at + 3 * (scaled != "none")
-    return np.array([known[a][of_method] for a, _ in pairs]), np.array([known[b][of_reference] for _, b in pairs])
+
+    def value(run_id: str, is_scaled: bool) -> float:
+        of_run = dict(zip(MEASURES, known[run_id][len(MEASURES) * is_scaled :], strict=False))
+        return of_run[measure] - (of_run["ece_floor"] if measure == "ece" else 0.0)
+
+    mine, theirs = ([pair[side] for pair in ids] for side in (0, 1))
+    return (
+        np.array([value(run_id, scaled == "both") for run_id in mine]),
+        np.array([value(run_id, scaled != "none") for run_id in theirs]),
+    )
 
 
 def _difference(c: Comparison, measure: str, scaled: str, mine: np.ndarray, theirs: np.ndarray, test: tuple) -> tuple:
@@ -237,7 +249,7 @@ def _line(key: dict, found: pd.DataFrame, level: float) -> str:
     rows = {(row["measure"], row["scaled"]): row for row in found.to_dict("records")}
     name = f"{key['method']} [{key['setting']}]" if key["setting"] else key["method"]
     parts = []
-    for measure, shown in (("nll", "NLL"), ("ece", "ECE")):
+    for measure, shown in (("nll", "NLL"), ("ece", "ECE above its floor"), ("aurc", "AURC")):
         told = [_pair(rows[measure, scaled]) for scaled in SCALED]
         parts.append(
             f"{shown} {told[0]}, against scaled {key['reference']} {told[1]}, both scaled {told[2]}: "

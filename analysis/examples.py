@@ -1,10 +1,9 @@
 """Two sources of chance, seeds and test examples: an interval for new seeds and new examples.
 
-The seeds' test (hypothesis.py) speaks of new seeds on these test examples. Here both are drawn: a bootstrap resamples
-seeds and examples (Owen 2007), the same ones for a method and its reference. Its percentiles are stretched about
-the difference, because plain ones are wrong twice: few seeds make them too narrow, and the interaction of seeds and
-examples is counted three times. Variance and degrees of freedom are those of the analysis of variance of
-jackknife pseudo-values (Dorfman, Berbaum and Metz 1992; Hillis 2007: readers there are seeds here).
+The seeds' test (hypothesis.py) speaks of new seeds on these test examples. Here both are drawn: the variance of the
+mean difference and its degrees of freedom are those of the analysis of variance of jackknife pseudo-values (Dorfman,
+Berbaum and Metz 1992; Hillis 2007: readers there are seeds here), the interval is Student's. Examples that belong
+together (a column `group` of the predictions) are left out together.
 """
 
 import math
@@ -24,31 +23,29 @@ from analysis.predictions import (
     is_score,
     left_out,
     matching,
-    one_class,
     read,
     score,
     scores,
     split_of,
 )
-from analysis.present.tables import p_text
+from analysis.present.render import p_text
 
 COLUMNS = [
     *("task", "model", "init", "family", "method", "setting", "reference", "metric"),
-    *("score", "split", "design", "n_seeds", "n_examples", "difference", "low", "high", "level", "se"),
+    *("score", "split", "design", "n_seeds", "n_examples", "n_units", "difference", "low", "high", "level", "se"),
     *("share_seeds", "share_examples", "share_both", "dominates"),
-    *("only_method", "only_reference", "p_mcnemar", "one_class"),
+    *("only_method", "only_reference", "p_mcnemar"),
 ]
-RESAMPLES = 2000
-BLOCK = 2**18  # resampled examples held at once, 2 MB: in the cache, four times as fast as 2^22
 
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """A run's labels and predicted classes `[examples]`, and its score of each kind."""
+    """A run's labels, predicted classes and groups `[examples]`, and its score of each kind."""
 
     examples: str
     labels: np.ndarray
     predicted: np.ndarray
+    groups: np.ndarray | None
     n_classes: int
     scores: dict[str, float]
 
@@ -67,19 +64,16 @@ class Variance:
         return self.seeds + self.examples + self.both
 
 
-def bootstrap(
-    paired: Paired, predictions: Predictions, resamples: int = RESAMPLES, level: float = 0.95, seed: int = 0
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def intervals(paired: Paired, predictions: Predictions, level: float = 0.95) -> tuple[pd.DataFrame, pd.DataFrame]:
     """One row per comparison (COLUMNS) whose runs have predictions, and the runs left out (predictions.LEFT_OUT).
 
-    score: accuracy, f1 or matthews, whichever gives the logged values, recomputed in every resample; a run whose
-    logged score does not follow from its predictions is left out. design: "crossed" (seeds x examples), "nested"
-    (examples within seed, where they differ between seeds) or "one seed" (examples alone, with McNemar's exact test of
-    the right and wrong answers in p_mcnemar, missing otherwise). difference: mean over seeds in points, higher is
-    better; low, high and se: for new seeds and new examples. share_seeds, share_examples, share_both: parts of that
+    score: accuracy, f1 or matthews, whichever gives the logged values; a run whose logged score does not follow from
+    its predictions is left out. design: "crossed" (seeds x examples), "nested" (examples within seed, where they differ
+    between seeds) or "one seed" (examples alone, with McNemar's exact test of the right and wrong answers in p_mcnemar,
+    missing otherwise). n_units: what is drawn, examples or their groups. difference: mean over seeds in points, higher
+    is better; low, high and se: for new seeds and new examples. share_seeds, share_examples, share_both: parts of that
     variance, both being their interaction (0 when nested); dominates: the largest of them, "" where nothing varies.
-    only_method, only_reference: answers, over examples and seeds, that one of the two alone got right. one_class: how
-    many of the 2 n_seeds runs give every example the same class: their equality says nothing of a method.
+    only_method, only_reference: answers, over examples and seeds, that one of the two alone got right.
     """
     left: list[tuple] = []
     rows = []
@@ -88,11 +82,10 @@ def bootstrap(
         families[c.task, c.model, c.init, c.metric, c.family].append(c)
     for members in families.values():
         kind, runs = _runs(members, predictions, left)
-        draws = _resampled(runs, kind, resamples, seed)
         for c in members:
             kept = _kept(c, runs, left)
             if kept:
-                rows.append(_row(c, kept, kind, runs, draws, level, seed))
+                rows.append(_row(c, kept, kind, runs, level))
     frame = pd.DataFrame(rows, columns=COLUMNS)
     return frame, pd.DataFrame(list(dict.fromkeys(left)), columns=LEFT_OUT)
 
@@ -131,7 +124,8 @@ def _runs(members: list[Comparison], predictions: Predictions, left: list) -> tu
 def _run(predictions: Predictions, run_id: str, split: str) -> _Run:
     table = read(predictions, run_id, split)
     n_classes, predicted = table.probabilities.shape[1], table.classes
-    return _Run(table.examples, table.labels, predicted, n_classes, scores(table.labels, predicted, n_classes))
+    told = scores(table.labels, predicted, n_classes)
+    return _Run(table.examples, table.labels, predicted, table.groups, n_classes, told)
 
 
 def _kept(c: Comparison, runs: dict[str, _Run], left: list) -> list[int]:
@@ -147,59 +141,24 @@ def _kept(c: Comparison, runs: dict[str, _Run], left: list) -> list[int]:
     return kept
 
 
-# Resampling
-
-
-def _resampled(runs: dict[str, _Run], kind: str, resamples: int, seed: int) -> dict[str, np.ndarray]:
-    """Each run's score `[resamples]` on resampled examples; runs with the same examples meet the same resamples."""
-    groups = defaultdict(list)
-    for run_id, run in runs.items():
-        groups[run.examples].append(run_id)
-    draws: dict[str, np.ndarray] = {}
-    for number, run_ids in enumerate(groups.values()):
-        sums = np.stack([_indicators(runs[run_id], kind) for run_id in run_ids])  # [runs, sums, examples]
-        found = resampled_scores(sums, kind, resamples, np.random.default_rng([seed, number]))
-        draws |= dict(zip(run_ids, found, strict=True))
-    return draws
-
-
-def resampled_scores(values: np.ndarray, kind: str, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Scores `[runs, resamples]` of indicators `[runs, sums, examples]`, examples drawn with replacement."""
-    n = values.shape[-1]
-    flat = values.reshape(-1, n)
-    found = np.empty((len(values), resamples))
-    block = max(1, BLOCK // n)
-    for start in range(0, resamples, block):
-        size = min(block, resamples - start)
-        drawn = rng.integers(0, n, (size, n)) + n * np.arange(size)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=size * n).reshape(size, n).astype(np.float32)
-        sums = (flat @ times.T).reshape(*values.shape[:2], size)
-        found[:, start : start + size] = score(np.moveaxis(sums, 1, -1), n, kind)
-    return found
-
-
-def resampled_means(differences: np.ndarray, nested: bool, rng: np.random.Generator) -> np.ndarray:
-    """Means `[resamples]` over drawn seeds of `differences` `[seeds, resamples]`, whose second axis are resamples of
-    the examples: one for all drawn seeds, or (nested) each drawn seed has its own."""
-    seeds, resamples = differences.shape
-    drawn = rng.integers(0, seeds, (resamples, seeds))
-    which = np.arange(resamples)[:, None]
-    if nested:
-        which = np.stack([rng.permutation(resamples) for _ in range(seeds)], axis=1)
-    return differences[drawn, which].mean(axis=1)
-
-
 # Variance
 
 
-def pseudo_values(values: np.ndarray, kind: str) -> np.ndarray:
-    """Jackknife pseudo-values `[examples]` of a score, from indicators `[sums, examples]`; their mean estimates it."""
-    n = values.shape[-1]
-    sums = values.sum(axis=1, dtype=float)
-    if n == 1:
+def pseudo_values(values: np.ndarray, kind: str, groups: np.ndarray | None = None) -> np.ndarray:
+    """Jackknife pseudo-values of a score, from indicators `[sums, examples]`; their mean estimates it.
+
+    One for each example, or for each group `[groups]` where examples of a group `[examples]` are left out together.
+    """
+    if groups is not None:
+        sizes = np.bincount(groups).astype(float)
+        values = np.stack([np.bincount(groups, row) for row in values])
+    else:
+        sizes = np.ones(values.shape[-1])
+    units, n, sums = values.shape[-1], int(sizes.sum()), values.sum(axis=1, dtype=float)
+    if units == 1:
         return np.atleast_1d(score(sums, n, kind))
-    without = score((sums[:, None] - values).T, n - 1, kind)
-    return n * score(sums, n, kind) - (n - 1) * without
+    without = score((sums[:, None] - values).T, n - sizes, kind)
+    return units * score(sums, n, kind) - (units - 1) * without
 
 
 def crossed_variance(values: np.ndarray) -> Variance:
@@ -238,40 +197,35 @@ def mcnemar(only_method: int, only_reference: int) -> float:
     return min(1.0, 2 * float(bdtr(min(only_method, only_reference), n, 0.5))) if n else 1.0
 
 
-def _interval(difference: float, means: np.ndarray, variance: Variance, level: float) -> tuple[float, float, float]:
-    """low, high and standard error: the bootstrap's percentiles, stretched to the variance and Student's t."""
+def _interval(difference: float, variance: Variance, level: float) -> tuple[float, float, float]:
+    """low, high and standard error."""
     from scipy.special import ndtri, stdtrit
 
-    se, spread, tail = math.sqrt(variance.total), float(means.std()), (1 - level) / 2
-    if se == 0 or spread == 0:
-        return difference, difference, se
-    t = ndtri(1 - tail) if math.isinf(variance.df) else stdtrit(variance.df, 1 - tail)
-    stretch = t / ndtri(1 - tail) * se / spread
-    low, high = difference + stretch * (np.quantile(means, [tail, 1 - tail]) - difference)
-    return float(low), float(high), se
+    se, tail = math.sqrt(variance.total), (1 - level) / 2
+    half = se * float(ndtri(1 - tail) if math.isinf(variance.df) else stdtrit(variance.df, 1 - tail)) if se else 0.0
+    return difference - half, difference + half, se
 
 
 # Rows and sentences
 
 
-def _indicators(run: _Run, kind: str) -> np.ndarray:
-    return indicators(run.labels, run.predicted, kind, run.n_classes)
+def _pseudo(run: _Run, kind: str, groups: np.ndarray | None) -> np.ndarray:
+    return pseudo_values(indicators(run.labels, run.predicted, kind, run.n_classes), kind, groups)
 
 
-def _row(c: Comparison, kept: list[int], kind: str, runs: dict, draws: dict, level: float, seed: int) -> tuple:
+def _row(c: Comparison, kept: list[int], kind: str, runs: dict[str, _Run], level: float) -> tuple:
     ids = [(c.run_ids[i], c.reference_run_ids[i]) for i in kept]
     pairs = [(runs[a], runs[b]) for a, b in ids]
-    pseudo = [pseudo_values(_indicators(a, kind), kind) - pseudo_values(_indicators(b, kind), kind) for a, b in pairs]
+    groups = [a.groups if b.groups is not None else None for a, b in pairs]  # as long as both sides know them
+    pseudo = [_pseudo(a, kind, g) - _pseudo(b, kind, g) for (a, b), g in zip(pairs, groups, strict=True)]
     nested = len({run.examples for run, _ in pairs}) > 1
     if len(kept) == 1:
         n = len(pseudo[0])
         variance = Variance(0.0, float(pseudo[0].var(ddof=1)) / n if n > 1 else 0.0, 0.0, df=n - 1)
     else:
         variance = nested_variance(pseudo) if nested else crossed_variance(np.stack(pseudo))
-    replicates = np.stack([draws[a] - draws[b] for a, b in ids])
-    means = resampled_means(replicates, nested, np.random.default_rng([seed, 0, len(kept)]))
     difference = float(np.mean([a.scores[kind] - b.scores[kind] for a, b in pairs]))
-    low, high, se = _interval(difference, means, variance, level)
+    low, high, se = _interval(difference, variance, level)
     only = [_alone(a, b) for a, b in pairs], [_alone(b, a) for a, b in pairs]
     parts = dict(zip(("seeds", "examples", "both"), (variance.seeds, variance.examples, variance.both), strict=True))
     values = {
@@ -281,13 +235,13 @@ def _row(c: Comparison, kept: list[int], kind: str, runs: dict, draws: dict, lev
         "design": "one seed" if len(kept) == 1 else "nested" if nested else "crossed",
         "n_seeds": len(kept),
         "n_examples": round(float(np.mean([len(run.labels) for run, _ in pairs]))),
+        "n_units": round(float(np.mean([len(each) for each in pseudo]))),
         **{"difference": difference, "low": low, "high": high, "level": level, "se": se},
         **{f"share_{name}": part / variance.total if se else math.nan for name, part in parts.items()},
         "dominates": max(parts, key=lambda name: parts[name]) if se else "",
         "only_method": sum(only[0]),
         "only_reference": sum(only[1]),
         "p_mcnemar": mcnemar(only[0][0], only[1][0]) if len(kept) == 1 else math.nan,
-        "one_class": sum(one_class(run.labels, run.predicted) for pair in pairs for run in pair),
     }
     return tuple(values[name] for name in COLUMNS)
 
@@ -306,14 +260,8 @@ ADVICE = {
 
 
 def lines(table: pd.DataFrame) -> list[str]:
-    """One sentence per row of `bootstrap`: the interval, what it speaks of, and which source of chance dominates."""
-    return [_line(row) + _one_class(row) for row in table.to_dict("records")]
-
-
-def _one_class(row: dict) -> str:
-    if not row["one_class"]:
-        return ""
-    return f"; {row['one_class']} of {2 * row['n_seeds']} runs give every example the same class"
+    """One sentence per row of `intervals`: the interval, what it speaks of, and which source of chance dominates."""
+    return [_line(row) for row in table.to_dict("records")]
 
 
 def _line(row: dict) -> str:
@@ -327,7 +275,8 @@ def _line(row: dict) -> str:
             f"{row['n_examples']:,} examples right for {row['method']} alone, {row['only_reference']} for "
             f"{row['reference']} alone); {interval} for new examples, not for new seeds"
         )
-    sizes = f"{row['n_seeds']} seeds, {row['n_examples']:,} examples"
+    grouped = f" in {row['n_units']:,} groups" if row["n_units"] != row["n_examples"] else ""
+    sizes = f"{row['n_seeds']} seeds, {row['n_examples']:,} examples{grouped}"
     drawn = "drawn within each seed, whose examples differ" if row["design"] == "nested" else "crossed"
     if not row["dominates"]:
         return f"{head}, {interval} for new seeds and new examples ({sizes}): no answer differs"

@@ -1,4 +1,6 @@
-"""NLL, ECE and Brier, each by one function: what a run logs and what its predictions give later are the same number.
+"""NLL, ECE, Brier and the risk at a coverage, each by one function.
+
+What a run logs and what its predictions give later are then the same number.
 
 labelreg.metrics takes them from here, not the other way round: it loads scikit-learn, which analysis does without, and
 analysis knows nothing of labelreg. Numpy alone is loaded.
@@ -27,17 +29,36 @@ def ece(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(sum(n * abs(said - right) for _, n, said, right in bins) / len(labels))
 
 
+def ece_floor(probabilities: np.ndarray) -> float:
+    """The ECE that so many examples give a model whose probabilities are right: chance alone makes bins miss.
+
+    In each bin the mean of |gap| where the gap is normal, of the variance that the confidences imply.
+    """
+    said = np.sort(probabilities.max(axis=1))
+    parts = [part for part in np.array_split(said, min(BINS, len(said))) if len(part)]
+    return float(sum(np.sqrt(2 / np.pi * (part * (1 - part)).sum()) for part in parts) / len(said))
+
+
+def aurc(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Area under the risk-coverage curve: the error rate among the i most confident answers, mean over all i
+    (Geifman and El-Yaniv 2017)."""
+    _, right = _in_order(*confidence(probabilities, labels))
+    return float((np.cumsum(1 - right[::-1]) / np.arange(1, len(right) + 1)).mean())
+
+
+def error_at_80(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The error rate among the 80% of answers that are the most confident."""
+    _, right = _in_order(*confidence(probabilities, labels))
+    return float(1 - right[::-1][: max(1, round(0.8 * len(right)))].mean())
+
+
 def confidence(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The largest probability of each example, and whether its class is right `[examples]`."""
     return probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
 
 
-def reliability(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[int, int, float, float]]:
-    """(bin, n, mean confidence, accuracy) of bins of equal mass, by confidence (Nguyen and O'Connor 2015).
-
-    Examples of one confidence count with their mean accuracy, so that their order does not.
-    """
-    said, right = (np.concatenate(values) for values in zip(*parts, strict=True))
+def _in_order(said: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """By rising confidence. Examples of one confidence count with their mean accuracy, so that their order does not."""
     order = np.argsort(said)
     said, right = said[order], right[order].astype(float)
     same = said[1:] == said[:-1]
@@ -45,6 +66,12 @@ def reliability(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[in
         first = np.flatnonzero(np.append(True, ~same))
         counts = np.diff(first, append=len(said))
         right = np.repeat(np.add.reduceat(right, first) / counts, counts)
+    return said, right
+
+
+def reliability(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[int, int, float, float]]:
+    """(bin, n, mean confidence, accuracy) of bins of equal mass, by confidence (Nguyen and O'Connor 2015)."""
+    said, right = _in_order(*(np.concatenate(values) for values in zip(*parts, strict=True)))
     each, more = divmod(len(said), BINS)
     sizes = [each + (i < more) for i in range(BINS if each else more)]
     starts = np.cumsum([0, *sizes[:-1]])

@@ -8,8 +8,8 @@ looked at.
 import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pandas as pd
@@ -21,7 +21,8 @@ from labelreg.methods import METHODS as KNOWN
 
 __all__ = ["AnalysisError", "Comparison", "Paired", "pair"]
 
-TEST, DEV = "best/test/score", "best/dev/score"
+REST, TEST, DEV = "best/rest/score", "best/test/score", "best/dev/score"  # the first that all runs of a task have
+LAST_DEV = "last/dev/score"
 METHODS = tuple(KNOWN)  # order of rows; others follow by name
 LEFT_OUT = ["run_id", "task", "model", "init", "method", "seed", "family", "reason"]
 
@@ -50,6 +51,7 @@ class Comparison:
     differences: tuple[float, ...]
     run_ids: tuple[str, ...]
     reference_run_ids: tuple[str, ...]
+    teachers: tuple[str, ...] = ()  # the runs that the method's runs learnt from, "" for none
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +60,7 @@ class Paired:
 
     `start` of a run is in seconds, -inf where it is not known. `not_learnt`: ids of runs that are known to give every
     example one class (their tag; predictions.marked adds those of runs that were logged before there was the tag).
+    `examples`: of a task, how many its scores are from, where that is known (predictions.marked).
     """
 
     reference: str
@@ -65,6 +68,7 @@ class Paired:
     left_out: pd.DataFrame
     runs: pd.DataFrame
     not_learnt: frozenset[str] = frozenset()
+    examples: Mapping[str, int] = field(default_factory=dict)
 
 
 def pair(
@@ -75,9 +79,9 @@ def pair(
     A pair has equal task, model, init, seed, data digest and PROTOCOL, compared by value; what neither side
     has is equal. A method is compared with the reference runs of its own SHARED setting where there are such,
     else with the only setting that there is. Of runs that agree in all of this and in their own setting the
-    newest is taken where their fingerprints agree, else none. `metric` defaults, per task, to the test score
-    where every usable run has it, else the dev score. `lower`: metrics of which lower is better, beside
-    those that are known to be so. A missing `status` means finished; without
+    newest is taken where their fingerprints agree, else none. `metric` defaults, per task, to the score on the rest of
+    the training set where every usable run has it, else on test, else on dev. `lower`: metrics of which lower is
+    better, beside those that are known to be so. A missing `status` means finished; without
     `tags.labelreg.kind` no run is a student. Raises AnalysisError for a metric that no student logged, and
     for a reference without runs unless it is finetune. Source: design.md, statistics.md.
     """
@@ -138,9 +142,10 @@ def _scored(usable: list[Run], metrics: dict, metric: str | None, left: list) ->
         return metrics[name][run.row] if name in metrics else math.nan
 
     def chosen(task: str) -> str:
-        scored = [(score(run, TEST), score(run, DEV)) for run in usable if run.task == task]
-        tests = [test for test, dev in scored if math.isfinite(test) or math.isfinite(dev)]
-        return TEST if tests and all(map(math.isfinite, tests)) else DEV
+        mine = [run for run in usable if run.task == task]
+        scored = [run for run in mine if any(math.isfinite(score(run, name)) for name in (REST, TEST, DEV))]
+        whole = (name for name in (REST, TEST) if scored and all(math.isfinite(score(run, name)) for run in scored))
+        return next(whole, DEV)
 
     names = {task: metric or chosen(task) for task in {run.task for run in usable}}
     kept = []
@@ -306,6 +311,7 @@ def _comparison(found: list[tuple[Run, Run]], family: str, setting: str, referen
         differences=tuple((-differences + 0.0 if negated else differences).tolist()),
         run_ids=tuple(run.run_id for run in runs),
         reference_run_ids=tuple(run.run_id for run in partners),
+        teachers=tuple(run.teacher for run in runs),
     )
 
 

@@ -29,11 +29,13 @@ class Missing(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
-    """A run's predictions on one split, in order of idx: labels `[examples]`, probabilities `[examples, classes]`."""
+    """A run's predictions on one split, in order of idx: labels `[examples]`, probabilities `[examples, classes]`, and
+    the number of the group that each example belongs to `[examples]`, where the data have groups."""
 
     idx: np.ndarray
     labels: np.ndarray
     probabilities: np.ndarray
+    groups: np.ndarray | None = None
 
     @property
     def classes(self) -> np.ndarray:
@@ -64,7 +66,9 @@ def read(predictions: Predictions, run_id: str, split: str) -> Predicted:
         raise Missing(f"predictions of {split} hold a word where a number is needed") from None
     if not np.isfinite(values).all():
         raise Missing(f"predictions of {split} hold a NaN or an infinite number")
-    values = np.take(values, np.argsort(values[0], kind="stable"), axis=1)
+    order = np.argsort(values[0], kind="stable")
+    values = np.take(values, order, axis=1)
+    groups = pd.factorize(np.asarray(get["group"])[order], use_na_sentinel=False)[0] if "group" in names else None
     idx, labels = values[:2].astype(np.int64)
     shares = values[2:].sum(axis=0)
     if values[2:].min() < 0 or abs(shares - 1).max() > UNITY or (labels != values[1]).any():
@@ -75,7 +79,7 @@ def read(predictions: Predictions, run_id: str, split: str) -> Predicted:
         raise Missing(f"the labels of {split} are hidden")
     if labels.max() >= len(classes):
         raise Missing(f"predictions of {split} have {len(classes)} classes, a label is {labels.max()}")
-    return Predicted(idx, labels, values[2:].T)  # by columns: sums over classes take a fifth of the time
+    return Predicted(idx, labels, values[2:].T, groups)  # by columns: sums over classes take a fifth of the time
 
 
 def one_class(labels: np.ndarray, predicted: np.ndarray) -> bool:
@@ -84,12 +88,28 @@ def one_class(labels: np.ndarray, predicted: np.ndarray) -> bool:
 
 
 def marked(paired: Paired, predictions: Predictions) -> Paired:
-    """`paired` with the runs in comparisons that predictions show to have not learnt, beside those that a tag names.
+    """`paired` with what predictions tell of the runs in comparisons: those that have not learnt, beside those that a
+    tag names, and the number of examples that each task's scores are from.
 
-    As the tag does, it looks at test, and at dev where test has no labels; a run without predictions stays as it is.
+    A run is looked at on test, and on dev where test has no labels; one without predictions stays as it is.
     """
     ids = {run_id for c in paired.comparisons for run_id in (*c.run_ids, *c.reference_run_ids)} - paired.not_learnt
-    return replace(paired, not_learnt=paired.not_learnt | {run_id for run_id in ids if _one_class(predictions, run_id)})
+    lost = {run_id for run_id in ids if _one_class(predictions, run_id)}
+    return replace(paired, not_learnt=paired.not_learnt | lost, examples=_examples(paired, predictions))
+
+
+def _examples(paired: Paired, predictions: Predictions) -> dict[str, int]:
+    """By task; the least, where runs were scored on several sets."""
+    found: dict[str, int] = {}
+    for c in paired.comparisons:
+        for run_id in c.run_ids:
+            try:
+                n = len(read(predictions, run_id, split_of(c.metric) or "").labels)
+            except Missing:
+                continue
+            found[c.task] = min(n, found.get(c.task, n))
+            break
+    return found
 
 
 def _one_class(predictions: Predictions, run_id: str) -> bool:
@@ -104,7 +124,7 @@ def _one_class(predictions: Predictions, run_id: str) -> bool:
 
 def split_of(metric: str) -> str | None:
     """The split that a metric belongs to: "test" for best/test/score; None where it names none."""
-    return next((part for part in metric.split("/") if part.startswith(("dev", "test"))), None)
+    return next((part for part in metric.split("/") if part.startswith(("dev", "test", "rest"))), None)
 
 
 def is_score(metric: str) -> bool:
@@ -125,7 +145,7 @@ def indicators(labels: np.ndarray, predicted: np.ndarray, kind: str, n_classes: 
     return np.array(rows, dtype=np.float32)  # exact: sums stay below 2^24
 
 
-def score(sums: np.ndarray, n: int, kind: str) -> np.ndarray:
+def score(sums: np.ndarray, n: int | np.ndarray, kind: str) -> np.ndarray:
     """The score in percent `[...]` from sums `[..., sums]` over n examples; 0 where it is undefined, as in sklearn.
 
     f1 = 2 TP / (predicted + actual). matthews, for any number of classes, is Gorodkin's (2004).

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import AnalysisError, unknown
-from analysis.present import tables
+from analysis.present import render
 from analysis.students import PROTOCOL, SHARED, methods_own
 from analysis.units import one_unit
 from labelreg.errors import looks, refusal
@@ -35,7 +35,7 @@ def scores_table(path: str | Path, metric: str | None = None) -> tuple[pd.DataFr
     if missing:
         has = ", ".join(table.columns)
         raise AnalysisError(f"csv={path}: no column {', '.join(missing)}; needed: {_all(name)}; it has: {has}")
-    cells = {column: table[column].str.strip().map(tables.plain_text) for column in REQUIRED}
+    cells = {column: table[column].str.strip().map(render.plain_text) for column in REQUIRED}
     for column in REQUIRED[:-1]:
         _one_spelling(cells[column], path, column)
     numbers = _numbers(table[name], path, name)
@@ -48,6 +48,7 @@ def scores_table(path: str | Path, metric: str | None = None) -> tuple[pd.DataFr
     if unused:
         known = ", ".join((*SHARED, *methods_own()))
         remarks.append(f"columns that are not used: {', '.join(unused)} (settings have their names: {known})")
+    remarks += _folds(cells["seed"])
     remarks += _units(frame, table[name].str.strip(), numbers, f"csv={path}")
     return frame.assign(**{"tags.labelreg.kind": "student"}).reset_index(drop=True), remarks
 
@@ -58,6 +59,18 @@ def _counted(frame: pd.DataFrame, numbers: pd.Series, path: str | Path) -> list[
     without = f", {numbers.isna().sum():,} of them without a score" if numbers.isna().any() else ""
     told = ", ".join(f"{n:,} {name}" if n == 1 else f"{n:,} {name}s" for n, name in counts)
     return [f"{Path(path).name}: {len(frame):,} rows{without}; {told}"]
+
+
+def _folds(seeds: pd.Series) -> list[str]:
+    """A warning where seeds are named as folds of a repeated cross-validation are: 1.1, 1.2, ... or fold3."""
+    names = seeds.drop_duplicates()
+    folds = names[names.str.fullmatch(r"(?i)\d+[._-]\d+|.*fold.*|r\d+f\d+")]
+    if len(folds) < 2 or len(folds) < len(names) / 2:
+        return []
+    return [
+        f"seeds are named like folds ({', '.join(folds[:3])}): folds share training examples and are not independent, "
+        "which these tests take for granted: a p-value from them is too small (take one split per seed instead)"
+    ]
 
 
 def _units(frame: pd.DataFrame, texts: pd.Series, numbers: pd.Series, source: str) -> list[str]:

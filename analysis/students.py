@@ -38,6 +38,7 @@ class Run:
     data: object
     fingerprint: object
     one_class: str  # the class that it is known to give every example; empty where it has learnt
+    teacher: str  # the run that it learnt from, where there was one
     metric: str = ""
     score: float = math.nan
 
@@ -61,7 +62,7 @@ def read(runs: pd.DataFrame) -> list[Run]:
     params = {name: column(f"params.{name}") for name in names}
     kind, run_id, status = column("tags.labelreg.kind"), column("run_id"), column("status")
     data, fingerprint = column("tags.labelreg.data"), column("tags.labelreg.fingerprint")
-    one_class = column("tags.labelreg.one_class")
+    one_class, teacher = column("tags.labelreg.one_class"), column("params.teacher_run_id")
     start = pd.to_datetime(pd.Series(column("start_time"), dtype=object), utc=True, errors="coerce")
 
     def student(row: int) -> Run:
@@ -86,6 +87,7 @@ def read(runs: pd.DataFrame) -> list[Run]:
             data=_text(data[row]) or None,
             fingerprint=_text(fingerprint[row]) or None,
             one_class=_text(one_class[row]),
+            teacher=_text(teacher[row]),
         )
 
     return [student(row) for row in range(len(runs)) if _text(kind[row]) == "student"]

@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from analysis.present.tables import to_markdown
+from analysis.present.render import to_markdown
 from labelreg import places, recipes, training
 from labelreg.data import corpus
 from labelreg.methods import METHODS

@@ -78,14 +78,14 @@ def labelreg(order: int) -> dict:
     return {"seconds": seconds, "padding": report.padding_share, "memory": memory, "teacher_pass": teacher_pass}
 
 
-def rival(name: str) -> dict:
+def rival(name: str, checkpoint: str = "minilm") -> dict:
     """One epoch of the transformers Trainer, as its text-classification example sets it up, or better."""
     from transformers import AutoModelForSequenceClassification, BertConfig, Trainer, TrainingArguments
 
     from bench.parity import padded, rows
 
     data, settings, machine = prepared(method="finetune")
-    path = registry.checkpoint("minilm", places.roots(settings))
+    path = registry.checkpoint(checkpoint, places.roots(settings))
     model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=len(data.classes))
     teacher = None
     if name == ONLINE:

@@ -19,6 +19,7 @@ from transformers import AutoModelForSequenceClassification, Trainer, TrainingAr
 
 from labelreg import places, recipes, training
 from labelreg.data import corpus
+from labelreg.data.batching import Tokens
 from labelreg.data.tasks import TASKS
 from labelreg.models import registry
 from labelreg.settings import Folders, Machine, Settings, with_defaults
@@ -77,7 +78,7 @@ def trainer_score(data: corpus.PreparedTask, settings: Settings, machine: Machin
     return training.score(logits, data.splits["dev"], data.metric)["score"]
 
 
-def rows(split: corpus.Tokens) -> list[dict]:
+def rows(split: Tokens) -> list[dict]:
     """Examples as the Trainer takes them."""
     ends = split.offsets.tolist()
     return [

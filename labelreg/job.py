@@ -13,8 +13,6 @@ from labelreg.parameter import Value
 from labelreg.settings import Cell, Fit, Head, Images, Machine, Settings, Sgd, Teacher, TeacherRun, Text, of
 from labelreg.store import logged, tracking
 
-DEFAULT_TEACHER_SEED = 42  # one teacher for all seeds of a task, as in tables 1-4 and 7
-
 Watch = Callable[[tracking.Run, Iterator[training.EpochReport]], Iterator[training.EpochReport]]
 
 
@@ -47,11 +45,15 @@ def ignored(settings: Settings, given: Mapping[str, Value]) -> list[str]:
     """One line for each given parameter that a run with these settings does not read, with the reason."""
     method, data = METHODS[settings.method], made_of(settings.task, settings.train_file)
     read = {*method.parameters} | ({"teacher_run_id"} if method.needs else set())
-    read |= {"teacher_model"} if method.needs == "teacher" else set()
+    read |= {"teacher_model", "teacher_seed"} if method.needs == "teacher" else set()
     others = {name for kind, names in recipes.OF_DATA.items() if kind != data for name in names}
     reasons = {
         f"method {settings.method} has none": {*own_parameters(), *of(Teacher, TeacherRun)} - read,
         f"the task is made of {data}": others,
+        "teacher_run_id names the teacher": {"teacher_seed"} if method.needs and settings.teacher_run_id else set(),
+        f"task {settings.task} is drawn anew for each seed, and its teacher has that seed": (
+            {"teacher_seed"} if method.needs == "teacher" and drawn_anew(settings) else set()
+        ),
         f"optimizer {settings.optimizer} has none": set() if settings.optimizer == "sgd" else {*of(Sgd)},
     }
     return [f"{name} is ignored: {why}" for why, names in reasons.items() for name in given if name in names]
@@ -94,6 +96,11 @@ def teacher_among(runs: Sequence[tracking.Found], settings: Settings) -> trackin
     return next(filter(fits, runs), None)
 
 
+def drawn_anew(settings: Settings) -> bool:
+    """Whether each seed has examples of its own (appendix B)."""
+    return settings.task.startswith("fewrel") and not settings.train_file
+
+
 def source_job(job: Job) -> Job:
     """The run that a student needs first: its teacher, or (Self-KD) its own fine-tuned twin."""
     settings = job.settings
@@ -103,12 +110,11 @@ def source_job(job: Job) -> Job:
     given |= {"method": "finetune"}
     if kind == "teacher":
         given = {name: each for name, each in given.items() if name not in of(Fit, Sgd, Head)}  # the recipe has its own
-        drawn_anew = settings.task.startswith("fewrel") and not settings.train_file  # for each seed
         given |= {
             "model": settings.teacher_model,
             "init": registry.teacher_init(str(settings.teacher_model)),
             "task": settings.task,
-            "seed": settings.seed if drawn_anew else DEFAULT_TEACHER_SEED,
+            "seed": settings.seed if drawn_anew(settings) else settings.teacher_seed,
         }
     own = settings_of(given, kind)
     return Job(own, given, kind, None, job.study, job.experiment, reuse=True, quiet=job.quiet)

@@ -13,6 +13,7 @@ import torch
 
 from labelreg import metrics, places, training, whole
 from labelreg.data import corpus, prepared, teacher_logits
+from labelreg.data.batching import REST
 from labelreg.errors import UserError
 from labelreg.job import Job, checkpoints, fingerprint, machine_of, settings_of, source_job, teacher_among
 from labelreg.methods import METHODS
@@ -21,6 +22,7 @@ from labelreg.settings import Machine, Settings
 from labelreg.store import checkpoint, records, tracking
 from labelreg.workers.steps import Step
 
+TESTED = (REST, "test", "dev")  # of these the first that has labels gives the score that is told of a run
 VERSIONS = ("torch", "torchvision", "transformers", "mlflow")
 
 
@@ -62,13 +64,14 @@ def carry_out(job: Job) -> Done:
         )
     with checkpoint.claim(checkpoints(roots, f"{identity}{job.place}"), wait=job.reuse) as claim:
         if job.reuse:  # asked for here, where no other process can be training it
-            found = tracking.find(tracking.tagged({tracking.FINGERPRINT: identity, tracking.KIND: job.kind}))
+            same = {tracking.FINGERPRINT: identity, tracking.KIND: job.kind}
+            found = tracking.find(tracking.tagged(same | ({tracking.REST: data.rest} if data.rest else {})))
             if found:
                 claim.forget()
                 return done(found[0], reused=True)
         resume = settings.resume == "auto"
         over = tracking.ended(claim) if resume and not job.reuse else None
-        if over:
+        if over and data.rest in (None, over.data.tags.get(tracking.REST)):
             claim.forget()
             print(f"the interrupted run {over.info.run_id} had ended", flush=True)
             return done(over)
@@ -135,12 +138,13 @@ def _train(
     for which, by_split in (("best", outcome.best), ("last", outcome.last)):
         ends |= {f"{which}/{split}/score": values["score"] for split, values in by_split.items()}
     opened.metrics(ends | cost, report.epoch)
-    scored = next((split for split in ("test", "dev") if split in outcome.best), "dev")  # as in `done`
+    scored = next(split for split in TESTED if split in outcome.best)
     _tag_one_class(opened, data, scored, outcome.logits[scored])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if keeps_logits:
-            teacher_logits.save(folder / "logits", outcome.logits, data, identity)
+            learnt_from = {split: values for split, values in outcome.logits.items() if split != REST}
+            teacher_logits.save(folder / "logits", learnt_from, data, identity)
         _write_predictions(folder, outcome.logits, data)
         if job.kind == "teacher" or settings.save_model == "true":
             registry.save(model, name, folder / "model", roots)
@@ -256,9 +260,14 @@ def _log_start(
     values = settings.told() | machine.facts()
     if values["head"] != "checkpoint":  # the usual one needs no mention
         del values["head"]
+    values["rest"] = "on" if data.rest else None if settings.rest == "auto" else settings.rest
     if teaching:
         values |= {"teacher_run_id": teaching.info.run_id, "teacher_model": teaching.data.params.get("model")}
+        own = METHODS[settings.method].needs == "finetune"  # a twin's seed is the run's
+        values["teacher_seed"] = None if own else teaching.data.params.get("seed")
     tags = {tracking.DATA: data.digest, tracking.FINGERPRINT: fingerprint, "labelreg.python": platform.python_version()}
+    if data.rest:
+        tags[tracking.REST] = data.rest
     if settings.teacher_run_id:  # not found by the settings: who runs it again must name it too
         tags["labelreg.teacher_given"] = "true"
     run.params(values, tags | {f"labelreg.version.{name}": version(name) for name in VERSIONS})
@@ -275,6 +284,8 @@ def _write_predictions(folder: Path, logits: Mapping[str, torch.Tensor], data: p
         table = pd.DataFrame({"idx": tokens.idx.numpy(), "label": tokens.labels.numpy()})
         for index, name in enumerate(data.classes):
             table[f"p_{name}"] = probabilities[:, index]
+        if tokens.group is not None:
+            table["group"] = [data.groups[index] for index in tokens.group.tolist()]
         table.to_parquet(folder / "predictions" / f"{split}.parquet", index=False)
         if split in data.glue:
             (folder / "submission").mkdir(exist_ok=True)
@@ -287,7 +298,7 @@ def done(found: tracking.Found, reused: bool = False) -> Done:
     """What a reader wants to see of a finished run."""
     scores = found.data.metrics
     which = found.data.params.get("selection", "best")
-    split = "test" if f"{which}/test/score" in scores else "dev"
+    split = next(split for split in TESTED if f"{which}/{split}/score" in scores or split == "dev")
     one_class = found.data.tags.get(tracking.ONE_CLASS, "")
     return Done(found.info.run_id, scores[f"{which}/{split}/score"], split, reused, one_class)
 

@@ -4,8 +4,11 @@ import contextlib
 import os
 import re
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TextIO
+
+from tqdm import tqdm
 
 LONGEST_LINE = 4000  # characters of what is told; MLflow keeps 8000 of a tag
 _IN_URI = re.compile(r"(://)[^/\s'\"<>]*@")
@@ -98,8 +101,10 @@ class Output:
 def guard() -> tuple[TextIO, TextIO]:
     """Put an `Output` before standard output and error; what was there, for `restore`.
 
-    The three descriptors are opened where they were closed: a database would get one of them as its own.
+    The three descriptors are opened where they were closed: a database would get one of them as its own. Bars share no
+    lock with other processes: that of a process which is killed is told as a leaked semaphore.
     """
+    tqdm.set_lock(threading.RLock())
     for number in range(3):
         try:
             os.fstat(number)

@@ -170,6 +170,17 @@ class Protocol:
 
 
 @dataclass(frozen=True)
+class Testing:
+    """What a student is tested on."""
+
+    rest: str = text(
+        "test on the labelled rows that max_train_examples leaves over; auto: of texts without a given test set",
+        "auto",
+        ("auto", "on", "off"),
+    )
+
+
+@dataclass(frozen=True)
 class Teacher:
     """Which model a student learns from."""
 
@@ -181,6 +192,7 @@ class TeacherRun:
     """Which run a student learns from."""
 
     teacher_run_id: str | None = text("kd, akd, selfkd: take the logits of this run")
+    teacher_seed: int | None = integer("kd, akd: seed of the teacher (default 42)", low=0, high=LARGEST_SEED, usual=42)
 
 
 @dataclass(frozen=True)
@@ -220,6 +232,7 @@ class Files:
     text_column: str | None = text("column of the text")
     text_pair_column: str | None = text("column of the second text, for pairs")
     label_column: str | None = text("column of the label")
+    group_column: str | None = text("column of what examples belong to (document, user): it is in one split alone")
 
 
 @dataclass(frozen=True)
@@ -255,7 +268,7 @@ class Run(Files, Folders, TeacherRun, Teacher, Computing, Protocol, Images, Text
 
 
 @dataclass(frozen=True)
-class Settings(Saving, Resuming, Run):
+class Settings(Saving, Resuming, Testing, Run):
     """The settings of one run, all decided (recipes.resolve); None is what it does not read. `own`: its method's."""
 
     own: Mapping[str, Value] = field(default_factory=dict)
@@ -339,7 +352,10 @@ class Workers:
 class Rule:
     """What decides."""
 
-    margin: float = number("differences below this many points do not matter", 0.5, low=0, open_low=True)
+    margin: str | None = text(
+        "differences below this many points do not matter: POINTS, auto (what the test set can tell) or TASK:POINTS, "
+        "comma-separated (default: 0.5, or auto where one test example is worth more)"
+    )
     level: float = number("significance level", 0.05, low=0, high=0.5, open_low=True)
     looks: list[int] | None = items(
         "planned looks: numbers of seeds at which is tested, e.g. 10,14,20",
@@ -353,7 +369,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Prepare(Run):
+class Prepare(Testing, Run):
     clean: str = text(
         "of cache_root, what no unfinished run needs: list it, or remove it too (true); nothing is prepared",
         "false",
@@ -367,13 +383,18 @@ class TrainTeacher(Resuming, Run):
 
 
 @dataclass(frozen=True)
-class TrainStudent(Saving, Resuming, Run):
+class TrainStudent(Saving, Resuming, Testing, Run):
     pass
 
 
 @dataclass(frozen=True)
-class Study(Rule, Workers, Lists, Resuming, Files, Folders, Teacher, Computing, Protocol, Images, Text, Head, Sgd, Fit):
+class Study(
+    Rule, Workers, Lists, Resuming, Files, Folders, Teacher, Computing, Testing, Protocol, Images, Text, Head, Sgd, Fit
+):
     settings: str | None = path("the study's settings: a shipped name or a YAML file (default: the recipe's own)")
+    teacher_seeds: str = text(
+        "kd, akd: one: a teacher for all seeds; each: one a seed, of that seed; a number: so many, in turn", "one"
+    )
     plan_only: bool = flag("true: print and log the plan, run nothing", counts=NEVER)
     until: str = text(
         "all: every seed; decided: at each of `looks`, go on only with what is undecided",
@@ -381,6 +402,7 @@ class Study(Rule, Workers, Lists, Resuming, Files, Folders, Teacher, Computing, 
         ("all", "decided"),
         counts=NEVER,
     )
+    accept_undecidable: bool = flag("run a study whose seeds can decide nothing")
     allow_tuned_seeds: bool = flag("compare on seeds that the settings were tuned on, and say so")
 
 
@@ -432,12 +454,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Zeros:
-    zeros: str = text("Wilcoxon's zero differences", "wilcox", ("wilcox", "pratt"))
-
-
-@dataclass(frozen=True)
-class Report(Output, Table, Zeros, Rule, Store):
+class Report(Output, Table, Rule, Store):
     metric: str | None = text("metric to compare (default per task: best/test/score, else best/dev/score)")
     lower_is_better: list[str] | None = items("metrics of which lower is better and whose name does not say so")
     reference: str = text("the method all others are compared with", "finetune")
@@ -450,10 +467,11 @@ class Significance(Report):
         "auto",
         ("auto", "true", "false"),
     )
+    verbose: bool = flag("true: print every table and sentence, not the verdicts alone", counts=NEVER)
 
 
 @dataclass(frozen=True)
-class Tables(Output, Table, Zeros, Store):
+class Tables(Output, Table, Store):
     pass
 
 

@@ -7,7 +7,6 @@ makes a finished record of it after any epoch.
 import hashlib
 import json
 import math
-import os
 import resource
 import shutil
 import time
@@ -22,7 +21,7 @@ from tqdm import tqdm
 
 from labelreg import methods, metrics
 from labelreg.data import batching
-from labelreg.data.batching import Split
+from labelreg.data.batching import REST, Split
 from labelreg.data.prepared import PreparedTask
 from labelreg.errors import DivergedError, UserError
 from labelreg.models import registry
@@ -235,7 +234,7 @@ def conclude(
         report: of the last epoch that was trained.
         splits: those whose logits are wanted, by the weights that `selection` names.
     """
-    tests = [split for split in data.splits if split.startswith("test") and data.splits[split].labelled]
+    tests = [split for split, each in data.splits.items() if split.startswith(("test", REST)) and each.labelled]
     last = Point(report.epoch, report.dev, report.dev_logits, snapshot(model))
     points, loaded, logits, scores = {"best": report.best, "last": last}, last, {"dev": last.dev_logits}, {}
     for which in sorted(points, key=settings.selection.__eq__):  # the selected one last: its weights stay
@@ -243,7 +242,7 @@ def conclude(
         if point.epoch != loaded.epoch:
             model.load_state_dict(point.weights)
             loaded, logits = point, {"dev": point.dev_logits}
-        wanted = [*tests, *(splits if which == settings.selection else ())]
+        wanted = dict.fromkeys([*tests, *(splits if which == settings.selection else ())])  # each once
         logits |= {split: predict(model, data.splits[split], machine) for split in wanted if split not in logits}
         scores[which] = {"dev": point.dev} | {
             split: score(logits[split], data.splits[split], data.metric) for split in tests
@@ -364,7 +363,9 @@ def machine_of(settings: Settings, examples: int) -> Machine:
 
 
 def threads_of(settings: Settings) -> int:
-    return settings.threads or os.cpu_count() or 1
+    from joblib import cpu_count  # of this process: affinity and a container's quota, not the machine's
+
+    return settings.threads or cpu_count()
 
 
 def steps_of(settings: Settings, examples: int) -> int:

@@ -12,7 +12,6 @@ from running import ROOT, runs, succeed
 
 from analysis.pairing import pair
 from analysis.present.again import again
-from analysis.present.report import Design
 from entrypoints.command import parse
 from labelreg import job, one_run, recipes
 from labelreg.methods import METHODS
@@ -43,7 +42,7 @@ def data_of(settings):
     names = ["task", "max_length", "image_size", "max_train_examples", "split_seed", "train_file", "text_column"]
     names += ["seed"] if settings.task.startswith("fewrel") else []
     told = " ".join(str(settings.value(name)) for name in names)
-    return SimpleNamespace(digest=f"data {told}", splits={"train": range(1000)})
+    return SimpleNamespace(digest=f"data {told}", rest=None, splits={"train": range(1000)})
 
 
 def identity(given, kind="student"):
@@ -110,7 +109,7 @@ def test_every_run_of_every_recipe_comes_out_again(name, no_weights):
         students = [step for step in design.steps if step.kind == "student"]
         wanted = {identity(step.given) for step in students}
         rows = [logged(step.given, f"r{i}") for i, step in enumerate(students)]
-        single = called(again(pair(pd.DataFrame(rows)), pd.DataFrame(rows), Design("x")))
+        single = called(again(pair(pd.DataFrame(rows)), pd.DataFrame(rows), ()))
         assert {entry_point for entry_point, _ in single} == {"train_student"}
         assert {identity(given) for _, given in single} == wanted, "each run by a command of its own"
 
@@ -118,7 +117,7 @@ def test_every_run_of_every_recipe_comes_out_again(name, no_weights):
         above = {"run_id": "sss", "tags.labelreg.kind": "study"}
         above |= {f"params.{key}": plain(value) for key, value in values.items()}
         frame = pd.DataFrame([row | {"tags.mlflow.parentRunId": "sss"} for row in rows] + [above])
-        ((entry_point, given),) = called(again(pair(frame), frame, Design("x")))
+        ((entry_point, given),) = called(again(pair(frame), frame, ()))
         found = plan.design_of(given)
         assert entry_point == "main" and found.plan == plan.design_of(own).plan
         seeds = {step.given["seed"] for step in students}
@@ -134,7 +133,7 @@ def test_what_a_shell_would_change_arrives(name, no_weights, tmp_path):
         with_defaults("train_student", given | {"method": m, "seed": s}) for m in ("finetune", "ls") for s in (1, 2)
     ]
     frame = pd.DataFrame([logged(one, f"r{i}") for i, one in enumerate(every)])
-    found = [one for _, one in called(again(pair(frame), frame, Design("x", given=(("where", f"x = '{name}'"),))))]
+    found = [one for _, one in called(again(pair(frame), frame, (("where", f"x = '{name}'"),)))]
     assert {identity(one) for one in found} == {identity(one) for one in every}
     assert {(one["train_file"], one["text_column"]) for one in found} == {(str(tmp_path / name), f"col {name}")}
 
@@ -146,21 +145,21 @@ def test_a_teacher_that_was_named_is_named_again_and_how_it_was_trained(no_weigh
     rows.append(logged(given, "b", **{"tags.labelreg.teacher_given": "true"}))
     teacher = {"run_id": "ttt", "tags.labelreg.kind": "teacher", "params.task": "rte", "params.model": "my teacher"}
     frame = pd.DataFrame([*rows, teacher | {"params.method": "finetune", "params.lr": "1e-05"}])
-    lines = again(pair(frame), frame, Design("x"))
+    lines = again(pair(frame), frame, ())
     assert (
         "# run ttt: mlflow run . -e train_teacher -P task=rte -P model='my teacher' -P method=finetune -P lr=1e-05"
         in lines
     )
     assert [one.get("teacher_run_id") for _, one in called(lines)] == [None, "ttt"]
     found = pd.DataFrame([rows[0], rows[1] | {"tags.labelreg.teacher_given": None}])
-    assert not any("ttt" in line for line in again(pair(found), found, Design("x")))
+    assert not any("ttt" in line for line in again(pair(found), found, ()))
 
 
 def test_a_study_that_did_not_log_all_it_was_given_is_repeated_run_by_run(no_weights):
     every = [with_defaults("train_student", {"method": m, "seed": 1, "precision": "fp32"}) for m in ("finetune", "ls")]
     rows = [logged(one, f"r{i}", **{"tags.mlflow.parentRunId": "s"}) for i, one in enumerate(every)]
     frame = pd.DataFrame([*rows, {"run_id": "s", "tags.labelreg.kind": "study", "params.recipe": "smoke"}])
-    lines = again(pair(frame), frame, Design("x"))
+    lines = again(pair(frame), frame, ())
     assert {entry_point for entry_point, _ in called(lines)} == {"train_student"}
 
 
@@ -172,8 +171,8 @@ def test_a_table_of_scores_has_no_commands_for_its_runs():
         for s in (1, 2)
     ]
     frame = pd.DataFrame(rows)
-    design = Design("x", given=(("csv", "a b.csv"),))
-    assert again(pair(frame, metric="score"), frame, design) == ["mlflow run . -e report -P csv='a b.csv'"]
+    given = (("csv", "a b.csv"),)
+    assert again(pair(frame, metric="score"), frame, given) == ["mlflow run . -e report -P csv='a b.csv'"]
 
 
 def test_runs_that_were_trained_come_out_again(tiny):
@@ -181,7 +180,7 @@ def test_runs_that_were_trained_come_out_again(tiny):
     for method in ("finetune", "ls"):
         succeed("train_student", **tiny, method=method, seed=1)
     frame = records.frame(None)
-    lines = again(pair(frame), frame, Design("x"))
+    lines = again(pair(frame), frame, ())
     before = {run.data.tags["labelreg.fingerprint"] for run in runs("student")}
     for entry_point, given in called(lines):
         roots = {name: value for name, value in tiny.items() if name.endswith("_root")}

@@ -86,7 +86,7 @@ PARAMETERS = [
     ("main", {"margin": 0}, ["margin=0", "above 0"]),
     ("significance", {"experiment": "Defualt"}, ["experiment 'Defualt'", "'Default'"]),
     ("significance", {"reference": "finetuned"}, ["finetuned", "nearest: finetune"]),
-    ("significance", {"zeros": "drop"}, ["zeros", "pratt"]),
+    ("significance", {"zeros": "drop"}, ["unknown parameter 'zeros'"]),
     ("significance", {"level": 0}, ["level=0"]),
     ("significance", {"where": "params.task is sst5"}, ["where=params.task is sst5"]),
     ("significance", {"lr": 1}, ["unknown parameter 'lr'"]),

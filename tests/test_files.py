@@ -465,3 +465,10 @@ def test_paths_of_the_home_folder(tmp_path, monkeypatch):
     assert convert("models", models, joined(names)) == names
     with pytest.raises(UserError, match="stands in double quotes"):
         convert("models", models, '"a,b')
+
+
+def test_more_rows_than_memory_are_refused_before_they_are_read(tmp_path, refused, monkeypatch):
+    """300 million rows that are all the same take 5 MB on disk."""
+    pd.DataFrame({"text": ["a film"] * 60, "label": ["x", "y", "z"] * 20}).to_parquet(tmp_path / "many.parquet")
+    monkeypatch.setattr("labelreg.data.files.ROW_BYTES", 2**40)
+    refused("many.parquet: its 60 rows take 61440 GB of memory or more", train_file=tmp_path / "many.parquet")

@@ -5,7 +5,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from running import runs
 
-from analysis import design
+from analysis.margins import margins
+from analysis.plan_check import make_plan
+from labelreg.answers.answering import rule_of
 from labelreg.models.registry import teacher_of
 from labelreg.studies import grid, interim
 
@@ -52,8 +54,8 @@ def studied(store):
 
         steps = grid.steps(GRID, {}, teacher_of)
         cells = dict.fromkeys(step.cell[1:] for step in steps if step.kind == "student")
-        plan = design.make_plan(cells, GRID["seeds"], None, 0.5, 0.05, LOOKS)
-        interim.until_decided(steps, plan, carry_out)
+        plan = make_plan(cells, GRID["seeds"], None, margins(0.5), 0.05, LOOKS)
+        interim.until_decided(steps, plan, rule_of(plan), carry_out)
         return carried
 
     return until_decided
@@ -94,7 +96,7 @@ def test_only_what_is_undecided_goes_on(studied, capsys):
     ]
     spreads = interim.spreads({run.info.run_id: run.info.run_id for run in runs("student")})
     assert set(spreads) == {("cola", "distilroberta", "pretrained"), ("sst5", "distilroberta", "pretrained")}
-    assert spreads["sst5", "distilroberta", "pretrained"] == pytest.approx(2, rel=0.1), "of ls: 2, -2, 2, ..."
+    assert spreads["sst5", "distilroberta", "pretrained"] == pytest.approx(2 * 1.4826), "of ls: 2, -2, 2, ..."
     assert interim.spreads({}) == {}
 
 
@@ -107,5 +109,15 @@ def test_it_stops_when_all_is_decided(studied, capsys):
 def test_a_seed_without_a_pair_does_not_shift_the_others(studied):
     """A failed run leaves a gap: the look has fewer pairs, and the method goes on."""
     nan = float("nan")
-    carried = studied(lambda task, method, seed: nan if method == "kd" and seed in (3, 4) else 3 + seed / 100)
-    assert [ran(steps, "sst5") for steps in carried] == [{"finetune": 8, "ls": 8, "kd": 8}, {"finetune": 10, "kd": 10}]
+
+    def effect(task: str, method: str, seed: int) -> float:
+        if method == "ls":
+            return 3 + seed / 100
+        return nan if seed in (3, 4) else 2 * (-1) ** seed
+
+    carried = studied(effect)
+    assert [ran(steps, "sst5") for steps in carried] == [
+        {"finetune": 8, "ls": 8, "kd": 8},
+        {"finetune": 10, "kd": 10},
+        {"finetune": 12, "kd": 12},
+    ]

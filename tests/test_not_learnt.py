@@ -8,8 +8,9 @@ import pandas as pd
 from running import in_this_process, run_of, runs, succeed
 
 from analysis import pairing
-from analysis.design import at_looks
-from analysis.present.tables import judge, verdict_lines
+from analysis.interim import at_looks
+from analysis.judge import Rule, judge
+from analysis.present.wording import verdict_lines
 
 pytest_plugins = ["running"]
 RUINED = {"weight_decay": 900.0}  # with lr 1e-3 every matrix goes to 0: what is left are biases, one class for all
@@ -91,7 +92,7 @@ def test_what_no_run_has_learnt_has_no_verdict_whether_a_tag_says_it_or_predicti
 
 
 def compared(folder: str) -> tuple[str, dict]:
-    ended = succeed("significance", output_dir=folder)
+    ended = succeed("significance", output_dir=folder, verbose=True)
     return ended.out, json.loads(Path(folder, "significance.json").read_text()) | {"parameters": {}}
 
 
@@ -139,13 +140,14 @@ def test_a_comparison_without_a_run_that_learnt_keeps_its_place_in_the_family():
 
 
 def test_looks_go_on_with_what_has_not_learnt():
-    zero, told = [0.0] * 14, "not learnt"
+    zero, told = [(70.0, 70.0)] * 14, "not learnt"
     first = at_looks({"ls": zero[:8]}, 0.5, 0.05, (8, 14), not_learnt={"ls": range(8)})["ls"]
     assert (first.verdict.word, first.look) == (told, 8) and "the next is at 14" in first.verdict.reason
     assert at_looks({"ls": zero[:8]}, 0.5, 0.05, (8, 14))["ls"].verdict.word == "equivalent"
     last = at_looks({"ls": zero}, 0.5, 0.05, (8, 14), not_learnt={"ls": range(8)})["ls"]
     assert (last.verdict.word, last.look) == ("equivalent", 14)  # six later seeds have learnt
-    both = judge(pairing.pair(frame({"finetune": zero[:8], "ls": zero[:8]}, {("ls", s) for s in range(8)})), looks=(8,))
+    lost = {("ls", s) for s in range(8)}
+    both = judge(pairing.pair(frame({"finetune": [0.0] * 8, "ls": [0.0] * 8}, lost)), Rule(looks=(8,)))
     assert both["verdict"].tolist() == ["equivalent"]  # finetune has learnt
 
 

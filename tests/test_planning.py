@@ -170,3 +170,20 @@ def test_a_plan_as_mlflow_run_asks_for_it(small, monkeypatch, flag):
 def test_durations(seconds, words):
     assert outlook.duration(seconds) == words
     assert outlook.duration(2 * 86_400 + 4 * 3600) == "2 d 4 h"
+
+
+def test_a_plan_knows_how_many_examples_a_score_is_from(small):
+    """What is left over where it is a test set, else the test set; nothing before the data are prepared."""
+    from entrypoints.command import parse
+    from labelreg.settings import with_defaults
+    from labelreg.studies import plan
+
+    def examples(**given) -> dict[str, int]:
+        words = [f"--{name}={value}" for name, value in (small | given).items()]
+        return outlook.look(plan.design_of(with_defaults("study", parse("study", words))).steps).examples
+
+    names = ("train_file", "model_root", "max_length")
+    assert examples() == {}
+    for cut, tested in (({}, 6), ({"max_train_examples": 30}, 18), ({"max_train_examples": 30, "rest": "off"}, 6)):
+        succeed("prepare", **{name: small[name] for name in names}, model="bert-small", **cut)
+        assert examples(**cut) == {"reviews": tested}

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from analysis.hypothesis import verdicts
+from analysis.hypothesis import pairs, verdicts
 from analysis.pairing import PROTOCOL
 from labelreg import recipes
 from labelreg.errors import DivergedError, UserError
@@ -318,10 +318,8 @@ def test_a_method_that_does_nothing_does_not_win_by_being_tuned():
         best = {m: tuned(m, space, score, 7, replication + (m == "kd") * 1000) for m, space in spaces.items()}
         fresh = {m: [score(best[m].params, seed, m) for seed in range(100, 108)] for m in best}
         default = [score({"batch_size": 8, "lr": 9e-6}, seed, "default") - 1 for seed in range(100, 108)]
-        differences = np.subtract(fresh["kd"], fresh["finetune"]).tolist()
-        fair += verdicts({"kd": differences}, 0.5, 0.05, "wilcox")["kd"].word == "better"
-        careless = np.subtract(fresh["kd"], default).tolist()
-        untuned += verdicts({"kd": careless}, 0.5, 0.05, "wilcox")["kd"].word == "better"
+        fair += verdicts({"kd": pairs(fresh["kd"], fresh["finetune"])}, 0.5, 0.05)["kd"].word == "better"
+        untuned += verdicts({"kd": pairs(fresh["kd"], default)}, 0.5, 0.05)["kd"].word == "better"
         on_the_tuned_seed.append(best["kd"].value - statistics.mean(fresh["kd"]))
     assert fair <= 0.15 * replications  # 5% in the long run; 9 of 60 has a probability below 0.3%
     assert untuned >= 0.3 * replications  # the mistake that per_method is there to avoid

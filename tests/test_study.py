@@ -67,6 +67,71 @@ def test_the_plan_has_every_cell_once_and_each_teacher_first():
     }
 
 
+@pytest.mark.parametrize(
+    ("wanted", "teachers"),
+    [("one", [None] * 3), ("each", [3, 5, 7]), ("3", [3, 5, 7]), ("2", [3, 5, 3]), ("1", [3, 3, 3])],
+)
+def test_teachers_of_several_seeds_take_turns(wanted, teachers):
+    seeds = {"tasks": ["sst5"], "models": ["distilroberta"], "seeds": [3, 5, 7]}
+    steps = grid.steps(GRID | seeds, {}, teacher_of, teachers_of=grid.teacher_seeds(wanted, [3, 5, 7]))
+    kd = [step for step in steps if step.kind == "student" and step.given["method"] == "kd"]
+    assert [step.given.get("teacher_seed") for step in kd] == [each for each in teachers for _ in GRID["inits"]]
+    names = [f"teacher sst5 roberta-large{'' if seed is None else f' seed={seed}'}" for seed in teachers]
+    assert [step.needs for step in kd] == [(name,) for name in names for _ in GRID["inits"]]
+    assert [step.name for step in steps if step.kind == "teacher"] == list(dict.fromkeys(names))
+    others = [step for step in steps if step.kind == "student" and step.given["method"] != "kd"]
+    assert not any("teacher_seed" in step.given for step in others)
+
+
+@pytest.mark.parametrize("wanted", ["0", "4", "two", "-1", "1.5", "", "99999999999"])
+def test_a_number_of_teachers_that_cannot_be(wanted):
+    with pytest.raises(UserError, match="allowed is one, each, or a number of teachers from 1 to 3, the number of se"):
+        grid.teacher_seeds(wanted, [3, 5, 7])
+
+
+def test_teachers_where_there_is_nothing_to_choose():
+    def of(wanted, **lists):
+        seeds = grid.teacher_seeds(wanted, [1, 2])
+        return grid.steps(GRID | {"seeds": [1, 2]} | lists, {}, teacher_of, teachers_of=seeds)
+
+    assert of("each", tasks=["fewrel"]) == of("one", tasks=["fewrel"]), "it has a teacher for each seed anyway"
+    with pytest.raises(UserError, match="fewrel is drawn anew for each seed, which has a teacher: give each"):
+        of("1", tasks=["fewrel"])
+    with pytest.raises(UserError, match="none of methods=finetune,selfkd learns from a teacher"):
+        of("each", methods=["finetune", "selfkd"])
+
+
+def test_a_study_with_a_teacher_for_each_seed(tiny, tmp_path, monkeypatch):
+    """Each student learns from the teacher of its seed; the seed of the usual one is reused, nothing is run twice."""
+    monkeypatch.setattr("labelreg.workers.executors.execute", in_this_process)
+    recipe = tmp_path / "teachers.yaml"
+    recipe.write_text(
+        "{kind: study, models: [bert-small], inits: [pretrained], methods: [finetune, kd], seeds: [42, 7]}"
+    )
+    study = {name: value for name, value in tiny.items() if name != "model"} | {"recipe": recipe, "jobs": 1}
+    succeed("study", **study)
+    (usual,) = runs("teacher")
+    before = {run.info.run_id for run in runs("student")}
+    succeed("study", **study, teacher_seeds="each")
+    teachers = {run.data.params["seed"]: run.info.run_id for run in runs("teacher")}
+    assert set(teachers) == {"42", "7"} and teachers["42"] == usual.info.run_id
+    (new,) = (run for run in runs("student") if run.info.run_id not in before)
+    told = new.data.params
+    assert (told["method"], told["seed"], told["teacher_seed"], told["teacher_run_id"]) == (
+        "kd",
+        "7",
+        "7",
+        teachers["7"],
+    )
+    old = next(run for run in runs("student") if run.data.params["method"] == "kd" and run.data.params["seed"] == "7")
+    assert (old.data.params["teacher_seed"], old.data.params["teacher_run_id"]) == ("42", usual.info.run_id)
+    assert measured(old) != measured(new)
+    succeed("train_student", **tiny, method="kd", seed=7, teacher_seed=7)
+    assert runs("student")[-1].data.tags["labelreg.fingerprint"] == new.data.tags["labelreg.fingerprint"]
+    plan = succeed("study", **study, teacher_seeds="each", plan_only="true").out
+    assert "4 students, 2 teachers, 6 reused" in plan
+
+
 def test_seeds_come_one_after_another_so_that_what_is_done_is_paired():
     students = [step for step in grid.steps(GRID, {}, teacher_of) if step.kind == "student"]
     seeds = [step.given["seed"] for step in students]

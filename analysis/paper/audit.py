@@ -6,18 +6,22 @@ row (REFERENCES), a teacher's row (no method, not compared), p-values (rows such
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
 
-from analysis.hypothesis import detectable_effect, holm, min_p_value
+from analysis.hypothesis import holm, min_p_value
 from analysis.paper import decimals, possible
+from analysis.power import detectable_effect
 
 SCORE = ("score", "average", "avg", "avg.", "mean")
 REFERENCES = ("finetune", "fine-tune", "fine-tuning", "base", "baseline")
 TEACHER = "teacher"
 VERSUS = re.compile(r"\bvs\b")
+NO_SCORES = re.compile(r"#.*|param(eter)?s?|size|layers?|flops|speed-?up|latency|time|memory|epochs?|n|seeds?")
+OTHER_TEST = re.compile(r"\bt[- ]?tests?\b|\(t\)|\bwelch\b|\bstudent\b", re.I)  # no signed-rank p
 LEVEL = 0.05
 FINDINGS = ["check", "table", "split", "row", "column", "printed", "found", "note"]
 RANGES = [
@@ -25,7 +29,14 @@ RANGES = [
     *("p_low", "p_high", "p_t_low", "p_t_high", "p_welch", "p_welch_holm", "says"),
 ]
 P_VALUES = ["table", "split", "row", "column", "printed", "n", "W", "p_exact", "power_80"]
+MEAN_OF_DEVIATIONS = "the mean of the tasks' deviations, not the deviation of a score"
 ALWAYS, PERHAPS, NEVER = "significant whatever the pairing", "depends on the pairing", "cannot be significant"
+
+
+def scores_alone(printed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Without the columns that are no scores, such as Params, by their exact names; and these columns' names."""
+    other = printed["column"].str.strip().str.lower().map(lambda name: bool(NO_SCORES.fullmatch(name)))
+    return printed[~other], sorted(set(printed.loc[other, "column"]))
 
 
 def findings(printed: pd.DataFrame, runs: Mapping[str, int], level: float = LEVEL) -> pd.DataFrame:
@@ -55,8 +66,13 @@ def score_deviations(printed: pd.DataFrame, runs: Mapping[str, int], level: floa
     Rare: Holm's p over all Score deviations is at most `level` if a seed means nothing across tasks.
     """
     rows, chances = [], []
-    for cell, score, tasks in score_cells(printed):
-        if math.isnan(score["std"]) or tasks["std"].isna().any():
+    found = [item for item in score_cells(printed) if not (math.isnan(item[1]["std"]) or item[2]["std"].isna().any())]
+    means = _means_of_deviations(found)
+    rows += [
+        ("deviation (a mean)", *cell, score["column"], _std(score), "", MEAN_OF_DEVIATIONS) for cell, score in means
+    ]
+    for cell, score, tasks in found:
+        if cell in [of_mean for of_mean, _ in means]:
             continue
         n, half = runs[cell[0]], score["std_half"]
         low, high = possible.deviation_of_mean(tasks["std"], tasks["std_half"])
@@ -76,10 +92,22 @@ def score_deviations(printed: pd.DataFrame, runs: Mapping[str, int], level: floa
     return rows
 
 
+def _means_of_deviations(found: list[tuple]) -> list[tuple]:
+    """(cell, score) of the tables' halves in which every Score deviation is the mean of its tasks' deviations: three
+    rows or more, as one may be so by accident."""
+    halves: defaultdict[tuple, list] = defaultdict(list)
+    for cell, score, tasks in found:
+        off = score["std_half"] + tasks["std_half"].mean() + possible.NOISE
+        same = len(tasks) > 2 and abs(score["std"] - tasks["std"].mean()) <= off
+        halves[cell[:2]].append((cell, score, same))
+    whole = [rows for rows in halves.values() if len(rows) > 2 and all(same for *_, same in rows)]
+    return [(cell, score) for rows in whole for cell, score, _ in rows]
+
+
 def p_values(printed: pd.DataFrame, runs: Mapping[str, int]) -> list[tuple]:
     """p-values that no exact signed-rank test of n differences gives when it is rounded as printed."""
     rows = []
-    for cell in printed[_is_p(printed)].to_dict("records"):
+    for cell in printed[_is_p(printed, any_test=False)].to_dict("records"):
         n = runs[cell["table"]]
         place, shown = [cell[name] for name in ("table", "split", "row", "column")], _show(cell)
         low, high = cell["mean"] - cell["mean_half"], cell["mean"] + cell["mean_half"]
@@ -101,7 +129,7 @@ def exact_p_values(printed: pd.DataFrame, runs: Mapping[str, int]) -> pd.DataFra
     power_80: the effect, in sd of the differences, that so many pairs find with a power of 0.8.
     """
     rows = []
-    for cell in printed[_is_p(printed)].to_dict("records"):
+    for cell in printed[_is_p(printed, any_test=False)].to_dict("records"):
         n = runs[cell["table"]]
         by_statistic = possible.p_by_statistic(n) if n <= possible.LARGEST_UNTIED else {}
         fits = [w for w, p in by_statistic.items() if abs(p - cell["mean"]) <= cell["mean_half"] + possible.NOISE]
@@ -133,11 +161,10 @@ def ranges(printed: pd.DataFrame, runs: Mapping[str, int], level: float = LEVEL)
     that n, the t-test's) is at most `level`. Rows with a deviation are compared with their table's reference.
     """
     rows = []
-    measured = printed[printed["std"].notna() & ~_is_p(printed)]
-    for (table, split, column), cells in measured.groupby(["table", "split", "column"], sort=False):
+    for (table, split, column), cells in _measured(printed).groupby(["table", "split", "column"], sort=False):
         names = cells["row"].str.lower()
         reference = cells[names.isin(REFERENCES)].to_dict("records")
-        others = cells[~names.isin((*REFERENCES, TEACHER))].to_dict("records")
+        others = cells[~names.isin((*REFERENCES, TEACHER)) & cells["std"].notna()].to_dict("records")
         if len(reference) != 1 or not others:
             continue
         tests = [_compared(cell, reference[0], runs[table], level) for cell in others]
@@ -149,10 +176,18 @@ def ranges(printed: pd.DataFrame, runs: Mapping[str, int], level: float = LEVEL)
     return pd.DataFrame(rows, columns=RANGES)
 
 
+def _measured(printed: pd.DataFrame) -> pd.DataFrame:
+    """Cells with a deviation, and references without one: a number that others are compared with."""
+    is_reference = printed["row"].str.lower().isin(REFERENCES)
+    return printed[(printed["std"].notna() | is_reference) & ~_is_p(printed)]
+
+
 def _compared(cell: dict, reference: dict, n: int, level: float) -> tuple:
     difference = cell["mean"] - reference["mean"]
     half = cell["mean_half"] + reference["mean_half"]
-    sd = possible.spread(cell["std"], reference["std"], cell["std_half"] + reference["std_half"])
+    known = not math.isnan(reference["std"])  # else it is one number, without a spread of its own
+    other, other_half = (reference["std"], reference["std_half"]) if known else (0.0, 0.0)
+    sd = possible.spread(cell["std"], other, cell["std_half"] + other_half)
     if n <= possible.LARGEST:
         low, high = possible.signed_rank_range(difference, sd, n, half)
     else:
@@ -160,15 +195,17 @@ def _compared(cell: dict, reference: dict, n: int, level: float) -> tuple:
     t_low, t_high = possible.paired_t_range(difference, sd, n, half)
     least, most = (t_low, t_high) if math.isnan(low) else (low, high)
     says = ALWAYS if most <= level else PERHAPS if least <= level else NEVER
-    welch = possible.welch(difference, cell["std"], reference["std"], n)
+    welch = possible.welch(difference, cell["std"], other, n)
     return round(difference, 9), low, high, t_low, t_high, welch, says
 
 
 def without_reference(printed: pd.DataFrame) -> list[str]:
     """Tables whose methods were not compared: none of their rows is named as a reference is, or several are."""
-    measured = printed[printed["std"].notna() & ~_is_p(printed)]
-    found = measured.groupby("table", sort=False)["row"].agg(
-        lambda names: len({name for name in names if name.lower() in REFERENCES})
+    measured = _measured(printed)
+    found = (
+        measured[measured.groupby("table")["std"].transform("count") > 0]
+        .groupby("table", sort=False)["row"]
+        .agg(lambda names: len({name for name in names if name.lower() in REFERENCES}))
     )
     return found.index[found != 1].tolist()
 
@@ -181,8 +218,13 @@ def score_cells(printed: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], p
             yield cell, row[is_score].iloc[0], row[~is_score]
 
 
-def _is_p(printed: pd.DataFrame) -> pd.Series:
-    return printed["row"].str.contains(VERSUS) & printed["std"].isna()
+def _is_p(printed: pd.DataFrame, any_test: bool = True) -> pd.Series:
+    """Rows of p-values; those of the signed-rank test where not `any_test`."""
+    found = printed["row"].str.contains(VERSUS) & printed["std"].isna()
+    if any_test:
+        return found
+    named = printed[["table", "row", "column"]].agg(" ".join, axis=1)
+    return found & ~named.str.contains(OTHER_TEST)
 
 
 def _between(values: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -8,21 +8,20 @@ import pandas as pd
 
 from analysis import AnalysisError, paper
 from analysis.hypothesis import min_p_value
-from analysis.paper import audit, possible, statements
-from analysis.present.tables import to_csv, to_text
+from analysis.paper import audit, possible
+from analysis.present.render import to_csv, to_text
 
 SHOWN = ["table", "split", "column", "row", "n", "difference", "p_low", "p_high", "p_welch_holm", "says"]
 
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """What was found, as `analysis.paper.audit` has it; `statements` is empty for a user's table."""
+    """What was found, as `analysis.paper.audit` has it."""
 
     printed: pd.DataFrame
     findings: pd.DataFrame
     ranges: pd.DataFrame
     p_values: pd.DataFrame
-    statements: pd.DataFrame
     notes: tuple[str, ...]
 
 
@@ -35,15 +34,16 @@ def of(csv: str | Path | None = None, n: int | None = None) -> Audit:
         raise AnalysisError(f"n={n}: it belongs to csv=FILE; the runs per cell of the paper are known")
     if csv is not None and n is None:
         raise AnalysisError(f"csv={csv}: give n too, the runs per cell of its tables")
-    printed = paper.read(csv or paper.CSV)
+    printed, left = audit.scores_alone(paper.read(csv or paper.CSV))
     runs = paper.RUNS if n is None else dict.fromkeys(printed["table"], n)
-    said = statements.check(printed) if csv is None else pd.DataFrame(columns=statements.COLUMNS)
     ranges = audit.ranges(printed, runs)
     p_values = audit.exact_p_values(printed, runs)
-    return Audit(printed, audit.findings(printed, runs), ranges, p_values, said, tuple(_notes(printed, runs, ranges)))
+    return Audit(printed, audit.findings(printed, runs), ranges, p_values, tuple(_notes(printed, runs, ranges, left)))
 
 
-def _notes(printed: pd.DataFrame, runs: Mapping[str, int], ranges: pd.DataFrame) -> Iterator[str]:
+def _notes(printed: pd.DataFrame, runs: Mapping[str, int], ranges: pd.DataFrame, left: list[str]) -> Iterator[str]:
+    if left:
+        yield f"no scores, not looked at: {', '.join(left)}"
     alone = audit.without_reference(printed)
     if alone:
         names = ", ".join(audit.REFERENCES)
@@ -68,12 +68,6 @@ def to_lines(found: Audit) -> list[str]:
             "Printed p-values, what exact signed-rank test gives them, and the effect (in sd of the differences)",
         ]
         lines += ["that so many pairs find with a power of 0.8:", "", to_text(found.p_values)]
-    if len(found.statements):
-        answers = found.statements["answer"].value_counts()
-        holds, fails, left = (answers.get(a, 0) for a in (statements.HOLDS, statements.FAILS, statements.OPEN))
-        lines += ["", f"Text against tables: {holds} statements hold, {fails} do not, {left} are open", ""]
-        lines += [to_text(found.statements[found.statements["answer"] != statements.HOLDS])]
-        lines += ["(open: the rounding of the printed digits, or the wording, decides)"]
     lines += ["", f"Numbers that do not agree with each other: {len(found.findings)}", ""]
     lines += [to_text(found.findings)] if len(found.findings) else []
     return lines + [f"note: {note}" for note in found.notes]
@@ -94,8 +88,7 @@ def _range_lines(ranges: pd.DataFrame) -> list[str]:
 
 
 def files(found: Audit) -> dict[str, str]:
-    """findings.csv, statements.csv (for the paper), ranges.csv and audit.txt, by name."""
+    """findings.csv, ranges.csv and audit.txt, by name."""
     tables = {"findings": found.findings, "ranges": found.ranges}
-    tables |= {"statements": found.statements} if len(found.statements) else {}
     written = {f"{name}.csv": to_csv(frame) for name, frame in tables.items()}
     return written | {"audit.txt": "\n".join(to_lines(found)) + "\n"}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from analysis.pairing import Paired, method_rank
-from analysis.present.wording import Design, distinct, in_order, used
+from analysis.present.wording import distinct, in_order, used
 from labelreg.settings import named
 
 PARENT, KIND = "tags.mlflow.parentRunId", "tags.labelreg.kind"
@@ -19,17 +19,17 @@ CELL = ("task", "model", "init")
 ALWAYS = "split_seed"  # what every study logs that logs all that it was given
 
 
-def again(paired: Paired, runs: pd.DataFrame, design: Design) -> list[str]:
+def again(paired: Paired, runs: pd.DataFrame, given: Sequence[tuple]) -> list[str]:
     """Shell commands that repeat the runs and this page; runs of a study by the study's own command."""
     mine = used(paired, runs)
     lines = [f"git checkout {commit}" for commit in distinct(mine, "tags.mlflow.source.git.commit")]
     if len(lines) > 1:
         lines = [f"# runs of {len(lines)} commits:", *(f"#   {line}" for line in lines)]
-    if "csv" not in dict(design.given):  # a table's runs were not these commands'
+    if "csv" not in dict(given):  # a table's runs were not these commands'
         studies = _studies(runs, set(distinct(mine, PARENT)))
         lines += dict.fromkeys(studies.values())
         lines += _single(mine[~mine[PARENT].isin(list(studies))] if studies else mine, runs)
-    return [*lines, command("report", design.given)]
+    return [*lines, command("report", given)]
 
 
 def command(entry_point: str, given: Sequence[tuple]) -> str:

@@ -1,77 +1,356 @@
-"""The answer of `significance` as sections, and the sections as text, Markdown and JSON."""
+"""The one answer on a frame of runs: sections, from which text, Markdown, JSON, the page and summary runs are made."""
 
-import json
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.design import level_of_a_look
-from analysis.hypothesis import POWER, detectable_effect, least_seeds, seeds_needed, upper_sd
-from analysis.pairing import Paired
-from analysis.present import tables
-from analysis.present.tables import judge, scores, verdict_lines
+from analysis import calibration, direction, examples, interaction, over_tasks, pairing
+from analysis.judge import COLUMNS, Rule, judge
+from analysis.pairing import DEV, LAST_DEV, Paired, method_rank
+from analysis.plan_check import follows, mark_tuned, planned_methods, seed_orders
+from analysis.predictions import Predictions, marked
+from analysis.present import render, wording
+from analysis.present.render import Section
 
-__all__ = ["Section", "as_json", "as_markdown", "as_text", "first_sections", "judge", "last_sections", "summaries"]
-
-BRIEF = (
-    *("task", "model", "init", "method", "setting", "n", "mean_difference", "std_difference"),
-    *("p_value", "min_p_value", "p_holm", "verdict", "look"),
-)
+MOST_RUNS = 1000  # whose predictions are read unasked: 3 s for test sets of a thousand examples
 WHO = ["task", "model", "init", "method", "setting"]
-TWICE = (
-    "Whoever tests, adds seeds and tests again must plan it: testing at 8 and again at 20 seeds at 0.05 finds a "
-    "difference where there is none in 7.8% of studies, at 5, 8, 10 and 20 in 9.7%. Planned looks "
-    "(looks=10,14,20) test at level / number of looks each and hold the level; a verdict once reached stays."
+COMPARED = (
+    *("task", "model", "init", "method", "setting", "look", "n", "test", "mean_method", "mean_reference"),
+    *("mean_difference", "std_difference", "estimate", "low", "high", "p_value", "p_holm", "p_equivalence_holm"),
+    *("family_size", "margin", "verdict", "more_seeds", "seeds_for_margin"),
+)
+DETAILS = (*WHO, "level", "rank_biserial", "min_p_value", "p_holm_study", "p_equivalence", "decidable")
+INTERVAL = (
+    "n_seeds",
+    "n_examples",
+    "n_units",
+    "difference",
+    "low",
+    "high",
+    "share_seeds",
+    "share_examples",
+    "share_both",
+)
+THESE = (
+    "model",
+    "init",
+    "method",
+    "n_tasks",
+    "mean_difference",
+    "low",
+    "high",
+    "p_value",
+    "p_holm",
+    "margin",
+    "verdict",
+    "reason",
+)
+NEW_TASKS = (
+    "model",
+    "init",
+    "method",
+    "n_tasks",
+    "p_value",
+    "p_holm",
+    "min_p_holm",
+    "effect",
+    "effect_low",
+    "effect_high",
+    "tau",
+)
+BETWEEN = (
+    *("task", "model", "method", "setting", "n", "mean_pretrained", "mean_random"),
+    *("estimate", "low", "high", "p_value", "min_p_value", "p_holm"),
 )
 
 
 @dataclass(frozen=True, eq=False)
-class Section:
-    """One part of the answer: `name` in JSON, `title` and `text` (a sentence each) for people, and a frame.
+class Evidence:
+    """What an answer is made of. `runs` as given to `pair`; `predictions` None: not read; `plans` None: a table of
+    scores, which has none; `remarks`: what is said of where the runs came from."""
 
-    `columns`: those of the frame that people are shown (default all); JSON has every one. What is not `for_people`
-    is in JSON alone.
+    runs: pd.DataFrame
+    plans: Sequence[dict] | None = None
+    predictions: Predictions | None = None
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What is said of a frame of runs."""
+
+    runs: pd.DataFrame
+    paired: Paired
+    judged: pd.DataFrame
+    rule: Rule
+    sections: list[Section]
+    measured: calibration.Calibration | None = None
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """The frame of a section; empty where it has none."""
+        found = [section.frame for section in self.sections if section.name == name and section.frame is not None]
+        return found[0] if found else pd.DataFrame()
+
+
+def answer(
+    evidence: Evidence,
+    paired: Paired,
+    rule: Rule | None = None,
+    metric: str | None = None,
+    lower: Collection[str] = (),
+) -> Answer:
+    """The answer on `paired`, as `pair` gave it for this metric."""
+    rule, plans = rule or Rule(), list(evidence.plans or [])
+    if evidence.predictions is not None:
+        paired = marked(paired, evidence.predictions)
+    order = seed_orders(plans, pairing.seed_order(evidence.runs))
+    judged = mark_tuned(judge(paired, rule, order, planned_methods(plans, paired.reference)), plans)
+    judged = _last_epoch(evidence.runs, paired, judged, rule, order, planned_methods(plans, paired.reference), lower)
+    table, left, measured = pd.DataFrame(), pd.DataFrame(), None
+    if evidence.predictions is not None and len(judged):
+        table, left = examples.intervals(paired, evidence.predictions, 1 - rule.level)
+        measured = calibration.calibrate(paired, evidence.predictions)
+        judged = _new_examples(judged, table)
+    told = [] if evidence.plans is None or judged.empty else follows(plans, paired, judged, metric, rule)
+    sections = [Section("read", "Read", evidence.remarks, brief=True)]
+    sections += _verdicts(paired, judged, rule)
+    if len(judged):
+        sections += [*_over_tasks(paired, judged, rule), *_interaction(paired, rule.level)]
+        sections += [*_examples(table, left, evidence), *_calibration(paired, measured, rule.level)]
+        sections += _cost(paired, evidence.runs)
+    sections += [Section("plan", "The plan of the study", tuple(told))] if told else []
+    if len(paired.left_out):
+        title = f"Not compared: {wording.count(len(paired.left_out), 'run')}"
+        sections.append(Section("left_out", title, frame=paired.left_out))
+    parameters: dict[str, Any] = {"metric": metric, "lower_is_better": list(lower), "reference": paired.reference}
+    parameters |= {"margin": rule.margins.plain(), "level": rule.level, "looks": list(rule.looks)}
+    return Answer(evidence.runs, paired, judged, rule, sections, measured, parameters)
+
+
+def compared(paired: Paired) -> list[str]:
+    """The ids of all runs that are in a comparison."""
+    return list(dict.fromkeys(run for c in paired.comparisons for run in (*c.reference_run_ids, *c.run_ids)))
+
+
+def _last_epoch(
+    runs: pd.DataFrame,
+    paired: Paired,
+    judged: pd.DataFrame,
+    rule: Rule,
+    order: Any,
+    planned: Mapping,
+    lower: Collection[str],
+) -> pd.DataFrame:
+    """With the verdict on the last epoch beside one on the best dev epoch, whose score is a maximum."""
+    judged = judged.assign(verdict_last=None, mean_last=float("nan"))
+    if (judged["metric"] == DEV).any() and f"metrics.{LAST_DEV}" in runs:
+        again = pairing.pair(runs, paired.reference, LAST_DEV, lower)
+        again = replace(again, not_learnt=paired.not_learnt, examples=paired.examples)
+        last = judge(again, rule, order, planned)
+        found = {tuple(row[name] for name in WHO): row for row in last.to_dict("records")}
+        for at, row in judged.iterrows():
+            other = found.get(tuple(row[name] for name in WHO))
+            if row["metric"] == DEV and other and other["n"]:
+                judged.loc[at, ["verdict_last", "mean_last"]] = other["verdict"], other["mean_difference"]
+    return judged
+
+
+def _new_examples(judged: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """With the interval for new examples beside each verdict."""
+    keys = [*WHO, "metric"]
+    known = table[[*keys, "low", "high"]].rename(columns={"low": "new_low", "high": "new_high"})
+    return judged.merge(known, how="left", on=keys) if len(table) else judged
+
+
+# Sections
+
+
+def scores(paired: Paired) -> pd.DataFrame:
+    """Mean, standard deviation (ddof 1; missing for one run) and number of usable runs, paired or not; how many of them
+    are known to give every example one class (not_learnt).
+
+    One row per task, model, init and method (finetune, ls, tfreg, selfkd, kd, akd, then others), and per
+    `setting` where a method has several.
     """
-
-    name: str
-    title: str
-    text: tuple[str, ...] = ()
-    frame: pd.DataFrame | None = None
-    columns: tuple[str, ...] = ()
-    for_people: bool = True
-
-    def shown(self) -> pd.DataFrame | None:
-        """The frame as people see it; None where there is nothing to see. A column without a value is left out."""
-        if self.frame is None or self.frame.empty:
-            return None
-        frame = self.frame[list(self.columns)] if self.columns else self.frame
-        empty = [name for name in frame.columns if frame[name].isna().all() or (frame[name] == "").all()]
-        return frame.drop(columns=empty)
+    keys = ["task", "model", "init", "method", "setting", "metric"]
+    if paired.runs.empty:
+        return pd.DataFrame(columns=[*keys, "mean", "std", "n", "not_learnt"])
+    runs = paired.runs.assign(one_class=paired.runs["run_id"].isin(paired.not_learnt))
+    grouped = runs.groupby(keys, sort=False)
+    table = grouped["score"].agg(mean="mean", std="std", n="count")
+    table = table.assign(not_learnt=grouped["one_class"].sum()).reset_index()
+    table["rank"] = [method_rank(method)[0] for method in table["method"]]
+    order = ["task", "model", "init", "rank", "method", "setting"]
+    return table.sort_values(order, kind="stable").drop(columns="rank").reset_index(drop=True)
 
 
-def first_sections(paired: Paired, judged: pd.DataFrame, level: float, looks: Sequence[int]) -> list[Section]:
-    """Scores, comparisons with their verdicts, the other tests beside them, and what these seeds can show."""
+def _verdicts(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Section]:
     table = scores(paired)
     shown = tuple(name for name in table if name != "not_learnt" or table[name].any())
-    found = [Section("scores", "Scores, mean and standard deviation over seeds", frame=table, columns=shown)]
-    told = [tables.TESTED, *tables.remarks(judged), *verdict_lines(judged)] if len(judged) else []
-    found.append(Section("comparisons", f"Compared with {paired.reference}", tuple(told), judged, BRIEF))
-    if len(judged):
-        found += [_estimates(judged), _beside(judged), _power(judged, level_of_a_look(level, looks), bool(looks))]
-    return found
+    means = Section("scores", "Scores, mean and standard deviation over seeds", frame=table, columns=shown)
+    if judged.empty:
+        return [means, Section("comparisons", f"Compared with {paired.reference}", frame=judged)]
+    families = defaultdict(list)
+    for row in judged.to_dict("records"):
+        families[row["task"], row["model"], row["init"], row["metric"], row["protocol"]].append(row)
+    sentences = [f"{wording.family_name(rows[0])}: {wording.sentence(rows)}" for rows in families.values()]
+    notes = [*wording.clause_lines(judged), *wording.remarks(judged)]
+    decide = wording.deciding_lines(judged)
+    pairing_saves = over_tasks.pairing_line(paired)
+    beside = [
+        wording.TESTED,
+        *([pairing_saves] if pairing_saves else []),
+        *([wording.TWICE] if rule.looks or decide else []),
+    ]
+    return [
+        Section("verdicts", "Verdicts", tuple(sentences), brief=True),
+        Section("brief", "In short", (), _brief(paired, table, judged), brief=True),
+        Section("notes", "What limits these verdicts", tuple(notes), brief=True),
+        Section("deciding", "What would decide", tuple(f"to decide {line}" for line in decide), brief=True),
+        means,
+        Section(
+            "comparisons", f"Compared with {paired.reference}", tuple(wording.verdict_lines(judged)), judged, COMPARED
+        ),
+        Section("details", "Levels, floors and study-wide p", tuple(beside), judged[list(DETAILS)]),
+    ]
 
 
-def last_sections(paired: Paired, plan: Sequence[str] = ()) -> list[Section]:
-    """The plan of the study, and the runs that are not compared."""
-    found = [Section("plan", "The plan of the study", tuple(plan))] if plan else []
-    left = paired.left_out
-    if len(left):
-        found.append(Section("left_out", f"Not compared: {len(left)} run{'s' if len(left) > 1 else ''}", frame=left))
-    return found
+def _brief(paired: Paired, table: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
+    """The table of the terminal: what all rows share is left to the sentences above it."""
+    rows = []
+    for row in table[table["method"] == paired.reference].to_dict("records"):
+        rows.append({**row, "mean_method": row["mean"], "std_method": row["std"]})
+    both = pd.concat([pd.DataFrame(rows), judged], ignore_index=True)
+    both["rank"] = [(m != paired.reference, *method_rank(m)) for m in both["method"]]
+    both = both.sort_values(["task", "model", "init", "rank"], kind="stable")
+    interval = [_interval(row) for row in both.to_dict("records")]
+    frame = pd.DataFrame(
+        {
+            **{name: both[name] for name in ("task", "model", "init") if both[name].nunique() > 1},
+            "method": [
+                wording.label({"method": m, "setting": s}) for m, s in zip(both["method"], both["setting"], strict=True)
+            ],
+            "mean": both["mean_method"],
+            "sd": both["std_method"],
+            "n": both["n"].astype(int),
+            "difference": both["mean_difference"],
+            "interval": interval,
+            "p_holm": both["p_holm"],
+            "verdict": both["verdict"].fillna(""),
+        }
+    )
+    return frame.reset_index(drop=True)
+
+
+def _interval(row: dict) -> str:
+    if pd.isna(row.get("low")) or np.isinf(row["low"]):
+        return ""
+    return f"[{render.signed(row['low'])}, {render.signed(row['high'])}]"
+
+
+def _over_tasks(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Section]:
+    these, new = over_tasks.these_tasks(paired, judged, rule), over_tasks.against_reference(paired)
+    if these.empty:
+        return []
+    lost = wording.not_learnt_cells(paired)
+    lines = (
+        f"over these tasks, mean of the differences (interval: {1 - rule.level:.0%}):",
+        *_directions(paired),
+        *lost,
+    )
+    told = (*over_tasks.across_lines(over_tasks.friedman(paired), new, rule.level), *lost)
+    return [
+        Section("these_tasks", "Over these tasks: one verdict", lines, these, THESE, brief=True),
+        Section("across", "For new tasks: a task counts once, with its mean", told, new, NEW_TASKS),
+    ]
+
+
+def _directions(paired: Paired) -> list[str]:
+    return direction.lines((c.metric, c.negated) for c in paired.comparisons)
+
+
+def _interaction(paired: Paired, level: float) -> list[Section]:
+    table = interaction.interaction(paired)
+    lines = interaction.interaction_lines(table, paired, level)
+    lines += over_tasks.across_lines(pd.DataFrame(), interaction.interaction_across(paired), level)
+    if not lines:
+        return []
+    title = "Pre-training and regularisation: (method - reference | random) - (method - reference | pretrained)"
+    told = (*_directions(paired), *lines, *wording.not_learnt_cells(paired))
+    headline = wording.interaction_headline(table, level)
+    return [
+        Section("question", "The paper's question", tuple(headline), brief=True),
+        Section("interaction", title, told, table, BETWEEN),
+    ]
+
+
+def _examples(table: pd.DataFrame, left: pd.DataFrame, evidence: Evidence) -> list[Section]:
+    if evidence.predictions is None:
+        if evidence.plans is None:
+            return []
+        text = (
+            f"predictions of more than {MOST_RUNS:,} runs are not read unasked: examples=true reads them, for "
+            "intervals over seeds and examples and for calibration"
+        )
+        return [Section("examples", "New seeds and new examples", (text,))]
+    title = "New seeds and new examples: intervals for both"
+    lines = (*examples.lines(table), *wording.left_out_lines(left))
+    return [Section("examples", title, lines, table, (*WHO, *INTERVAL)), *_left_out("examples", left)]
+
+
+def _calibration(paired: Paired, measured: calibration.Calibration | None, level: float) -> list[Section]:
+    if measured is None:
+        return []
+    if measured.runs.empty:
+        return _left_out("calibration", measured.left_out)
+    table = calibration.differences(paired, measured)
+    title = "Calibration and selective answers, as trained and with a temperature fitted on dev (lower is better)"
+    lines = (
+        "ece_floor: the ECE that so many examples give a model whose probabilities are right; aurc: area under the "
+        "risk-coverage curve; error_at_80: error among the 80% most confident answers",
+        *calibration.lines(table, level),
+    )
+    return [
+        Section("calibration", title, lines, calibration.methods(measured)),
+        Section("calibration_differences", "", (), table, for_people=False),
+        *_left_out("calibration", measured.left_out),
+    ]
+
+
+def _cost(paired: Paired, runs: pd.DataFrame) -> list[Section]:
+    table = calibration.costs(paired, runs)
+    text = (
+        "means over runs; teacher_seconds is the whole training of the teacher, which serves all seeds of a task; "
+        f"times_reference compares the total with {paired.reference}'s",
+    )
+    return [Section("cost", "Cost", text, table)] if len(table) else []
+
+
+def _left_out(part: str, left: pd.DataFrame) -> list[Section]:
+    """One row per reason, with the runs; for programs, as people are told how many there are."""
+    if left.empty:
+        return []
+    rows = [(reason, tuple(found["run_id"].unique())) for reason, found in left.groupby("reason", sort=False)]
+    frame = pd.DataFrame(rows, columns=["reason", "run_ids"])
+    return [Section(f"{part}_left_out", "", (), frame, for_people=False)]
+
+
+# What is logged beside the sections
+
+
+def files(found: Answer) -> dict[str, str]:
+    """The files of an answer, by name."""
+    return {
+        "significance.csv": render.to_csv(found.judged[COLUMNS]),
+        "left_out.csv": render.to_csv(found.paired.left_out),
+        "significance.json": render.as_json(found.sections, found.parameters),
+        "significance.md": render.as_markdown(found.sections, "Does label regularisation help here?"),
+    }
 
 
 def summaries(paired: Paired, judged: pd.DataFrame) -> list[dict]:
@@ -82,18 +361,17 @@ def summaries(paired: Paired, judged: pd.DataFrame) -> list[dict]:
     """
     ids = {tuple(key): list(group["run_id"]) for key, group in paired.runs.groupby([*WHO[:4]])}
     found = []
-    table = scores(paired)
-    compared = set(judged[WHO[:4]].itertuples(index=False, name=None))
-    for row in table.to_dict("records"):
-        if tuple(row[name] for name in WHO[:4]) not in compared:
+    pairs = set(judged[WHO[:4]].itertuples(index=False, name=None))
+    for row in scores(paired).to_dict("records"):
+        if tuple(row[name] for name in WHO[:4]) not in pairs:
             metrics = {name: row[name] for name in ("mean", "std", "n")}
             lost = f", {row['not_learnt']} of them not learnt" if row["not_learnt"] else ""
-            line = f"{row['method']}: mean {row['mean']:.2f} over {_seeds(row['n'])}{lost}"
+            line = f"{row['method']}: mean {render.number(row['mean'])} over {wording.count(row['n'], 'seed')}{lost}"
             alone = row["method"] != paired.reference
             found.append((row, metrics, "", f"{line}; no pair with {paired.reference}" if alone else line))
-    for row, line in zip(judged.to_dict("records"), verdict_lines(judged), strict=True):
-        metrics = {"mean": row["mean_method"], "n": row["n"], "difference": row["mean_difference"]}
-        metrics |= {"std": float(np.std(row["scores"], ddof=1)) if row["n"] > 1 else None}
+    for row, line in zip(judged.to_dict("records"), wording.verdict_lines(judged), strict=True):
+        metrics = {"mean": row["mean_method"], "std": row["std_method"], "n": row["n"]}
+        metrics |= {"difference": row["mean_difference"]}
         metrics |= {name: row[name] for name in ("low", "high", "p_value", "p_holm")}
         word = f"{row['verdict']} (negligible)" if row["negligible"] else row["verdict"]
         found.append((row, metrics, word, line))
@@ -107,103 +385,3 @@ def summaries(paired: Paired, judged: pd.DataFrame) -> list[dict]:
         }
         for row, metrics, word, line in found
     ]
-
-
-def _seeds(n: int) -> str:
-    return f"{n} seed" if n == 1 else f"{n} seeds"
-
-
-def _estimates(judged: pd.DataFrame) -> Section:
-    columns = ["mean_method", "mean_reference", "mean_difference", "std_difference"]
-    columns += ["estimate", "low", "high", "level", "rank_biserial"]
-    text = (
-        "estimate: Hodges-Lehmann's of the difference; [low, high] its exact interval of that level, unbounded where "
-        "n is too small for one. rank_biserial: the share of ranks won less the share lost."
-    )
-    return Section("estimates", "How large the differences are", (text,), judged[[*WHO, *columns]])
-
-
-def _beside(judged: pd.DataFrame) -> Section:
-    columns = [*WHO, "p_value", "p_sign_flip", "p_t", "p_holm", "p_holm_study", "p_equivalence", "p_equivalence_holm"]
-    text = (
-        "p_value is Wilcoxon's and decides; the sign-flip test of the mean and the t-test stand beside it as a check. "
-        f"p_holm is corrected within the family, p_holm_study over all {len(judged)} comparisons here: take that one "
-        "for a claim about the whole study. p_equivalence: the difference is within the margin.",
-    )
-    return Section("tests", "The tests side by side", text, judged[columns])
-
-
-def _power(judged: pd.DataFrame, level: float, looks: bool) -> Section:
-    """What n seeds with this spread show with power 0.8, and how many seeds the margin needs."""
-    rows = []
-    for row in judged.itertuples():
-        k, n, sd = len(row.family), row.n, row.std_difference
-        known = n > 1 and not math.isnan(sd)
-        smallest = detectable_effect(n, k, level)
-        needed = seeds_needed(upper_sd(sd, n), row.margin, k, level) if known else None
-        further = max(row.seeds_needed - n, 0) if row.verdict == "undecided" else None
-        rows.append(
-            [
-                *(getattr(row, name) for name in WHO),
-                *(n, sd if known else None, least_seeds(k, level)),
-                smallest * sd if known and smallest is not None else None,
-                *(needed, further),
-            ]
-        )
-    columns = [*WHO, "n", "std_difference", "least_seeds", "detectable", "seeds_for_margin", "further_seeds"]
-    frame = pd.DataFrame(rows, columns=columns)
-    kinds = {"std_difference": float, "detectable": float, "seeds_for_margin": "Int64", "further_seeds": "Int64"}
-    text = [
-        f"least_seeds: below that, no data could be called better or worse. detectable: the effect in points that n "
-        f"seeds of this spread find with power {POWER}. seeds_for_margin: seeds in all that find an effect of the "
-        f"margin, {judged['margin'].iloc[0]:g} points, with that power (from the upper 80% limit of the spread). "
-        "further_seeds: those that an undecided method lacks."
-    ]
-    if looks or (judged["verdict"] == "undecided").any():
-        text.append(TWICE)
-    return Section("power", "What these seeds can show", tuple(text), frame.astype(kinds))
-
-
-def as_text(sections: Sequence[Section]) -> str:
-    """The sections for a terminal."""
-    parts = []
-    for section in filter(_says_something, sections):
-        frame = section.shown()
-        lines = [section.title, *section.text, *([tables.to_text(frame)] if frame is not None else [])]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
-
-
-def as_markdown(sections: Sequence[Section], title: str) -> str:
-    """The sections as one Markdown document."""
-    parts = [f"# {title}"]
-    for section in filter(_says_something, sections):
-        parts.append(f"## {section.title}")
-        if section.text:
-            parts.append("\n".join(f"- {line}" for line in section.text) if len(section.text) > 1 else section.text[0])
-        if (frame := section.shown()) is not None:
-            parts.append(tables.to_markdown(frame))
-    return "\n\n".join(parts) + "\n"
-
-
-def _says_something(section: Section) -> bool:
-    return section.for_people and (bool(section.text) or section.shown() is not None)
-
-
-def as_json(sections: Sequence[Section], parameters: dict) -> str:
-    """{"parameters": ..., "text": {section: sentences}, section: rows ...}; a missing or unbounded value is null."""
-    answer: dict = {"parameters": parameters, "text": {section.name: list(section.text) for section in sections}}
-    for section in sections:
-        if section.frame is not None:
-            answer[section.name] = [
-                {name: _plain(value) for name, value in row.items()} for row in section.frame.to_dict("records")
-            ]
-    return json.dumps(answer, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if value is None or value is pd.NA or (isinstance(value, float | np.floating) and not math.isfinite(value)):
-        return None
-    return value.item() if isinstance(value, np.generic) else value

@@ -8,6 +8,7 @@ import html
 import io
 import math
 import re
+import textwrap
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -24,8 +25,9 @@ from analysis.pairing import METHODS
 from analysis.present.figures import COLOURS, plain_text
 
 WIDTH = 340  # px; the text of a picture is 10 px where it is shown as wide as this
+WIDE, NAMES, NOTES = 680, 150, 170  # px of a picture of rows, and of the names and notes at its sides
 SIDE, BELOW = 12, 40  # px beside and below an axis
-LABEL, MARK = 17, 17  # px of a row's text and of its marks
+ROW = 24  # px of a row
 PER_POINT = 3.5  # px between the single differences of a row
 OTHERS = 2  # colours for methods beyond METHODS
 ROLES = ("ink", "muted", "grid", "band", "paper", *(f"method-{i}" for i in range(len(METHODS) + OTHERS)))
@@ -127,7 +129,7 @@ def svg(figure: Figure, name: str, title: str, description: str) -> str:
     text = text.replace("xlink:href", "href")
     width, box = figure.get_figwidth() * 72, re.findall(r'viewBox="([^"]*)"', text)[0]
     opening = (
-        f'<svg class="chart" role="img" aria-labelledby="{name}-title {name}-desc" '
+        f'<svg class="chart{" wide" if width > WIDTH else ""}" role="img" aria-labelledby="{name}-title {name}-desc" '
         f'style="max-width:{1.25 * width:.0f}px" viewBox="{box}">'
         f'<title id="{name}-title">{html.escape(title)}</title><desc id="{name}-desc">{html.escape(description)}</desc>'
     )
@@ -142,16 +144,17 @@ def _shorter(number: re.Match) -> str:
 def rows(
     lines: Sequence[Row], x_label: str, margin: float | None = None, zero: bool = True, span: tuple | None = None
 ) -> Figure:
-    """Names above their marks, so that long ones have room: intervals, or single values, on one axis.
+    """Names at the left, intervals or single values on one axis, notes at the right.
 
     margin: shaded about 0. zero: draw 0, and single values as bars from it. span: (low, high) of the axis.
     """
     count = max((len(line.points) for line in lines), default=0) if zero else 0
-    height = LABEL + max(MARK, PER_POINT * count + 6)
+    height = max(ROW, PER_POINT * count + 6)
     total = height * len(lines) + 4 + BELOW
     with styled():
-        figure = Figure(figsize=(WIDTH / 72, total / 72))
-        axes = figure.add_axes((SIDE / WIDTH, BELOW / total, 1 - 2 * SIDE / WIDTH, 1 - BELOW / total))
+        figure = Figure(figsize=(WIDE / 72, total / 72))
+        left, right = (NAMES + 8) / WIDE, 1 - (NOTES + 8) / WIDE
+        axes = figure.add_axes((left, BELOW / total, right - left, 1 - BELOW / total))
         low, high = span or extent(lines, margin, zero)
         axes.set(xlim=(low, high), ylim=(height * len(lines) + 4, 0), yticks=[], xlabel=x_label)
         axes.spines["left"].set_visible(False)
@@ -162,15 +165,21 @@ def rows(
             axes.axvspan(-margin, margin, color=BAND, linewidth=0, zorder=0)
         if zero:
             axes.axvline(0, color=MUTED, linewidth=1)
+        beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center"}
         for at, line in enumerate(lines):
-            top = at * height
-            axes.text(0, top + LABEL - 4, line.label, transform=axes.get_yaxis_transform(), fontsize=10)
-            axes.text(1, top + LABEL - 4, line.note, transform=axes.get_yaxis_transform(), ha="right", fontsize=9)
+            middle = at * height + height / 2
+            axes.text(-0.03, middle, _folded(line.label), ha="right", fontsize=10, **beside)
+            axes.text(1.03, middle, line.note, ha="left", fontsize=9, **beside)
             if zero and line.points:
-                _bars(axes, line, top + LABEL)
+                _bars(axes, line, at * height + (height - PER_POINT * (len(line.points) + 1)) / 2)
             else:
-                _interval(axes, line, top + LABEL + (height - LABEL) / 2 - 2, low, high)
+                _interval(axes, line, middle, low, high)
     return figure
+
+
+def _folded(name: str) -> str:
+    """A name that is longer than its place, on several lines."""
+    return "\n".join(textwrap.wrap(name, 26)) or name
 
 
 def extent(lines: Sequence[Row], margin: float | None = None, zero: bool = True) -> tuple[float, float]:

@@ -13,7 +13,7 @@ import pandas as pd
 from analysis import paper
 from analysis.hypothesis import signed_rank
 from analysis.pairing import DEV, METHODS, TEST, Paired
-from analysis.present.tables import scores as mean_scores
+from analysis.present.answer import scores as mean_scores
 
 GLUE = {
     "CoLA": "cola", "RTE": "rte", "MRPC": "mrpc", "SST-2": "sst2", "QNLI": "qnli", "MNLI": "mnli", "QQP": "qqp",
@@ -113,11 +113,8 @@ def _rows(frame: pd.DataFrame, place: list, run_id: str, metric: str = SCORE_OF_
     return found
 
 
-def tables(runs: pd.DataFrame, paired: Paired, zeros: str = "wilcox") -> Tables:
-    """The paper's tables that `runs` fill, then tables of their own shape for what the paper does not have.
-
-    `zeros` is signed_rank's, for the p-values of table 8.
-    """
+def tables(runs: pd.DataFrame, paired: Paired) -> Tables:
+    """The paper's tables that `runs` fill, then tables of their own shape for what the paper does not have."""
     found = scores(runs, paired)
     printed = {tuple(cell[name] for name in paper.COLUMNS[:4]): cell for cell in paper.read().to_dict("records")}
     made = Tables(pd.DataFrame(columns=COLUMNS), {})
@@ -132,7 +129,7 @@ def tables(runs: pd.DataFrame, paired: Paired, zeros: str = "wilcox") -> Tables:
         shown |= {(layout.model, *place) for place in wanted}
         cells += _fill(layout, part, made)
         made.titles[layout.table] = layout.title
-    cells += _table8(paired, zeros, made)
+    cells += _table8(paired, made)
     for layout, part in _own(found, shown):
         cells += _fill(layout, part, made)
         made.titles[layout.table] = layout.title
@@ -217,7 +214,7 @@ def _mean(values: pd.Series | None) -> tuple[float, float, int]:
     return float(values.mean()), float(values.std(ddof=1)), len(values)
 
 
-def _table8(paired: Paired, zeros: str, made: Tables) -> list[tuple]:
+def _table8(paired: Paired, made: Tables) -> list[tuple]:
     of = [c for c in paired.comparisons if (c.task, c.model) == ("sst5", "distilroberta")]
     if not of:
         made.missing.append(f"table 8 ({TITLE_8}): no pairs")
@@ -235,7 +232,7 @@ def _table8(paired: Paired, zeros: str, made: Tables) -> list[tuple]:
         if count[c.method, c.init] > 1:
             name += f" [{c.setting}]"
         if c.init in inits:
-            p = signed_rank(c.differences, zeros).p_value
+            p = signed_rank(c.differences).p_value
             cells[name, inits[c.init]] = ("8", "", name, inits[c.init], p, math.nan, len(c.differences))
     rows = list(dict.fromkeys([*TESTED.values(), *(name for name, _ in cells)]))
     for name in rows:

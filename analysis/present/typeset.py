@@ -12,11 +12,11 @@ import pandas as pd
 
 from analysis import paper
 from analysis.present.paper_tables import Tables
-from analysis.present.tables import to_markdown, to_text
+from analysis.present.render import to_markdown, to_text
 
 PAPER, DIFFERENCE = "(paper)", "(difference)"
 DECIMALS = 2  # where the paper has no such cell
-SPECIAL = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "-": "$-$"}
+ESCAPED = re.compile(r"[&%$#_{}]")
 
 
 def halves(tables: Tables) -> Iterator[tuple[str, str, pd.DataFrame]]:
@@ -100,37 +100,23 @@ def _missing(tables: Tables, sign: str) -> list[str]:
 
 def as_latex(tables: Tables) -> str:
     r"""One `table*` per table, both splits in it as in the paper; needs \usepackage{booktabs}."""
-    by_table: dict[str, list] = {}
+    by_table: dict[str, list[pd.DataFrame]] = {}
     for table, split, frame in halves(tables):
-        by_table.setdefault(table, []).append((split, frame))
-    return "\n".join(_latex_table(tables, table, parts) for table, parts in by_table.items())
+        head = pd.DataFrame([[split.upper(), *[""] * (frame.shape[1] - 1)]], columns=frame.columns)
+        by_table.setdefault(table, []).extend([head, frame] if split else [frame])
+    return "\n".join(_latex_table(tables, table, pd.concat(parts)) for table, parts in by_table.items())
 
 
-def _latex_table(tables: Tables, table: str, parts: list) -> str:
-    columns = list(parts[0][1].columns)
-    lines = [
-        r"\begin{table*}[t]",
-        r"\centering\footnotesize\setlength{\tabcolsep}{2pt}",
-        rf"\begin{{tabular}}{{l{'c' * (len(columns) - 1)}}}",
-        r"\toprule",
-        _latex_row(columns),
-    ]
-    for split, frame in parts:
-        lines.append(r"\midrule")
-        if split:
-            lines.append(rf"\multicolumn{{{len(columns)}}}{{c}}{{{split.upper()}}} \\")
-        lines += [_latex_row(row) for row in frame.values.tolist()]
-    label = re.sub(r"[^A-Za-z0-9]+", "-", table)
+def _latex_table(tables: Tables, table: str, frame: pd.DataFrame) -> str:
     measured = tables.cells.loc[tables.cells["table"] == table, "std"].notna().any()
-    caption = latex(heading(tables, table)) + (". Means and standard deviations over seeds." if measured else ".")
-    lines += [r"\bottomrule", r"\end{tabular}", rf"\caption{{{caption}}}", rf"\label{{tab:labelreg-{label}}}"]
-    return "\n".join([*lines, r"\end{table*}", ""])
-
-
-def _latex_row(cells: list[str]) -> str:
-    return " & ".join(latex(cell) for cell in cells) + (r" \\[2pt]" if cells[0] == DIFFERENCE else r" \\")
-
-
-def latex(text: str) -> str:
-    """The text with what LaTeX would read as commands written out."""
-    return re.sub(r"[\\~^±&%$#_{}]|(?<!\w)-(?=\d)", lambda found: SPECIAL.get(found[0], f"\\{found[0]}"), text)
+    text = frame.to_latex(
+        index=False,
+        escape=True,
+        column_format="l" + "c" * (frame.shape[1] - 1),
+        caption=ESCAPED.sub(r"\\\g<0>", heading(tables, table))
+        + (". Means and standard deviations over seeds." if measured else "."),
+        label=f"tab:labelreg-{re.sub('[^A-Za-z0-9]+', '-', table)}",
+        position="t",
+    )
+    small = "\\centering\\footnotesize\\setlength{\\tabcolsep}{2pt}\n\\begin{tabular}"
+    return text.replace("{table}", "{table*}").replace("±", r"$\pm$").replace("\\begin{tabular}", small)

@@ -1,45 +1,58 @@
-"""Sentences of the page: the verdict of a family, the methods section of a paper."""
+"""Sentences: the verdict of a family, why a verdict fell, what would decide, the methods section of a paper."""
 
+import math
+import textwrap
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
 import pandas as pd
 
-from analysis.design import NOT_LEARNT, level_of_a_look
-from analysis.hypothesis import least_seeds
-from analysis.pairing import Paired
-from analysis.present.tables import IN_POINTS, not_learnt_line, p_text
+from analysis import direction
+from analysis.hypothesis import FEW, RANK_SUM, n_seeds
+from analysis.interim import NOT_LEARNT
+from analysis.judge import Rule, neither
+from analysis.margins import IN_POINTS
+from analysis.pairing import DEV, Paired
+from analysis.power import MOST, SURE
+from analysis.present.render import number, p_text, signed
 
 WORDS = ("better", "worse", "equivalent", "undecided", NOT_LEARNT)
 GLYPHS = {"better": "▲", "worse": "▼", "equivalent": "=", "undecided": "?", NOT_LEARNT: "∅"}
-LIBRARIES = ("numpy", "scipy", "pandas", "matplotlib")
+LIBRARIES = ("numpy", "scipy", "pandas", "statsmodels", "matplotlib")
+LARGE_MARGIN = 0.05  # of the scores
 STEPS_OF_THE_VERDICT = (
     "A method is called better or worse where the Holm-corrected p of the difference is at most the level, by the "
     "sign of the estimate (negligible where equivalence is shown too); else equivalent where the Holm-corrected p "
     "of equivalence is at most the level; else undecided."
 )
+TESTED = (
+    "Tested is whether the method's scores differ from the reference's, over seeds, for one test set and one setting: "
+    f"exact signed-rank test of the pairs, up to {FEW} seeds exact rank-sum test of the scores (signs of so few pairs "
+    "could decide nothing); Holm within the family."
+)
+TWICE = (
+    "Whoever tests, adds seeds and tests again must plan it: testing at 8 and again at 20 seeds at 0.05 finds a "
+    "difference where there is none in 7.8% of studies. Planned looks (looks=10,14,20) share the level; a verdict once "
+    "reached stays."
+)
 
 
 @dataclass(frozen=True)
-class Design:
-    """How the runs were compared, and where they came from; `given` are the parameters of the command."""
+class Source:
+    """Where the runs came from; `given` are the parameters of the command."""
 
-    source: str
-    margin: float = 0.5
-    level: float = 0.05
-    zeros: str = "wilcox"
-    looks: tuple[int, ...] = ()
+    name: str
     given: tuple[tuple[str, str], ...] = ()
 
 
-def family_name(row: dict) -> str:
+def family_name(row: Mapping) -> str:
     """Task, model, start and what else sets its family apart, of a row of `judge`, as a heading."""
     return " · ".join(filter(None, [row["task"], row["model"], row["init"], row["protocol"]]))
 
 
-def label(row: dict) -> str:
+def label(row: Mapping) -> str:
     """A method with its setting where it has one."""
     return f"{row['method']} [{row['setting']}]" if row["setting"] else row["method"]
 
@@ -50,33 +63,141 @@ def unit(metric: str) -> str:
     return "points" if name in IN_POINTS else name
 
 
-def sentence(members: Sequence[dict]) -> str:
+def said_difference(row: Mapping) -> str:
+    """The mean difference; where a seed of either side has not learnt, the median, which such a seed does not move."""
+    if not row["n"]:
+        return "no pair"
+    lost = row["not_learnt"] or row["not_learnt_reference"]
+    return f"median {signed(row['estimate'])}" if lost else signed(row["mean_difference"])
+
+
+def sentence(members: Sequence[Mapping]) -> str:
     """The verdict on one family, rows of `judge`, in one sentence."""
     first = members[0]
     of = unit(first["metric"])
     margin = f"±{first['margin']:g} {of}"
     by_word = defaultdict(list)
     for row in members:
-        told = f"{row['mean_difference']:+.2f}" if row["n"] else "no pair"
-        by_word[row["verdict"], row["negligible"]].append(f"{label(row)} ({told})")
+        by_word[row["verdict"], row["negligible"]].append(f"{label(row)} ({said_difference(row)})")
     said = []
     for word, negligible in [(w, n) for w in WORDS for n in (False, True) if (w, n) in by_word]:
         names = by_word[word, negligible]
         verb = "is" if len(names) == 1 else "are"
         if word == "undecided":
-            said.append(f"{_join(names)} {verb} undecided")
+            said.append(f"{join(names)} {verb} undecided")
         elif word == NOT_LEARNT:
-            said.append(f"no run of {_join(names)} or of {first['reference']} has learnt")
+            said.append(f"no run of {join(names)} or of {first['reference']} has learnt: no verdict")
         elif word == "equivalent":
-            said.append(f"{_join(names)} {verb} equivalent to {first['reference']} within {margin}")
+            said.append(f"{join(names)} {verb} equivalent to {first['reference']} within {margin}")
         else:
             by = f", by less than the margin of {margin}" if negligible else ""
-            said.append(f"{_join(names)} {verb} {word} than {first['reference']}{by}")
-    lost = [not_learnt_line(row) for row in members if row["verdict"] != NOT_LEARNT]
-    said += dict.fromkeys(filter(None, lost))
+            said.append(f"{join(names)} {verb} {word} than {first['reference']}{by}")
+    said += dict.fromkeys(filter(None, (lost_line(row) for row in members if row["verdict"] != NOT_LEARNT)))
     turned = ", sign turned because lower is better" if first["negated"] else ""
-    seeds = _range([row["n"] for row in members], "seed")
-    return f"{'; '.join(said)} (mean differences in {of} over {seeds}{turned})."
+    return f"{'; '.join(said)} (mean differences in {of} over {_range([row['n'] for row in members], 'seed')}{turned})."
+
+
+def lost_line(row: Mapping) -> str:
+    """Seeds that ended in an error, with the test that counts them as losses, and seeds that have not learnt."""
+    parts = []
+    sides = ((row["method"], row["failed"]), (row["reference"], row["failed_reference"]))
+    if told := [f"{count} of {row['n'] + count} seeds of {name} failed" for name, count in sides if count]:
+        p = "" if pd.isna(row["p_failures"]) else f" (as losses: p = {p_text(row['p_failures'])})"
+        parts.append(f"{' and '.join(told)}{p}")
+    sides = ((row["method"], row["not_learnt"]), (row["reference"], row["not_learnt_reference"]))
+    if told := [f"{count} of {row['n']} seeds of {name}" for name, count in sides if count]:
+        parts.append(f"{' and '.join(told)} not learnt (every example gets one class)")
+    return "; ".join(parts)
+
+
+def clauses(row: Mapping) -> list[str]:
+    """What a reader of the verdict must know of it, beside the numbers: of whom it speaks, and what limits it."""
+    found = [lost_line(row)] if row["verdict"] != NOT_LEARNT else []
+    if row["metric"] == DEV:
+        last = row.get("verdict_last")
+        beside = f"; last epoch: {last} ({signed(row['mean_last'])})" if last else ""
+        found.append(f"the maximum over epochs on the dev examples that chose the epoch{beside}")
+    if not pd.isna(row.get("new_low", math.nan)):
+        inside = row["new_low"] <= 0 <= row["new_high"]
+        word = "includes 0" if inside else "excludes 0"
+        interval = f"[{signed(row['new_low'])}, {signed(row['new_high'])}]"
+        found.append(f"on these {row['examples']:,} examples; for new ones {interval} {word}")
+    if row["teachers"]:
+        ids = row["teachers"].split(", ")
+        alone = f"for this teacher ({ids[0][:8]})" if len(ids) == 1 else f"{len(ids)} teachers"
+        found.append(alone)
+    if not pd.isna(row["mean_corrected"]):
+        found.append(f"stopped at a look: without what stopping adds, {signed(row['mean_corrected'])}")
+    return [clause for clause in found if clause]
+
+
+def clause_lines(judged: pd.DataFrame) -> list[str]:
+    """Each comparison's clauses in a line; comparisons that share them, or all of them, are named together."""
+    by_text: dict[str, list[str]] = {}
+    for row in judged.to_dict("records"):
+        where = ", ".join(str(row[name]) for name in _varying(judged))
+        name = f"{label(row)} ({where})" if where else label(row)
+        for clause in clauses(row):
+            by_text.setdefault(clause, []).append(name)
+    by_name: dict[tuple, list[str]] = {}
+    for clause, names in by_text.items():
+        by_name.setdefault(tuple(names), []).append(clause)
+    return [
+        f"{'all' if len(names) == len(judged) > 1 else ', '.join(names)}: {'; '.join(c)}"
+        for names, c in by_name.items()
+    ]
+
+
+def deciding(row: Mapping) -> str:
+    """What would decide an undecided comparison: foretold from the pairs in hand, and for an effect of the margin."""
+    if row["n"] < 2:
+        return f"{label(row)}: more seeds, as one says nothing of their spread"
+    more = row["more_seeds"]
+    first = (
+        f"more than {MOST} more seeds like these"
+        if pd.isna(more)
+        else f"{more} more seed{'s' * (more > 1)} (probability {SURE})"
+    )
+    needed = row["seeds_for_margin"]
+    told = f"more than {MOST}" if pd.isna(needed) else f"{needed} in all"
+    return f"{label(row)}: {first}; an effect of the margin: {told}"
+
+
+def deciding_lines(judged: pd.DataFrame) -> list[str]:
+    """One line for each undecided comparison; its family is named where there are several."""
+    lines = []
+    for row in judged[judged["verdict"] == "undecided"].to_dict("records"):
+        where = ", ".join(str(row[name]) for name in _varying(judged))
+        lines.append(f"{where}, {deciding(row)}" if where else deciding(row))
+    return lines
+
+
+def _varying(judged: pd.DataFrame) -> list[str]:
+    """What tells these families apart."""
+    return [name for name in ("task", "model", "init", "protocol") if judged[name].nunique() > 1]
+
+
+def verdict_lines(judged: pd.DataFrame) -> list[str]:
+    """One plain sentence per comparison of `judge`: the verdict, its figures, its reason, its clauses."""
+    return [_line(row) for row in judged.to_dict("records")]
+
+
+def _line(row: dict) -> str:
+    where = ", ".join(filter(None, [row["task"], row["model"], row["init"], row["metric"]]))
+    word = f"{row['verdict']} (negligible)" if row["negligible"] else row["verdict"]
+    rest = "; ".join([row["reason"], *clauses(row)])
+    head = f"{label(row)} vs {row['reference']} ({where}): {word}"
+    if not row["n"]:
+        return f"{head}; {rest}"
+    spread = row["std_difference"]
+    sd = "" if spread is None or math.isnan(spread) else f" (sd {number(spread)})"
+    turned = ", lower is better and the sign is turned," if row["negated"] else ""
+    size = row["family_size"]
+    holm = f"Holm p = {p_text(row['p_holm'])} in a family of {size}" if size > 1 else "alone in its family"
+    return (
+        f"{head}; mean difference {signed(row['mean_difference'])}{sd}{turned} over n = {n_seeds(row['n'])}, "
+        f"{row['test']} p = {p_text(row['p_value'])} (smallest possible: {p_text(row['min_p_value'])}), {holm}; {rest}"
+    )
 
 
 def headlines(judged: pd.DataFrame) -> list[str]:
@@ -87,22 +208,58 @@ def headlines(judged: pd.DataFrame) -> list[str]:
         told = ", ".join(f"{counts[word]} {word}" for word in WORDS if word in counts)
         families = part.groupby(["task", "model", "metric", "protocol"], sort=False).ngroups
         where = f"{init}: " if init else ""
-        comparisons = _count(len(part), "comparison")
-        lines.append(f"{where}{comparisons} in {_count(families, 'family', 'families')}: {told}.")
+        comparisons = count(len(part), "comparison")
+        lines.append(f"{where}{comparisons} in {count(families, 'family', 'families')}: {told}.")
     return lines
 
 
 def interaction_headline(table: pd.DataFrame, level: float) -> list[str]:
-    """The paper's question in one sentence, from across.interaction; none where it cannot be asked."""
+    """The paper's question in one sentence, from interaction.interaction; none where it cannot be asked."""
     if table.empty:
         return []
     decided = table["p_holm"] <= level
     larger, smaller = (decided & (table["estimate"] > 0)).sum(), (decided & (table["estimate"] < 0)).sum()
     return [
         f"random against pretrained: the effect is larger from scratch in {larger} of "
-        f"{_count(len(table), 'comparison')}, smaller in {smaller}, "
+        f"{count(len(table), 'comparison')}, smaller in {smaller}, "
         f"not shown to differ in {len(table) - larger - smaller}."
     ]
+
+
+def remarks(judged: pd.DataFrame) -> list[str]:
+    """What to know of the metrics: which way they count, where it is not the usual one, and their unit."""
+    return direction.lines(zip(judged["metric"], judged["negated"], strict=True)) + unit_lines(judged)
+
+
+def unit_lines(judged: pd.DataFrame) -> list[str]:
+    """A warning for each metric whose scores are small beside a margin that is meant for points of 100."""
+    found: dict[tuple, dict[str, list]] = {}
+    for (metric, margin, negated, task), rows in judged.groupby(["metric", "margin", "negated", "task"], sort=False):
+        split, _, name = metric.rpartition("/")
+        values = [value for value in [*rows["scores"].explode(), *rows["mean_reference"]] if not pd.isna(value)]
+        in_percent = split and name in IN_POINTS  # logged by this project
+        if not in_percent and values and margin >= LARGE_MARGIN * max(map(abs, values)) > 0:
+            found.setdefault((metric, margin, negated), {})[task] = values
+    lines = []
+    for (metric, margin, negated), tasks in found.items():
+        values = [value for some in tasks.values() for value in some]
+        shares = not negated and min(values) >= 0 and max(values) <= 1
+        said = "look like fractions of 1" if shares else f"are between {min(values):g} and {max(values):g}"
+        lines.append(
+            f"scores {said} ({', '.join(filter(None, [*tasks, metric]))}): margin={margin:g} is in the "
+            f"metric's own unit" + (f"; give margin={margin / 100:g} where {margin:g} points of 100 are meant" * shares)
+        )
+    return lines
+
+
+def not_learnt_cells(paired: Paired) -> list[str]:
+    """A sentence that names the comparisons in which no run has learnt, for what is computed over them all the same."""
+    found = defaultdict(list)
+    for c in paired.comparisons:
+        if c.seeds and len(neither(paired, c)) == len(c.seeds):
+            found[c.task, c.model, c.init].append(label({"method": c.method, "setting": c.setting}))
+    told = [f"{', '.join(names)} ({', '.join(filter(None, place))})" for place, names in found.items()]
+    return [f"no run has learnt in these comparisons, which count here all the same: {'; '.join(told)}"] if told else []
 
 
 def left_out_lines(left: pd.DataFrame) -> tuple[str, ...]:
@@ -113,45 +270,45 @@ def left_out_lines(left: pd.DataFrame) -> tuple[str, ...]:
         first = found["reason"].iloc[0]
         told = first if found["reason"].nunique() == 1 else f"{first} (the first of them)"
         verb = "is" if len(found) == 1 else "are"
-        lines.append(f"{_count(len(found), 'run')} {verb} left out here: {told}.")
+        lines.append(f"{count(len(found), 'run')} {verb} left out here: {told}.")
     return tuple(lines)
 
 
-def methods_section(paired: Paired, judged: pd.DataFrame, runs: pd.DataFrame, design: Design) -> list[str]:
+def methods_section(paired: Paired, judged: pd.DataFrame, runs: pd.DataFrame, rule: Rule) -> list[str]:
     """Paragraphs for the methods section of a paper: what was compared, tested, corrected, with what."""
     rows = judged.to_dict("records")
-    names = _join(sorted({row["method"] for row in rows}, key=[row["method"] for row in rows].index))
+    names = join(list(dict.fromkeys(row["method"] for row in rows)))
     cells = list(dict.fromkeys(family_name(row) for row in rows))
-    metrics = _join(sorted({row["metric"] for row in rows}))
     lower = sorted({row["metric"] for row in rows if row["negated"]})
-    turned = _join(lower) if lower else ""
     seeds = {seed for row in rows for seed in row["seeds"]}
-    share = level_of_a_look(design.level, design.looks)
-    sizes = sorted({len(row["family"]) for row in rows})
-    mine = used(paired, runs)
+    sizes = sorted({row["family_size"] for row in rows})
+    margins = sorted({row["margin"] for row in rows})
     compared = (
-        f"We compared {names} with {paired.reference} in {_count(len(cells), 'cell')} of task, model and "
-        f"initialisation: {_join(cells)}. Runs were paired by seed: both runs of a "
+        f"We compared {names} with {paired.reference} in {count(len(cells), 'cell')} of task, model and "
+        f"initialisation: {join(cells)}. Runs were paired by seed: both runs of a "
         "pair share the seed (initialisation of the head, order of examples, dropout), the split, the number of "
         f"epochs and the data. Each comparison has {_range([row['n'] for row in rows], 'pair')} "
-        f"(seeds {', '.join(map(str, in_order(list(seeds))))}). The metric is {metrics}"
+        f"(seeds {', '.join(map(str, in_order(list(seeds))))}). The metric is "
+        f"{join(sorted({row['metric'] for row in rows}))}"
         + (" in percent" if all(unit(row["metric"]) == "points" for row in rows) else "")
-        + (f"; of {turned} lower is better, so that the sign of its differences was turned." if turned else ".")
+        + (f"; of {join(lower)} lower is better, so that the sign of its differences was turned." if lower else ".")
     )
+    few = any(row["test"] == RANK_SUM for row in rows)
     tested = (
-        "Paired differences were tested with the exact two-sided Wilcoxon signed-rank test, whose null distribution "
-        f"was enumerated with ties; zero differences were {_ZEROS[design.zeros]}. p-values were corrected by Holm's "
-        "method within each family (all methods and settings compared with the reference in one cell; "
-        f"{_range(sizes, 'method')} per family), at level {design.level:g}. The estimate is Hodges and Lehmann's, with "
-        f"its exact confidence interval. Equivalence within ±{design.margin:g} was tested by two one-sided exact "
-        f"signed-rank tests, corrected likewise. {STEPS_OF_THE_VERDICT} With the largest family better or worse takes "
-        f"at least {least_seeds(max(sizes), share)} seeds; the smallest p that the pairs at hand can give is "
-        f"{_p_range([row['min_p_value'] for row in rows])}. Inference is over seeds, for one test set and one setting."
+        "Differences were tested with the exact two-sided Wilcoxon signed-rank test of the pairs"
+        + (f" (of up to {FEW} seeds, fixed beforehand, with the exact rank-sum test of the scores)" if few else "")
+        + ", whose null distributions were enumerated with ties; zero differences were dropped before ranking. "
+        "p-values were corrected by Holm's method within each family (the methods and settings planned for one cell; "
+        f"{_range(sizes, 'method')} per family), at level {rule.level:g}. The estimate is Hodges and Lehmann's, with "
+        f"its exact confidence interval. Equivalence within ±{join([f'{m:g}' for m in margins])} was tested "
+        f"by two one-sided exact tests, corrected likewise. {STEPS_OF_THE_VERDICT} The smallest p that the seeds at "
+        f"hand can give is {_p_range([row['min_p_value'] for row in rows])}. Inference is over seeds, for one test set "
+        "and one setting."
     )
-    if design.looks:
+    if rule.looks:
         tested += (
-            f" The data were looked at after {_join(list(map(str, design.looks)))} seeds as planned, each time at "
-            f"level {design.level:g}/{len(design.looks)}."
+            f" The data were looked at after {join(list(map(str, rule.looks)))} seeds as planned, each time at "
+            f"{rule.level_of_a_look:.4g}, which holds the level of {rule.level:g} over all looks together."
         )
     if any(row["verdict"] == NOT_LEARNT for row in rows):
         tested += (
@@ -160,12 +317,9 @@ def methods_section(paired: Paired, judged: pd.DataFrame, runs: pd.DataFrame, de
     left = "No run was left out."
     if len(paired.left_out):
         reasons = paired.left_out["reason"].str.partition(":")[0].value_counts()
-        told = ", ".join(f"{reason} ({number})" for reason, number in reasons.items())
-        left = f"{_count(len(paired.left_out), 'run')} had no part in any comparison: {told}."
-    return [compared, tested, left, *_software(mine)]
-
-
-_ZEROS = {"wilcox": "dropped before ranking", "pratt": "ranked and then dropped (Pratt)"}
+        told = ", ".join(f"{reason} ({found})" for reason, found in reasons.items())
+        left = f"{count(len(paired.left_out), 'run')} had no part in any comparison: {told}."
+    return [compared, tested, left, *_software(used(paired, runs))]
 
 
 def _software(mine: pd.DataFrame) -> list[str]:
@@ -217,6 +371,11 @@ def in_order(values: list) -> list:
         return sorted(set(map(str, values)))
 
 
+def wrapped(lines: Sequence[str], width: int) -> list[str]:
+    """Lines for a terminal, none wider than `width`; what goes on is indented."""
+    return [part for line in lines for part in textwrap.wrap(line, width, subsequent_indent="  ") or [""]]
+
+
 def _some(values: list, most: int = 3) -> str:
     more = f" and {len(values) - most} more (one per seed or setting)" if len(values) > most else ""
     return ", ".join(map(str, values[:most])) + more
@@ -229,12 +388,12 @@ def _p_range(values: list[float]) -> str:
 
 def _range(values: list[int], noun: str) -> str:
     low, high = min(values), max(values)
-    return _count(low, noun) if low == high else f"{low} to {high} {noun}s"
+    return count(low, noun) if low == high else f"{low} to {high} {noun}s"
 
 
-def _count(number: int, noun: str, plural: str = "") -> str:
+def count(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
-def _join(names: Sequence[str]) -> str:
+def join(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -7,11 +7,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis import pairing
-from analysis.design import follows, mark_tuned, seed_orders
 from analysis.predictions import marked
 from analysis.present import figures as drawings
-from analysis.present import further, paper_tables, report, tables, typeset
-from labelreg.answers.answering import HOW_TO_BEGIN, HOW_TO_BEGIN_A_TABLE, plans_of, predictions_of
+from analysis.present import page, paper_tables, render, typeset
+from analysis.present.wording import Source
+from labelreg.answers.answering import HOW_TO_BEGIN, HOW_TO_BEGIN_A_TABLE, answer, predictions_of
 from labelreg.answers.sources import log_files, runs_of
 from labelreg.parameter import Value
 from labelreg.settings import named
@@ -43,27 +43,13 @@ def _page(
     runs: pd.DataFrame, source: str, metric: Value, remarks: list[str], given: dict[str, Value]
 ) -> tuple[str | None, int]:
     """The page, or None where no run has a score; how many comparisons it has."""
-    stored = not given.get("csv")
-    rule = given["margin"], given["level"]
-    looks, zeros = given.get("looks") or [], str(given["zeros"])
-    paired = pairing.pair(runs, str(given["reference"]), metric, given.get("lower_is_better") or [])
-    plans, predictions = plans_of(runs) if stored else [], None
-    if stored:
-        predictions = records.predictions(runs, further.compared(paired))
-        paired = marked(paired, predictions)
-    order = seed_orders(plans, pairing.seed_order(runs))
-    judged = mark_tuned(tables.judge(paired, *rule, zeros, looks, order), plans)
-    if paired.runs.empty:
+    found = answer(runs, given, metric, remarks, "true")
+    if found.paired.runs.empty:
         return None, 0
-    evidence = report.Evidence(runs, remarks=tuple(remarks))
-    if stored:
-        plan = follows(plans, paired, judged, metric, *rule, looks) if len(judged) else []
-        histories = records.histories(list(paired.runs["run_id"]), report.EPOCH_METRICS)
-        evidence = report.Evidence(runs, histories, predictions, tuple(plan))
-    told = [name for name in named("report") if name in given]
-    repeat = tuple((name, logged.plain(given[name])) for name in told)
-    design = report.Design(source, *rule, zeros, tuple(looks), repeat)
-    return report.page(paired, judged, evidence, design), len(judged)
+    told = tuple((name, logged.plain(given[name])) for name in named("report") if name in given)
+    stored = not given.get("csv")
+    histories = records.histories(list(found.paired.runs["run_id"]), page.EPOCH_METRICS) if stored else None
+    return page.page(found, Source(source, told), histories), len(found.judged)
 
 
 def make_tables(given: dict[str, Value]) -> None:
@@ -74,7 +60,7 @@ def make_tables(given: dict[str, Value]) -> None:
     predictions = None if given.get("csv") else predictions_of(runs, paired)
     if predictions is not None:
         paired = marked(paired, predictions)
-    made = paper_tables.tables(runs, paired, str(given["zeros"]))
+    made = paper_tables.tables(runs, paired)
     told = remarks + [HOW_TO_BEGIN_TABLES]
     with tracking.open_run("report", "tables") as run:
         run.params({name: given.get(name) for name in named("tables")})
@@ -100,7 +86,7 @@ def _figures(scores: pd.DataFrame, made: paper_tables.Tables) -> dict[str, Figur
 
 def _table_files(made: paper_tables.Tables, figures: dict[str, Figure]) -> dict[str, str | bytes]:
     files: dict[str, str | bytes] = {
-        "tables.csv": tables.to_csv(made.cells),
+        "tables.csv": render.to_csv(made.cells),
         "tables.md": typeset.as_markdown(made),
         "tables.tex": typeset.as_latex(made),
     }

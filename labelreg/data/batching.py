@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 UNLABELLED = -1
+REST = "rest"  # the split of what max_train_examples leaves unused
 WINDOW = 50  # batches sorted by length together: 2-4% padding on GLUE at batch 32 (docs/choices.md)
 
 
@@ -65,6 +66,10 @@ class Split(Protocol):
         """[examples], the number of each in its source."""
 
     @property
+    def group(self) -> Tensor | None:
+        """[examples], the number of what each belongs to, where that was asked for."""
+
+    @property
     def fingerprint(self) -> str:
         """Of the examples."""
 
@@ -92,7 +97,8 @@ class Tokens:
     """One tokenised split: examples end to end in flat tensors.
 
     `ids`, `types` [tokens] int32 and int8; `offsets` [examples + 1]; `labels`, `idx` [examples], labels
-    -1 where there are none. `fingerprint` is of the examples (text and label), whatever the tokenizer.
+    -1 where there are none. `fingerprint` is of the examples (text and label), whatever the tokenizer. `group`
+    [examples]: the number of what each belongs to, where that was asked for.
     """
 
     ids: Tensor
@@ -102,6 +108,7 @@ class Tokens:
     idx: Tensor
     fingerprint: str
     pad_id: int
+    group: Tensor | None = None
     unit: ClassVar[str] = "tokens"
 
     def __len__(self) -> int:

@@ -10,6 +10,8 @@ from labelreg.errors import UserError, unknown
 from labelreg.models import registry
 from labelreg.settings import Settings
 
+COLUMNS = ("text_column", "text_pair_column", "label_column", "group_column")
+
 
 def prepare(settings: Settings, roots: places.Roots) -> PreparedTask:
     """The examples of a run, ready for its model; read from the cache when nothing has changed.
@@ -46,7 +48,7 @@ def task_of(settings: Settings) -> Task:
     alone = [key for key in ("dev_file", "test_file") if getattr(settings, key) and not settings.train_file]
     if alone:
         raise UserError(f"{alone[0]}={getattr(settings, alone[0])}: it goes with train_file")
-    columns = {key: getattr(settings, key) for key in ("text_column", "text_pair_column", "label_column")}
+    columns = {key: getattr(settings, key) for key in COLUMNS}
     if settings.train_file:
         return Task(
             "file",
@@ -54,6 +56,7 @@ def task_of(settings: Settings) -> Task:
             columns["text_pair_column"],
             columns["label_column"] or "label",
             split_by="split_seed",
+            group=columns["group_column"],
         )
     if name in TASKS:
         given = [key for key, value in columns.items() if value]
@@ -69,6 +72,7 @@ def task_of(settings: Settings) -> Task:
             columns["text_pair_column"],
             columns["label_column"] or "label",
             split_by="split_seed",
+            group=columns["group_column"],
         )
     mistake = unknown("task", name, TASKS)
     raise UserError(f"{mistake}; a task of your own file needs train_file=FILE")

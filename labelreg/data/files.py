@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from labelreg.output import words_of
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 ENDINGS = (*SEPARATORS, ".jsonl", ".parquet")
+ROW_BYTES = 100  # of memory that a short example takes at least, as a text and as tokens
 UTF16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks; Excel's "Unicode text" begins with one
 _SPACED = re.compile(r'\s+".*"\s*', re.DOTALL)
 AS_QUOTED = "read with quoted fields, as spreadsheets and pandas write them"
@@ -65,6 +67,8 @@ def read(path: Path, label: str) -> Table:
         raise UserError(f"{path}: the ending must be one of {', '.join(ENDINGS)}")
     try:
         table = _parquet(path) if ending == ".parquet" else _text(path, ending, label)
+    except UserError:
+        raise
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise UserError(f"{path}: line {line} is not {error.encoding.upper()} text; save the file as UTF-8") from None
@@ -92,6 +96,12 @@ def _text(path: Path, ending: str, label: str) -> Table:
 
 def _parquet(path: Path) -> Table:
     """A Parquet file; the hub's names of classes, which stand beside the columns, in the place of their numbers."""
+    rows, there = pq.read_metadata(path).num_rows, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if rows * ROW_BYTES > there:  # rows that are all the same take next to nothing on disk
+        raise UserError(
+            f"{path}: its {rows:,} rows take {rows * ROW_BYTES / 2**30:.0f} GB of memory or more, this machine has "
+            f"{there / 2**30:.0f}: give a file with fewer"
+        )
     frame = pd.read_parquet(path)
     about = (pq.read_schema(path).metadata or {}).get(b"huggingface")
     features = json.loads(about).get("info", {}).get("features", {}) if about else {}

@@ -21,11 +21,11 @@ from torch import Tensor
 from labelreg import places, whole
 from labelreg.data import augment, image_files, image_folder
 from labelreg.data.augment import Drawn
-from labelreg.data.batching import UNLABELLED, generator
+from labelreg.data.batching import REST, UNLABELLED, generator
 from labelreg.data.image_files import Pixels, said
 from labelreg.data.labels import alike, labelled
 from labelreg.data.prepared import Made, PreparedTask, kept
-from labelreg.data.splits import check, divide, in_both, sample
+from labelreg.data.splits import check, divide, in_both, rest_may_be, sample, with_rest
 from labelreg.data.tasks import TASKS, Task, own_path
 from labelreg.errors import UserError
 from labelreg.models import registry
@@ -58,6 +58,7 @@ class Images:
     augment: str
     drawn: Drawn | None = None
     unit: ClassVar[str] = "images"
+    group: ClassVar[None] = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -137,7 +138,8 @@ def place(settings: Settings, roots: places.Roots) -> tuple[Task, Source, Path]:
         source = None if task.source == "embedded" else _source(task, name, roots)
     facts = json.dumps({key: getattr(settings, key) for key in ("max_train_examples", "split_seed")})
     side = _stored(task, settings.image_size)
-    key = digest(f"images {FORMAT} {name} {task} {side} {facts} {_files_digest(source)}")
+    rest = f"rest={settings.rest}" if rest_may_be(settings, task) else ""
+    key = digest(f"images {FORMAT} {name} {task} {side} {facts} {_files_digest(source)}{rest}")
     return task, source, roots.cache / "prepared" / key
 
 
@@ -147,7 +149,7 @@ def _stored(task: Task, size: int) -> int:
 
 
 def _refuse(settings: Settings, name: str) -> None:
-    for key in ("dev_file", "test_file", "text_column", "text_pair_column", "label_column"):
+    for key in ("dev_file", "test_file", "text_column", "text_pair_column", "label_column", "group_column"):
         if getattr(settings, key):
             raise UserError(
                 f"{key}={getattr(settings, key)}: task {name} is made of images; a folder has train/CLASS/*.png and "
@@ -367,14 +369,16 @@ def _made(settings: Settings, source: Source, task: Task, name: str) -> Made:
     frames, arrays, task, remarks = _load(source, task, name, _stored(task, settings.image_size))
     frames, classes = labelled(frames, task, name)
     frames = divide(frames, classes, task, name, settings)
-    frames["train"] = sample(frames["train"], settings.max_train_examples, settings.split_seed)
-    check(frames, classes, name)
-    images = {split: arrays.get(split, arrays["train"]) for split in frames}
-    content = {
+    images = {split: arrays.get(split, arrays["train"]) for split in (*frames, REST)}
+    frames = {
         split: frame.assign(text=[hashlib.sha256(images[split][row].tobytes()).digest() for row in frame["idx"]])
         for split, frame in frames.items()
     }
-    remarks = (*remarks, *alike(classes, name), *in_both(content, "images"))
+    whole = frames["train"]
+    frames["train"] = sample(whole, settings.max_train_examples, settings.split_seed)
+    check(frames, classes, name)
+    frames, told = with_rest(frames, whole, settings, rest_may_be(settings, task), "images")
+    remarks = (*remarks, *told, *alike(classes, name), *in_both(frames, "images"))
     return _stored_form(frames, images, classes, remarks)
 
 

@@ -33,7 +33,7 @@ def labelled(frames: dict[str, pd.DataFrame], task: Task, name: str) -> tuple[di
             frame["label"] = numbers.astype(np.int64)
         return frames, task.classes
     texts = {
-        split: [_label_name(value, f"task {name}: row {row} of {split}") for row, value in enumerate(frame["label"], 1)]
+        split: [name_of(value, f"task {name}: row {row} of {split}") for row, value in enumerate(frame["label"], 1)]
         for split, frame in frames.items()
     }
     known = set(texts["train"])  # -1 is a class where the training set has it among numbers, else "no label"
@@ -58,16 +58,21 @@ def labelled(frames: dict[str, pd.DataFrame], task: Task, name: str) -> tuple[di
     return frames, classes
 
 
-def _label_name(value: object, origin: str) -> str:
+def name_of(value: object, origin: str, what: str = "label") -> str:
+    """A label, or what else names a row, as text.
+
+    Raises:
+        UserError: there is none, or a value that is none.
+    """
     if isinstance(value, str):
         result = value.strip()
     elif isinstance(value, Number | np.bool_) or value is None or value is pd.NA:
         whole = int(value) if isinstance(value, float | np.floating) and float(value).is_integer() else value
         result = "" if pd.isna(value) else str(whole)
     else:  # a list would be several labels
-        raise UserError(f"{origin} has {value_and_type(value)} as its label; a label is one text or one number")
+        raise UserError(f"{origin} has {value_and_type(value)} as its {what}; a {what} is one text or one number")
     if not result:
-        raise UserError(f"{origin} has no label")
+        raise UserError(f"{origin} has no {what}")
     return result
 
 

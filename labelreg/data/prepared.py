@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 
 from labelreg import whole
-from labelreg.data.batching import UNLABELLED, Split
+from labelreg.data.batching import REST, UNLABELLED, Split
 from labelreg.errors import UserError
 from labelreg.output import one_line, words_of
 from labelreg.whole import digest
@@ -27,9 +27,10 @@ Made = tuple[dict, Iterable[tuple[str, str, dict[str, torch.Tensor]]]]  # facts;
 
 @dataclass(frozen=True)
 class PreparedTask:
-    """All splits of a task, ready for training; `digest` is of all examples of all splits.
+    """All splits of a task, ready for training; `digest` is of all examples of all splits but `rest`.
 
-    `remarks` are lines of what a reader of the scores should know of the examples.
+    `remarks` are lines of what a reader of the scores should know of the examples. `groups`: the names of what they
+    belong to, by number.
     """
 
     task: str
@@ -39,6 +40,12 @@ class PreparedTask:
     digest: str
     glue: dict[str, str]
     remarks: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
+
+    @property
+    def rest(self) -> str | None:
+        """The fingerprint of the split that max_train_examples leaves unused, where it is a test set."""
+        return self.splits[REST].fingerprint if REST in self.splits else None
 
 
 def lines(data: PreparedTask) -> list[str]:
@@ -93,14 +100,16 @@ def kept(folder: Path, make: Callable[[], Made]) -> tuple[dict, dict[str, dict[s
             print(f"prepared data is damaged ({damage}): preparing it anew", flush=True)
     facts, splits = make()  # splits may be a generator: of images, one split at a time is enough to hold twice
     with whole.folder(folder, META) as temporary:
-        fingerprints, files, sizes = {}, {}, {}
+        fingerprints, files, sizes, labelled = {}, {}, {}, []
         for split, fingerprint, tensors in splits:
             path = temporary / f"{split}.safetensors"
             save_file(tensors, path)
             fingerprints[split], files[split] = fingerprint, _file_digest(path)
+            labelled += [split] if (tensors["labels"] != UNLABELLED).all() else []
             sizes[split] = [len(tensors["labels"]), len(tensors["ids" if "ids" in tensors else "labels"])]
-        facts |= {"fingerprints": fingerprints, "digest": digest(json.dumps(fingerprints, sort_keys=True))}
-        facts |= {"files": files, "sizes": sizes}
+        decisive = {split: each for split, each in fingerprints.items() if split != REST}  # no run trains on the rest
+        facts |= {"fingerprints": fingerprints, "digest": digest(json.dumps(decisive, sort_keys=True))}
+        facts |= {"files": files, "sizes": sizes, "labelled": labelled}
         content = json.dumps(facts | {"checksum": _checksum(facts)})
         (temporary / META).write_text(content, encoding="utf-8")
     try:  # what is trained on is what is on the disk, whoever wrote it first
@@ -116,7 +125,8 @@ class _Damaged(ValueError):
 def known(folder: Path) -> dict | None:
     """What is known of prepared data without its tensors, or None where it is missing or damaged.
 
-    `sizes` are examples and units (tokens, images) of each split.
+    `sizes` are examples and units (tokens, images) of each split, `labelled` the splits whose labels are all known (not
+    of what was prepared before there was that).
     """
     try:
         return _facts(folder)

@@ -1,14 +1,19 @@
 """What every data set's examples go through, of text and of images: divided, sampled, checked, compared."""
 
+import warnings
+
 import numpy as np
 import pandas as pd
 
-from labelreg.data.batching import UNLABELLED
+from labelreg.data.batching import REST, UNLABELLED
 from labelreg.data.tasks import Task
 from labelreg.errors import UserError
 from labelreg.settings import Settings
 
 HELD_OUT = 0.1  # share of one file that becomes dev, and as much test
+MOST_REST = (
+    10_000  # rows that a run is tested on at its end: a score of 70% is then known to 0.46 points; more costs minutes
+)
 
 Frames = dict[str, pd.DataFrame]
 
@@ -20,6 +25,8 @@ def divide(
     if "dev" in frames and task.split_by != "seed":
         return frames
     frame = frames["train"]
+    if "group" in frame:
+        return frames | _by_group(frame, ("dev",) if "test" in frames else ("dev", "test"), name, settings.split_seed)
     rng = np.random.default_rng(settings.seed if task.split_by == "seed" else settings.split_seed)
     make = ("dev",) if "test" in frames else ("dev", "test")
     parts: dict[str, list[np.ndarray]] = {split: [] for split in ("train", *make)}
@@ -40,15 +47,76 @@ def divide(
     return frames | made
 
 
+def _by_group(frame: pd.DataFrame, make: tuple[str, ...], name: str, seed: int) -> Frames:
+    """As `divide` does, but whole groups: of ten parts with like shares of the classes, those nearest to a tenth."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    parts, groups = round(1 / HELD_OUT), frame["group"].nunique()
+    if groups < parts:
+        raise UserError(f"task {name}: {groups} groups are too few to split; {parts} are needed, or a dev_file")
+    with warnings.catch_warnings(action="ignore"):  # a class of fewer rows than parts is in few of them
+        folds = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
+        found = [held for _, held in folds.split(frame, frame["label"], frame["group"])]
+    held = dict(zip(make, sorted(found, key=lambda rows: abs(len(rows) - HELD_OUT * len(frame))), strict=False))
+    taken = np.concatenate(list(held.values()))
+    made = {split: frame.iloc[rows] for split, rows in held.items()}
+    return {"train": frame.iloc[np.setdiff1d(np.arange(len(frame)), taken)]} | made
+
+
 def sample(frame: pd.DataFrame, examples: int | None, seed: int) -> pd.DataFrame:
     """A stratified sample of the training set, in its order; the same for every seed and method."""
     if examples is None or examples >= len(frame):
         return frame
     rng = np.random.default_rng(seed)
+    if "group" in frame:  # whole ones, so that none is in `rest` too
+        sizes, kept, total = frame["group"].value_counts(sort=False), set(), 0
+        for nth in rng.permutation(len(sizes)):
+            if total + sizes.iloc[nth] <= examples:
+                kept.add(sizes.index[nth])
+                total += sizes.iloc[nth]
+        return frame[frame["group"].isin(kept)]
     order = rng.permutation(len(frame))
     within = pd.Series(frame["label"].to_numpy()[order]).groupby(frame["label"].to_numpy()[order]).cumcount()
     share = within.to_numpy() / frame["label"].value_counts().loc[frame["label"].to_numpy()[order]].to_numpy()
     return frame.iloc[np.sort(order[np.argsort(share, kind="stable")[:examples]])]
+
+
+def rest_may_be(settings: Settings, task: Task) -> bool:
+    """Whether the examples of a run may have a split `rest`, as far as it is known before they are read."""
+    if settings.rest == "auto":  # a data set that is drawn anew for each seed has a test set as it needs it
+        return settings.max_train_examples is not None and not task.image and task.split_by != "seed"
+    return settings.rest == "on"
+
+
+def with_rest(
+    frames: Frames, whole: pd.DataFrame, settings: Settings, wanted: bool, unit: str
+) -> tuple[Frames, list[str]]:
+    """`frames` and, where it is wanted, `rest`: the labelled rows of the training set that no run trains on; a remark.
+
+    Rows whose text stands in train or dev are not in it. Of more than MOST_REST it is a stratified sample.
+
+    Args:
+        frames: with the columns `text` and perhaps `text_pair`, train cut already.
+        whole: the training set before it was cut.
+        wanted: whether it is; with rest=auto it is not where the labelled test set is as large.
+    """
+    if not wanted:
+        return frames, []
+    left = whole[~whole.index.isin(frames["train"].index) & (whole["label"] != UNLABELLED)]
+    columns = [name for name in ("text", "text_pair") if name in whole]
+    used = pd.concat([frames[split][columns] for split in ("train", "dev")])
+    new = ~pd.MultiIndex.from_frame(left[columns]).isin(pd.MultiIndex.from_frame(used))
+    if "group" in left:
+        new &= ~left["group"].isin(pd.concat([frames[split]["group"] for split in ("train", "dev")])).to_numpy()
+    rest = sample(left[new], MOST_REST, settings.split_seed)
+    tested = frames.get("test", rest[:0])
+    if rest.empty or settings.rest == "auto" and (tested["label"] != UNLABELLED).sum() >= len(rest):
+        return frames, ["rest=on: no rows of train are left over to test on"] if settings.rest == "on" else []
+    of = f" of {new.sum()}" if new.sum() > len(rest) else ""
+    who = "that stand, or whose groups stand," if "group" in left else "that stand"
+    twice = f"; {len(left) - new.sum()} more {who} in train or dev too are left out" if not new.all() else ""
+    told = f"rest is {len(rest)}{of} {unit} of train that no run trains on: a test set of its own{twice}"
+    return frames | {REST: rest}, [told]
 
 
 def check(frames: dict[str, pd.DataFrame], classes: tuple[str, ...], name: str) -> None:
@@ -62,6 +130,17 @@ def check(frames: dict[str, pd.DataFrame], classes: tuple[str, ...], name: str) 
             raise UserError(f"task {name}: {split} has no examples")
         if split != "test" and not split.startswith("test_") and (frame["label"] == UNLABELLED).any():
             raise UserError(f"task {name}: {split} has examples without a label")
+
+
+def groups_in_both(frames: Frames) -> list[str]:
+    """A remark on each split whose groups, where there are groups, stand in train too."""
+    if "group" not in frames["train"]:
+        return []
+    train, found = set(frames["train"]["group"]), []
+    for split in (split for split in frames if split != "train"):
+        own = set(frames[split]["group"])
+        found += [f"{len(own & train)} of {len(own)} groups of {split} are in train too"] if own & train else []
+    return found
 
 
 def in_both(frames: Frames, unit: str = "rows") -> list[str]:

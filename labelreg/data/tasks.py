@@ -34,6 +34,7 @@ class Task:
     per_class: dict[str, int] = field(default_factory=dict)  # examples of each class per split
     image: str | None = None  # column of the image, for a task of images; `text` is empty then
     archive: str | None = None  # torchvision's: the folder in it, and the name of the .tar.gz
+    group: str | None = field(default=None, repr=False)  # column of what examples belong to, a whole of which is split
     count: int = 0  # classes of a task of images, whose names come with the data
 
 

@@ -13,10 +13,10 @@ import torch
 
 from labelreg import places
 from labelreg.data import files
-from labelreg.data.batching import Tokens
-from labelreg.data.labels import alike, labelled, value_and_type
+from labelreg.data.batching import UNLABELLED, Tokens
+from labelreg.data.labels import alike, labelled, name_of, value_and_type
 from labelreg.data.prepared import Made, PreparedTask, kept
-from labelreg.data.splits import Frames, check, divide, in_both, sample
+from labelreg.data.splits import Frames, check, divide, groups_in_both, in_both, rest_may_be, sample, with_rest
 from labelreg.data.tasks import FILES, TASKS, Task, own_path
 from labelreg.errors import UserError
 from labelreg.models import registry
@@ -44,7 +44,8 @@ def prepare(settings: Settings, task: Task, roots: "places.Roots") -> PreparedTa
     }
     registry.check_tokens(checkpoint, splits)
     classes, remarks = tuple(meta["classes"]), tuple(meta["remarks"])
-    return PreparedTask(settings.task, task.metric, classes, splits, meta["digest"], task.glue, remarks)
+    facts = (settings.task, task.metric, classes, splits, meta["digest"], task.glue, remarks)
+    return PreparedTask(*facts, tuple(meta.get("groups", ())))
 
 
 def _made(settings: Settings, folder: Path | None, task: Task, checkpoint: Path) -> Made:
@@ -52,20 +53,26 @@ def _made(settings: Settings, folder: Path | None, task: Task, checkpoint: Path)
     name, limit = settings.task, settings.max_train_examples
     frames, remarks = _own_files(settings, task) if folder is None else _embedded_or_hub(folder, task, name)
     frames, classes = labelled(frames, task, name)
+    given = "test" in frames and (frames["test"]["label"] != UNLABELLED).any()  # a labelled test set
+    wanted = rest_may_be(settings, task) and not (given and settings.rest == "auto")
     frames = divide(frames, classes, task, name, settings)
     if limit is not None and int(limit) < len(frames["train"]):
         remarks = [*remarks, f"train is a sample of {len(frames['train'])} rows (max_train_examples={limit})"]
-    frames["train"] = sample(frames["train"], limit, settings.split_seed)
+    whole = frames["train"]
+    frames["train"] = sample(whole, limit, settings.split_seed)
     check(frames, classes, name)
+    frames, told = with_rest(frames, whole, settings, wanted, "rows")
+    remarks = [*remarks, *told]
     tokenizer, most = registry.tokenizer(checkpoint), settings.max_length
+    frames, named = _numbered(frames)
     coded = {split: _tokenised(frame, tokenizer, most) for split, frame in frames.items()}
-    remarks = [*remarks, *alike(classes, name), *in_both(frames)]
+    remarks = [*remarks, *alike(classes, name), *in_both(frames), *groups_in_both(frames)]
     remarks += _cut({split: (cut, len(frames[split])) for split, (_, cut) in coded.items()}, most)
     splits = [
         (split, digest("".join(_example_lines(frames[split], classes))), tensors)
         for split, (tensors, _) in coded.items()
     ]
-    return {"classes": classes, "pad_id": tokenizer.pad_token_id, "remarks": remarks}, splits
+    return {"classes": classes, "pad_id": tokenizer.pad_token_id, "remarks": remarks} | named, splits
 
 
 def place(settings: Settings, task: Task, roots: "places.Roots") -> tuple[Path | None, Path, Path]:
@@ -82,6 +89,8 @@ def place(settings: Settings, task: Task, roots: "places.Roots") -> tuple[Path |
         f"{registry.tokenizer_digest(checkpoint)} "
         + json.dumps({k: getattr(settings, k) for k in ("max_length", "max_train_examples", "split_seed")})
         + (str(settings.seed) if task.split_by == "seed" else "")
+        + (f"rest={settings.rest}" if rest_may_be(settings, task) else "")
+        + (f"group={task.group}" if task.group else "")
     )
     return folder, checkpoint, roots.cache / "prepared" / key
 
@@ -132,6 +141,8 @@ def _columns(frame: pd.DataFrame, task: Task, origin: str) -> pd.DataFrame:
             raise UserError(f"{origin}: {names.count(column)} columns are named {column!r}; rename all but one")
     columns = {name: _decoded(frame[column], origin) for name, column in wanted.items() if column}
     result = pd.DataFrame(columns).reset_index(drop=True)
+    if task.group:
+        result["group"] = _groups(frame, task, origin)
     result["idx"] = frame["idx"].to_numpy() if task.glue and "idx" in frame else np.arange(len(frame))
     for name in (name for name in ("text", "text_pair") if name in result):
         may_be_empty = name == "text_pair" and task.source != "file"  # two second questions of QQP are
@@ -144,6 +155,25 @@ def _columns(frame: pd.DataFrame, task: Task, origin: str) -> pd.DataFrame:
                 f"{origin}: row {row + 1} has {value_and_type(text)} in column {wanted[name]!r}, where a text is needed"
             )
     return result
+
+
+def _groups(frame: pd.DataFrame, task: Task, origin: str) -> list[str]:
+    """What each row belongs to, by name."""
+    names = list(frame.columns)
+    if names.count(task.group) != 1:
+        raise UserError(f"{origin}: {names.count(task.group) or 'no'} columns are named {task.group!r} (group_column)")
+    return [name_of(value, f"{origin}: row {row}", "group") for row, value in enumerate(frame[task.group], 1)]
+
+
+def _numbered(frames: Frames) -> tuple[Frames, dict[str, list[str]]]:
+    """`frames` with groups by number, and their names, where there are groups."""
+    if "group" not in frames["train"]:
+        return frames, {}
+    names = sorted({name for frame in frames.values() for name in frame["group"]})
+    number = {name: index for index, name in enumerate(names)}
+    return {split: frame.assign(number=frame["group"].map(number)) for split, frame in frames.items()}, {
+        "groups": names
+    }
 
 
 def _decoded(column: pd.Series, origin: str) -> pd.Series:
@@ -253,6 +283,8 @@ def _tokenised(
         "labels": torch.from_numpy(frame["label"].to_numpy().copy()),
         "idx": torch.from_numpy(frame["idx"].to_numpy().astype(np.int64)),
     }
+    if "number" in frame:
+        tensors["group"] = torch.from_numpy(frame["number"].to_numpy().astype(np.int64))
     return tensors, cut
 
 
@@ -265,5 +297,6 @@ def _cut(sizes: dict[str, tuple[int, int]], max_length: int) -> list[str]:
 def _example_lines(frame: pd.DataFrame, classes: tuple[str, ...]) -> Iterator[str]:
     yield json.dumps(classes) + "\n"
     pairs = frame["text_pair"] if "text_pair" in frame else [None] * len(frame)
-    for text, pair, label in zip(frame["text"], pairs, frame["label"], strict=True):
-        yield json.dumps([text, pair, int(label)]) + "\n"
+    groups = zip(frame["group"]) if "group" in frame else [()] * len(frame)  # of a group of its own each, without
+    for text, pair, label, group in zip(frame["text"], pairs, frame["label"], groups, strict=True):
+        yield json.dumps([text, pair, int(label), *group]) + "\n"

@@ -18,7 +18,7 @@ from labelreg.errors import UserError, unknown
 from labelreg.methods import METHODS
 from labelreg.output import words_of
 from labelreg.parameter import Parameter, Value, convert
-from labelreg.settings import INITS, Cell, Head, Images, Lists, Settings, Sgd, Text, of, settable
+from labelreg.settings import INITS, Cell, Head, Images, Lists, Settings, Sgd, Testing, Text, of, settable
 from labelreg.whole import digest
 
 HERE = Path(__file__).parent
@@ -178,17 +178,19 @@ def resolve(given: Mapping[str, Value], role: str = "student") -> Settings:
         decided.pop("phase1_epochs", None)
     decided |= {key: facts[key] for key in ("task", "model") if facts[key] is not None}
     decided = {key: convert(key, may[key], value) for key, value in decided.items()}
-    return _complete(decided | {"method": facts["method"]} | dict(given), data, name)
+    return _complete(decided | {"method": facts["method"]} | dict(given), data, role, name)
 
 
-def _complete(decided: Mapping[str, Value], data: str, name: str) -> Settings:
+def _complete(decided: Mapping[str, Value], data: str, role: str, name: str) -> Settings:
     """Leave out what the run does not read; what it needs and nothing decides is a mistake of the recipe."""
     method, run = METHODS[str(decided["method"])], dict(decided)
     run.setdefault("image_size", IMAGE_SIZES.get(str(run.get("stem"))))
     unread = {key for kind, keys in OF_DATA.items() if kind != data for key in keys}
     unread |= set() if run.get("optimizer") == "sgd" else set(of(Sgd))
     unread |= set() if method.needs else {"teacher_run_id"}
-    unread |= set() if method.needs == "teacher" else {"teacher_model"}
+    unread |= set() if method.needs == "teacher" else {"teacher_model", "teacher_seed"}
+    unread |= {"teacher_seed"} if run.get("teacher_run_id") else set()
+    unread |= {*of(Testing)} if role == "teacher" else set()
 
     def value(key: str, each: Parameter) -> Value:
         result = run.get(key)

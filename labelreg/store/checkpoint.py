@@ -84,9 +84,9 @@ class Claim:
 
     def note(self, epoch: str) -> None:
         """How far the run is, for whoever looks on; a cosmetic matter."""
-        if self.folder is not None:
+        if self.folder is not None and self.folder.is_dir():  # else it was removed, and stays so
             with contextlib.suppress(OSError):
-                (self.folder / EPOCH).write_text(epoch, encoding="utf-8")
+                self._write(EPOCH, epoch)
 
     def forget(self) -> None:
         """The run needs no checkpoint any more."""

@@ -5,11 +5,9 @@ import logging
 import math
 import os
 import random
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ import requests
 
 from labelreg.errors import StoreLostError, UserError
 from labelreg.output import words_of
+from labelreg.store import signals
 
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # its retries (4 minutes a call) would stop the training
@@ -26,6 +25,8 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repo import ArtifactRepository
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
 
@@ -65,9 +66,9 @@ def patiently(call: Call[Given, Result], *given: Given.args, **named: Given.kwar
     return keep_trying(whole, passes, _seconds.get())
 
 
-def moving(call: Call[Given, Result], *given: Given.args, **named: Given.kwargs) -> Result:
-    """As `patiently`, of a call that moves files: it may take long, and is interrupted where it is."""
-    return keep_trying(lambda: call(client(), *given, **named), passes, _seconds.get())
+def moving(call: Callable[Given, Result], *given: Given.args, **named: Given.kwargs) -> Result:
+    """As `patiently`, of what moves files (`artifacts_of`): it may take long, and is interrupted where it is."""
+    return keep_trying(lambda: call(*given, **named), passes, _seconds.get())
 
 
 @contextmanager
@@ -155,32 +156,19 @@ def passes(error: Exception) -> bool:
     return away and not mlflow.get_tracking_uri().startswith("sqlite")  # there it is a full disk, a missing file
 
 
-@contextmanager
-def undivided() -> Iterator[None]:
-    """A signal that comes meanwhile is heard at the end, where the store is a database: its calls are short.
+def undivided() -> AbstractContextManager:
+    """A signal that comes meanwhile is heard at the end, where the store is a database: its calls are short."""
+    return nullcontext() if mlflow.get_tracking_uri().startswith("http") else signals.undivided()
 
-    An exception in the middle of SQLAlchemy's work can leave a transaction open for as long as the process lives:
-    the store is locked then, for this run's end and for everyone else.
+
+def artifacts_of(run_id: str) -> ArtifactRepository:
+    """Where a run's files are.
+
+    MLflow's own calls with a run's id ask the database in the middle of a transfer, which may be interrupted, and make
+    a missing file of any error.
     """
-    if mlflow.get_tracking_uri().startswith("http") or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    late: list[int] = []
-
-    def hear(number: int, frame: object) -> None:
-        late.append(number)
-
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        for number in handlers:
-            signal.signal(number, hear)
-        yield
-    finally:
-        for number, handler in handlers.items():
-            if signal.getsignal(number) is hear:  # else one came before, whose handler has set others
-                signal.signal(number, handler)
-        if late:
-            signal.raise_signal(late[0])
+    uri = patiently(MlflowClient.get_run, run_id).info.artifact_uri
+    return get_artifact_repository(uri, mlflow.get_tracking_uri())
 
 
 def check_server(uri: str) -> None:

@@ -62,9 +62,8 @@ def download(run_id: str, path: str, target: Path) -> Path:
         UserError: the run has no such artifact, or it may not be read.
     """
     target.mkdir(parents=True, exist_ok=True)
-    fetch = mlflow.artifacts.download_artifacts
     try:
-        return Path(patience.moving(lambda _: fetch(run_id=run_id, artifact_path=path, dst_path=str(target))))
+        return Path(patience.moving(patience.artifacts_of(run_id).download_artifacts, path, str(target)))
     except PermissionError as error:
         raise UserError(f"run {run_id}: artifact {path}: {told(error).line}") from error
     except (MlflowException, OSError) as error:

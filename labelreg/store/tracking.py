@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 KIND, FINGERPRINT, STUDY, DATA = "labelreg.kind", "labelreg.fingerprint", "labelreg.study", "labelreg.data"
 INTENT, CONTINUED = "labelreg.intent", "labelreg.continued_in"
+REST = "labelreg.rest"  # the digest of the rows that a run is tested on beyond its test set
 PLAN, VERDICT, PARENT = "labelreg.plan", "labelreg.verdict", "mlflow.parentRunId"
 NOTE, TUNED = "mlflow.note.content", "labelreg.tuned_seeds"
 Found = mlflow.entities.Run  # a run as the store has it: read alone
@@ -102,12 +103,13 @@ class Run:
 
     def folder(self, local: Path, path: str | None = None) -> None:
         """Store a folder's files as artifacts, each of them patiently; MLflow copies them with their rights."""
+        store = patience.artifacts_of(self.run_id)
         files = sorted(each for each in local.rglob("*") if each.is_file())
         for file in files:  # libraries write weights for their owner alone, and a store may have other readers
             whole.give_rights(file)
         for file in files:
             at = Path(path or "", file.parent.relative_to(local)).as_posix()
-            patience.moving(MlflowClient.log_artifact, self.run_id, str(file), None if at == "." else at)
+            patience.moving(store.log_artifact, str(file), None if at == "." else at)
 
     def data(self, name: str, digest: str, source: str) -> None:
         """Name the data set in MLflow's own way, with labelreg's digest of all examples."""

@@ -4,6 +4,7 @@ import graphlib
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -40,11 +41,29 @@ def lists(recipe: Mapping[str, Any], given: Mapping[str, Value]) -> dict[str, li
     return grid
 
 
+def teacher_seeds(wanted: str, seeds: Sequence[int]) -> dict[int, int]:
+    """The seed of each seed's teacher, where not all seeds have one teacher: each its own, or so many in turn.
+
+    Raises:
+        UserError: neither one, each nor a number of teachers for these seeds.
+    """
+    if wanted == "one":
+        return {}
+    number = len(seeds) if wanted == "each" else int(wanted) if re.fullmatch("[0-9]{1,9}", wanted) else 0
+    if not 1 <= number <= len(seeds):
+        raise UserError(
+            f"teacher_seeds={wanted}: allowed is one, each, or a number of teachers from 1 to {len(seeds)}, the "
+            "number of seeds"
+        )
+    return {seed: seeds[nth % number] for nth, seed in enumerate(seeds)}
+
+
 def steps(
     lists: Mapping[str, Sequence],
     given: Mapping[str, Value],
     teacher_of: Callable[[str, str], str],
     without: Sequence[Mapping[str, Collection]] = (),
+    teachers_of: Mapping[int, int] | None = None,
 ) -> list[Step]:
     """Every run of the grid, teachers first, then seed by seed, so that what is done so far is paired.
 
@@ -52,9 +71,11 @@ def steps(
         given: parameters of every run (recipe included).
         teacher_of: (model, task) -> name of the teacher's model.
         without: cells that are left out, by some of task, model, init, method.
+        teachers_of: seed -> the seed of its teacher, where not all have one.
 
     Raises:
-        UserError: nothing is left, or selfkd without the finetune run that it learns from.
+        UserError: nothing is left, selfkd without the finetune run that it learns from, or teachers of seeds that
+            nothing learns from.
     """
     teachers: dict[str, Step] = {}
     students = []
@@ -68,6 +89,13 @@ def steps(
             if needs == "teacher":
                 name = str(given.get("teacher_model") or teacher_of(model, task))
                 own = f" seed={seed}" if task.startswith("fewrel") and not given.get("train_file") else ""
+                if teachers_of and own and teachers_of[seed] != seed:
+                    raise UserError(
+                        f"teacher_seeds: {task} is drawn anew for each seed, which has a teacher: give each"
+                    )
+                if teachers_of and not own:
+                    run |= {"teacher_seed": teachers_of[seed]}
+                    own = f" seed={teachers_of[seed]}"
                 first = f"teacher {task} {name}{own}"
                 teachers.setdefault(first, Step(first, run, "teacher"))
             elif needs == "finetune":
@@ -77,6 +105,8 @@ def steps(
             students.append(Step(f"{cell} {method} seed={seed}", run, "student", (first,) if needs else ()))
     if not students:
         raise UserError("the study has no run: its recipe leaves out every one that is asked for (without)")
+    if teachers_of and not teachers:
+        raise UserError(f"teacher_seeds: none of methods={','.join(methods)} learns from a teacher")
     return [*teachers.values(), *students]
 
 

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
-from analysis import design as rules
 from analysis import pairing
+from analysis.interim import OPEN
+from analysis.judge import Rule, judge
+from analysis.plan_check import planned_methods
+from analysis.power import robust_sd
 from analysis.predictions import marked
-from analysis.present import further
-from analysis.present.tables import neither
+from labelreg.answers.answering import predictions_of
 from labelreg.store import records
 from labelreg.workers.steps import Step
 
@@ -23,7 +26,9 @@ def frame(done: Mapping[str, str]) -> pd.DataFrame:
     return pd.concat([records.frame(None, f"attributes.run_id IN ({part})") for part in parts], ignore_index=True)
 
 
-def until_decided(steps: Sequence[Step], plan: dict, carry_out: Callable[[list[Step]], Mapping[str, str]]) -> None:
+def until_decided(
+    steps: Sequence[Step], plan: dict, rule: Rule, carry_out: Callable[[list[Step]], Mapping[str, str]]
+) -> None:
     """Run the seeds of each planned look, but only of what the looks before left undecided.
 
     Finetune goes on while any method of its family does.
@@ -37,49 +42,41 @@ def until_decided(steps: Sequence[Step], plan: dict, carry_out: Callable[[list[S
         due = [s for s in steps if s.kind == "student" and s.cell[1:] in going_on and s.given["seed"] in seeds]
         first = {name for step in due for name in step.needs}
         done = carry_out([s for s in steps if s.kind == "teacher" and s.name in first] + due)
-        decisions = decided(plan, frame(done), look)
+        told = decided(plan, rule, frame(done), look)
         going_on = set()
-        for cell, decision in decisions.items():
-            if decision.verdict.word in rules.OPEN:
+        for cell, (word, at) in told.items():
+            if word in OPEN:
                 going_on |= {cell, (*cell[:3], REFERENCE)}
-            elif decision.look == look:
-                print(f"look at {look} seeds: {' '.join(cell)}: {decision.verdict.word}", flush=True)
+            elif at == look:
+                print(f"look at {look} seeds: {' '.join(cell)}: {word}", flush=True)
         still = sum(cell[3] != REFERENCE for cell in going_on)
-        print(f"look at {look} seeds: {len(decisions) - still} decided, {still} undecided", flush=True)
+        print(f"look at {look} seeds: {len(told) - still} decided, {still} undecided", flush=True)
         if not going_on:
             break
 
 
-def decided(plan: dict, runs: pd.DataFrame, look: int) -> dict[tuple, rules.Decision]:
-    """The verdicts on all cells of a plan, with what the looks up to this one had to show."""
+def decided(plan: dict, rule: Rule, runs: pd.DataFrame, look: int) -> dict[tuple, tuple[str, int | None]]:
+    """The verdict on each cell of a plan and the look at which it fell, with what the looks so far had to show."""
+    seeds = {str(seed) for seed in plan["seeds"][:look]}
+    runs = runs[runs["params.seed"].isin(seeds)] if len(runs) else runs
     paired = pairing.pair(runs, REFERENCE)
-    paired = marked(paired, records.predictions(runs, further.compared(paired)))
-    found = {
-        (c.task, c.model, c.init, c.method): {int(seed): d for seed, d in zip(c.seeds, c.differences, strict=True)}
-        for c in paired.comparisons
-    }
-    lost = {
-        (c.task, c.model, c.init, c.method): [plan["seeds"].index(int(seed)) for seed in neither(paired, c)]
-        for c in paired.comparisons
-    }
-    families: dict[tuple, dict[tuple, list]] = {}
-    for cell in map(tuple, plan["cells"]):
-        if cell[3] != REFERENCE:
-            differences = [found.get(cell, {}).get(seed) for seed in plan["seeds"][:look]]
-            families.setdefault(cell[:3], {})[cell] = differences
-    told: dict[tuple, rules.Decision] = {}
-    for family in families.values():
-        told |= rules.at_looks(family, plan["margin"], plan["level"], plan["looks"], not_learnt=lost)
-    return told
+    predictions = predictions_of(runs, paired)
+    paired = paired if predictions is None else marked(paired, predictions)
+    judged = judge(paired, rule, plan["seeds"], planned_methods([{"plan": plan}], REFERENCE))
+    looks = [None if pd.isna(at) else int(at) for at in judged["look"]]
+    names = judged[["task", "model", "init", "method"]].itertuples(index=False, name=None)
+    found = dict(zip(names, zip(judged["verdict"], looks, strict=True), strict=True))
+    cells = [tuple(cell) for cell in plan["cells"] if cell[3] != REFERENCE]
+    return {cell: found.get(cell, ("undecided", None)) for cell in cells}
 
 
 def spreads(finished: Mapping[str, str]) -> dict[tuple, float]:
-    """The largest standard deviation of paired differences among finished runs, by (task, model, init)."""
+    """The largest spread (power.robust_sd) of paired differences among finished runs, by (task, model, init)."""
     if not 0 < len(finished) <= FEW:
         return {}
     found: dict[tuple, float] = {}
     for c in pairing.pair(frame(finished), REFERENCE).comparisons:
         if len(c.differences) > 2:
             place = (c.task, c.model, c.init)
-            found[place] = max(found.get(place, 0.0), float(pd.Series(c.differences).std()))
+            found[place] = max(found.get(place, 0.0), robust_sd(np.array(c.differences)))
     return {place: spread for place, spread in found.items() if spread > 0}

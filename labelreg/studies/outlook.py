@@ -2,13 +2,14 @@
 
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from labelreg import job, places, recipes, training
+from labelreg import job, one_run, places, recipes, training
 from labelreg.data import corpus, prepared
+from labelreg.data.batching import REST
 from labelreg.data.tasks import made_of
 from labelreg.errors import UserError
 from labelreg.models import registry
@@ -27,9 +28,11 @@ class Facts:
     """What a prepared task tells without its examples being read."""
 
     digest: str
+    rest: str | None  # the digest of the rows that are left over, where they are a test set
     examples: int  # of the training set
     unit: str  # tokens or images
     sizes: dict[str, int]  # of each split, in this unit
+    tested: int | None  # examples that a run's score is from, where it is known
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,8 @@ class Outlook:
     finished: runs of the store that are these steps. unsure: steps of which a like run is finished; whether it is
     the same is unknown until prepared. begun: steps with a checkpoint, or under way. updates: optimiser steps.
     seconds: estimates, of what is not finished, by the speed of finished runs. prepared: steps whose examples are here.
+    seeds: of the finished students on these examples. rest: tasks that are tested on what training leaves over.
+    examples: by task, how many its scores are from, where that is known.
     """
 
     steps: Sequence[Step]
@@ -50,6 +55,9 @@ class Outlook:
     updates: dict[str, int]
     seconds: dict[str, float]
     prepared: frozenset[str]
+    seeds: frozenset[int]
+    rest: frozenset[str]
+    examples: dict[str, int]
 
 
 def look(steps: Sequence[Step]) -> Outlook:
@@ -78,6 +86,9 @@ def look(steps: Sequence[Step]) -> Outlook:
         updates={name: count for name, count in updates.items() if count},
         seconds=seconds,
         prepared=frozenset(name for name, facts in examples.items() if facts),
+        seeds=_seeds(found, {facts.digest for facts in examples.values() if facts}),
+        examples={settings[name].task: facts.tested for name, facts in examples.items() if facts and facts.tested},
+        rest=frozenset(settings[name].task for name, facts in examples.items() if facts and facts.rest),
     )
 
 
@@ -107,7 +118,7 @@ class _Here:
         return self._weights[model, init]
 
 
-_EXAMPLES = "task model max_length image_size max_train_examples split_seed".split()  # the files are the study's
+_EXAMPLES = "task model max_length image_size max_train_examples split_seed rest".split()  # the files are the study's
 
 
 def _facts(settings: Settings, where: places.Roots) -> Facts | None:
@@ -119,7 +130,9 @@ def _facts(settings: Settings, where: places.Roots) -> Facts | None:
         return None
     units = {split: units for split, (_, units) in found["sizes"].items()}
     unit = "images" if made_of(settings.task, settings.train_file) == "images" else "tokens"
-    return Facts(found["digest"], found["sizes"]["train"][0], unit, units)
+    scored = next((split for split in one_run.TESTED if split in found.get("labelled", ())), None)
+    tested = found["sizes"][scored][0] if scored else None
+    return Facts(found["digest"], found["fingerprints"].get(REST), found["sizes"]["train"][0], unit, units, tested)
 
 
 def settings_of(steps: Sequence[Step]) -> dict[str, Settings]:
@@ -133,7 +146,8 @@ def settings_of(steps: Sequence[Step]) -> dict[str, Settings]:
             continue
         if step.cell not in cells:
             cells[step.cell] = job.settings_of(step.given)
-        found[step.name] = replace(cells[step.cell], seed=step.given["seed"])
+        own = {name: step.given[name] for name in ("seed", "teacher_seed") if name in step.given}
+        found[step.name] = replace(cells[step.cell], **own)
     return found
 
 
@@ -154,11 +168,12 @@ def _identities(
     here: _Here,
 ) -> tuple[dict[str, str], dict[str, Found]]:
     """The fingerprint of each step where it can be known, and the finished runs that are these steps."""
-    known: dict[tuple[str | None, str | None], Found] = {}
+    known: dict[tuple[str | None, ...], Found] = {}
     teachers: defaultdict[str | None, list[Found]] = defaultdict(list)
     for run in found:
         kind = run.data.tags.get(tracking.KIND)
-        known.setdefault((kind, run.data.tags.get(tracking.FINGERPRINT)), run)  # the oldest
+        for rest in (None, run.data.tags.get(tracking.REST)):  # a run that is tested on more is the same run
+            known.setdefault((kind, run.data.tags.get(tracking.FINGERPRINT), rest), run)  # the oldest
         if kind == "teacher":
             teachers[run.data.tags.get(tracking.DATA)].append(run)
     fingerprints: dict[str, str] = {}
@@ -177,8 +192,9 @@ def _identities(
             continue
         machine = training.machine_of(own, facts.examples)
         fingerprints[step.name] = training.fingerprint(own, machine, facts, weights, next(iter(taught_by), None))
-        if (step.kind, fingerprints[step.name]) in known:
-            finished[step.name] = known[step.kind, fingerprints[step.name]]
+        same = known.get((step.kind, fingerprints[step.name], facts.rest if own.rest else None))
+        if same:
+            finished[step.name] = same
     return fingerprints, finished
 
 
@@ -191,6 +207,13 @@ def _alike(steps: Sequence[Step], settings: Mapping[str, Settings], found: Seque
     return frozenset(
         step.name for step in steps if (step.kind, *(str(settings[step.name].value(name)) for name in names)) in there
     )
+
+
+def _seeds(found: Sequence[Found], digests: Collection[str]) -> frozenset[int]:
+    """The seeds of the finished students on these examples."""
+    students = [run for run in found if run.data.tags.get(tracking.KIND) == "student"]
+    seeds = [_param(run, "seed") for run in students if run.data.tags.get(tracking.DATA) in digests]
+    return frozenset(int(seed) for seed in seeds if seed.isdecimal())
 
 
 def _param(run: Found, name: str) -> str:
@@ -240,8 +263,10 @@ _NETWORK = ("model", "image_size", "stem")  # what the speed depends on; of text
 def _work(settings: Settings, facts: Facts) -> float:
     """What a run computes, in tokens or images of training: every epoch, and its evaluations."""
     train, dev = facts.sizes["train"], facts.sizes["dev"]
-    others = sum(facts.sizes.values()) - train - dev
-    return settings.epochs * (train + FORWARD_SHARE * dev) + FORWARD_SHARE * others
+    rest = facts.sizes.get(REST, 0)
+    others = sum(facts.sizes.values()) - train - dev - rest
+    ends = min(2, settings.epochs) if settings.rest else 0  # the best epoch's weights and the last one's, no teacher's
+    return settings.epochs * (train + FORWARD_SHARE * dev) + FORWARD_SHARE * (others + ends * rest)
 
 
 # For people

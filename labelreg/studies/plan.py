@@ -2,12 +2,14 @@
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis import design as rules
-from analysis.present import tables
+from analysis import interim as looking
+from analysis import pairing, plan_check
+from analysis.margins import USUAL, margins
+from analysis.present import render
 from labelreg import job, places, recipes
 from labelreg.data import corpus, prepared
 from labelreg.data.tasks import made_of, own_name
@@ -53,22 +55,24 @@ def design_of(given: dict[str, Value]) -> Design:
     asked = grid.lists(recipe, given)
     lists = dict(asked)
     looks = _looks(given, lists)
-    steps = grid.steps(lists, _common(given, recipe), registry.teacher_of, recipes.without(recipe))
+    teachers = grid.teacher_seeds(str(given.get("teacher_seeds") or "one"), lists["seeds"])
+    steps = grid.steps(lists, _common(given, recipe), registry.teacher_of, recipes.without(recipe), teachers)
     grid.check_order(steps)
     _check(steps)
+    margins(given.get("margin")).check({step.cell[1] for step in steps if step.kind == "student"})
     students = [step for step in steps if step.kind == "student"]
-    plan = rules.make_plan(
+    plan = plan_check.make_plan(
         cells=dict.fromkeys(step.cell[1:] for step in students),
         seeds=lists["seeds"],
         metric=None,
-        margin=given["margin"],
+        margins=margins(given.get("margin")),
         level=given["level"],
         looks=looks,
     )
-    most = max(_families(plan).values())
+    most = max(families(plan).values())
     if given.get("until") == "decided" and not most:
         raise UserError(f"until=decided compares with finetune: methods={','.join(lists['methods'])} must name it too")
-    rules.check_looks(looks, most, given["level"])
+    looking.check_looks(looks, most, given["level"])
     tuned = sorted(set(lists["seeds"]) & set(recipes.tuned_on(str(steps[0].given["recipe"]))))
     if tuned and not given.get("allow_tuned_seeds"):
         raise UserError(
@@ -80,7 +84,7 @@ def design_of(given: dict[str, Value]) -> Design:
         asked={name: given[name] for name in named("study") if name in given} | asked,
         steps=steps,
         plan=plan,
-        digest=rules.plan_digest(plan),
+        digest=plan_check.plan_digest(plan),
         workers={"environment": {"OMP_NUM_THREADS": str(steps[0].given["threads"])}}
         | {name: given.get(name) for name in of(Workers)},
         jobs=int(given.get("jobs") or 1),
@@ -125,7 +129,7 @@ def _check(steps: Sequence[Step]) -> None:
             registry.check_reads(model, settings.task, made_of(settings.task, settings.train_file))
 
 
-def _families(plan: dict) -> dict[tuple, int]:
+def families(plan: dict) -> dict[tuple, int]:
     """How many methods are compared with finetune, by (task, model, init)."""
     found: dict[tuple, int] = {}
     for *place, method in plan["cells"]:
@@ -134,22 +138,34 @@ def _families(plan: dict) -> dict[tuple, int]:
     return found
 
 
-def only(design: Design) -> None:
+def only(design: Design, seen: outlook.Outlook, lines: list[str]) -> None:
     """Print the plan and log it; nothing is downloaded, prepared or run."""
-    seen = outlook.look(design.steps)
-    lines = lines_of(design, seen)
     print("\n".join(lines), flush=True)
     with tracking.open_run("study", f"plan of {design.name}", study=design.name) as run:
         run.params({"recipe": design.name, "plan_only": True, "jobs": design.jobs})
         log(run, design, seen, lines)
 
 
-def lines_of(design: Design, seen: outlook.Outlook) -> list[str]:
+def gate_of(
+    design: Design, seen: outlook.Outlook, place: tuple, spread: float | None, seeds: int | None = None
+) -> plan_check.Gate:
+    """What the plan (or so many seeds of it) can decide at a place, with differences of this spread."""
+    plan, asked = design.plan, margins(design.asked.get("margin"))
+    number, examples = seeds or len(plan["seeds"]), seen.examples.get(place[0])
+    if asked.is_auto(place[0]) and not examples:  # what is small is not known before the data are
+        margin, spread = USUAL, None
+    else:
+        margin = asked.of(place[0], pairing.TEST, examples)
+    return plan_check.gate(number, families(plan)[place], margin, plan["level"], plan["looks"], spread)
+
+
+def lines_of(design: Design, seen: outlook.Outlook, pilot: Mapping[tuple, float]) -> list[str]:
+    """The plan in lines; `pilot`: spreads that other seeds have, where they have one."""
     lines = outlook.lines(seen, design.name, design.jobs)
-    lines += ["", tables.to_text(outlook.readable(seen)), ""]
-    plan, spreads = design.plan, interim.spreads({name: found.info.run_id for name, found in seen.finished.items()})
-    for place, methods in _families(plan).items():
-        gate = rules.gate(len(plan["seeds"]), methods, plan["margin"], plan["level"], plan["looks"], spreads.get(place))
+    lines += ["", render.to_text(outlook.readable(seen)), ""]
+    spreads = interim.spreads({name: found.info.run_id for name, found in seen.finished.items()})
+    for place in families(design.plan):
+        gate = gate_of(design, seen, place, pilot.get(place, spreads.get(place)))
         lines += [f"{' '.join(place)}: {line}" for line in gate.lines()]
     return lines
 
@@ -159,7 +175,7 @@ def log(run: tracking.Run, design: Design, seen: outlook.Outlook, lines: list[st
         folder = Path(name)
         (folder / "plan.json").write_text(json.dumps(design.plan, indent=1), encoding="utf-8")
         (folder / "plan.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        outlook.table(seen).to_csv(folder / "plan.csv", index=False)
+        (folder / "plan.csv").write_text(render.to_csv(outlook.table(seen)), encoding="utf-8")
         run.folder(folder)
 
 

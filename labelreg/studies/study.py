@@ -1,7 +1,7 @@
 """A study carried out: what is missing of its runs, none of them twice, then the verdicts."""
 
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -13,7 +13,7 @@ from labelreg.errors import IncompleteError
 from labelreg.parameter import Value
 from labelreg.settings import Folders, facet
 from labelreg.store import checkpoint, tracking
-from labelreg.studies import grid, interim, outlook, plan, progress
+from labelreg.studies import gate, grid, interim, outlook, plan, progress
 from labelreg.studies.plan import Design
 from labelreg.workers import executors
 from labelreg.workers.steps import Event, Step
@@ -28,16 +28,22 @@ def carry_out(given: dict[str, Value]) -> int:
     tracking.connect()
     if not given.get("plan_only") or given["executor"] == "local":  # a plan connects to no cluster
         design = replace(design, jobs=executors.check(design.steps, **design.workers))
+    seen = outlook.look(design.steps)
     if given.get("plan_only"):
-        plan.only(design)
+        spreads = gate.pilot(given, design, seen)
+        told = gate.undecidable(design, seen, spreads)
+        plan.only(design, seen, plan.lines_of(design, seen, spreads) + ([told] if told else []))
     else:
+        gate.check(given, design, seen)  # before what may take long to prepare, and when its size is known
         plan.prepare(design.steps)
-        _run(design)
+        seen = outlook.look(design.steps)
+        gate.check(given, design, seen)
+        _run(design, seen, gate.pilot(given, design, seen))
         print("open the runs with `make ui`, or: mlflow ui --no-serve-artifacts (http://127.0.0.1:5000)", flush=True)
     return 0
 
 
-def _run(design: Design) -> None:
+def _run(design: Design, seen: outlook.Outlook, spreads: Mapping[tuple, float]) -> None:
     """Run what is missing under the study's run, and judge.
 
     Raises:
@@ -45,19 +51,20 @@ def _run(design: Design) -> None:
     """
     with _opened(design) as opened:
         opened.params({"recipe": design.name, "settings": design.steps[0].given["recipe"]} | design.asked)
-        seen = outlook.look(design.steps)
-        lines = plan.lines_of(design, seen)
+        lines = plan.lines_of(design, seen, spreads)
         plan.log(opened, design, seen, lines)
         opened.tags({tracking.PLAN: design.digest})  # not of a plan alone: its seeds may never run
         left = len(design.steps) - len(seen.finished)
         print(lines[0], lines[1], f"{left} runs, {design.jobs} at a time", sep="\n", flush=True)
         work = _Work(design, opened, seen, _first_step(opened))
+        rule = design.plan | {
+            "margin": design.asked.get("margin")
+        }  # as given: the usual margin gives way to a small test set
         if design.decided:
-            interim.until_decided(design.steps, design.plan, work.carry_out)
+            interim.until_decided(design.steps, design.plan, answering.rule_of(rule), work.carry_out)
         else:
             work.carry_out(design.steps)
-        rule = {name: design.plan[name] for name in ("margin", "level", "looks")}
-        answering.report(interim.frame(work.done), opened, **rule)
+        answering.report(interim.frame(work.done), opened, rule)
         if work.failed:
             raise IncompleteError(_what_failed(work.failed, len(design.steps)))
 

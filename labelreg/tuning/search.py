@@ -5,9 +5,10 @@ Optuna has it). The seed is never tuned: it would choose the luckiest run instea
 """
 
 import copy
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -27,7 +28,7 @@ from labelreg.methods import METHODS, own_parameters
 from labelreg.output import words_of
 from labelreg.parameter import Parameter, Value, convert
 from labelreg.settings import Fit, of
-from labelreg.store import sqlite
+from labelreg.store import signals, sqlite
 
 SILENT_BEATS = 3  # heartbeats that a worker may miss before its trial is taken over
 RETRIES = 10  # a trial that kills its worker each time would otherwise keep the search from ending
@@ -39,6 +40,7 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)  # the caller says what happe
 
 Space = dict[str, list[Value]]
 Stop = Callable[[int, float], bool]  # (epoch, dev score) -> whether the trial is to end here
+Heard = Callable[[], AbstractContextManager[None]]  # a block in which a signal is heard at once
 Train = Callable[["Draw", Stop], float]  # trains with the draw, asks after each epoch, returns the score
 
 
@@ -111,6 +113,15 @@ def space_for(method: str, recipe: Mapping, given: Mapping[str, Value]) -> Space
     return space
 
 
+class _Storage(RDBStorage):
+    """Optuna's own; a signal waits for the end of each of its calls."""
+
+
+for _name, _call in vars(RDBStorage).items():
+    if inspect.isfunction(_call):
+        setattr(_Storage, _name, signals.undivided()(_call))
+
+
 @experimental()
 def open_storage(url: str, heartbeat_seconds: int = 10) -> RDBStorage:
     """Optuna's storage behind a URL; a trial whose worker fell silent is failed there and put back into the queue.
@@ -138,7 +149,7 @@ def open_storage(url: str, heartbeat_seconds: int = 10) -> RDBStorage:
             raise UserError(f"storage={shown}: holds other tables ({', '.join(sorted(tables)[:3])}, ...); name another")
         if file := sqlite.file_of(url):
             sqlite.complete(file, BaseModel.metadata.tables, "EXISTS (SELECT 1 FROM studies)", RDBStorage)
-        return RDBStorage(
+        return _Storage(
             url,
             options,
             heartbeat_interval=heartbeat_seconds,
@@ -212,16 +223,17 @@ def run_trial(study: optuna.Study, search: Search, train: Train) -> tuple[int, F
         return None
     begun: list[tuple[int, optuna.Trial]] = []
     lost: list[int] = []
-    objective = partial(_objective, search, train, begun, lost)
     try:
-        study.optimize(objective, n_trials=1, catch=(RuntimeError,))
+        with signals.undivided() as heard:  # but for the training: Optuna hides one that comes while it tells
+            study.optimize(partial(_objective, search, train, begun, lost, heard), n_trials=1, catch=(RuntimeError,))
     except (KeyboardInterrupt, _Away, ValueError) as end:  # Optuna's, of a trial that ended elsewhere, is ValueError
         if not lost:
             if isinstance(end, ValueError):
                 raise
-            for _, trial in begun:
-                if trial.number in {each.number for each in own(study)}:  # else it is in the queue already
-                    _retry(None)(study, study.trials[trial.number])
+            for held in (study.trials[trial.number] for _, trial in begun):
+                in_queue = held.number not in {each.number for each in own(study)}
+                if held.state == TrialState.FAIL and not in_queue:  # else the signal came when all was told
+                    _retry(None)(study, held)
             raise end.__cause__ or end from None
     number, trial = begun[0]
     return number, study.trials[trial.number]
@@ -235,7 +247,7 @@ class _Away(Exception):
     """The tracking store is away, or the system refuses: no failure of the trial, which Optuna would count as one."""
 
 
-def _objective(search: Search, train: Train, begun: list, lost: list, trial: optuna.Trial) -> float:
+def _objective(search: Search, train: Train, begun: list, lost: list, heard: Heard, trial: optuna.Trial) -> float:
     trial.set_user_attr(BEGUN, trial.number)
     number = _number(trial)
     trial.study.sampler = _sampler(search, number)
@@ -260,7 +272,8 @@ def _objective(search: Search, train: Train, begun: list, lost: list, trial: opt
         return pruned
 
     try:
-        score = train(Draw(number, params), stop)
+        with heard():
+            score = train(Draw(number, params), stop)
         check_own()
     except StoreLostError as error:
         raise _Away from error

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import sqlalchemy
 
-from analysis.present import tables
+from analysis.present import render
 from labelreg import job, one_run, places, recipes, training
 from labelreg.data import corpus, prepared
 from labelreg.errors import DivergedError, StoreLostError, UserError, unknown
@@ -115,7 +115,7 @@ def _given_to_trials(given: dict[str, Value], recipe: Mapping[str, Any]) -> dict
     common.setdefault("threads", 1)
     if "epochs" not in common:
         common["epochs"] = convert("epochs", of(Fit)["epochs"], recipe.get("epochs"))
-    return common | {"resume": "auto"}  # also of what students learn from
+    return common | {"resume": "auto", "rest": "off"}  # also of what students learn from; no search looks at a test set
 
 
 def _name(given: dict[str, Value], space: search.Space, asked: dict[str, Value], said: set[str]) -> str:
@@ -365,8 +365,8 @@ def _cross_check(
     if scores.isna().any(axis=1).all():
         raise DivergedError("cross_check: no setting could be run with every method")
     kept, settings, differs = search_report.cross_check(chosen, scores)
-    print(f"\n{tables.to_text(settings)}\n\nkept for every method: setting {kept + 1}")
-    print(f"what each method's own best differs:\n{tables.to_text(differs)}", flush=True)
+    print(f"\n{render.to_text(settings)}\n\nkept for every method: setting {kept + 1}")
+    print(f"what each method's own best differs:\n{render.to_text(differs)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         settings.to_csv(Path(folder) / "cross_check.csv", index=False)
         differs.to_csv(Path(folder) / "cross_check_methods.csv", index=False)
@@ -435,7 +435,7 @@ def _write_budgets(
     curves.to_csv(folder / "best_of_n.csv", index=False)
     search_report.plot_best_of_n(curves, folder / "best_of_n.svg")
     shown = curves[curves["n"].isin([1, 2, 5, 10, 20, len(curves)])]
-    print(f"\n{tables.to_text(budgets)}\n\nexpected best dev score of n trials:\n{tables.to_text(shown)}\n", flush=True)
+    print(f"\n{render.to_text(budgets)}\n\nexpected best dev score of n trials:\n{render.to_text(shown)}\n", flush=True)
     if len(studies) == 1:
         print(f"only {next(iter(studies))} was tuned: per_method=true gives every method the same budget", flush=True)
 

@@ -1,6 +1,5 @@
 """What runs the steps of a study: worker processes of this machine, or tasks of a Ray cluster."""
 
-import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +33,9 @@ def check(
     most = len(gpus) * runs_per_gpu
     if gpus and jobs and jobs > most:
         raise UserError(f"jobs={jobs}: the GPUs ({len(gpus)}) take {most} at a time; share them with runs_per_gpu=...")
-    return jobs or most or os.cpu_count() or 1
+    from joblib import cpu_count  # of this process: affinity and a container's quota, not the machine's
+
+    return jobs or most or cpu_count()
 
 
 def execute(

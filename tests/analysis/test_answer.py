@@ -1,98 +1,151 @@
-"""Sections of the answer, and what they become as text, Markdown and JSON."""
+"""Sections of the answer: which there are, for which runs, and what they say; their forms and the summaries."""
 
 import json
+import math
 
 import numpy as np
 import pandas as pd
 import pytest
+from predicted import logged, run, table
 
-from analysis.hypothesis import detectable_effect, seeds_needed, upper_sd
+from analysis.judge import Rule, judge
+from analysis.margins import margins, resolution
 from analysis.pairing import pair
-from analysis.present.answer import Section, as_json, as_markdown, as_text, first_sections, last_sections, summaries
-from analysis.present.tables import judge
+from analysis.plan_check import make_plan, plan_digest
+from analysis.present import answer as answering
+from analysis.present.answer import Evidence, answer, compared, files, summaries
+from analysis.present.render import as_json, as_markdown, as_text
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 WIDE = [3.0, -2.0, 1.0, -4.0, 2.5, 0.5, -1.5, 4.5]
 UP = [2.0, 2.1, 2.2, 2.3, 2.4, 2.5, 2.6, 2.7]
+NONE = [0.1, -0.11, 0.05, -0.02, 0.03, 0.07, -0.06, -0.04]
 
 
-def students(d: dict) -> pd.DataFrame:
+def students(d: dict, metric="best/test/score", **columns) -> pd.DataFrame:
     rows = []
     for method, differences in {"finetune": [0.0] * 8, **d}.items():
         for seed, difference in enumerate(differences):
             params = {"task": "rte", "model": "bert", "init": "random", "method": method, "seed": str(seed)}
             row = {"run_id": f"{method}-{seed}", "status": "FINISHED", "tags.labelreg.kind": "student"}
-            row |= {"metrics.best/dev/score": 70 + seed + difference}
-            rows.append(row | {f"params.{name}": value for name, value in params.items()})
+            row |= {f"metrics.{metric}": 70 + seed + difference}
+            rows.append(row | {f"params.{name}": value for name, value in params.items()} | columns)
     return pd.DataFrame(rows)
 
 
-def answered(d: dict, level=0.05, looks=()):
-    paired = pair(students(d))
-    judged = judge(paired, level=level, looks=looks)
-    return [*first_sections(paired, judged, level, looks), *last_sections(paired, ["followed"])], paired, judged
+def rule(margin=None, level=0.05, looks=()):
+    return Rule(margins(margin), level, tuple(looks))
+
+
+def answered(d: dict, plans=None, **given):
+    frame = students(d)
+    return answer(Evidence(frame, plans), pair(frame), rule(**given))
+
+
+def named(found):
+    return {section.name: section for section in found.sections}
+
+
+def study(tasks=2, inits=("pretrained", "random"), seeds=4, methods=("finetune", "ls", "kd"), n=60):
+    """Runs with predictions that give their scores."""
+    rng, rows, stored = np.random.default_rng(0), [], {}
+    for task in range(tasks):
+        labels = rng.integers(0, 2, n)
+        for init in inits:
+            for seed in range(seeds):
+                for method in methods:
+                    predicted = np.where(rng.random(n) < 0.8, labels, 1 - labels)
+                    cost = {"metrics.cost/train_seconds": 2.0, "metrics.best/epoch": 1.0}
+                    row = run(method, seed, logged(labels, predicted), task=f"t{task}", init=init, **cost)
+                    rows.append(row)
+                    for split in ("dev", "test"):
+                        stored[row["run_id"], split] = table(labels, predicted, sure=0.95)
+    return pd.DataFrame(rows), stored
+
+
+def of_study(stored=None, runs=None, plans=(), **more):
+    made, own = study(**more)
+    frame = made if runs is None else runs
+    return answer(Evidence(frame, plans, own if stored is None else stored), pair(frame))
+
+
+def plan_of(**other):
+    cells = [("rte", "bert", "random", method) for method in ("finetune", "ls", "kd")]
+    made = make_plan(
+        **{"cells": cells, "seeds": range(8), "metric": None, "margins": margins(None), "level": 0.05} | other
+    )
+    return {"run_id": "s", "start": -1, "digest": plan_digest(made), "plan": made, "tuned": []}
 
 
 def test_the_sections_and_their_three_forms():
-    sections, paired, judged = answered({"ls": UP, "kd": WIDE[:5], "tfreg": [np.nan]})
+    found = answered({"ls": UP, "kd": WIDE[:3], "tfreg": [np.nan]}, [plan_of()])
+    sections, judged = found.sections, found.judged
     assert [section.name for section in sections] == [
-        *("scores", "comparisons", "estimates", "tests", "power", "plan", "left_out")
+        *("read", "verdicts", "brief", "notes", "deciding", "scores", "comparisons", "details", "examples"),
+        *("plan", "left_out"),
     ]
     text, markdown = as_text(sections), as_markdown(sections, "Does it help?")
-    found = json.loads(as_json(sections, {"margin": 0.5}))
-    assert found["parameters"] == {"margin": 0.5} and found["text"]["plan"] == ["followed"]
-    assert markdown.startswith("# Does it help?\n\n## Scores")
+    told = json.loads(as_json(sections, found.parameters))
+    assert told["parameters"]["margin"] == 0.5 and told["parameters"]["looks"] == []
     for section in sections:
-        assert section.title in text and f"## {section.title}\n" in markdown
-        assert all(line in text and line in markdown and line in found["text"][section.name] for line in section.text)
+        assert all(line in text and line in markdown and line in told["text"][section.name] for line in section.text)
         if section.frame is not None:
-            assert len(found[section.name]) == len(section.frame)
-    assert "nan" not in (text + markdown).replace("finetune", "") and "NaN" not in json.dumps(found)
-    ls, kd = found["comparisons"]
+            assert section.title in text and f"## {section.title}\n" in markdown
+            assert len(told[section.name]) == len(section.frame)
+    assert "nan" not in (text + markdown).replace("finetune", "") and "NaN" not in json.dumps(told)
+    ls, kd = told["comparisons"]
     assert (ls["verdict"], ls["differences"], ls["seeds"]) == ("better", UP, list(range(8)))
     assert (kd["low"], kd["high"], kd["level"]) == (None, None, 1.0), "an unbounded end is null"
-    assert kd["seeds_needed"] == judged["seeds_needed"][1] and ls["seeds_needed"] is None
-    assert found["left_out"][0]["run_id"] == "tfreg-0"
-    assert np.isinf(judged["low"][1]) and "inf" in judged.to_csv()
+    assert kd["more_seeds"] is None and pd.isna(judged["more_seeds"][1]) and ls["more_seeds"] is None
+    assert told["left_out"][0]["run_id"] == "tfreg-0"
+    assert np.isinf(judged["low"][1]) and "inf" in files(found)["significance.csv"]
 
 
-def test_what_the_seeds_can_show():
-    sections, _, judged = answered({"ls": UP, "kd": WIDE})
-    rows = next(section for section in sections if section.name == "power").frame.to_dict("records")
-    sd = float(np.std(WIDE, ddof=1))
-    assert rows[1]["detectable"] == pytest.approx(detectable_effect(8, 2) * sd)
-    assert rows[1]["seeds_for_margin"] == seeds_needed(upper_sd(sd, 8), 0.5, 2) == judged["seeds_needed"][1]
-    assert rows[1]["further_seeds"] == rows[1]["seeds_for_margin"] - 8 and pd.isna(rows[0]["further_seeds"])
-    assert rows[1]["least_seeds"] == 7
-    one = next(section for section in answered({"ls": [1.0]})[0] if section.name == "power").frame
-    assert one["further_seeds"].tolist() == [5] and one[["detectable", "seeds_for_margin"]].isna().all(axis=None)
+def test_in_short_a_study_of_four_methods_is_a_screen():
+    found = of_study(
+        tasks=1, inits=("pretrained",), seeds=7, methods=("finetune", "ls", "tfreg", "selfkd", "kd"), n=200
+    )
+    assert set(found.judged["verdict"]) == {"undecided"}, "the longest answer"
+    lines = as_text(found.sections, verbose=False).splitlines()
+    assert len(lines) <= 25 and lines[0].startswith("t0 · m · pretrained: ls (")
+    assert sum(line.startswith("finetune ") for line in lines) == 1
+    assert len([line for line in lines if line.startswith("to decide ")]) == 4
+    whole = as_text(found.sections)
+    assert len(whole.splitlines()) > 60 and "Calibration" in whole and "Calibration" not in "\n".join(lines)
 
 
-def test_the_warning_about_looking_twice():
-    def warned(d, looks=()):
-        return "testing at 8 and again at 20 seeds" in as_text(answered(d, looks=looks)[0])
+def test_the_table_in_short_is_that_of_the_verdicts():
+    frame = named(answered({"ls": UP, "kd": WIDE}))["brief"].frame
+    assert list(frame) == ["method", "mean", "sd", "n", "difference", "interval", "p_holm", "verdict"]
+    assert frame["method"].tolist() == ["finetune", "ls", "kd"] and frame["verdict"].tolist() == [
+        "",
+        "better",
+        "undecided",
+    ]
+    assert frame["mean"].tolist() == pytest.approx([73.5, 73.5 + 2.35, 74.0])
+    assert frame["sd"][0] == pytest.approx(np.std(np.arange(8), ddof=1))
+    assert frame["interval"].tolist() == ["", "[+2.10, +2.60]", "[-2.00, +3.00]"]
+
+
+def test_what_would_decide_and_the_warning_about_looking_twice():
+    def warned(d, **more):
+        return "testing at 8 and again at 20 seeds" in as_text(answered(d, **more).sections)
 
     assert warned({"kd": WIDE}) and not warned({"ls": UP}) and warned({"ls": UP}, looks=[8])
+    assert named(answered({"ls": UP}))["deciding"].text == ()
+    assert named(answered({"kd": WIDE}))["deciding"].text[0].startswith("to decide kd: ")
 
 
-def test_looks_reach_the_answer():
-    sections, _, judged = answered({"ls": UP, "kd": WIDE}, looks=[8, 12])
-    assert judged["look"].tolist() == [8, 8] and judged["verdict"].tolist() == ["better", "undecided"]
-    assert "look at 8 seeds, the next is at 12" in as_text(sections)
-    power = next(section for section in sections if section.name == "power").frame
-    assert power["least_seeds"].tolist() == [8, 8], "at 0.05/2"
-
-
-def test_the_other_tests_stand_beside():
-    _, _, judged = answered({"ls": UP, "kd": WIDE, "one": [1.0], "flat": [0.5] * 8})
-    by = judged.set_index("method")
-    assert by["p_t"].isna().tolist() == [False, False, True, True]  # ls, kd, flat, one
-    assert (by["p_holm_study"] >= by["p_holm"]).all()
-    from scipy import stats
-
-    assert by["p_t"]["kd"] == pytest.approx(stats.ttest_1samp(WIDE, 0).pvalue)
-    assert by["p_sign_flip"]["ls"] == 1 / 128
+def test_looks_and_the_plans_family_reach_the_answer():
+    found = answered({"ls": UP, "kd": WIDE, "akd": UP}, [plan_of(looks=[8, 12])], looks=[8, 12])
+    judged = found.judged.set_index("method")
+    assert judged["look"].tolist() == [8, 8, 8] and judged["verdict"].to_dict() == {
+        "ls": "better", "kd": "undecided", "akd": "better",
+    }  # fmt: skip
+    assert judged["family_size"].to_dict() == {"ls": 2, "kd": 2, "akd": 3}
+    assert "look at 8 seeds, the next is at 12" in as_text(found.sections)
+    assert any("compared, but not planned" in line for line in named(found)["plan"].text)
 
 
 def test_holm_over_the_study():
@@ -102,15 +155,150 @@ def test_holm_over_the_study():
     assert judged["p_holm"].tolist() == [2 / 128] * 4 and judged["p_holm_study"].tolist() == [4 / 128] * 4
 
 
+# What the verdict is about
+
+
+def test_the_last_epochs_verdict_stands_beside_one_on_the_best_dev_epoch():
+    """The maximum over epochs is a little higher for the method with more churn; the last epoch says the opposite."""
+    frame = students({"ls": [-0.9 - x / 10 for x in range(8)]}, "best/dev/score")
+    last = students({"ls": UP})
+    frame["metrics.last/dev/score"] = last["metrics.best/test/score"] - 5
+    found = answer(Evidence(frame, []), pair(frame), rule())
+    row = found.judged.iloc[0]
+    assert (row["metric"], row["verdict"], row["verdict_last"]) == ("best/dev/score", "worse", "better")
+    assert row["mean_last"] == pytest.approx(2.35)
+    said = "the maximum over epochs on the dev examples that chose the epoch; last epoch: better (+2.35)"
+    assert f"ls: {said}" in named(found)["notes"].text
+    test = students({"ls": UP})
+    test["metrics.last/dev/score"] = 60.0
+    assert answer(Evidence(test, []), pair(test), rule()).judged["verdict_last"].isna().all()
+    without = frame.drop(columns="metrics.last/dev/score")
+    alone = answer(Evidence(without, []), pair(without), rule())
+    assert named(alone)["notes"].text == ("ls: the maximum over epochs on the dev examples that chose the epoch",)
+
+
+def test_the_last_epoch_has_the_margin_of_its_examples():
+    runs, stored = study(tasks=1, inits=("pretrained",), seeds=8)
+    runs = runs.drop(columns="metrics.best/test/score").assign(
+        **{"metrics.last/dev/score": runs["metrics.best/dev/score"]}
+    )
+    found = answer(Evidence(runs, [], stored), pair(runs), rule("auto"))
+    assert set(found.judged["margin"]) == {resolution(60)}
+
+
+def test_the_interval_for_new_examples_stands_beside_the_verdict():
+    found = of_study(tasks=1, inits=("pretrained",), n=50)
+    table = named(found)["examples"].frame.set_index("method")
+    for row in found.judged.to_dict("records"):
+        low, high = table.loc[row["method"], ["low", "high"]]
+        assert (row["new_low"], row["new_high"], row["examples"]) == (low, high, 50)
+        word = "includes 0" if low <= 0 <= high else "excludes 0"
+        assert (
+            f"{row['method']}: on these 50 examples; for new ones [{low:+.2f}, {high:+.2f}] {word}"
+            in named(found)["notes"].text
+        )
+    assert set(found.judged["margin"]) == {resolution(50)}
+    assert not any("for new ones" in line for line in named(answered({"ls": UP}))["notes"].text)
+
+
+def test_the_first_runs_may_lack_their_predictions():
+    runs, stored = study(tasks=1, inits=("pretrained",))
+    for method in ("ls", "kd"):
+        del stored[f"t0-pretrained-{method}-0", "test"]
+    found = of_study(stored, runs)
+    assert set(found.judged["examples"]) == {60}
+
+
+# Sections of what else there is
+
+
+def test_every_section_of_a_study_with_predictions():
+    found = of_study(plans=None)
+    assert [section.name for section in found.sections] == [
+        *("read", "verdicts", "brief", "notes", "deciding", "scores", "comparisons", "details"),
+        *("these_tasks", "across", "question", "interaction"),
+        *("examples", "calibration", "calibration_differences", "cost"),
+    ]
+    text, markdown = as_text(found.sections), as_markdown(found.sections, "Answer")
+    told = json.loads(as_json(found.sections, {}))
+    for section in found.sections:
+        if section.frame is not None:
+            shown = section.title in text and f"## {section.title}" in markdown
+            assert shown or section.name.endswith("_differences")
+            assert len(told[section.name]) == len(section.frame)
+    assert len(told["examples"]) == 8 and told["examples"][0]["design"] == "crossed"
+    assert told["examples"][0]["p_mcnemar"] is None and len(told["calibration_differences"]) == 8 * 3 * 5
+    assert {row["aurc"] for row in told["calibration"]} and {"error_at_80", "ece_floor"} <= told["calibration"][
+        0
+    ].keys()
+    assert len(told["these_tasks"]) == len(told["across"]) == 4
+    assert "2 tasks" in text and "paired seeds are as exact as" in text and "scaled" in text
+    assert "nan" not in text.replace("finetune", "")
+
+
+def test_only_what_there_is_to_say():
+    runs, stored = study(tasks=1, inits=("pretrained",), seeds=1)
+    usual = ["read", "verdicts", "brief", "notes", "deciding", "scores", "comparisons", "details"]
+    bare = runs.drop(columns=[name for name in runs if "cost/" in name])
+    assert list(named(answer(Evidence(runs), pair(runs)))) == [*usual, "cost"]
+    assert list(named(answer(Evidence(bare), pair(bare)))) == usual, "a table of scores has no predictions"
+    found = named(answer(Evidence(bare, None, stored), pair(bare)))
+    assert list(found) == [*usual, "examples", "calibration", "calibration_differences"]
+    assert all("one seed: McNemar's exact test" in line for line in found["examples"].text)
+
+
+def test_left_out_runs_are_listed_by_reason():
+    runs, stored = study(tasks=1, inits=("pretrained",))
+    for seed in range(3):
+        stored[f"t0-pretrained-ls-{seed}", "test"]["label"] = -1
+    del stored["t0-pretrained-kd-1", "dev"]
+    found = named(of_study(stored, runs))
+    ids = tuple(f"t0-pretrained-ls-{seed}" for seed in range(3))
+    assert found["examples_left_out"].frame.values.tolist() == [["the labels of test are hidden", ids]]
+    assert "3 runs are left out here: the labels of test are hidden." in found["examples"].text
+    rows = found["calibration_left_out"].frame.set_index("reason")
+    assert rows.loc["no predictions of dev", "run_ids"] == ("t0-pretrained-kd-1",)
+    assert ids[0] not in as_text(list(found.values()))
+    nothing = named(of_study({}, runs))
+    assert "calibration" not in nothing and "calibration_left_out" in nothing and "cost" in nothing
+
+
+def test_predictions_that_were_not_read(monkeypatch):
+    runs, _ = study()
+    paired = pair(runs)
+    assert len(compared(paired)) == 48 == len(set(compared(paired)))
+    monkeypatch.setattr(answering, "MOST_RUNS", 40)
+    (line,) = named(answer(Evidence(runs, []), paired))["examples"].text
+    assert "predictions of more than 40 runs are not read unasked: examples=true reads them" in line
+
+
+def test_teachers_and_failures_are_notes():
+    frame = students({"kd": [*UP], "ls": UP})
+    frame["params.teacher_run_id"] = [f"{m[::-1]}0123456789" if m == "kd" else None for m in frame["params.method"]]
+    frame.loc[frame["run_id"] == "ls-7", "status"] = "FAILED"
+    notes = named(answer(Evidence(frame, []), pair(frame)))["notes"].text
+    assert "kd: for this teacher (dk012345)" in notes
+    assert notes[0].startswith("ls: 1 of 8 seeds of ls failed (as losses: p = ")
+
+
+def test_what_all_methods_share_is_said_once():
+    frame = students({"kd": UP, "ls": UP}, "best/dev/score")
+    notes = named(answer(Evidence(frame, []), pair(frame)))["notes"].text
+    assert notes == ("all: the maximum over epochs on the dev examples that chose the epoch",)
+
+
+# Summaries
+
+
 def test_summaries():
-    _, paired, judged = answered({"ls": UP, "kd": WIDE[:5]})
-    reference, ls, kd = summaries(paired, judged)
+    found = answered({"ls": UP, "kd": WIDE[:3]})
+    reference, ls, kd = summaries(found.paired, found.judged)
     assert reference["params"]["method"] == "finetune" and set(reference["metrics"]) == {"mean", "std", "n"}
     assert reference["verdict"] == "" and len(reference["run_ids"]) == 8
     assert ls["metrics"]["difference"] == pytest.approx(2.35) and ls["verdict"] == "better"
     assert ls["params"] == {
         **{"task": "rte", "model": "bert", "init": "random", "method": "ls"},
-        **{"metric": "best/dev/score", "reference": "finetune"},
+        **{"metric": "best/test/score", "reference": "finetune"},
     }
     assert ls["metrics"]["mean"] == pytest.approx(73.5 + 2.35)
     assert ls["metrics"]["std"] == pytest.approx(np.std([70 + i + d for i, d in enumerate(UP)], ddof=1))
@@ -128,14 +316,11 @@ def test_a_method_without_a_comparison_has_a_summary():
 
 
 def test_nothing_to_say():
-    sections, paired, judged = answered({})
-    assert [section.name for section in sections] == ["scores", "comparisons", "plan", "left_out"]
-    assert json.loads(as_json(sections, {}))["comparisons"] == [] and len(summaries(paired, judged)) == 1
-    empty = pair(pd.DataFrame())
-    assert summaries(empty, judge(empty)) == [] and as_text(first_sections(empty, judge(empty), 0.05, [])) == ""
-
-
-def test_a_column_without_a_value_is_not_shown():
-    frame = pd.DataFrame({"a": ["x"], "setting": [""], "b": [None], "c": [1]})
-    assert list(Section("s", "S", frame=frame).shown().columns) == ["a", "c"]
-    assert Section("s", "S", frame=frame.head(0)).shown() is None
+    found = answered({})
+    assert [section.name for section in found.sections] == ["read", "scores", "comparisons", "left_out"]
+    assert json.loads(as_json(found.sections, {}))["comparisons"] == []
+    assert len(summaries(found.paired, found.judged)) == 1
+    frame = pd.DataFrame()
+    empty = answer(Evidence(frame), pair(frame))
+    assert summaries(empty.paired, empty.judged) == [] and as_text(empty.sections) == ""
+    assert math.isnan(found.frame("scores")["mean"].get(1, math.nan)) and found.frame("these_tasks").empty

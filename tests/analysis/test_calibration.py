@@ -7,15 +7,18 @@ import pandas as pd
 import pytest
 from predicted import logged, run, table
 from scipy.optimize import minimize_scalar
+from scipy.stats import mannwhitneyu, wilcoxon
 
 from analysis import measures
 from analysis.calibration import (
     COSTS,
     DIFFERENCES,
+    MEASURES,
     METHODS,
     RELIABILITY,
     RUNS,
     TEMPERATURES,
+    TESTED,
     calibrate,
     costs,
     differences,
@@ -25,7 +28,7 @@ from analysis.calibration import (
     scale,
     temperature,
 )
-from analysis.hypothesis import signed_rank
+from analysis.hypothesis import rank_sum
 from analysis.pairing import pair
 from analysis.predictions import LEFT_OUT
 from labelreg import metrics
@@ -52,7 +55,10 @@ def test_measures_are_those_that_runs_log(n_classes):
     logits, labels = draw(np.random.default_rng(0), 203, n_classes)
     values = metrics.evaluate(logits, labels, "accuracy")
     found = measured(metrics.softmax(logits), labels)
-    assert found == pytest.approx((values["nll"], values["ece"], values["brier"]))
+    assert dict(zip(MEASURES, found, strict=True)) == pytest.approx(
+        {name: values.get(name, value) for name, value in zip(MEASURES, found, strict=True)}
+    )
+    assert {"nll", "ece", "brier"} <= values.keys()
     assert (
         measured(metrics.softmax(logits[:4]), labels[:4])[1]
         == pytest.approx(  # fewer examples than bins
@@ -117,17 +123,24 @@ def test_a_method_that_only_softens_gains_nothing_over_a_scaled_reference():
     assert list(methods(found)) == METHODS
     assert mean.loc["finetune", "temperature"] == pytest.approx(2 * mean.loc["ls", "temperature"], rel=1e-5)
     table = differences(paired, found)
-    assert list(table) == DIFFERENCES and len(table) == 9
+    assert list(table) == DIFFERENCES and len(table) == 3 * len(TESTED)
     rows = table.set_index(["measure", "scaled"])
     for measure in ("nll", "ece", "brier"):
         d = rows.loc[(measure, "none")]
-        assert (d["n"], d["p_holm"]) == (6, 2**-5) and d["estimate"] < -0.01  # lower is better
+        values = found.runs.set_index(["method", "seed"])[measure]
+        if measure == "ece":
+            values = values - found.runs.set_index(["method", "seed"])["ece_floor"]
+        few = mannwhitneyu(values["ls"], values["finetune"], method="exact").pvalue
+        assert (
+            (d["n"], d["p_holm"]) == (6, pytest.approx(few)) and few < 0.02 and d["estimate"] < -0.01
+        )  # lower is better
         assert rows.loc[(measure, "both"), "mean_difference"] == pytest.approx(0, abs=1e-6)
         assert rows.loc[(measure, "reference"), "mean_method"] == d["mean_method"]
         assert rows.loc[(measure, "reference"), "mean_reference"] == rows.loc[(measure, "both"), "mean_reference"]
     (line,) = lines(table)
     assert line.startswith("ls vs finetune (t, m, pretrained, 6 seeds): NLL ")
     assert line.count("lower, and no gain is shown when finetune is scaled as well") == 2
+    assert "; ECE above its floor " in line and "; AURC " in line
 
 
 def test_a_better_method_still_helps_when_both_are_scaled():
@@ -142,14 +155,14 @@ def test_a_better_method_still_helps_when_both_are_scaled():
     assert "lower, and still lower when finetune is scaled as well" in lines(table)[0]
     d = table.set_index(["measure", "scaled"]).loc[("nll", "both")]
     known = calibrate(paired, stored).runs.set_index(["method", "seed"])["nll_scaled"]
-    test = signed_rank(known["kd"] - known["finetune"])
+    test = rank_sum(known["kd"], known["finetune"])  # six seeds
     assert (d["estimate"], d["low"], d["p_value"]) == (test.estimate, test.low, test.p_value)
 
 
 def test_too_few_seeds_are_said():
     _, paired, stored = study({"finetune": 3.0, "ls": 1.5}, n=100, seeds=range(3))
     line = lines(differences(paired, calibrate(paired, stored)))[0]
-    assert "3 seeds" in line and "too few seeds to tell (Holm p cannot be below 0.25)" in line
+    assert "3 seeds" in line and "too few seeds to tell (Holm p cannot be below 0.10)" in line
 
 
 def test_dev_is_scaled_by_its_other_half():
@@ -186,6 +199,98 @@ def test_the_order_of_examples_that_are_equally_sure_says_nothing():
     assert measured(p, labels)[1] == pytest.approx(measured(p[order], labels[order])[1])
     at_0_9, at_0_6 = abs(0.9 - 0.6), abs(0.6 - 0.3)  # of 50 examples each; one bin of 15 holds some of both
     assert measured(p, labels)[1] == pytest.approx((at_0_9 + at_0_6) / 2)
+
+
+# The floor of ECE, and selective answers
+
+
+def calibrated(rng, n, low):
+    """Probabilities of two classes, between `low` and 1, and labels that follow them."""
+    sure = rng.uniform(low, 1, n)
+    p = np.stack([sure, 1 - sure], axis=1)
+    return p, (rng.random(n) > sure).astype(int)
+
+
+@pytest.mark.parametrize("n, low", [(100, 0.5), (300, 0.5), (1000, 0.7), (3000, 0.95)])
+def test_the_floor_is_the_ece_of_a_model_that_is_right(n, low):
+    rng = np.random.default_rng(n)
+    p, _ = calibrated(rng, n, low)
+    sure = p[:, 0]
+    drawn = [measures.ece(p, (rng.random(n) > sure).astype(int)) for _ in range(400)]
+    assert measures.ece_floor(p) == pytest.approx(np.mean(drawn), rel=0.05)
+
+
+def test_the_floor_of_fewer_examples_than_bins():
+    p = np.array([[0.9, 0.1], [0.6, 0.4]])
+    expected = (math.sqrt(2 / math.pi * 0.09) + math.sqrt(2 / math.pi * 0.24)) / 2
+    assert measures.ece_floor(p) == pytest.approx(expected)
+    assert measures.ece_floor(np.array([[1.0, 0.0]] * 50)) == 0
+
+
+def by_loop(p, labels):
+    """AURC and the error at 80%, answers of one confidence counted with their mean error."""
+    said, wrong = p.max(axis=1), (p.argmax(axis=1) != labels).astype(float)
+    shared = np.array([wrong[said == x].mean() for x in said])
+    errors = [shared[i] for i in sorted(range(len(said)), key=lambda i: -said[i])]
+    risks = [sum(errors[: i + 1]) / (i + 1) for i in range(len(errors))]
+    kept = max(1, round(0.8 * len(errors)))
+    return sum(risks) / len(risks), sum(errors[:kept]) / kept
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 100, 333])
+def test_risk_and_coverage_are_those_of_a_loop(n):
+    rng = np.random.default_rng(n)
+    logits, labels = draw(rng, n)
+    p = metrics.softmax(logits)
+    assert (measures.aurc(p, labels), measures.error_at_80(p, labels)) == pytest.approx(by_loop(p, labels))
+    tied = np.round(p, 1)
+    assert (measures.aurc(tied, labels), measures.error_at_80(tied, labels)) == pytest.approx(by_loop(tied, labels))
+
+
+def test_the_order_of_examples_says_nothing():
+    rng = np.random.default_rng(3)
+    logits, labels = draw(rng, 200)
+    p = np.round(metrics.softmax(logits), 1)  # many are equally sure
+    for _ in range(5):
+        order = rng.permutation(200)
+        assert measured(p[order], labels[order]) == pytest.approx(measured(p, labels))
+
+
+def test_risks_that_are_known():
+    labels = np.zeros(10, dtype=int)
+    sure = np.linspace(0.95, 0.55, 10)
+    p = np.stack([sure, 1 - sure], axis=1)
+    last_two_wrong = np.where(np.arange(10) < 8, labels, 1)
+    assert measures.error_at_80(p, last_two_wrong) == 0
+    assert measures.aurc(p, last_two_wrong) == pytest.approx((1 / 9 + 2 / 10) / 10)
+    assert measures.aurc(p, 1 - labels) == measures.error_at_80(p, 1 - labels) == 1
+    assert measures.aurc(p, labels) == 0
+
+
+def test_two_calibrated_models_do_not_differ_in_ece():
+    """One is sure, one is not; both are right about it. Their ECE differ, their distance from the floor does not."""
+    rng, rows, stored = np.random.default_rng(4), [], {}
+    for seed in range(8):
+        for method, low in (("finetune", 0.95), ("ls", 0.5)):
+            row = run(method, seed, 0.0)
+            for split in ("dev", "test"):
+                p, labels = calibrated(rng, 400, low)
+                stored[row["run_id"], split] = predictions(np.log(p), labels)
+            rows.append(row)
+    paired = pair(pd.DataFrame(rows))
+    found = calibrate(paired, stored)
+    mean = methods(found).set_index("method")
+    assert mean["ece"]["ls"] > 1.5 * mean["ece"]["finetune"]
+    table = differences(paired, found).set_index(["measure", "scaled"]).loc[("ece", "none")]
+    by = found.runs.set_index(["method", "seed"])
+    above = by["ece"] - by["ece_floor"]
+    assert table["mean_difference"] == pytest.approx((above["ls"] - above["finetune"]).mean())
+    assert table["p_value"] > 0.05 and abs(table["mean_difference"]) < 0.01
+    assert rank_p(by["ece"]["ls"] - by["ece"]["finetune"]) <= 0.05, "of ECE itself they would"
+
+
+def rank_p(d):
+    return float(wilcoxon(d, method="exact").pvalue)
 
 
 def test_runs_that_cannot_be_measured():

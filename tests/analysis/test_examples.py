@@ -6,22 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from predicted import logged, paired, run, table
-from scipy.special import stdtrit
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from analysis.examples import (
     COLUMNS,
     Variance,
     _interval,
-    bootstrap,
     crossed_variance,
+    intervals,
     lines,
     mcnemar,
     nested_variance,
     pseudo_values,
-    resampled_means,
-    resampled_scores,
 )
 from analysis.pairing import pair
 from analysis.predictions import LEFT_OUT, indicators, score, scores
@@ -49,26 +46,6 @@ def test_scores_are_those_of_scikit_learn(kind, n_classes):
     for labels, predicted in (([0] * 6, [0] * 6), ([0, 1] * 3, [0] * 6), ([1] * 6, [0] * 6)):  # undefined: 0
         expected = 100 * SKLEARN[kind](np.array(labels), np.array(predicted))
         assert logged(labels, predicted, kind, n_classes) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("kind, n_classes", CASES)
-def test_resamples_are_those_of_examples_drawn_one_by_one(kind, n_classes):
-    rng = np.random.default_rng(1)
-    labels = rng.integers(0, n_classes, 30)
-    runs = [guesses(rng, labels, right, n_classes) for right in (0.5, 0.8)]
-    values = np.stack([indicators(labels, predicted, kind, n_classes) for predicted in runs])
-    found = resampled_scores(values, kind, 7, np.random.default_rng(5))
-    drawn = np.random.default_rng(5).integers(0, 30, (7, 30))
-    expected = [[100 * SKLEARN[kind](labels[d], predicted[d]) for d in drawn] for predicted in runs]
-    assert found == pytest.approx(np.array(expected))
-
-
-def test_blocks_of_resamples_hold_all_of_them(monkeypatch):
-    monkeypatch.setattr("analysis.examples.BLOCK", 64)  # two resamples of 30 examples
-    values = np.stack([indicators(np.ones(30), np.arange(30) % 2, "accuracy", 2)] * 2)
-    found = resampled_scores(values, "accuracy", 501, np.random.default_rng(0))
-    assert found.shape == (2, 501) and (found[0] == found[1]).all()
-    assert found[0].mean() == pytest.approx(50, abs=1.5) and found[0].std() == pytest.approx(9.13, abs=1)
 
 
 @pytest.mark.parametrize("kind, n_classes", CASES)
@@ -121,29 +98,23 @@ def test_variances_are_right_on_average():
 
 @pytest.mark.parametrize("nested, sd", [(False, (0.1, 0.5, 0.5)), (False, (0.6, 0.1, 0.1)), (True, (0.3, 0.0, 0.5))])
 def test_the_interval_covers_the_mean_over_new_seeds_and_examples(nested, sd):
-    rng, repeats, seeds, n, resamples = np.random.default_rng(4), 250, 6, 40, 150
+    rng, repeats, seeds, n = np.random.default_rng(4), 1500, 6, 40
     hit = 0
     for _ in range(repeats):
         a, e = rng.normal(0, sd[0], (seeds, 1)), rng.normal(0, sd[2], (seeds, n))
         d = a + rng.normal(0, sd[1], n) + e  # the true mean is 0
-        if nested:
-            drawn = rng.integers(0, n, (seeds, resamples, n))
-            means = np.take_along_axis(d[:, None, :], drawn, axis=2).mean(axis=2)
-            variance = nested_variance(list(d))
-        else:
-            means = d[:, rng.integers(0, n, (resamples, n))].mean(axis=2)
-            variance = crossed_variance(d)
-        low, high, _ = _interval(d.mean(), resampled_means(means, nested, rng), variance, 0.95)
+        variance = nested_variance(list(d)) if nested else crossed_variance(d)
+        low, high, _ = _interval(d.mean(), variance, 0.95)
         hit += low <= 0 <= high
-    assert 0.90 <= hit / repeats <= 0.985  # plain percentiles cover 0.82 to 0.98
+    assert 0.93 <= hit / repeats <= 0.985
 
 
-def test_the_interval_is_students_where_the_resamples_are_symmetric():
-    means = np.concatenate([np.linspace(-1, 1, 1001), [0.0]]) + 3
-    low, high, se = _interval(3.0, means, Variance(0.09, 0.16, 0.0, df=7), 0.95)
-    assert se == pytest.approx(0.5)
-    assert high - 3 == pytest.approx(3 - low)
-    assert high - low == pytest.approx(2 * stdtrit(7, 0.975) * 0.5 * 0.95 / (1.959964 * means.std()), rel=1e-3)
+def test_the_interval_is_students():
+    low, high, se = _interval(3.0, Variance(0.09, 0.16, 0.0, df=7), 0.95)
+    assert se == pytest.approx(0.5) and high - 3 == pytest.approx(3 - low) == pytest.approx(t.ppf(0.975, 7) * 0.5)
+    low, high, _ = _interval(3.0, Variance(0.0, 0.25, 0.0, df=np.inf), 0.9)
+    assert (low, high) == pytest.approx((3 - 1.644854 * 0.5, 3 + 1.644854 * 0.5))
+    assert _interval(3.0, Variance(0.0, 0.0, 0.0, df=np.inf), 0.95) == (3, 3, 0)
 
 
 @pytest.mark.parametrize("b, c", [(0, 0), (1, 0), (7, 7), (3, 12), (12, 3), (41, 30)])
@@ -156,7 +127,7 @@ def test_one_seed_is_answered_by_mcnemar():
     ours, theirs = labels.copy(), labels.copy()
     ours[:3], theirs[2:12] = 0, 0  # both wrong at 2; 2 wrong alone, 9 wrong alone
     labels[20:], ours[20:], theirs[20:] = 0, 0, 0
-    found, left = bootstrap(*paired({("ls", 0): (labels, ours), ("finetune", 0): (labels, theirs)}))
+    found, left = intervals(*paired({("ls", 0): (labels, ours), ("finetune", 0): (labels, theirs)}))
     row = found.iloc[0]
     assert left.empty and list(found.columns) == COLUMNS
     assert (row["design"], row["n_seeds"], row["n_examples"]) == ("one seed", 1, 40)
@@ -181,21 +152,19 @@ def crossed(kind="accuracy", swap=False, n=300):
 @pytest.mark.parametrize("kind", ["accuracy", "f1", "matthews"])
 def test_crossed_seeds_and_examples(kind):
     given = paired(crossed(kind), kind)
-    found, left = bootstrap(*given)
+    found, left = intervals(*given)
     row = found.iloc[0]
     assert left.empty and (row["score"], row["design"], row["split"]) == (kind, "crossed", "test")
     assert row["difference"] == pytest.approx(np.mean(given[0].comparisons[0].differences))
     assert row["low"] < row["difference"] < row["high"]
     assert row[["share_seeds", "share_examples", "share_both"]].sum() == pytest.approx(1)
     assert np.isnan(row["p_mcnemar"]) and "5 seeds, 300 examples, crossed" in lines(found)[0]
-    pd.testing.assert_frame_equal(found, bootstrap(*given)[0])  # the same seed, the same interval
-    assert bootstrap(*given, seed=1)[0]["low"][0] != row["low"]
-    narrow = bootstrap(*given, level=0.8)[0].iloc[0]
+    narrow = intervals(*given, level=0.8)[0].iloc[0]
     assert row["low"] < narrow["low"] < narrow["high"] < row["high"]
 
 
 def test_swapping_method_and_reference_turns_the_sign():
-    one, other = (bootstrap(*paired(crossed(swap=swap)))[0].iloc[0] for swap in (False, True))
+    one, other = (intervals(*paired(crossed(swap=swap)))[0].iloc[0] for swap in (False, True))
     assert other["difference"] == pytest.approx(-one["difference"])
     assert (other["low"], other["high"]) == (pytest.approx(-one["high"]), pytest.approx(-one["low"]))
     assert (other["only_method"], other["share_both"]) == (one["only_reference"], pytest.approx(one["share_both"]))
@@ -208,45 +177,123 @@ def test_examples_that_differ_between_seeds_are_nested():
         for method in ("ls", "finetune"):
             tables[method, s] = (labels, guesses(rng, labels, 0.8), idx)
     given = paired(tables)
-    row = bootstrap(*given)[0].iloc[0]
+    row = intervals(*given)[0].iloc[0]
     d = given[0].comparisons[0].differences
     assert row["design"] == "nested" and row["share_both"] == 0
     assert row["se"] == pytest.approx(np.std(d, ddof=1) / np.sqrt(5))
     assert row["share_seeds"] + row["share_examples"] == pytest.approx(1)
-    assert "drawn within each seed" in lines(bootstrap(*given)[0])[0]
+    assert "drawn within each seed" in lines(intervals(*given)[0])[0]
 
 
 def test_what_dominates():
     labels, wrong = np.arange(60) % 2, 1 - np.arange(60) % 2
     half = np.where(np.arange(60) < 25, wrong, labels)
     same = {(m, s): (labels, p) for m, p in (("ls", labels), ("finetune", half)) for s in SEEDS}
-    row = bootstrap(*paired(same))[0].iloc[0]  # all seeds agree: only other examples could change it
+    row = intervals(*paired(same))[0].iloc[0]  # all seeds agree: only other examples could change it
     assert (row["dominates"], row["share_examples"]) == ("examples", pytest.approx(1))
     assert row["low"] < row["difference"] - 5
     own = {("ls", s): (labels, labels if s % 2 else wrong) for s in SEEDS}
-    row = bootstrap(*paired(own | {("finetune", s): (labels, labels) for s in SEEDS}))[0].iloc[0]
+    row = intervals(*paired(own | {("finetune", s): (labels, labels) for s in SEEDS}))[0].iloc[0]
     assert (row["dominates"], row["share_seeds"]) == ("seeds", pytest.approx(1))
     none = {(m, s): (labels, half) for m in ("ls", "finetune") for s in SEEDS}
-    found = bootstrap(*paired(none))[0]
+    found = intervals(*paired(none))[0]
     assert found[["difference", "low", "high", "se"]].iloc[0].tolist() == [0, 0, 0, 0]
     assert found["dominates"][0] == "" and "no answer differs" in lines(found)[0]
 
 
-def test_runs_that_answer_with_one_class_are_told():
-    labels = np.arange(60) % 3 % 2
-    majority, half = np.zeros(60, dtype=int), np.where(np.arange(60) < 25, 1 - labels, labels)
-    runs = {("ls", s): (labels, majority if s == SEEDS[0] else half) for s in SEEDS}
-    runs |= {("finetune", s): (labels, majority) for s in SEEDS}
-    found = bootstrap(*paired(runs))[0]
-    assert found["one_class"].tolist() == [len(SEEDS) + 1]
-    words = f"; {len(SEEDS) + 1} of {2 * len(SEEDS)} runs give every example the same class"
-    assert lines(found)[0].endswith(words)
-    found = bootstrap(*paired({key: (labels, half) for key in runs}))[0]
-    assert found["one_class"].tolist() == [0] and "same class" not in lines(found)[0]
+def test_the_interval_of_two_seeds_and_three_examples_by_hand():
+    """Right or wrong as ls - finetune: [[1, 0, 1], [0, 0, 1]], in hundredths of points."""
+    labels = np.array([0, 1, 0])
+    finetune = {("finetune", s): (labels, 1 - labels) for s in (0, 1)}
+    ls = {("ls", 0): (labels, np.array([0, 0, 0])), ("ls", 1): (labels, np.array([1, 0, 0]))}
+    row = intervals(*paired(ls | finetune))[0].iloc[0]
+    # means of seeds 2/3, 1/3, of examples 1/2, 0, 1, of all 1/2
+    of_seeds = Fraction(3, 1) * (Fraction(1, 36) + Fraction(1, 36)) / 1
+    of_examples = Fraction(2, 1) * (0 + Fraction(1, 4) + Fraction(1, 4)) / 2
+    total = Fraction(1 + 0 + 1 + 0 + 0 + 1, 1) - 6 * Fraction(1, 4)
+    of_both = (total - of_seeds * 1 - of_examples * 2) / 2
+    assert (of_seeds, of_examples, of_both) == (Fraction(1, 6), Fraction(1, 2), Fraction(1, 6))
+    variance = (of_seeds + of_examples - of_both) / 6  # of the mean of six
+    df = (of_seeds + of_examples - of_both) ** 2 / of_seeds**2
+    assert row["difference"] == pytest.approx(50) and row["se"] == pytest.approx(100 * float(variance) ** 0.5)
+    assert row["high"] - 50 == pytest.approx(row["se"] * t.ppf(0.975, float(df)))
+    assert (row["n_seeds"], row["n_examples"], row["n_units"]) == (2, 3, 3)
+
+
+# Examples that belong together
+
+
+def grouped(groups, stored):
+    return {key: frame.assign(group=groups) for key, frame in stored.items()}
+
+
+def documents(kind="accuracy"):
+    """Answers to 60 documents of 5 sentences, right or wrong together nine times in ten; their group."""
+    rng = np.random.default_rng(8)
+    of = np.repeat(np.arange(60), 5)
+    labels, tables = rng.integers(0, 2, 300), {}
+    for method, share in (("ls", 0.85), ("finetune", 0.75)):
+        whole = rng.random(60) < share
+        for s in SEEDS:
+            right = np.where(rng.random(300) < 0.9, whole[of], rng.random(300) < share)
+            tables[method, s] = (labels, np.where(right, labels, 1 - labels))
+    return of, paired(tables, kind)
+
+
+def test_groups_are_left_out_together():
+    """Accuracy: the pseudo-value of a group is its sum times groups over examples, as if groups were the examples."""
+    of, (given, stored) = documents()
+    (table, left), (alone, _) = intervals(given, grouped(of, stored)), intervals(given, stored)
+    assert left.empty and (table["n_units"][0], table["n_examples"][0], alone["n_units"][0]) == (60, 300, 300)
+    right = {key: (f[["p_0", "p_1"]].to_numpy().argmax(axis=1) == f["label"]).to_numpy() for key, f in stored.items()}
+    d = [
+        100.0
+        * np.subtract(right[f"t-pretrained-ls-{s}", "test"], right[f"t-pretrained-finetune-{s}", "test"], dtype=float)
+        for s in SEEDS
+    ]
+    variance = crossed_variance(np.stack([x.reshape(60, 5).mean(axis=1) for x in d]))
+    low, high, se = _interval(np.mean(d), variance, 0.95)
+    assert table[["low", "high", "se"]].iloc[0].tolist() == pytest.approx([low, high, se])
+    assert table["se"][0] > 1.5 * alone["se"][0], "sentences of a document agree"
+    assert "300 examples in 60 groups, crossed" in lines(table)[0] and "groups" not in lines(alone)[0]
+
+
+def test_groups_of_unequal_sizes_leave_their_examples_out():
+    rng = np.random.default_rng(9)
+    labels, groups = rng.integers(0, 2, 40), np.sort(rng.integers(0, 9, 40))
+    predicted = guesses(rng, labels, 0.7)
+    for kind in ("accuracy", "f1"):
+        whole = 100 * SKLEARN[kind](labels, predicted)
+        g = len(set(groups))
+        numbers = np.unique(groups, return_inverse=True)[1]
+        expected = [
+            g * whole - (g - 1) * 100 * SKLEARN[kind](labels[groups != name], predicted[groups != name])
+            for name in np.unique(groups)
+        ]
+        found = pseudo_values(indicators(labels, predicted, kind, 2), kind, numbers)
+        assert found == pytest.approx(np.array(expected), abs=1e-9)
+
+
+def test_groups_of_one_example_are_no_groups():
+    given, stored = paired(crossed(n=40))
+    one, other = (intervals(given, s)[0] for s in (stored, grouped([f"user {i}" for i in range(40)], stored)))
+    pd.testing.assert_frame_equal(one, other)
+
+
+def test_runs_with_and_without_groups_are_compared():
+    of, (given, stored) = documents()
+    some = {key: frame if "finetune" in key[0] else frame.assign(group=of) for key, frame in stored.items()}
+    assert len(intervals(given, some)[0]) == 1
+
+
+def test_a_group_without_a_name_is_no_traceback():
+    of, (given, stored) = documents()
+    names = [None if i == 3 else f"doc {i}" for i in of]
+    intervals(given, grouped(names, stored))
 
 
 def reasons(given, stored):
-    found, left = bootstrap(given, stored, resamples=20)
+    found, left = intervals(given, stored)
     assert list(left.columns) == LEFT_OUT
     return found, dict(zip(left["run_id"], left["reason"], strict=True))
 
@@ -313,7 +360,7 @@ def test_a_metric_that_predictions_do_not_give():
 def test_a_mapping_and_unordered_rows_will_do():
     given, stored = paired(crossed(n=40))
     shuffled = {key: value.sample(frac=1, random_state=i) for i, (key, value) in enumerate(stored.items())}
-    pd.testing.assert_frame_equal(bootstrap(given, stored)[0], bootstrap(given, shuffled)[0])
+    pd.testing.assert_frame_equal(intervals(given, stored)[0], intervals(given, shuffled)[0])
 
 
 def test_all_scores_of_a_run():

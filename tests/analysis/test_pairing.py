@@ -269,6 +269,29 @@ def test_the_default_metric_is_test_where_every_run_of_the_task_has_it():
     assert reasons(paired)["none"].startswith("no such metric")
 
 
+def test_the_rest_of_the_training_set_is_the_metric_where_every_run_of_the_task_has_it():
+    rows = frame(*GOOD)
+    rows["metrics.best/rest/score"] = rows["metrics.best/test/score"] + np.arange(len(rows)) / 8
+    paired = pair(rows)
+    assert {c.metric for c in paired.comparisons} == {"best/rest/score"}
+    by_id = dict(zip(rows["run_id"], rows["metrics.best/rest/score"], strict=True))
+    for c in paired.comparisons:
+        assert c.scores == tuple(by_id[run_id] for run_id in c.run_ids)
+    assert pair(rows, metric="best/test/score").comparisons[0].metric == "best/test/score"
+    rows.loc[0, "metrics.best/rest/score"] = np.nan  # a run from before there was the rest
+    assert {c.metric for c in pair(rows).comparisons} == {"best/test/score"}
+    rows.loc[0, ["metrics.best/test/score", "metrics.best/dev/score"]] = np.nan  # one without any score does not count
+    assert {c.metric for c in pair(rows).comparisons} == {"best/rest/score"}
+
+
+def test_the_teachers_of_a_methods_runs_stand_beside_them():
+    taught = [run(m, s, teacher_run_id=f"t{s}" if m == "kd" else None) for m in ("finetune", "kd") for s in (0, 1)]
+    (found,) = pair(frame(*taught)).comparisons
+    assert found.teachers == ("t0", "t1")
+    (found,) = pair(frame(*taught), reference="kd").comparisons
+    assert found.teachers == ("", "")
+
+
 def test_lower_is_better_is_turned_round():
     rows = frame(*GOOD)
     rows["metrics.dev/nll"] = [0.5, 0.5, 0.5, 0.4, 0.5, 0.7]

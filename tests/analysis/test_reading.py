@@ -7,7 +7,7 @@ import pytest
 
 from analysis import AnalysisError
 from analysis.pairing import pair
-from analysis.present.tables import plain_text, to_csv
+from analysis.present.render import plain_text, to_csv
 from analysis.reading import scores_table, study_runs
 
 pytestmark = pytest.mark.filterwarnings("error")

@@ -1,6 +1,7 @@
 """A kill or a crowd while the tables of a SQLite store are made, or those of an older one are migrated."""
 
 import contextlib
+import hashlib
 import os
 import signal
 import sqlite3
@@ -14,7 +15,8 @@ from running import BIN, CHILD, ended, finish, refused, started, together
 
 pytest_plugins = ["running"]
 
-OPEN = [sys.executable, "-c", "from labelreg.store import tracking; tracking.connect(); print('opened')"]
+STILL = "from labelreg.store import sqlite; sqlite.STILL_SECONDS = 0.5; "  # of five
+OPEN = [sys.executable, "-c", f"{STILL}from labelreg.store import tracking; tracking.connect(); print('opened')"]
 MLFLOWS_OWN = [sys.executable, "-c", "import mlflow; mlflow.MlflowClient().search_experiments()"]
 SEARCH = "from labelreg.tuning import search; search.open_storage('sqlite:///{}'); print('opened')"
 
@@ -81,14 +83,19 @@ def test_a_store_that_mlflow_itself_left_half_made_opens(new, empty_store, tmp_p
 
 
 def test_many_first_commands_at_once_with_temporary_folders_of_their_own(new, empty_store, tmp_path):
-    commands = {}
+    """A link that was planted there, under the name of a lock that could be foreseen, empties nothing."""
+    commands, kept = {}, tmp_path / "kept"
+    kept.write_text("of somebody else")
+    name = hashlib.sha256(str(new).encode()).hexdigest()[:32]
     for number in range(4):
         own = tmp_path / f"tmp{number}"
         own.mkdir()
+        (own / f"labelreg-{os.getuid()}-{name}.lock").symlink_to(kept)
         commands[f"first{number}"] = ["env", f"TMPDIR={own}", *OPEN]
     said = together(commands, tmp_path)
     assert {each.out for each in said.values()} == {"opened\n"}, said
     assert named(new) == named(empty_store)
+    assert kept.read_text() == "of somebody else"
 
 
 def test_many_searches_open_one_new_storage_at_once(tmp_path, isolated):
@@ -147,15 +154,3 @@ def test_what_is_no_database_is_told_at_once(new, tmp_path, content, words):
     refused(finish([str(BIN / "python"), "-m", "entrypoints.significance"], tmp_path), words)
     assert time.monotonic() - began < 60, "MLflow tries for 102 s"
     assert content is None or new.read_bytes() == content
-
-
-def test_a_link_that_was_planted_in_the_temporary_folder_empties_nothing(new, tmp_path, monkeypatch):
-    import hashlib
-
-    kept = tmp_path / "kept"
-    kept.write_text("of somebody else")
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    name = hashlib.sha256(str(new).encode()).hexdigest()[:32]
-    (tmp_path / f"labelreg-{os.getuid()}-{name}.lock").symlink_to(kept)
-    assert finish(OPEN, tmp_path).out == "opened\n"
-    assert kept.read_text() == "of somebody else"

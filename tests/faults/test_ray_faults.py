@@ -1,18 +1,20 @@
-"""A fault on a real Ray cluster: a worker is killed in the middle of a run."""
+"""Faults on a real Ray cluster: a worker is killed in the middle of a run, whose server is away just then."""
 
 import contextlib
 import os
 import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
+from injector import Proxy, Rule
 from running import runs, succeed, wait_for
 from test_ray_tasks import cluster, epochs_kept  # noqa: F401, the fixture
 
 pytest_plugins = ["running"]
 
-EPOCHS = 40
+EPOCHS = 30
 
 
 def workers_at_work(folder: str) -> list[int]:
@@ -27,28 +29,45 @@ def workers_at_work(folder: str) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_is_started_again_and_its_run_goes_on(cluster, tiny, store, settings_file):  # noqa: F811
+@pytest.mark.server
+def test_a_worker_is_killed_while_the_server_is_away_and_every_run_goes_on(
+    cluster,  # noqa: F811
+    tiny,
+    served,
+    server,
+    tmp_path,
+    settings_file,
+    monkeypatch,
+):
     import mlflow
 
     names = ("train_file", "model_root", "max_length")
     lists = {"models": "bert-small", "inits": "pretrained", "methods": "finetune,ls", "seeds": "1"}
     settings = settings_file(lr=1e-3, batch_size=4, epochs=EPOCHS)
     given = {name: tiny[name] for name in names} | lists | {"settings": settings, "checkpoint_seconds": 0}
-    seen = {}
+    cache, seen = tmp_path / "cache", {}
 
-    def kill_one():
-        wait_for(lambda: sum(epoch >= 2 for epoch in epochs_kept(store / "cache")) == 2, "two runs under way")
-        seen["runs"] = {path.read_text() for path in (store / "cache" / "checkpoints").glob("*/run_id")}
+    def strike():
+        wait_for(lambda: sum(epoch >= 2 for epoch in epochs_kept(cache)) == 2, "two runs under way")
+        seen["runs"] = {path.read_text() for path in (cache / "checkpoints").glob("*/run_id")}
+        proxy.set(Rule("refuse", path="log-batch"))
         seen["killed"] = workers_at_work(os.environ["RAY_TMPDIR"])
+        wait_for(lambda: len(list(cache.glob("spool/*.jsonl"))) == 2, "metrics that wait")
         os.kill(seen["killed"][0], signal.SIGKILL)
+        time.sleep(1)  # the other one trains on
+        proxy.set()
 
-    thread = threading.Thread(target=kill_one)
-    thread.start()
-    ended = succeed("main", **given, executor="ray")
-    thread.join()
+    with Proxy(server).up() as proxy:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.address)
+        thread = threading.Thread(target=strike)
+        thread.start()
+        ended = succeed("main", **given, executor="ray")
+        thread.join()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     assert len(seen["killed"]) == 2, "both were at work"
-    assert {run.info.run_id for run in runs("student")} == seen["runs"], ended
-    assert {run.info.status for run in runs("student")} == {"FINISHED"}
-    for run in runs("student"):
+    mine = [run for run in runs("student") if run.info.experiment_id == served]
+    assert {run.info.run_id for run in mine} == seen["runs"], ended
+    assert {run.info.status for run in mine} == {"FINISHED"}
+    for run in mine:
         history = [point.step for point in mlflow.MlflowClient().get_metric_history(run.info.run_id, "dev/score")]
         assert sorted(history) == list(range(1, EPOCHS + 1)), "each epoch once"

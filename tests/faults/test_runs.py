@@ -3,6 +3,7 @@
 Whatever happens, the same command ends with one run that has the undisturbed run's numbers and files to the last bit.
 """
 
+import errno
 import os
 import random
 import shutil
@@ -273,6 +274,17 @@ def test_a_disk_that_is_full_stops_a_run_and_more_room_lets_it_go_on(given, tmp_
         again = succeed("train_student", **given)
         assert f"epoch 3/{EPOCHS}" in again.out and "epoch 1/" not in again.out
         assert record(only().info.run_id) == undisturbed()
+
+
+def test_a_file_system_without_locks_is_told(given, tmp_path, monkeypatch):
+    """As some network file systems are: two processes would train one run."""
+
+    def flock(*_) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    refused(call("train_student", **given), "cache_root: the file system of ", "has no locks (No locks available)")
+    assert [run.info.status for run in runs()] == []
 
 
 @pytest.mark.parametrize("moved", ["another store", "mlflow gc"])

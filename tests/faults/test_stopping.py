@@ -15,14 +15,19 @@ from labelreg.store import patience
 pytest_plugins = ["running"]
 
 EPOCHS = 5000
+STRIDE = 7
 BOUND = 90  # seconds; most of it is for a busy machine, and what does not end takes 500 or more
 STUBBORN = """
 import os, signal, sys, time
+from tqdm import tqdm
 from entrypoints.command import command
-from labelreg.workers import executors
+from labelreg.workers import executors, local
 from labelreg.workers.steps import Step
 
+local.STOP_SECONDS = {seconds}
+
 def stubborn(step):
+    bar = tqdm(total=1, leave=False)
     open(step.name, "w").close()
     try:
         time.sleep(600)
@@ -34,7 +39,6 @@ def main(given):
         pass
 
 if __name__ == "__main__":
-    executors.STOP_SECONDS = {seconds}
     command("significance", main, "")
 """
 
@@ -45,7 +49,7 @@ def stop(number, frame):
 
 @pytest.fixture
 def study(tiny, settings_file) -> list[str]:
-    """A study that trains until it is told to stop."""
+    """A study of two workers that trains until it is told to stop."""
     given = {name: tiny[name] for name in ("train_file", "model_root", "max_length")}
     given |= {"models": "bert-small", "inits": "random", "methods": "finetune,ls", "seeds": "1,2", "jobs": 2}
     return python("main", **given, settings=settings_file(lr=1e-3, batch_size=8, epochs=EPOCHS), checkpoint_seconds=0)
@@ -62,6 +66,7 @@ def stopped(process, folder, number, group: bool = True):
     found = ended(process, folder)
     assert time.monotonic() - began < BOUND, f"it took {time.monotonic() - began:.0f} s: {found}"
     wait_for(lambda: not session_members(process.pid), "the end of all workers")
+    assert "leaked" not in (folder / "stderr").read_text(), "what libraries share between processes is given back"
     return found
 
 
@@ -77,8 +82,9 @@ def test_a_study_whose_runs_were_deleted_stops(number, group, study, store):
 
 
 def test_a_study_whose_workers_cannot_close_their_runs_for_a_full_disk_stops(study, store):
-    with started(study, store, **fault("labelreg.store.tracking:_end", FULL, when="before")) as process:
-        wait_for(lambda: training(store) == 2, "two runs under way", process)
+    one = [word.replace("jobs=2", "jobs=1") for word in study]  # the fault strikes once
+    with started(one, store, **fault("labelreg.store.tracking:_end", FULL, when="before")) as process:
+        wait_for(lambda: training(store) == 1, "a run under way", process)
         assert stopped(process, store, signal.SIGINT).status == 130
 
 
@@ -101,6 +107,46 @@ def test_a_signal_in_the_middle_of_a_call_to_a_database_waits_for_its_end(number
         assert done == ["whole"]
     finally:
         signal.signal(number, handler)
+
+
+def test_a_signal_at_any_point_of_a_search_leaves_its_storage_as_it_should_be(tmp_path, isolated):
+    """Nobody is locked out, no trial seems to run, and each counts once."""
+    from sqlalchemy import event
+
+    from labelreg.tuning import search
+
+    def train(draw, stop) -> float:
+        return float(not stop(1, 1.0))
+
+    def strike(*_) -> None:
+        """In the middle of what SQLAlchemy does with the database."""
+        seen.append(len(seen) + 1)
+        if seen[-1] == nth:
+            signal.raise_signal(signal.SIGINT)
+
+    own = search.Search("s", f"sqlite:///{tmp_path}/s.db", {"lr": [0.1, 0.2]}, 1000, 7, heartbeat_seconds=60)
+    study = search.open_study(own)
+    engine = study._storage._backend.engine
+    for place, name in ((engine, "before_cursor_execute"), (engine, "commit"), (engine.pool, "reset")):
+        event.listen(place, name, strike)
+    handler, points = signal.signal(signal.SIGINT, signal.default_int_handler), []
+    try:
+        for nth in range(1, 1000, STRIDE):  # until a trial is through before
+            seen = []
+            with contextlib.suppress(KeyboardInterrupt):
+                search.run_trial(study, own, train)
+            points.append(len(seen))
+            with contextlib.closing(sqlite3.connect(tmp_path / "s.db", timeout=0)) as other:
+                other.execute("BEGIN IMMEDIATE")  # it is not locked
+                other.execute("ROLLBACK")
+                assert not other.execute("SELECT * FROM trials WHERE state = 'RUNNING'").fetchall(), f"at point {nth}"
+            if len(seen) < nth:
+                break
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert len(points) > 10, points
+    held = search.own(search.open_study(own))
+    assert [trial.number for trial in held if trial.state.name != "COMPLETE"] in ([], [held[-1].number]), held
 
 
 @pytest.mark.parametrize("closing", ["raise OSError('no space left on device')", "time.sleep(600)"])

@@ -9,7 +9,7 @@ from labelreg.tuning import search
 
 pytest_plugins = ["running"]
 
-EPOCHS = 40
+EPOCHS = 15
 WORKER = """
 import os, signal, sys, time
 from labelreg.tuning import search

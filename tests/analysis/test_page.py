@@ -10,13 +10,16 @@ import pandas as pd
 import pytest
 
 from analysis.hypothesis import signed_rank
+from analysis.judge import Rule, judge
+from analysis.margins import margins
 from analysis.pairing import pair
 from analysis.present import charts, wording
 from analysis.present.again import again
-from analysis.present.answer import as_text, first_sections, summaries
+from analysis.present.answer import Evidence, answer, summaries
 from analysis.present.charts import Line, Panel, Row
-from analysis.present.report import Design, Evidence, page
-from analysis.present.tables import judge
+from analysis.present.page import page
+from analysis.present.render import as_text
+from analysis.present.wording import Source
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -45,10 +48,14 @@ def runs(differences, **columns) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def made(frame, evidence=None, **rule) -> str:
-    paired = pair(frame)
-    judged = judge(paired, **rule)
-    return page(paired, judged, evidence or Evidence(frame), Design("experiment Default", **rule))
+def ruled(margin=None, level=0.05, looks=()):
+    return Rule(margins(margin), level, tuple(looks))
+
+
+def made(frame, predictions=None, histories=None, metric=None, **rule) -> str:
+    """The page of a table of scores, or with predictions of runs in a store."""
+    found = answer(Evidence(frame, None, predictions), pair(frame, metric=metric), ruled(**rule), metric)
+    return page(found, Source("experiment Default"), histories)
 
 
 def text_of(html: str) -> str:
@@ -59,7 +66,7 @@ def text_of(html: str) -> str:
 
 def sentences(frame, **rule) -> list[str]:
     families = {}
-    for row in judge(pair(frame), **rule).to_dict("records"):
+    for row in judge(pair(frame), ruled(**rule)).to_dict("records"):
         families.setdefault(row["init"], []).append(row)
     return [wording.sentence(members) for members in families.values()]
 
@@ -78,11 +85,10 @@ def test_the_verdict_comes_first_in_one_sentence():
 def test_fractions_with_a_margin_of_points_are_pointed_at():
     frame = runs({"ls": UP}, **{"metrics.score": 0.0})
     frame["metrics.score"] = frame["metrics.best/test/score"] / 100
-    paired = pair(frame, metric="score")
-    judged = judge(paired)
     warning = "scores look like fractions of 1 (sst5, score): margin=0.5"
-    assert warning in text_of(page(paired, judged, Evidence(frame), Design("csv")))
-    assert warning in as_text(first_sections(paired, judged, 0.05, []))
+    assert warning in text_of(made(frame, metric="score"))
+    found = answer(Evidence(frame), pair(frame, metric="score"), metric="score")
+    assert warning in as_text(found.sections, verbose=False)
 
 
 def test_a_small_but_real_difference_is_called_so():
@@ -156,17 +162,15 @@ def test_names_are_no_formulas_and_need_no_glyph(name):
     points = [(run, "dev/score", step, 80.0) for run in frame["run_id"] for step in (1, 2)]
     histories = pd.DataFrame(points, columns=["run_id", "name", "step", "value"])
     both = pd.concat([frame, other])
-    html = made(both, Evidence(both, histories, lambda run_id, split: None))
+    html = made(both, lambda run_id, split: None, histories)
     assert f">{name}</text>" in html and html.count("<svg") > 6
 
 
 def test_a_table_of_scores_has_no_store_parts_and_says_so():
     said = text_of(made(runs({"ls": UP})))
-    assert "Learning curves Left out: the epochs of runs are in a store, not in a table of scores." in said
-    assert "Calibration Left out: predictions are in a store" in said
-    assert "Cost against score Left out: seconds are in a store" in said
-    assert "Across tasks Left out: there are not two tasks" in said
-    assert "Pre-trained or from scratch Left out: no method has paired runs of both initialisations" in said
+    assert "Calibration Left out: predictions are in a store, not in a table of scores" in said
+    assert "Cost against score Left out: no run logged cost/train_seconds" in said
+    assert "Learning curves Left out: no run has logged more than one epoch" in said
 
 
 def test_curves_calibration_and_cost_are_drawn_where_they_are():
@@ -177,7 +181,7 @@ def test_curves_calibration_and_cost_are_drawn_where_they_are():
     chance = np.random.default_rng(0)
     p = chance.uniform(0.01, 0.99, 100)
     table = pd.DataFrame({"idx": range(100), "label": (chance.random(100) < p).astype(int), "p_0": 1 - p, "p_1": p})
-    html = made(frame, Evidence(frame, histories, lambda run_id, split: table))
+    html = made(frame, lambda run_id, split: table, histories)
     for section in ("curves", "calibration", "cost"):
         part = html[html.index(f'<section id="{section}">') :]
         assert "<svg" in part[: part.index("</section>")], section
@@ -189,8 +193,8 @@ def test_curves_calibration_and_cost_are_drawn_where_they_are():
 def test_one_method_alone_is_no_error():
     said = text_of(made(runs({})))
     assert "Nothing to compare yet: it takes runs of finetune and of another method with the same seeds." in said
-    assert "Methods section Left out: there is no comparison to describe." in said
-    assert "Tables Mean and standard deviation" in said
+    assert "Methods section" not in said, "there is no comparison to describe"
+    assert "Scores, mean and standard deviation over seeds" in said
 
 
 @pytest.mark.parametrize("d", [[1.0], [1.0, 2.0], [0.0] * 8, [0.0], UP[:5]])
@@ -205,7 +209,7 @@ def test_a_look_without_a_pair_is_no_error():
     html = made(frame, looks=(8, 12))
     assert not re.search(r"\bnan\b", html, re.I)
     assert "ls (no pair) is undecided" in html and "no pair  ? undecided" in html
-    (summary,) = [found for found in summaries(pair(frame), judge(pair(frame), looks=(8,))) if found["verdict"]]
+    (summary,) = [f for f in summaries(pair(frame), judge(pair(frame), ruled(looks=(8,)))) if f["verdict"]]
     assert set(summary["metrics"]) == {"n", "low", "high", "p_value", "p_holm"}
 
 
@@ -215,7 +219,7 @@ def test_the_methods_section_has_what_a_paper_needs():
     frame = runs({"ls": UP, "kd": MIXED[:7]}, **{f"tags.labelreg.{name}": value for name, value in tags.items()})
     frame.loc[len(frame) - 1, "status"] = "FAILED"
     paired = pair(frame)
-    told = "\n".join(wording.methods_section(paired, judge(paired), frame, Design("x", looks=())))
+    told = "\n".join(wording.methods_section(paired, judge(paired), frame, Rule()))
     for part in (
         "We compared ls and kd with finetune in 1 cell of task, model and initialisation: ",
         "sst5 · minilm-3l · pretrained. Runs were paired by seed",
@@ -226,8 +230,8 @@ def test_the_methods_section_has_what_a_paper_needs():
         "Holm's method within each family",
         "2 methods per family), at level 0.05",
         "Equivalence within ±0.5",
-        "at least 7 seeds",
-        "the pairs at hand can give is 0.0078 to 0.0312",
+        "(of up to 6 seeds, fixed beforehand, with the exact rank-sum test of the scores)",
+        "the seeds at hand can give is 0.0022 to 0.0078",
         "1 run had no part in any comparison: failed (1).",
         "Python 3.11.7, torch 2.14.0",
         "numpy 2.",
@@ -239,15 +243,18 @@ def test_the_methods_section_has_what_a_paper_needs():
 def test_the_methods_section_under_looks_is_about_the_looks():
     frame = runs({"finetune": [0.0] * 12, "ls": [2.0 + i / 10 for i in range(12)]})
     paired = pair(frame)
-    told = "\n".join(wording.methods_section(paired, judge(paired, looks=[8, 12]), frame, Design("x", looks=(8, 12))))
-    assert "has 8 pairs (seeds 0, 1, 2, 3, 4, 5, 6, 7)" in told and "at least 7 seeds" in told, "1 look: 6 seeds"
+    rule = ruled(looks=(8, 12))
+    told = "\n".join(wording.methods_section(paired, judge(paired, rule), frame, rule))
+    assert "has 8 pairs (seeds 0, 1, 2, 3, 4, 5, 6, 7)" in told and "rank-sum" not in told
+    share = f"{rule.level_of_a_look:.4g}"
+    assert f"after 8 and 12 seeds as planned, each time at {share}, which holds the level of 0.05" in told
 
 
 def test_the_commands_repeat_every_run():
     frame = runs({"ls": UP, "kd": UP[:3]}, **{"params.train_file": "my reviews.csv", "params.lr": "0.0005"})
     frame["tags.mlflow.source.git.commit"] = "c0ffee"
     frame.loc[frame["params.method"] == "kd", "params.alpha"] = "0.5"
-    lines = again(pair(frame), frame, Design("x", given=(("margin", "0.5"), ("where", "params.seed < '9'"))))
+    lines = again(pair(frame), frame, (("margin", "0.5"), ("where", "params.seed < '9'")))
     assert lines[0] == "git checkout c0ffee"
     assert lines[1] == "for method in finetune ls; do for seed in 0 1 2 3 4 5 6 7; do", "kd has a setting of its own"
     words = shlex.split(lines[2])
@@ -269,8 +276,7 @@ def test_a_study_is_repeated_by_its_own_command():
     }
     frame = pd.concat([frame, pd.DataFrame([study | {"params.seeds": "0,1,2", "status": "FINISHED"}])])
     assert (
-        again(pair(frame), frame, Design("x"))[0]
-        == "mlflow run . -P epochs=2 -P recipe=table8 -P split_seed=42 -P seeds=0,1,2"
+        again(pair(frame), frame, ())[0] == "mlflow run . -P epochs=2 -P recipe=table8 -P split_seed=42 -P seeds=0,1,2"
     )
 
 
@@ -296,3 +302,22 @@ def test_panels_share_one_legend():
     figure = charts.panels([Panel(lines, "epoch", "dev/score", whole=True), Panel(lines, "epoch", "train/loss")])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["finetune", "kd"]
     assert [axes.get_ylabel() for axes in figure.axes] == ["dev/score", "train/loss"]
+
+
+def test_the_verdicts_picture_comes_first_and_what_limits_them_before_it():
+    frame = runs({"ls": UP, "kd": [*UP[:7], np.nan]})
+    frame.loc[frame["run_id"] == "kd-7", "status"] = "FAILED"
+    html = made(frame)
+    assert html.index("1 of 8 seeds of kd failed (as losses: p = ") < html.index("<svg")
+    first = SVG.findall(html)[0]
+    assert "▲ better" in first and "Estimates, intervals, margin" in html
+    points = [(run, "dev/score", 1, 80.0) for run in frame["run_id"]]
+    histories = pd.DataFrame(points, columns=["run_id", "name", "step", "value"])
+    assert "Left out: no run has logged more than one epoch" in text_of(made(frame, histories=histories))
+
+
+def test_several_tasks_have_one_picture_of_their_verdict():
+    frame = pd.concat([runs({"ls": UP}, **{"params.task": task}) for task in ("sst5", "rte")])
+    html = made(frame)
+    part = html[html.index('<section id="these_tasks">') :]
+    assert "<svg" in part[: part.index("</section>")] and "+2.35  ▲ better" in part

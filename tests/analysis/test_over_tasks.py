@@ -1,4 +1,4 @@
-"""Tasks as blocks, initialisations against each other, and what pairing saves; answers known or worked otherwise."""
+"""Over the tasks of a study and over new tasks, and what pairing saves; answers known or worked otherwise."""
 
 import itertools
 import math
@@ -7,32 +7,29 @@ import numpy as np
 import pandas as pd
 import pytest
 from predicted import run
+from scipy import stats
 from scipy.optimize import brentq
 from scipy.stats import friedmanchisquare, rankdata
 from scipy.stats import t as t_distribution
 
-from analysis.across import (
+from analysis.hypothesis import holm, pairs, signed_rank, verdicts
+from analysis.judge import Rule, judge
+from analysis.margins import margins
+from analysis.over_tasks import (
     AGAINST,
     FRIEDMAN,
-    INTERACTION,
     MEANS,
-    PAIRING,
+    THESE,
     across_lines,
     against_reference,
     friedman,
-    interaction,
-    interaction_across,
-    interaction_lines,
-    one_metric,
-    pairing_gain,
+    friedman_p,
     pairing_line,
-    ranks,
     task_means,
+    these_tasks,
 )
-from analysis.hypothesis import holm, signed_rank
 from analysis.pairing import pair
-from analysis.permutation import friedman_p
-from analysis.present.tables import p_text
+from analysis.present.render import p_text
 
 pytestmark = pytest.mark.filterwarnings("error")
 METHODS = ("finetune", "ls", "kd", "akd")
@@ -58,6 +55,12 @@ def drawn(tasks=7, seeds=5, methods=METHODS, inits=("pretrained",), seed=0, gain
     }
 
 
+def told(paired, margin=None, level=0.05, looks=(), order=()):
+    """these_tasks by this rule."""
+    rule = Rule(margins(margin), level, tuple(looks))
+    return these_tasks(paired, judge(paired, rule, order) if looks else pd.DataFrame(), rule)
+
+
 def flat(*orders):
     """One task per order of values of METHODS, three equal seeds each."""
     pairs = [(task, pair_) for task, order in enumerate(orders) for pair_ in zip(METHODS, order, strict=False)]
@@ -73,22 +76,16 @@ def by_hand(table: np.ndarray) -> float:
 
 
 def test_friedman_is_scipys_statistic_with_the_permutation_p():
-    scores = drawn(tasks=4, seed=1, gain=0.8)
-    table = np.array([[np.mean(scores[f"t{t}", "pretrained", m]) for m in METHODS] for t in range(4)])
-    in_task = rankdata(table, axis=1)
-    k = len(METHODS)
+    scores = drawn(tasks=3, seed=1, gain=0.8)
+    table = np.array([[np.mean(scores[f"t{t}", "pretrained", m]) for m in METHODS] for t in range(3)])
     paired = study(scores)
     (row,) = friedman(paired).to_dict("records")
     assert list(friedman(paired)) == FRIEDMAN
     assert row["chi2"] == pytest.approx(friedmanchisquare(*table.T).statistic)
     assert row["p_value"] == pytest.approx(by_hand(table)) and row["draws"] == 0
-    assert (row["n_tasks"], row["n_methods"], row["note"]) == (4, 4, "")
+    assert (row["n_tasks"], row["n_methods"], row["note"]) == (3, 4, "")
     told = f"chi-squared {row['chi2']:.2f}, p = {p_text(row['p_value'])} (exact)"
     assert across_lines(friedman(paired), against_reference(study({})))[0].endswith(told)
-    (found,) = ranks(paired)
-    assert found.mean_ranks[list(METHODS)].to_numpy() == pytest.approx(k + 1 - in_task.mean(axis=0))
-    assert found.p_values.index.tolist() == found.p_values.columns.tolist() == found.mean_ranks.index.tolist()
-    assert (found.p_values.to_numpy().diagonal() == 1).all()
 
 
 def test_friedman_with_ties_and_with_one_order():
@@ -103,7 +100,7 @@ def test_friedman_with_ties_and_with_one_order():
 @pytest.mark.parametrize("seed", range(8))
 def test_friedmans_p_is_that_of_all_permutations(seed):
     rng = np.random.default_rng(seed)
-    tied = rng.integers(0, 3, (3 + seed % 2, 3 + (seed < 4)))  # of three values: ties in most rows
+    tied = rng.integers(0, 3, (3 + (seed > 3), 3 + (seed < 4)))  # of three values: ties in most rows
     untied = rng.random((4, 3))
     assert friedman_p(rankdata(tied, axis=1)) == (pytest.approx(by_hand(tied)), 0)
     assert friedman_p(rankdata(untied, axis=1)) == (pytest.approx(by_hand(untied)), 0)
@@ -118,12 +115,11 @@ def test_friedman_holds_its_level_at_three_tasks_and_three_methods():
 
 def test_friedman_of_many_tasks_is_drawn_and_near_the_chi_squared_distribution():
     rng = np.random.default_rng(5)
-    for effect in (0.0, 0.05, 0.1):
-        table = rng.normal(size=(60, 5)) + effect * np.arange(5)
-        p, draws = friedman_p(rankdata(table, axis=1))
-        assert draws == 100_000 and p == pytest.approx(friedmanchisquare(*table.T).pvalue, abs=0.01)
-        assert (p, draws) == friedman_p(rankdata(table, axis=1))  # the same each time
-    assert friedman_p(np.tile(np.arange(12.0), (20, 1))) == (pytest.approx(1e-5, rel=1e-4), 100_000)  # never 0
+    table = rng.normal(size=(20, 4)) + 0.15 * np.arange(4)
+    p, draws = friedman_p(rankdata(table, axis=1))
+    assert draws == 30_000 and p == pytest.approx(friedmanchisquare(*table.T).pvalue, abs=0.01)
+    assert (p, draws) == friedman_p(rankdata(table, axis=1))  # the same each time
+    assert friedman_p(np.tile(np.arange(8.0), (8, 1))) == (pytest.approx(1 / 30_001, rel=1e-4), 30_000)  # never 0
 
 
 def test_friedman_says_what_it_lacks():
@@ -136,17 +132,19 @@ def test_friedman_says_what_it_lacks():
     assert across_lines(friedman(study(drawn(methods=METHODS[:2]))), against_reference(study({})))[0].endswith(
         "no test: it takes two methods beside the reference"
     )
-    assert friedman(study(drawn(tasks=1))).empty and ranks(study(drawn(tasks=1))) == []
+    assert friedman(study(drawn(tasks=1))).empty
     assert friedman(study({})).empty
 
 
-def test_a_lower_metric_is_ranked_the_other_way():
+def test_a_lower_metric_counts_the_other_way():
     better = {**drawn(seed=1), **{key: v - 5 for key, v in drawn(seed=1).items() if key[2] == "kd"}}
     rows = [
         run(m, s, 70, task=t, **{"metrics.dev/nll": v}) for (t, _, m), vs in better.items() for s, v in enumerate(vs)
     ]
-    (found,) = ranks(pair(pd.DataFrame(rows), metric="dev/nll"))
-    assert found.mean_ranks["kd"] == 1
+    paired = pair(pd.DataFrame(rows), metric="dev/nll")
+    for table in (against_reference(paired), told(paired)):
+        assert table.set_index("method")["mean_difference"]["kd"] > 4
+    assert told(paired).set_index("method")["verdict"]["kd"] == "better"
 
 
 def test_task_means_are_over_shared_seeds():
@@ -246,138 +244,167 @@ def test_several_settings_are_several_methods():
     assert table["n_tasks"].tolist() == [2, 2, 2]
 
 
-def test_one_metric_for_all_tasks():
+def test_scores_of_different_splits_are_all_scores():
     rows = [run(m, s, 80.0 + s, task="t0", dev=60.0 + s) for m in METHODS for s in range(3)]
     rows += [run(m, s, math.nan, task="t1", dev=50.0 + s) for m in METHODS for s in range(3)]
-    frame = pd.DataFrame(rows)
-    paired = pair(frame)
+    paired = pair(pd.DataFrame(rows))
     assert {c.metric for c in paired.comparisons} == {"best/test/score", "best/dev/score"}
-    assert friedman(paired).empty  # one task each
-    same = one_metric(frame, paired)
-    assert {c.metric for c in same.comparisons} == {"best/dev/score"}
-    assert friedman(same)["n_tasks"].tolist() == [2]
-    assert one_metric(frame, same) is same
+    assert friedman(paired)[["n_tasks", "metric"]].values.tolist() == [[2, "score"]]
+    assert set(told(paired)["metric"]) == {"score"}
 
 
-def both_inits(seeds=8, gain=2.0, seed=4):
-    rng = np.random.default_rng(seed)
-    pretrained = {("t", "pretrained", m): 70 + rng.normal(0, 0.3, seeds) for m in METHODS}
-    random = {("t", "random", m): 60 + rng.normal(0, 0.3, seeds) + gain * (m == "kd") for m in METHODS}
-    return pretrained | random
+# These tasks
 
 
-def test_the_interaction_is_tested_per_seed():
-    scores = both_inits()
+def of_tasks(*differences, method="kd", base=70.0):
+    """pair() of finetune and a method with these differences in each task, the seeds being 0, 1, ..."""
+    scores = {}
+    for t, d in enumerate(differences):
+        finetune = base + np.arange(len(d)) / 4
+        scores |= {(f"t{t}", "pretrained", "finetune"): finetune, (f"t{t}", "pretrained", method): finetune + d}
+    return study(scores)
+
+
+@pytest.mark.parametrize("seeds", [(3, 3), (5, 8), (2, 12)])
+def test_over_two_tasks_it_is_welchs_test(seeds):
+    """The mean of two tasks' means is half the difference between the one's d and the other's -d."""
+    rng = np.random.default_rng(sum(seeds))
+    a, b = (rng.normal(1, spread, n).round(6) for n, spread in zip(seeds, (0.5, 2), strict=True))
+    (row,) = told(of_tasks(a, b), margin=0.7).to_dict("records")
+    welch = stats.ttest_ind(a, -b, equal_var=False)
+    assert list(told(of_tasks(a, b))) == THESE
+    assert row["mean_difference"] == pytest.approx((a.mean() + b.mean()) / 2)
+    assert row["p_value"] == row["p_holm"] == pytest.approx(welch.pvalue)
+    interval = welch.confidence_interval(0.95)
+    assert (row["low"], row["high"]) == pytest.approx((interval.low / 2, interval.high / 2))
+    below = stats.ttest_ind(a - 0.7, -b + 0.7, equal_var=False, alternative="less").pvalue
+    above = stats.ttest_ind(a + 0.7, -b - 0.7, equal_var=False, alternative="greater").pvalue
+    assert row["p_equivalence"] == pytest.approx(max(below, above))
+    assert (row["n_tasks"], row["tasks"], row["n"], row["n_most"]) == (2, ("t0", "t1"), min(seeds), max(seeds))
+
+
+def test_over_more_tasks_it_is_the_sum_of_their_variances():
+    rng = np.random.default_rng(1)
+    d = [rng.normal(0.5, 0.3 + 0.3 * t, n).round(6) for t, n in enumerate((4, 6, 9))]
+    (row,) = told(of_tasks(*d)).to_dict("records")
+    parts = [x.var(ddof=1) / len(x) for x in d]
+    df = sum(parts) ** 2 / sum(part**2 / (len(x) - 1) for part, x in zip(parts, d, strict=True))
+    se = math.sqrt(sum(parts)) / 3
+    mean = np.mean([x.mean() for x in d])
+    assert row["p_value"] == pytest.approx(2 * t_distribution.sf(abs(mean) / se, df))
+    assert row["high"] == pytest.approx(mean + t_distribution.ppf(0.975, df) * se)
+
+
+def test_one_verdict_over_seven_tasks_where_no_task_has_one():
+    """An effect of 0.9 sd with five seeds, four methods: no task's Holm reaches it, all tasks together do."""
+    rng, methods = np.random.default_rng(2), ("finetune", "ls", "kd", "akd", "tfreg")
+    scores = {}
+    for t in range(7):
+        seed = 70 + rng.normal(0, 1, 5)
+        for method in methods:
+            scores[f"t{t}", "pretrained", method] = seed + rng.normal(0, 0.7, 5) + 0.9 * (method == "kd")
     paired = study(scores)
-    table = interaction(paired)
-    assert list(table) == INTERACTION and table["method"].tolist() == ["ls", "kd", "akd"]
-    for row in table.to_dict("records"):
-        random, pretrained = (
-            scores["t", i, row["method"]] - scores["t", i, "finetune"] for i in ("random", "pretrained")
-        )
-        test = signed_rank(random - pretrained)
-        assert [row["estimate"], row["low"], row["high"]] == pytest.approx([test.estimate, test.low, test.high])
-        assert (row["p_value"], row["rank_biserial"]) == (test.p_value, test.rank_biserial)
-        assert row["mean_interaction"] == pytest.approx(row["mean_random"] - row["mean_pretrained"])
-        assert row["std_interaction"] == pytest.approx((random - pretrained).std(ddof=1))
-        assert (row["n"], row["dropped"], row["min_p_holm"]) == (8, 0, 3 * 2**-7)
-    assert table["p_holm"].tolist() == holm(table["p_value"])
-    lines = interaction_lines(table, paired)
-    assert "its effect is larger from scratch than after pre-training" in lines[1]
-    assert "no difference between the initialisations is shown" in lines[0]
-    turned = {(t, {"random": "pretrained"}.get(i, "random"), m): v for (t, i, m), v in scores.items()}
-    other = interaction(study(turned))
-    assert other["estimate"].tolist() == [-e for e in table["estimate"]] and other["low"][1] == -table["high"][1]
-    assert "smaller from scratch" in interaction_lines(other, study(turned))[1]
+    for t in range(7):
+        families = {
+            m: pairs(scores[f"t{t}", "pretrained", m], scores[f"t{t}", "pretrained", "finetune"]) for m in methods[1:]
+        }
+        assert verdicts(families, 0.5)["kd"].word == "undecided"
+    table = told(paired).set_index("method")
+    assert table["verdict"]["kd"] == "better" and not set(table["verdict"].drop("kd")) & {"better", "worse"}
+    assert table["p_holm"].tolist() == holm(table["p_value"]) and table["p_holm"]["kd"] <= 0.05
+    assert table["p_equivalence_holm"].tolist() == holm(table["p_equivalence"])
 
 
-def test_seeds_and_methods_of_one_initialisation_are_named():
-    scores = both_inits(seeds=5)
-    scores["t", "random", "kd"] = dict(enumerate(scores["t", "random", "kd"][:3]))
-    del scores["t", "random", "akd"]
-    paired = study(scores)
-    table = interaction(paired)
-    assert table["n"].tolist() == [5, 3] and table["dropped"].tolist() == [0, 2]
-    lines = interaction_lines(table, paired)
-    assert lines[1].endswith("cannot give less than 0.25; 2 seeds have one initialisation only")
-    assert lines[2] == "akd (t, m, pretrained): no counterpart in the other initialisation"
-    scores["t", "random", "finetune"] = dict(enumerate(scores["t", "random", "finetune"]))
-    for method in ("finetune", "kd"):
-        scores["t", "random", method] = {seed + 10: score for seed, score in scores["t", "random", method].items()}
-    elsewhere = study(scores)
-    assert interaction_lines(interaction(elsewhere), elsewhere)[0] == (
-        "kd (t, m, best/test/score): no seed has both initialisations; 8 seeds have one initialisation only"
-    )
-    one = study({key: values for key, values in scores.items() if key[1] == "pretrained"})
-    assert interaction(one).empty and interaction_lines(interaction(one), one) == []
+def test_its_size_where_spreads_differ_and_seeds_are_few():
+    rng, false = np.random.default_rng(3), 0
+    spreads = np.array([0.2, 0.3, 0.5, 0.5, 1.0, 2.0, 3.0])[:, None]
+    from analysis.over_tasks import _mean_over
+
+    for _ in range(600):
+        false += _mean_over(list(rng.standard_t(4, (7, 5)) * spreads), 0.5, 0.05)[3] <= 0.05
+    assert false <= 44  # 5% of 600 is 30; 45 or more have chance 0.005 at exactly 5%
 
 
-def test_a_collapsed_seed_is_pointed_at():
-    flat = [70.0] * 8
-    random = [60.5, 60.5, 60.5, 60.5, 60.5, 60.5, 60.5, 50.0]  # the mean is pulled below 0
-    scores = {("t", i, m): flat for i in ("pretrained", "random") for m in METHODS[:2]}
-    scores |= {("t", "random", "finetune"): [60.0] * 8, ("t", "random", "ls"): random}
-    paired = study(scores)
-    (line,) = interaction_lines(interaction(paired), paired)
-    assert "interaction -0.81, Hodges-Lehmann +0.50" in line and line.endswith("collapsed seeds?")
+def test_one_huge_effect_among_none_is_no_equivalence():
+    small = [0.1, -0.1, 0.05, -0.05, 0.02]
+    huge = [15.0, 15.3, 14.8, 15.1, 14.9]
+    (row,) = told(of_tasks(huge, small, small, small, small)).to_dict("records")
+    assert row["verdict"] == "better" and row["mean_difference"] == pytest.approx((15.02 + 4 * 0.004) / 5)
+    (row,) = told(of_tasks([-x for x in huge], small, small)).to_dict("records")
+    assert row["verdict"] == "worse"
+    (row,) = told(of_tasks(small, small, small)).to_dict("records")
+    assert row["verdict"] == "equivalent" and row["p_equivalence"] < 1e-4
+    (row,) = told(of_tasks([20.0, -9.0, 14.0, -3.0, 25.0], small, small)).to_dict("records")
+    assert row["verdict"] == "undecided" and row["p_equivalence"] > 0.05
 
 
-def test_the_interaction_over_tasks():
-    scores = drawn(inits=("pretrained", "random"), seed=5)
-    table = interaction_across(study(scores))
-    assert table["init"].unique().tolist() == ["random - pretrained"] and table["n_tasks"].tolist() == [7, 7, 7]
-    d = {(t, i): np.mean(scores[t, i, "kd"] - scores[t, i, "finetune"]) for t, i, m in scores if m == "kd"}
-    test = signed_rank([d[f"t{t}", "random"] - d[f"t{t}", "pretrained"] for t in range(7)])
-    assert table.set_index("method").loc["kd", "p_value"] == test.p_value
-    assert interaction_across(study(both_inits())).empty  # one task
+def test_the_margin_over_tasks_is_their_mean():
+    d = [0.8, 0.9, 1.0, 1.1, 1.2]
+    wide, narrow = (told(of_tasks(d, d), margin=m).iloc[0] for m in ("t0:1,t1:3", "t0:1,t1:1"))
+    assert (wide["margin"], narrow["margin"]) == (2, 1)
+    assert wide["p_equivalence"] < 0.001 and narrow["p_equivalence"] == pytest.approx(0.5)
+
+
+def test_a_task_with_one_seed_or_no_spread_at_all_leaves_it_open():
+    for d in ([[1.0], [1.0, 1.2]], [[0.0] * 5, [0.0] * 5]):
+        (row,) = told(of_tasks(*d)).to_dict("records")
+        assert (row["verdict"], row["p_value"], row["p_equivalence"]) == ("undecided", 1, 1)
+        assert math.isinf(row["low"]) and math.isinf(row["high"])
+    assert told(of_tasks([1.0, 1.1, 1.2])).empty  # one task
+
+
+def test_a_task_that_stopped_early_leaves_it_open():
+    up = [2.0 + i / 10 for i in range(12)]
+    mixed = [3.0, -2.0, 1.0, -4.0, 2.5, 0.5, -1.5, 4.5, -3.0, 2.0, 4.0, 1.0]
+    (row,) = told(of_tasks(up[:8], mixed), looks=(8, 12), order=range(12)).to_dict("records")
+    assert row["verdict"] == "undecided"
+    assert row["reason"] == "it falls at the last planned look, with all seeds of all tasks"
+    (row,) = told(of_tasks(mixed, mixed), looks=(8, 12), order=range(12)).to_dict("records")
+    assert row["reason"] == "" and row["n"] == 12
+    (row,) = told(of_tasks(up[:8], up), order=range(12)).to_dict("records")
+    assert row["verdict"] == "better"  # without looks there is no early stop
+
+
+# What pairing saves
+
+
+def pairing_of(finetune, scores):
+    return pairing_line(study({("t", "pretrained", "finetune"): finetune, ("t", "pretrained", "kd"): scores}))
 
 
 def test_what_pairing_saves():
-    a = [70.0, 71.0, 72.0, 73.0]
-    paired = study({("t", "pretrained", "finetune"): a, ("t", "pretrained", "kd"): [71.0, 72.5, 72.5, 74.0]})
-    table = pairing_gain(paired)
-    assert list(table) == PAIRING
-    (row,) = table.to_dict("records")
-    assert row["correlation"] == pytest.approx(4.5 / math.sqrt(5 * 4.5))
-    assert row["low"] == pytest.approx(math.tanh(math.atanh(row["correlation"]) - 1.959964))
-    assert row["std_difference"] ** 2 == pytest.approx(1 / 6)
-    assert (row["unpaired_seeds"], row["saved_seeds"]) == (76, 72)  # 4 (5/3 + 3/2) / (1/6)
-    assert pairing_line(table) == (
-        "pairing saves 72 seeds per method: 4 paired seeds are as exact as 76 unpaired ones, "
-        "the scores' correlation over seeds is 0.95"
-    )
+    told = pairing_of([70.0, 71.0, 72.0, 73.0], [71.0, 72.5, 72.5, 74.0])
+    correlation = 4.5 / math.sqrt(5 * 4.5)
+    assert told == f"4 paired seeds are as exact as 76 unpaired ones (correlation {correlation:.2f})"  # 4 (5/3 + 3/2) 6
 
 
 @pytest.mark.parametrize(
-    "scores, correlation, saved",
+    "scores, unpaired",
     [
-        ([70, 71, 72, 73], 1.0, None),  # the same difference in each seed
-        ([72, 72, 72, 72], math.nan, 0),  # no spread of one method
-        ([73, 72, 71, 70], -1.0, -2),  # pairing costs
-        ([71, 70, 73, 72], 0.6, 6),
-        ([72, 70, 73, 71], 0.0, 0),
-        ([71, 73], math.nan, None),
+        ([70, 71, 72, 73], None),  # the same difference in each seed
+        ([72, 72, 72, 72], None),  # no spread of one method
+        ([73, 72, 71, 70], 2),  # pairing costs
+        ([71, 70, 73, 72], 10),
+        ([72, 70, 73, 71], 4),
+        ([71, 73], None),
     ],
 )
-def test_pairing_at_its_edges(scores, correlation, saved):
-    finetune = [70.0, 71.0, 72.0, 73.0]
-    table = pairing_gain(study({("t", "pretrained", "finetune"): finetune, ("t", "pretrained", "kd"): scores}))
-    (row,) = table.to_dict("records")
-    assert row["correlation"] == pytest.approx(correlation, abs=1e-9, nan_ok=True)
-    assert math.isnan(row["saved_seeds"]) if saved is None else row["saved_seeds"] == saved
-    if saved is None or math.isnan(correlation):
-        assert pairing_line(table) == ""
-    else:
-        word = {-2: "costs 2 seeds", 0: "saves no seeds", 6: "saves 6 seeds"}[saved]
-        assert pairing_line(table).startswith(f"pairing {word} per method: 4 paired seeds are as exact as {4 + saved}")
+def test_pairing_at_its_edges(scores, unpaired):
+    told = pairing_of([70.0, 71.0, 72.0, 73.0], scores)
+    assert told == "" if unpaired is None else f"4 paired seeds are as exact as {unpaired} unpaired ones" in told
 
 
 def test_unpaired_seeds_give_the_same_standard_error():
     rng = np.random.default_rng(6)
     shared, own = rng.normal(0, 1, 40), rng.normal(0, 0.5, (2, 40))
-    a, b = 70 + shared + own[0], 70 + shared + own[1]
-    (row,) = pairing_gain(study({("t", "pretrained", "finetune"): a, ("t", "pretrained", "kd"): b})).to_dict("records")
-    n = row["unpaired_seeds"]
+    a, b = (70 + shared + own[0]).round(6), (70 + shared + own[1]).round(6)
+    n = int(pairing_of(a, b).split(" as exact as ")[1].split()[0])
     assert (a.var(ddof=1) + b.var(ddof=1)) / n <= (a - b).var(ddof=1) / 40
     assert (a.var(ddof=1) + b.var(ddof=1)) / (n - 1) > (a - b).var(ddof=1) / 40
-    assert row["low"] < row["correlation"] < row["high"]
+
+
+def test_several_comparisons_are_their_medians():
+    scores = {("t", "pretrained", "finetune"): [70.0, 71.0, 72.0, 73.0]}
+    scores |= {("t", "pretrained", m): v for m, v in (("ls", [71, 70, 73, 72]), ("kd", [72, 70, 73, 71]))}
+    assert pairing_line(study(scores)).endswith("7 unpaired ones (correlation 0.30, medians of 2 comparisons)")
+    assert pairing_line(study({})) == ""

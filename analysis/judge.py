@@ -1,0 +1,245 @@
+"""The verdict on every comparison, one row each: what people, programs and the MLflow UI are told is read from it."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis.hypothesis import FEW, Pairs, compare, holm, pairs, verdicts
+from analysis.interim import OPEN, Decision, at_looks, check_looks, joint, where_learnt, without_stopping
+from analysis.margins import Margins, margins
+from analysis.pairing import Comparison, Paired
+from analysis.power import more_seeds, robust_sd, seeds_needed
+
+COLUMNS = [
+    *("task", "model", "init", "method", "setting", "reference", "metric", "n", "test"),
+    *("mean_method", "std_method", "mean_reference", "mean_difference", "std_difference"),
+    *("estimate", "low", "high", "level", "p_value", "p_holm", "min_p_value", "rank_biserial"),
+    *("p_equivalence", "p_equivalence_holm", "margin", "verdict", "negligible", "decidable"),
+    *("family_size", "more_seeds", "seeds_for_margin", "p_holm_study", "look", "mean_corrected"),
+    *("not_learnt", "not_learnt_reference", "failed", "failed_reference", "p_failures", "examples", "teachers"),
+]
+EXTRA = ["negated", "n_nonzero", "family", "protocol", "reason", "seeds", "scores", "differences"]
+NUMBERS = ("mean_method", "std_method", "mean_reference", "mean_difference", "std_difference", "mean_corrected")
+COUNTS = ("more_seeds", "seeds_for_margin", "look", "examples")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What decides: the margins, the level of a family, the planned looks."""
+
+    margins: Margins = margins(None)
+    level: float = 0.05
+    looks: tuple[int, ...] = ()
+
+    @property
+    def level_of_a_look(self) -> float:
+        """The p at which one look decides."""
+        return joint(self.looks).level(self.level) if self.looks else self.level
+
+
+def judge(
+    paired: Paired,
+    rule: Rule | None = None,
+    order: Sequence | Mapping = (),
+    planned: Mapping[tuple, Sequence[str]] | None = None,
+) -> pd.DataFrame:
+    """One row per comparison: COLUMNS, and EXTRA with the family of Holm's correction and the reason.
+
+    Differences, estimate, interval and margin are in units of the metric (points). test: rank-sum up to hypothesis.FEW
+    seeds, signed-rank above. family_size: the methods that Holm corrects for. more_seeds: of the undecided, the seeds
+    beside these with which a verdict falls nine times in ten (missing: more than power.MOST); seeds_for_margin: seeds
+    in all for an effect of the margin. not_learnt, not_learnt_reference: runs of each side known to give every example
+    one class; where all do, the verdict is "not learnt". failed, failed_reference: seeds that ended in an error;
+    p_failures: of the same test with these as losses. With planned looks each row is about the seeds of its `look`, and
+    mean_corrected is the mean without what stopping adds to it. p_holm_study is Holm over all rows.
+
+    Args:
+        order: of all seeds, or a mapping from (task, model, init) to it; default: rising.
+        planned: the methods of the plan's family by (task, model, init). Others are additions: they are corrected for
+            all methods there are, and change no planned verdict.
+
+    Raises:
+        AnalysisError: a margin, level or looks that are not allowed.
+    """
+    rule = rule or Rule()
+    families = defaultdict(list)
+    for c in paired.comparisons:
+        families[c.task, c.model, c.init, c.metric, c.family].append(c)
+    rows = []
+    for key, members in families.items():
+        margin = rule.margins.of(key[0], key[3], paired.examples.get(key[0]))
+        ours = tuple((planned or {}).get(key[:3], ()))
+        seeds = order.get(key[:3], ()) if isinstance(order, Mapping) else order
+        mine = [c for c in members if c.method in ours]
+        whole = mine == members or not ours
+        parts = [members] if whole or not mine else [mine, members]
+        told: dict[int, tuple[Comparison, Decision, tuple[str, ...], int]] = {}
+        for family in parts:  # the planned first: what was added is told of in the larger family
+            size = len(family) + len(set(ours) - {c.method for c in family})
+            cut, found = _decide(paired, family, margin, rule, size, seeds)
+            names = tuple(_label(c) for c in family)
+            for i, c in enumerate(family):
+                told.setdefault(members.index(c), (cut[i], found[i], names, size))
+        rows += [_row(paired, *told[i], margin, rule) for i in range(len(members))]
+    if not rows:
+        verdicts({}, 1.0, rule.level)  # a mistake is one, with nothing to compare too
+        check_looks(rule.looks, 1, rule.level)
+    frame = pd.DataFrame(rows, columns=COLUMNS + EXTRA)
+    frame["p_holm_study"] = holm(frame["p_value"])
+    kinds = dict.fromkeys(NUMBERS, float) | dict.fromkeys(COUNTS, "Int64") | {"p_failures": float}
+    return frame.astype(kinds)
+
+
+def _decide(
+    paired: Paired, members: list[Comparison], margin: float, rule: Rule, planned: int, order: Sequence
+) -> tuple[list[Comparison], dict[int, Decision]]:
+    """The members of a family, cut to the seeds of their look where looks are planned, and their decisions."""
+    if rule.looks:
+        return _at_looks(paired, members, margin, rule, planned, order)
+    none = {i for i, c in enumerate(members) if c.seeds and len(neither(paired, c)) == len(c.seeds)}
+    told = verdicts({i: _pairs(c) for i, c in enumerate(members)}, margin, rule.level, planned)
+    return members, {i: Decision(verdict, None) for i, verdict in where_learnt(told, none).items()}
+
+
+def _pairs(c: Comparison) -> Pairs:
+    sign = -1 if c.negated else 1
+    return pairs(sign * np.array(c.scores), sign * np.array(c.reference_scores))
+
+
+def _at_looks(
+    paired: Paired, members: list[Comparison], margin: float, rule: Rule, planned: int, order: Sequence
+) -> tuple[list[Comparison], dict[int, Decision]]:
+    """A look waits for the runs of its seeds that are not through, whichever member's they are, and never takes later
+    seeds in their place."""
+    lost = _left(paired, members[0])  # by method, seeds that were run without giving a pair
+    running = _left(paired, members[0], "running")
+    paired_seeds = set().union(*(c.seeds for c in members))  # of these the reference is through
+    pending = (running[members[0].reference] - paired_seeds).union(*(running[c.method] - set(c.seeds) for c in members))
+    own = [{*c.seeds, *lost[c.method]} for c in members]
+    tried = pending.union(*own)
+    seeds = [seed for seed in order if seed in tried]
+    seeds += sorted(tried - set(seeds), key=lambda seed: (isinstance(seed, str), seed))
+    waits = [seed for seed in seeds if seed in pending]
+    end = seeds.index(waits[0]) if waits else len(seeds)
+
+    def sample(c: Comparison, mine: set) -> list:
+        both = _pairs(c)
+        given = dict(zip(c.seeds, zip(both.mine, both.theirs, strict=True), strict=True))
+        last = max(i for i, seed in enumerate(seeds) if seed in mine)
+        return [given.get(seed) for seed in seeds[: min(last + 1, end)]]
+
+    samples = {i: sample(c, mine) for i, (c, mine) in enumerate(zip(members, own, strict=True))}
+    none = {i: {seeds.index(seed) for seed in neither(paired, c)} for i, c in enumerate(members)}
+    found = at_looks(samples, margin, rule.level, rule.looks, planned, not_learnt=none)
+    cut = [_first(c, seeds[: found[i].look or len(samples[i])]) for i, c in enumerate(members)]
+    return cut, {i: _waiting(d, waits, members[i]) for i, d in found.items()}
+
+
+def _left(paired: Paired, c: Comparison, reason: str = "") -> defaultdict[str, set]:
+    """By method, the seeds of this family's runs that are left out for this reason; for any but running without one."""
+    found: defaultdict[str, set] = defaultdict(set)
+    for run in paired.left_out.itertuples():
+        here = (run.task, run.model, run.init, run.family) == (c.task, c.model, c.init, c.family)
+        if here and not pd.isna(run.seed) and (run.reason == reason if reason else run.reason != "running"):
+            found[run.method].add(run.seed)
+    return found
+
+
+def _waiting(decision: Decision, pending: list, c: Comparison) -> Decision:
+    """The decision on `c`, with the seed that the next look waits for in its reason."""
+    verdict = decision.verdict
+    if not pending or verdict.word not in OPEN:
+        return decision
+    behind = len(c.seeds) - verdict.test.n
+    reason = f"{verdict.reason}; seed {pending[0]} still runs{f', pairs behind it: {behind}' if behind else ''}"
+    return replace(decision, verdict=replace(verdict, reason=reason))
+
+
+def neither(paired: Paired, c: Comparison) -> list:
+    """The seeds of a comparison with which neither side learnt."""
+    ids = zip(c.seeds, c.run_ids, c.reference_run_ids, strict=True)
+    return [seed for seed, *both in ids if paired.not_learnt.issuperset(both)]
+
+
+def _first(c: Comparison, seeds: list) -> Comparison:
+    """The comparison over these seeds alone."""
+    kept = [i for i, seed in enumerate(c.seeds) if seed in seeds]
+    names = ("seeds", "scores", "reference_scores", "differences", "run_ids", "reference_run_ids", "teachers")
+    cut: dict[str, Any] = {name: tuple(getattr(c, name)[i] for i in kept) for name in names}
+    return replace(c, **cut)
+
+
+def _label(c: Comparison) -> str:
+    setting = c.setting.removeprefix(c.family).removeprefix("; ")  # all members share the family's name
+    return f"{c.method} [{setting}]" if setting else c.method
+
+
+def _row(
+    paired: Paired, c: Comparison, decision: Decision, family: tuple[str, ...], size: int, margin: float, rule: Rule
+) -> tuple:
+    d, verdict = np.array(c.differences), decision.verdict
+    test = verdict.test
+    failed, failed_reference = (_failed(paired, c, name, decision.look) for name in (c.method, c.reference))
+    undecided, share = verdict.word == "undecided", rule.level_of_a_look
+    values = {
+        **{name: getattr(c, name) for name in (*COLUMNS[:7], "negated")},
+        "mean_method": float(np.mean(c.scores)) if len(d) else None,
+        "std_method": float(np.std(c.scores, ddof=1)) if len(d) > 1 else None,
+        "mean_reference": float(np.mean(c.reference_scores)) if len(d) else None,
+        "mean_difference": float(np.round(d.mean(), 9)) + 0.0 if len(d) else None,
+        "std_difference": float(np.round(d.std(ddof=1), 9)) if len(d) > 1 else None,
+        "test": test.name,
+        **{name: getattr(test, name) for name in ("n", "n_nonzero", "estimate", "low", "high", "level")},
+        **{name: getattr(test, name) for name in ("p_value", "min_p_value", "rank_biserial")},
+        **{name: getattr(verdict, name) for name in ("p_holm", "p_equivalence", "p_equivalence_holm")},
+        **{name: getattr(verdict, name) for name in ("negligible", "decidable", "reason")},
+        "margin": margin,
+        "verdict": verdict.word,
+        "family": family,
+        "family_size": size,
+        "protocol": c.family,
+        "p_holm_study": None,
+        "more_seeds": more_seeds(d, margin, size, share) if undecided else None,
+        "seeds_for_margin": seeds_needed(robust_sd(d), margin, size, share) if undecided and len(d) > 1 else None,
+        "look": decision.look,
+        "mean_corrected": _corrected(d, decision, rule),
+        "seeds": c.seeds,
+        "scores": c.scores,
+        "differences": c.differences,
+        "not_learnt": sum(run_id in paired.not_learnt for run_id in c.run_ids),
+        "not_learnt_reference": sum(run_id in paired.not_learnt for run_id in c.reference_run_ids),
+        "failed": len(failed),
+        "failed_reference": len(failed_reference),
+        "p_failures": _with_failures(c, len(failed), len(failed_reference - failed)),
+        "examples": paired.examples.get(c.task),
+        "teachers": ", ".join(sorted({teacher for teacher in c.teachers if teacher})),
+    }
+    return tuple(values[name] for name in COLUMNS + EXTRA)
+
+
+def _failed(paired: Paired, c: Comparison, method: str, look: int | None) -> set:
+    """Seeds of this method that ended in an error and were not run again; of a look, not those beyond it."""
+    lost = _left(paired, c, "failed")[method] - set(c.seeds)
+    tried = len(c.seeds) + len(lost)
+    return lost if look is None or tried <= look else set(sorted(lost, key=str)[: max(look - len(c.seeds), 0)])
+
+
+def _corrected(d: np.ndarray, decision: Decision, rule: Rule) -> float | None:
+    early = decision.look is not None and decision.verdict.word in ("better", "worse")
+    return without_stopping(d, decision.look or 0, rule.looks, rule.level) if early else None
+
+
+def _with_failures(c: Comparison, failed: int, failed_reference: int) -> float | None:
+    """p of the same test where a seed that failed lost, by more than any other; None where none failed."""
+    if not failed + failed_reference or not c.seeds:
+        return None
+    both = _pairs(c)
+    usual, every = float(np.median(both.theirs)), [*both.mine, *both.theirs]
+    lost = min(every) - (max(every) - min(every)) - 1
+    mine = [*both.mine, *[lost] * failed, *[usual] * failed_reference]
+    theirs = [*both.theirs, *[usual] * failed, *[lost] * failed_reference]
+    return compare(pairs(mine, theirs), few=len(c.seeds) <= FEW).p_value

@@ -1,0 +1,173 @@
+"""An answer is sections; here they become text, Markdown, JSON and CSV, with one rounding for all."""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+MOST_LINES = 8  # of a section in short
+
+
+@dataclass(frozen=True, eq=False)
+class Section:
+    """One part of the answer: `name` in JSON, `title` and `text` (a sentence each) for people, and a frame.
+
+    `columns`: those of the frame that people are shown (default all); JSON has every one. `brief`: a terminal shows it
+    unasked. What is not `for_people` is in JSON alone. `missing` is the line that stands for a part without data.
+    """
+
+    name: str
+    title: str
+    text: tuple[str, ...] = ()
+    frame: pd.DataFrame | None = None
+    columns: tuple[str, ...] = ()
+    brief: bool = False
+    for_people: bool = True
+    missing: str = ""
+
+    def shown(self) -> pd.DataFrame | None:
+        """The frame as people see it; None where there is nothing to see. A column without a value is left out."""
+        if self.frame is None or self.frame.empty:
+            return None
+        frame = self.frame[list(self.columns)] if self.columns else self.frame
+        empty = [name for name in frame.columns if frame[name].isna().all() or (frame[name] == "").all()]
+        return frame.drop(columns=empty)
+
+
+def as_text(sections: Sequence[Section], verbose: bool = True) -> str:
+    """The sections for a terminal; without `verbose` the brief ones, which need no headings."""
+    parts = []
+    for section in sections:
+        if section.for_people and (verbose or section.brief):
+            frame = section.shown()
+            text = section.text if verbose or len(section.text) <= MOST_LINES else section.text[: MOST_LINES - 1]
+            more = (
+                [f"and {len(section.text) - len(text)} more lines like these"] if len(text) < len(section.text) else []
+            )
+            lines = [*([section.title] if verbose else []), *text, *more]
+            lines += [to_text(frame)] if frame is not None else []
+            parts += ["\n".join(lines)] if section.text or frame is not None else []
+    return ("\n\n" if verbose else "\n").join(parts)
+
+
+def as_markdown(sections: Sequence[Section], title: str) -> str:
+    """The sections as one Markdown document."""
+    parts = [f"# {title}"]
+    for section in sections:
+        frame = section.shown()
+        if not section.for_people or not (section.text or frame is not None):
+            continue
+        parts.append(f"## {section.title}")
+        if section.text:
+            parts.append("\n".join(f"- {line}" for line in section.text) if len(section.text) > 1 else section.text[0])
+        if frame is not None:
+            parts.append(to_markdown(frame))
+    return "\n\n".join(parts) + "\n"
+
+
+def as_json(sections: Sequence[Section], parameters: dict) -> str:
+    """{"parameters": ..., "text": {section: sentences}, section: rows ...}; a missing or unbounded value is null."""
+    answer: dict = {"parameters": parameters, "text": {section.name: list(section.text) for section in sections}}
+    for section in sections:
+        if section.frame is not None:
+            rows = section.frame.to_dict("records")
+            answer[section.name] = [{name: _plain(value) for name, value in row.items()} for row in rows]
+    return json.dumps(answer, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if value is None or value is pd.NA or (isinstance(value, float | np.floating) and not math.isfinite(value)):
+        return None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def number(value: float, digits: int = 2, sign: bool = False) -> str:
+    """A number as people round it, by its shortest decimals: 92.205 is 92.21, although its float is a little less."""
+    if not math.isfinite(value):
+        return f"{value:+f}" if sign else f"{value:f}"
+    if abs(value) >= 1e15:  # a float has no decimals there
+        return f"{value:{'+' * sign}.3g}"
+    rounded = Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
+    return f"{rounded + 0:+}" if sign else f"{rounded + 0}"
+
+
+def signed(value: float) -> str:
+    """A difference: +0.31."""
+    return number(value, sign=True)
+
+
+def p_text(p: float) -> str:
+    """A p-value for people: 0.31, 0.0078, 1.9e-06."""
+    return f"{p:.2f}" if p >= 0.1 else f"{p:.4f}" if p >= 0.0001 else f"{p:.1e}"
+
+
+def to_text(frame: pd.DataFrame) -> str:
+    """The frame as aligned plain text: words to the left, numbers to the right, a missing value as "-"."""
+    header, rows, numeric = cells(frame)
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        columns = zip(cells, widths, numeric, strict=True)
+        return "  ".join(c.rjust(w) if right else c.ljust(w) for c, w, right in columns).rstrip()
+
+    return "\n".join(line(cells) for cells in [header, ["-" * w for w in widths], *rows])
+
+
+def to_markdown(frame: pd.DataFrame) -> str:
+    """The frame as a Markdown table, cells as in `to_text`."""
+    header, rows, numeric = cells(frame)
+    rule = ["---:" if right else "---" for right in numeric]
+    escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in [header, rule, *rows]]
+    return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
+
+
+def cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]], list[bool]]:
+    """Header, rows as text, and which columns are numbers."""
+    numeric = [pd.api.types.is_numeric_dtype(t) and not pd.api.types.is_bool_dtype(t) for t in frame.dtypes]
+    columns = [[_cell(str(name), value) for value in frame[name]] for name in frame.columns]
+    return [str(name) for name in frame.columns], [list(row) for row in zip(*columns, strict=True)], numeric
+
+
+def _cell(name: str, value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, value))
+    if pd.isna(value):
+        return "-"
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        if name.startswith(("p_", "min_p_")):
+            return p_text(value)
+        fine = name.split("_")[0] in ("nll", "ece", "brier", "aurc", "error")
+        return number(value, 4 if fine else 3 if name == "level" else 2)
+    return str(value)
+
+
+# CSV files
+
+
+FORMULA = re.compile(r"'*[=+\-@\t\r]")  # what a spreadsheet takes for the beginning of one
+PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|-?inf")
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """The frame as CSV. A name that a spreadsheet would compute has an apostrophe before it (`plain_text` reads it)."""
+    words = frame.select_dtypes(exclude=["number", "bool"])
+    return frame.assign(**{name: words[name].map(_no_formula) for name in words}).to_csv(index=False)
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and FORMULA.match(value) and not PLAIN.fullmatch(value) else value
+
+
+def plain_text(cell: str) -> str:
+    """A cell without the apostrophe of `to_csv`."""
+    return cell[1:] if cell.startswith("'") and FORMULA.match(cell) else cell

@@ -1,0 +1,116 @@
+"""Initialisations against each other, paired by seed; answers known or worked otherwise."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from predicted import run
+
+from analysis.hypothesis import Pairs, compare, holm, signed_rank
+from analysis.interaction import INTERACTION, interaction, interaction_across, interaction_lines
+from analysis.pairing import pair
+
+pytestmark = pytest.mark.filterwarnings("error")
+METHODS = ("finetune", "ls", "kd", "akd")
+
+
+def study(scores: dict, **more):
+    """pair() of (task, init, method) -> scores, the seeds being 0, 1, ..."""
+    found = [
+        run(method, seed, value, task=task, init=init, **more)
+        for (task, init, method), values in scores.items()
+        for seed, value in (values.items() if isinstance(values, dict) else enumerate(values))
+    ]
+    return pair(pd.DataFrame(found))
+
+
+def drawn(tasks=7, seeds=5, methods=METHODS, inits=("pretrained",), seed=0, gain=0.0):
+    rng = np.random.default_rng(seed)
+    return {
+        (f"t{t}", init, method): 70 + rng.normal(0, 1, seeds) + rng.normal(0, 0.5) + gain * (method == "kd")
+        for t in range(tasks)
+        for init in inits
+        for method in methods
+    }
+
+
+def both_inits(seeds=8, gain=2.0, seed=4):
+    rng = np.random.default_rng(seed)
+    pretrained = {("t", "pretrained", m): 70 + rng.normal(0, 0.3, seeds) for m in METHODS}
+    random = {("t", "random", m): 60 + rng.normal(0, 0.3, seeds) + gain * (m == "kd") for m in METHODS}
+    return pretrained | random
+
+
+def test_the_interaction_is_tested_per_seed():
+    scores = both_inits()
+    paired = study(scores)
+    table = interaction(paired)
+    assert list(table) == INTERACTION and table["method"].tolist() == ["ls", "kd", "akd"]
+    for row in table.to_dict("records"):
+        random, pretrained = (
+            scores["t", i, row["method"]] - scores["t", i, "finetune"] for i in ("random", "pretrained")
+        )
+        test = signed_rank(random - pretrained)
+        assert [row["estimate"], row["low"], row["high"]] == pytest.approx([test.estimate, test.low, test.high])
+        assert row["p_value"] == test.p_value
+        assert row["mean_interaction"] == pytest.approx(row["mean_random"] - row["mean_pretrained"])
+        assert row["std_interaction"] == pytest.approx((random - pretrained).std(ddof=1))
+        assert (row["n"], row["dropped"], row["min_p_holm"]) == (8, 0, 3 * 2**-7)
+    assert table["p_holm"].tolist() == holm(table["p_value"])
+    lines = interaction_lines(table, paired)
+    assert "its effect is larger from scratch than after pre-training" in lines[1]
+    assert "no difference between the initialisations is shown" in lines[0]
+    turned = {(t, {"random": "pretrained"}.get(i, "random"), m): v for (t, i, m), v in scores.items()}
+    other = interaction(study(turned))
+    assert other["estimate"].tolist() == [-e for e in table["estimate"]] and other["low"][1] == -table["high"][1]
+    assert "smaller from scratch" in interaction_lines(other, study(turned))[1]
+
+
+def test_few_seeds_are_compared_by_their_ranks():
+    scores = both_inits(seeds=6)
+    table = interaction(study(scores)).set_index("method")
+    d = {init: scores["t", init, "kd"] - scores["t", init, "finetune"] for init in ("random", "pretrained")}
+    both = Pairs(d["random"], d["pretrained"])
+    assert table["p_value"]["kd"] == compare(both).p_value == pytest.approx(2 / 924)  # 2 above 0.3 with each seed
+    assert table["min_p_holm"].tolist() == pytest.approx([3 * 2 / 924] * 3)
+    assert "larger from scratch" in interaction_lines(interaction(study(scores)), study(scores))[1]
+
+
+def test_seeds_and_methods_of_one_initialisation_are_named():
+    scores = both_inits(seeds=5)
+    scores["t", "random", "kd"] = dict(enumerate(scores["t", "random", "kd"][:3]))
+    del scores["t", "random", "akd"]
+    paired = study(scores)
+    table = interaction(paired)
+    assert table["n"].tolist() == [5, 3] and table["dropped"].tolist() == [0, 2]
+    lines = interaction_lines(table, paired)
+    assert lines[1].endswith("cannot give less than 0.10; 2 seeds have one initialisation only")
+    assert lines[2] == "akd (t, m, pretrained): no counterpart in the other initialisation"
+    scores["t", "random", "finetune"] = dict(enumerate(scores["t", "random", "finetune"]))
+    for method in ("finetune", "kd"):
+        scores["t", "random", method] = {seed + 10: score for seed, score in scores["t", "random", method].items()}
+    elsewhere = study(scores)
+    assert interaction_lines(interaction(elsewhere), elsewhere)[0] == (
+        "kd (t, m, best/test/score): no seed has both initialisations; 8 seeds have one initialisation only"
+    )
+    one = study({key: values for key, values in scores.items() if key[1] == "pretrained"})
+    assert interaction(one).empty and interaction_lines(interaction(one), one) == []
+
+
+def test_a_collapsed_seed_is_pointed_at():
+    flat = [70.0] * 8
+    random = [60.5, 60.5, 60.5, 60.5, 60.5, 60.5, 60.5, 50.0]  # the mean is pulled below 0
+    scores = {("t", i, m): flat for i in ("pretrained", "random") for m in METHODS[:2]}
+    scores |= {("t", "random", "finetune"): [60.0] * 8, ("t", "random", "ls"): random}
+    paired = study(scores)
+    (line,) = interaction_lines(interaction(paired), paired)
+    assert "interaction -0.81, Hodges-Lehmann +0.50" in line and line.endswith("collapsed seeds?")
+
+
+def test_the_interaction_over_tasks():
+    scores = drawn(inits=("pretrained", "random"), seed=5)
+    table = interaction_across(study(scores))
+    assert table["init"].unique().tolist() == ["random - pretrained"] and table["n_tasks"].tolist() == [7, 7, 7]
+    d = {(t, i): np.mean(scores[t, i, "kd"] - scores[t, i, "finetune"]) for t, i, m in scores if m == "kd"}
+    test = signed_rank([d[f"t{t}", "random"] - d[f"t{t}", "pretrained"] for t in range(7)])
+    assert table.set_index("method").loc["kd", "p_value"] == test.p_value
+    assert interaction_across(study(both_inits())).empty  # one task

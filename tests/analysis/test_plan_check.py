@@ -1,0 +1,217 @@
+"""What seeds can decide, and plans that were or were not followed."""
+
+import pandas as pd
+import pytest
+
+from analysis import AnalysisError
+from analysis.hypothesis import pairs, verdicts
+from analysis.interim import at_looks
+from analysis.judge import Rule, judge
+from analysis.margins import margins
+from analysis.pairing import pair
+from analysis.plan_check import (
+    compare_plan,
+    follows,
+    gate,
+    make_plan,
+    mark_tuned,
+    plan_digest,
+    planned_methods,
+    seed_orders,
+)
+from analysis.power import seeds_needed
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+UP = [2.0 + i / 100 for i in range(20)]
+WIDE = [3.0, -2.0, 1.0, -4.0, 2.5, 0.5, -1.5, 4.5, -3.5, 2.0] * 2
+
+
+@pytest.mark.parametrize("methods", [1, 2, 3, 5, 12])
+def test_the_gate_says_what_the_strongest_data_would_get(methods):
+    for seeds in range(2, 13):
+        found = gate(seeds, methods, 0.5, 0.05)
+        ahead, same = pairs([99.0] * seeds, [1.0] * seeds), pairs([1.0] * seeds, [1.0] * seeds)
+        strongest = verdicts({i: ahead for i in range(methods)}, 0.5)[0]
+        assert found.can_differ == (strongest.word == "better")
+        assert found.can_equal == (verdicts({i: same for i in range(methods)}, 0.5)[0].word == "equivalent")
+        assert (found.detectable is None) == (not found.can_differ)
+        assert found.level == 0.05
+
+
+@pytest.mark.parametrize("methods, looks", [(1, (5,)), (3, (10, 14, 20)), (12, (12, 16)), (6, (8,))])
+def test_the_gate_of_looks_says_what_the_strongest_data_would_get(methods, looks):
+    found = gate(looks[-1], methods, 0.5, 0.05, looks)
+    ahead = at_looks({i: [(99.0, 1.0)] * looks[-1] for i in range(methods)}, 0.5, 0.05, looks)[0].verdict
+    same = at_looks({i: [(1.0, 1.0)] * looks[-1] for i in range(methods)}, 0.5, 0.05, looks)[0].verdict
+    assert found.can_differ == (ahead.word == "better") and found.can_equal == (same.word == "equivalent")
+
+
+def test_the_gate_in_figures_and_words():
+    found = gate(10, 4, 0.5, 0.05, spread=1.0)
+    assert found.can_differ and found.can_equal and found.detectable == pytest.approx(1.37, abs=0.01)
+    assert found.seeds_for_margin == seeds_needed(1.0, 0.5, 4) == 51
+    assert found.lines() == [
+        "10 seeds, a family of 4 methods (Holm), margin 0.5, level 0.05",
+        "better or worse: can be reached",
+        "equivalent: can be reached",
+        "shown with power 0.8: an effect of 1.32 sd of the differences, 1.32 points at that spread",
+        "seeds for an effect of 0.5 points, differences of sd 1.00: 51",
+    ]
+    assert gate(10, 4, 0.5, 0.05, spread=9.0).lines()[-1].endswith("sd 9.00: more than 100")
+    seven = gate(7, 5, 0.5, 0.05, (7,)).lines()
+    assert ", level 0.0" in seven[0] and seven[0].endswith(" at 1 look (7 seeds)")
+    assert seven[1] == "better or worse: cannot be reached, whatever the data (it takes 5 to 6 seeds, or 8 and more)"
+    assert seven[-1] == "seeds for an effect of 0.5 points: unknown until a spread is known"
+    assert gate(9, 30, 0.5, 0.05).lines()[1].endswith("(it takes 11 seeds)")  # 30 / 512 is 0.0586
+    assert (
+        gate(20, 2, 0.5, 0.05, (10, 14, 20)).lines()[0].endswith("level 0.02454 at each of 3 looks (10, 14, 20 seeds)")
+    )
+    assert gate(8, 0, 0.5, 0.05).lines() == ["one method only: there is nothing to compare it with"]
+    assert not gate(8, 0, 0.5, 0.05).can_differ
+    with pytest.raises(AnalysisError, match="margin 0 is not allowed"):
+        gate(8, 1, 0, 0.05)
+
+
+CELLS = [("t", "m", "random", method) for method in ("finetune", "kd", "ls")]
+
+
+def frame(d: dict[str, list]):
+    rows = []
+    for method, differences in {"finetune": [0.0] * 20, **d}.items():
+        for seed, difference in enumerate(differences):
+            params = {"task": "t", "model": "m", "init": "random", "method": method, "seed": seed}
+            row = {"run_id": f"{method}-{seed}", "tags.labelreg.kind": "student", "metrics.best/dev/score": difference}
+            rows.append(row | {f"params.{name}": str(value) for name, value in params.items()})
+    return pd.DataFrame(rows).assign(start_time=pd.Timestamp("2026-01-01", tz="UTC"))
+
+
+def rule(margin=None, level=0.05, looks=()):
+    return Rule(margins(margin), level, tuple(looks))
+
+
+def judged(d: dict[str, list], looks=(), planned=None):
+    paired = pair(frame(d))
+    return paired, judge(paired, rule(looks=looks), range(20), planned)
+
+
+def plan(margin=0.5, **other):
+    usual = {"cells": CELLS, "seeds": range(10), "metric": None, "margins": margins(margin), "level": 0.05}
+    return make_plan(**usual | other)
+
+
+def test_a_digest_is_of_the_content():
+    one = plan()
+    assert plan_digest(one) == plan_digest(dict(reversed(one.items()))) and len(plan_digest(one)) == 32
+    assert plan_digest(plan(margin=1)) == plan_digest(plan(margin=1.0)) != plan_digest(one)
+    assert plan_digest(plan(looks=[10])) != plan_digest(one) != plan_digest(plan(seeds=range(9, -1, -1)))
+    assert plan_digest(plan(margin=None)) == plan_digest(one) != plan_digest(plan(margin="t:0.5"))
+
+
+def test_a_plan_that_is_followed():
+    _, rows = judged({"ls": UP[:10], "kd": WIDE[:10]})
+    assert compare_plan(plan(), rows, None, rule()) == []
+    assert compare_plan(plan("auto,t:0.5"), rows, None, rule("auto,t:0.5")) == []
+
+
+def test_departures_from_a_plan():
+    _, rows = judged({"ls": UP[:12], "akd": WIDE[:8]})
+    assert compare_plan(plan(), rows, "best/dev/score", rule(1.0, 0.01, [10])) == [
+        "metric: best/dev/score, the plan says default",
+        "margin: 1.0, the plan says 0.5",
+        "level: 0.01, the plan says 0.05",
+        "looks: 10, the plan says none",
+        "planned, but not compared (they count in Holm's family all the same): kd (t, m, random)",
+        "compared, but not planned (they change no planned verdict): akd (t, m, random)",
+        "seeds that were not planned: 10, 11 in ls (t, m, random)",
+    ]
+    _, rows = judged({"ls": UP[:8], "kd": WIDE[:8]})
+    said = compare_plan(plan(), rows, None, rule())
+    assert said == ["planned seeds without a pair: 8, 9 in kd (t, m, random), ls (t, m, random)"]
+
+
+def test_a_method_may_end_with_the_look_that_decided_it():
+    looks = [10, 14, 20]
+    _, rows = judged({"ls": UP[:10], "kd": WIDE}, looks)
+    assert rows["look"].tolist() == [10, 20]
+    planned = plan(seeds=range(20), looks=looks)
+    assert compare_plan(planned, rows, None, rule(looks=looks)) == []
+    _, rows = judged({"ls": UP[:10], "kd": WIDE[:14]}, looks)
+    (said,) = compare_plan(planned, rows, None, rule(looks=looks))
+    assert said == "planned seeds without a pair: 14, 15, 16, 17, 18, 19 in kd (t, m, random)"
+
+
+def test_what_is_said_of_logged_plans():
+    start = pd.Timestamp("2026-01-01", tz="UTC").timestamp()
+
+    def logged(run_id="s", before=60, **other):
+        made = plan(**other)
+        return {"run_id": run_id, "start": start - before, "digest": plan_digest(made), "plan": made, "tuned": []}
+
+    paired, rows = judged({"ls": UP[:10], "kd": WIDE[:10]})
+
+    def said(*plans):
+        return follows(plans, paired, rows, None, rule())
+
+    assert "no plan was logged" in said()[0]
+    assert said(logged()) == [f"plan {plan_digest(plan())} of run s: followed"]
+    assert said(logged(margin=1.0))[0].endswith("not followed")
+    assert said(logged(before=-60))[1] == "40 of 40 runs are older than the plan: their scores could be known to it"
+    (changed,) = said(logged() | {"digest": "0" * 32})
+    assert "is not the plan that was logged" in changed
+    assert said(logged(), logged("older", seeds=range(8)))[1] == (
+        "run older had planned some of these cells before, with other seeds"
+    )
+    assert len(said(logged(), logged("same"), logged("elsewhere", cells=[("u", "m", "random", "ls")]))) == 1
+    (lost,) = said(logged() | {"lost": "no such file", "tuned": [3]})
+    assert "cannot be read (no such file)" in lost and lost.endswith("its settings were tuned on seeds 3")
+
+
+def two_studies():
+    """Two tasks, each with its own study's plan; the runs of both in one frame."""
+    found, plans = [], []
+    for task, seeds in (("mrpc", range(10)), ("cola", range(9, -1, -1))):
+        cells = [(task, "m", "random", method) for method in ("finetune", "ls")]
+        logged = plan(cells=cells, seeds=list(seeds))
+        plans.append({"run_id": task, "start": 0, "digest": plan_digest(logged), "plan": logged, "tuned": []})
+        for method, seed in [(method, seed) for *_, method in cells for seed in seeds]:
+            params = {"task": task, "model": "m", "init": "random", "method": method, "seed": str(seed)}
+            row = {"run_id": f"{task}-{method}-{seed}", "tags.labelreg.kind": "student"}
+            row |= {"metrics.best/dev/score": 60.0 + UP[seed] * (method == "ls")}
+            found.append(row | {f"params.{name}": value for name, value in params.items()})
+    frame = pd.DataFrame(found)
+    return frame.assign(start_time=pd.Timestamp("2026-01-01", tz="UTC")), plans
+
+
+def test_two_studies_in_one_experiment_are_each_held_to_their_own_plan():
+    frame, plans = two_studies()
+    paired = pair(frame)
+    said = follows(plans, paired, judge(paired), None, rule())
+    assert [line.partition(" of ")[2] for line in said] == ["run mrpc: followed", "run cola: followed"]
+    added = frame[frame["params.method"].eq("ls") & frame["params.task"].eq("cola")]
+    added = added.assign(**{"params.method": "kd", "run_id": added["run_id"] + "k"})
+    paired = pair(pd.concat([frame, added]))
+    said = follows(plans, paired, judge(paired), None, rule())
+    assert said[0].endswith("run mrpc: followed") and said[1].endswith("run cola: not followed")
+    assert said[2:] == ["compared, but not planned (they change no planned verdict): kd (cola, m, random)"]
+
+
+def test_seeds_and_their_mark_are_those_of_the_own_plan():
+    frame, plans = two_studies()
+    plans[1]["tuned"] = [3, 12]
+    paired = pair(frame)
+    orders = seed_orders(plans, ())
+    rows = judge(paired, rule(looks=[6]), orders)
+    assert dict(zip(rows["task"], rows["seeds"], strict=True)) == {"mrpc": tuple(range(6)), "cola": tuple(range(4, 10))}
+    marked = mark_tuned(judge(paired, rule(), orders), plans).set_index("task")["reason"]
+    assert marked["cola"].endswith("; tuned on seeds of this comparison (3)") and "tuned" not in marked["mrpc"]
+
+
+def test_the_planned_family_is_that_of_the_newest_plan():
+    _, plans = two_studies()
+    places = {(task, "m", "random"): ("ls",) for task in ("mrpc", "cola")}
+    assert planned_methods(plans, "finetune") == places
+    newer = {"plan": plan(cells=[("mrpc", "m", "random", m) for m in ("finetune", "kd", "akd", "kd")])}
+    assert planned_methods([newer, *plans], "finetune") == places | {("mrpc", "m", "random"): ("kd", "akd")}
+    assert planned_methods([*plans, newer], "finetune") == places, "plans are given newest first"
+    assert planned_methods(plans, "ls") == {place: ("finetune",) for place in places}
