@@ -55,7 +55,7 @@ def test_the_gate_in_figures_and_words():
         "10 seeds, a family of 4 methods (Holm), margin 0.5, level 0.05",
         "better or worse: can be reached",
         "equivalent: can be reached",
-        "shown with power 0.8: an effect of 1.32 sd of the differences, 1.32 points at that spread",
+        "shown with power 0.8: an effect of 1.37 sd of the differences, 1.37 points at that spread",
         "seeds for an effect of 0.5 points, differences of sd 1.00: 51",
     ]
     assert gate(10, 4, 0.5, 0.05, spread=9.0).lines()[-1].endswith("sd 9.00: more than 100")
