@@ -203,8 +203,8 @@ def test_seeds_and_their_mark_are_those_of_the_own_plan():
     orders = seed_orders(plans, ())
     rows = judge(paired, rule(looks=[6]), orders)
     assert dict(zip(rows["task"], rows["seeds"], strict=True)) == {"mrpc": tuple(range(6)), "cola": tuple(range(4, 10))}
-    marked = mark_tuned(judge(paired, rule(), orders), plans).set_index("task")["reason"]
-    assert marked["cola"].endswith("; tuned on seeds of this comparison (3)") and "tuned" not in marked["mrpc"]
+    marked = mark_tuned(judge(paired, rule(), orders), plans).set_index("task")["tuned"]
+    assert marked["cola"] == "tuned on seeds of this comparison (3)" and "tuned" not in marked["mrpc"]
 
 
 def test_the_planned_family_is_that_of_the_newest_plan():
