@@ -68,7 +68,7 @@ PARAMETERS = [
     ("study", {"recipe": "smoke", "until": "decided"}, ["until=decided", "looks=10,14,20"]),
     ("study", {"recipe": "smoke", "until": "sometimes"}, ["unknown until 'sometimes'", "decided"]),
     ("study", {"recipe": "smoke", "until": "decided", "looks": "7,9"}, ["looks=7,9", "the study has 7 seeds"]),
-    ("study", {"recipe": "smoke", "until": "decided", "looks": "3,7"}, ["looks=3,7", "need 7 seeds for equivalent"]),
+    ("study", {"recipe": "smoke", "until": "decided", "looks": "3,7"}, ["looks=3,7", "need 4 at the first"]),
     ("study", {"recipe": "smoke", "looks": "7,6"}, ["looks=7,6", "rise"]),
     ("study", {"recipe": "smoke", "looks": "x"}, ["looks=x"]),
     ("study", {"recipe": "smoke", "plan_only": "perhaps"}, ["plan_only=perhaps", "true or false"]),

@@ -146,10 +146,10 @@ def test_significance_uses_the_servers_scores(glue, store):
     for method, score in (("finetune", 40.0), ("ls", 44.5)):
         run = run_of(succeed("train_student", **glue, task="cola", method=method))
         lines.append(f"{run.info.run_id},{score}")
-    assert "best/dev/score" in succeed("significance").out
+    assert "best/dev/score" in succeed("significance", verbose="true").out
     refused(call("significance", metric="best/test/score"), "'best/test/score'", "best/dev/score")
     succeed("submission", scores=scores_file(store, *lines))
-    said = succeed("significance").out
+    said = succeed("significance", verbose="true").out
     assert "best/test/score" in said and "mean difference +4.50" in said
 
 

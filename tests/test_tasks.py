@@ -82,7 +82,9 @@ def test_real_tasks(name, hub, prepare, tmp_path):
     roots = places.Roots(hub, None, tmp_path / "cache")
     data = prepare(roots, task=name, model="minilm", max_length=64, max_train_examples=500)
     dev, test, labelled = SIZES[name]
-    assert {split: len(tokens) for split, tokens in data.splits.items()} == {"train": 500, "dev": dev, "test": test}
+    counts = {split: len(tokens) for split, tokens in data.splits.items()}
+    assert counts.pop("rest", 10_000) > 1900  # of tasks whose test labels are hidden
+    assert counts == {"train": 500, "dev": dev, "test": test}
     assert data.splits["test"].labelled == labelled
     assert data.splits["train"].labels.unique().tolist() == list(range(len(data.classes)))
     assert data.splits["train"].paired == (TASKS[name].text_pair is not None)

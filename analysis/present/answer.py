@@ -123,7 +123,9 @@ def answer(
         sections += [*_over_tasks(paired, judged, rule), *_interaction(paired, rule.level)]
         sections += [*_examples(table, left, evidence), *_calibration(paired, measured, rule.level)]
         sections += _cost(paired, evidence.runs)
-    sections += [Section("plan", "The plan of the study", tuple(told))] if told else []
+    if told:  # a terminal hears of it where there is more to say than that it was followed
+        apart = any(not line.endswith(": followed") for line in told)
+        sections.append(Section("plan", "The plan of the study", tuple(told), brief=apart))
     if len(paired.left_out):
         title = f"Not compared: {wording.count(len(paired.left_out), 'run')}"
         sections.append(Section("left_out", title, frame=paired.left_out))
