@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from analysis.hypothesis import FEW, check_margin, floor, n_seeds
 from analysis.interim import OPEN, joint
 from analysis.margins import Margins
 from analysis.power import detectable_effect, least_seeds, reachable, seeds_needed
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from analysis.judge import Rule
     from analysis.pairing import Paired
 
@@ -221,7 +221,7 @@ def planned_methods(plans: Sequence[Mapping], reference: str) -> Mapping[tuple, 
 
 
 def mark_tuned(judged: pd.DataFrame, plans: Sequence[Mapping]) -> pd.DataFrame:
-    """The frame of `judge`, with the mark of allow_tuned_seeds on the verdicts that it concerns.
+    """The frame of `judge` with a column `tuned`: the mark of allow_tuned_seeds on the verdicts that it concerns.
 
     `plans` as for `follows`; each has tuned, the seeds that its study's settings were tuned on: a mark for its cells,
     and for those of no plan where its own cells are lost.
@@ -231,13 +231,11 @@ def mark_tuned(judged: pd.DataFrame, plans: Sequence[Mapping]) -> pd.DataFrame:
     for logged in plans:
         for cell in map(tuple, logged["plan"]["cells"]):
             tuned.setdefault(cell, set()).update(logged["tuned"])
-    reasons = []
+    marks = []
     for row in judged.itertuples():
         seeds = sorted(tuned.get((row.task, row.model, row.init, row.method), unknown) & set(row.seeds))
-        mark = f"; tuned on seeds of this comparison ({', '.join(map(str, seeds))})" if seeds else ""
-        reasons.append(f"{row.reason}{mark}")
-    judged["reason"] = reasons
-    return judged
+        marks.append(f"tuned on seeds of this comparison ({', '.join(map(str, seeds))})" if seeds else "")
+    return judged.assign(tuned=pd.Series(marks, judged.index, dtype=object))
 
 
 def compare_plan(plan: dict, judged: pd.DataFrame, metric: str | None, rule: Rule) -> list[str]:

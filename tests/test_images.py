@@ -439,8 +439,7 @@ def test_table_6_cut_small(store, tmp_path, monkeypatch):
     given = {"data_root": tmp_path / "data", "model_root": tmp_path / "weights", "threads": 1}
     short = {"methods": "finetune,ls", "seeds": "1,2", "image_size": 8, "max_train_examples": 100, "epochs": 1}
     ended = succeed("main", recipe="table6", **given, **short)
-    assert "ls vs finetune (cifar100, resnet18, pretrained" in ended.out
-    assert "ls vs finetune (cifar100, resnet18, random" in ended.out
+    assert "cifar100 · resnet18 · pretrained: " in ended.out and "cifar100 · resnet18 · random: " in ended.out
     assert {run.data.params["init"] for run in runs("student")} == {"pretrained", "random"} and len(
         runs("student")
     ) == 8
@@ -453,7 +452,7 @@ def test_the_study_of_digits_cut_small(store, monkeypatch):
     short = {"image_size": 8, "max_train_examples": 16, "batch_size": 8, "epochs": 1, "models": "shufflenet_v2"}
     ended = succeed("main", recipe="digits", methods="finetune,selfkd", seeds=7, threads=1, **short)
     assert [run.data.params["method"] for run in runs("student")] == ["finetune", "selfkd"]
-    assert "digits shufflenet_v2 random" in ended.out and "selfkd vs finetune" in ended.out
+    assert "digits shufflenet_v2 random" in ended.out and "digits · shufflenet_v2 · random: " in ended.out
 
 
 # one engine
