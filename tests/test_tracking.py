@@ -30,7 +30,7 @@ COST = {f"cost/{name}" for name in ("train_seconds", "tokens_per_second", "paddi
 PARAMS = set(
     "task model init method seed split_seed lr batch_size epochs phase1_epochs alpha tau a max_length "
     "max_train_examples weight_decay warmup_ratio precision compile threads selection teacher_model teacher_run_id "
-    "precision_used compile_used device optimizer tfreg_target".split()
+    "teacher_seed rest precision_used compile_used device optimizer tfreg_target".split()
 )
 
 
