@@ -13,6 +13,7 @@ from analysis.interim import OPEN, Decision, at_looks, check_looks, joint, where
 from analysis.margins import Margins, margins
 from analysis.pairing import Comparison, Paired
 from analysis.power import more_seeds, robust_sd, seeds_needed
+from labelreg.methods import METHODS
 
 COLUMNS = [
     *("task", "model", "init", "method", "setting", "reference", "metric", "n", "test"),
@@ -216,9 +217,14 @@ def _row(
         "failed_reference": len(failed_reference),
         "p_failures": _with_failures(c, len(failed), len(failed_reference - failed)),
         "examples": paired.examples.get(c.task),
-        "teachers": ", ".join(sorted({teacher for teacher in c.teachers if teacher})),
+        "teachers": ", ".join(sorted({teacher for teacher in c.teachers if teacher})) if _taught(c.method) else "",
     }
     return tuple(values[name] for name in COLUMNS + EXTRA)
+
+
+def _taught(method: str) -> bool:
+    """Whether a method has a teacher that may be one for all seeds; self-KD's is its own seed's finetune run."""
+    return method not in METHODS or METHODS[method].needs == "teacher"
 
 
 def _failed(paired: Paired, c: Comparison, method: str, look: int | None) -> set:

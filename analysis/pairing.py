@@ -141,23 +141,39 @@ def _scored(usable: list[Run], metrics: dict, metric: str | None, left: list) ->
     def score(run: Run, name: str) -> float:
         return metrics[name][run.row] if name in metrics else math.nan
 
+    def has(run: Run, name: str) -> bool:
+        return math.isfinite(score(run, name))
+
+    same: defaultdict[tuple, list[Run]] = defaultdict(list)  # runs that are one run, done again
+    for run in usable:
+        same[_identity(run)].append(run)
+
     def chosen(task: str) -> str:
-        mine = [run for run in usable if run.task == task]
-        scored = [run for run in mine if any(math.isfinite(score(run, name)) for name in (REST, TEST, DEV))]
-        whole = (name for name in (REST, TEST) if scored and all(math.isfinite(score(run, name)) for run in scored))
+        """The first that every run has; one that was done again with a further test set has it for all of its kind."""
+        groups = [group for group in same.values() if group[0].task == task]
+        groups = [group for group in groups if any(has(run, name) for run in group for name in (REST, TEST, DEV))]
+        whole = (name for name in (REST, TEST) if groups and all(any(has(r, name) for r in g) for g in groups))
         return next(whole, DEV)
 
     names = {task: metric or chosen(task) for task in {run.task for run in usable}}
     kept = []
     for run in usable:
         name = names[run.task]
+        others = [other.run_id for other in same[_identity(run)] if run.fingerprint and has(other, name)]
         if abs(score(run, name)) <= LARGEST / 2:
             kept.append(replace(run, metric=name, score=score(run, name)))
-        elif math.isfinite(score(run, name)):
+        elif has(run, name):
             left.append((run, f"no score: {name} is {score(run, name):g}"))
+        elif others:
+            left.append((run, f"duplicate: {others[0]} has the same fingerprint, and {name}"))
         else:
             left.append((run, f"no such metric: {name} is missing or no finite number"))
     return kept
+
+
+def _identity(run: Run) -> tuple:
+    known = run.fingerprint or run.run_id
+    return run.cell, run.method, run.seed, run.protocol, run.setting, run.data, known
 
 
 def _newest(usable: list[Run], left: list) -> list[Run]:

@@ -109,8 +109,9 @@ def answer(
     if evidence.predictions is not None:
         paired = marked(paired, evidence.predictions)
     order = seed_orders(plans, pairing.seed_order(evidence.runs))
-    judged = mark_tuned(judge(paired, rule, order, planned_methods(plans, paired.reference)), plans)
-    judged = _last_epoch(evidence.runs, paired, judged, rule, order, planned_methods(plans, paired.reference), lower)
+    planned = planned_methods(plans, paired.reference)
+    judged = mark_tuned(judge(paired, rule, order, planned), plans)
+    judged = _last_epoch(evidence.runs, paired, judged, rule, order, planned, lower)
     table, left, measured = pd.DataFrame(), pd.DataFrame(), None
     if evidence.predictions is not None and len(judged):
         table, left = examples.intervals(paired, evidence.predictions, 1 - rule.level)

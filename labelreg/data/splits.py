@@ -11,9 +11,8 @@ from labelreg.errors import UserError
 from labelreg.settings import Settings
 
 HELD_OUT = 0.1  # share of one file that becomes dev, and as much test
-MOST_REST = (
-    10_000  # rows that a run is tested on at its end: a score of 70% is then known to 0.46 points; more costs minutes
-)
+# rows that a run is tested on at its end: a score of 70% is then known to 0.46 points; more costs minutes
+MOST_REST = 10_000
 
 Frames = dict[str, pd.DataFrame]
 

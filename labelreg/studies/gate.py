@@ -69,7 +69,9 @@ def _ways(design: plan.Design, seen: outlook.Outlook, place: tuple, first: Gate)
     return [*ways, f"{seeds} seeds"] if seeds else ways or ["fewer methods"]
 
 
-def check(given: Mapping[str, Value], design: plan.Design, seen: outlook.Outlook) -> None:
+def check(
+    given: Mapping[str, Value], design: plan.Design, seen: outlook.Outlook, spreads: Mapping[tuple, float]
+) -> None:
     """Refuse a plan that can decide nothing, unless that is accepted or no run is left to do.
 
     Raises:
@@ -77,5 +79,5 @@ def check(given: Mapping[str, Value], design: plan.Design, seen: outlook.Outlook
     """
     if given.get("accept_undecidable") or len(seen.finished) == len(design.steps):
         return
-    if line := undecidable(design, seen, pilot(given, design, seen)):
+    if line := undecidable(design, seen, spreads):
         raise UserError(f"{line}; accept_undecidable=true runs it all the same")

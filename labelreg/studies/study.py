@@ -29,16 +29,17 @@ def carry_out(given: dict[str, Value]) -> int:
     if not given.get("plan_only") or given["executor"] == "local":  # a plan connects to no cluster
         design = replace(design, jobs=executors.check(design.steps, **design.workers))
     seen = outlook.look(design.steps)
+    spreads = gate.pilot(given, design, seen)
     if given.get("plan_only"):
-        spreads = gate.pilot(given, design, seen)
         told = gate.undecidable(design, seen, spreads)
         plan.only(design, seen, plan.lines_of(design, seen, spreads) + ([told] if told else []))
     else:
-        gate.check(given, design, seen)  # before what may take long to prepare, and when its size is known
+        gate.check(given, design, seen, spreads)  # before what may take long to prepare, and when its size is known
         plan.prepare(design.steps)
         seen = outlook.look(design.steps)
-        gate.check(given, design, seen)
-        _run(design, seen, gate.pilot(given, design, seen))
+        spreads = gate.pilot(given, design, seen)
+        gate.check(given, design, seen, spreads)
+        _run(design, seen, spreads)
         print("open the runs with `make ui`, or: mlflow ui --no-serve-artifacts (http://127.0.0.1:5000)", flush=True)
     return 0
 
@@ -57,9 +58,8 @@ def _run(design: Design, seen: outlook.Outlook, spreads: Mapping[tuple, float]) 
         left = len(design.steps) - len(seen.finished)
         print(lines[0], lines[1], f"{left} runs, {design.jobs} at a time", sep="\n", flush=True)
         work = _Work(design, opened, seen, _first_step(opened))
-        rule = design.plan | {
-            "margin": design.asked.get("margin")
-        }  # as given: the usual margin gives way to a small test set
+        # the margin as it was given: the usual one gives way to a small test set
+        rule = design.plan | {"margin": design.asked.get("margin")}
         if design.decided:
             interim.until_decided(design.steps, design.plan, answering.rule_of(rule), work.carry_out)
         else:

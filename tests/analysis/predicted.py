@@ -44,3 +44,26 @@ def paired(tables: dict, kind="accuracy", n_classes=2):
         rows.append(row)
         stored[row["run_id"], "test"] = table(labels, predicted, n_classes, *idx)
     return pair(pd.DataFrame(rows)), stored
+
+
+METHODS = ("finetune", "ls", "kd", "akd")
+
+
+def study(scores: dict, **more):
+    """pair() of (task, init, method) -> scores, the seeds being 0, 1, ..."""
+    found = [
+        run(method, seed, value, task=task, init=init, **more)
+        for (task, init, method), values in scores.items()
+        for seed, value in (values.items() if isinstance(values, dict) else enumerate(values))
+    ]
+    return pair(pd.DataFrame(found))
+
+
+def drawn(tasks=7, seeds=5, methods=METHODS, inits=("pretrained",), seed=0, gain=0.0):
+    rng = np.random.default_rng(seed)
+    return {
+        (f"t{t}", init, method): 70 + rng.normal(0, 1, seeds) + rng.normal(0, 0.5) + gain * (method == "kd")
+        for t in range(tasks)
+        for init in inits
+        for method in methods
+    }

@@ -289,7 +289,9 @@ def test_runs_with_and_without_groups_are_compared():
 def test_a_group_without_a_name_is_no_traceback():
     of, (given, stored) = documents()
     names = [None if i == 3 else f"doc {i}" for i in of]
-    intervals(given, grouped(names, stored))
+    named = grouped([f"doc {i}" for i in of], stored)
+    found, same = (intervals(given, each)[0] for each in (grouped(names, stored), named))
+    pd.testing.assert_frame_equal(found, same)  # rows without a name are one group
 
 
 def reasons(given, stored):

@@ -1,36 +1,13 @@
 """Initialisations against each other, paired by seed; answers known or worked otherwise."""
 
 import numpy as np
-import pandas as pd
 import pytest
-from predicted import run
+from predicted import METHODS, drawn, study
 
 from analysis.hypothesis import Pairs, compare, holm, signed_rank
 from analysis.interaction import INTERACTION, interaction, interaction_across, interaction_lines
-from analysis.pairing import pair
 
 pytestmark = pytest.mark.filterwarnings("error")
-METHODS = ("finetune", "ls", "kd", "akd")
-
-
-def study(scores: dict, **more):
-    """pair() of (task, init, method) -> scores, the seeds being 0, 1, ..."""
-    found = [
-        run(method, seed, value, task=task, init=init, **more)
-        for (task, init, method), values in scores.items()
-        for seed, value in (values.items() if isinstance(values, dict) else enumerate(values))
-    ]
-    return pair(pd.DataFrame(found))
-
-
-def drawn(tasks=7, seeds=5, methods=METHODS, inits=("pretrained",), seed=0, gain=0.0):
-    rng = np.random.default_rng(seed)
-    return {
-        (f"t{t}", init, method): 70 + rng.normal(0, 1, seeds) + rng.normal(0, 0.5) + gain * (method == "kd")
-        for t in range(tasks)
-        for init in inits
-        for method in methods
-    }
 
 
 def both_inits(seeds=8, gain=2.0, seed=4):

@@ -284,6 +284,18 @@ def test_the_rest_of_the_training_set_is_the_metric_where_every_run_of_the_task_
     assert {c.metric for c in pair(rows).comparisons} == {"best/rest/score"}
 
 
+def test_a_run_done_again_with_a_test_set_more_stands_for_the_one_of_before():
+    before = frame(*(run(method, seed, 70 + seed) for method in ("finetune", "ls") for seed in (1, 2)))
+    again = before.assign(run_id=before["run_id"] + "-again")
+    again["metrics.best/rest/score"] = again["metrics.best/test/score"] + 1
+    paired = pair(pd.concat([again, before], ignore_index=True))  # whichever is the newer
+    (c,) = paired.comparisons
+    assert c.metric == "best/rest/score" and all(name.endswith("-again") for name in c.run_ids)
+    assert len(paired.left_out) == 4 and paired.left_out["reason"].str.startswith("duplicate: ").all()
+    again.loc[0, "metrics.best/rest/score"] = np.nan  # then one has no rest at all
+    assert {c.metric for c in pair(pd.concat([again, before], ignore_index=True)).comparisons} == {"best/test/score"}
+
+
 def test_the_teachers_of_a_methods_runs_stand_beside_them():
     taught = [run(m, s, teacher_run_id=f"t{s}" if m == "kd" else None) for m in ("finetune", "kd") for s in (0, 1)]
     (found,) = pair(frame(*taught)).comparisons

@@ -280,7 +280,8 @@ def test_a_baseline_without_a_deviation_is_accepted(tmp_path):
 
 
 def test_a_number_beyond_all_scores_is_no_traceback(tmp_path):
-    summary.to_lines(audited(tmp_path, "A,,base,x,1e30,1\nA,,new,x,2e30,1\n"))
+    lines = summary.to_lines(audited(tmp_path, "A,,base,x,1e30,1\nA,,new,x,2e30,1\n"))
+    assert any("1e+30" in line for line in lines)
 
 
 @pytest.mark.parametrize(
