@@ -2,34 +2,22 @@
 
 import json
 import re
-import shutil
 from urllib.parse import quote
 
 import pytest
+from browsing import PATIENCE_MS, chromium
 from running import run_of, succeed
 
 pytest_plugins = ["running"]
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
-LOADING_MS = 120_000
 
 
 @pytest.fixture
 def page():
     """A page of a headless Chromium."""
-    if not CHROMIUM:
-        pytest.skip("no chromium on the PATH: apt-get install -y chromium")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*QUIET, "--disable-sync"])
-        try:
-            page = browser.new_page(viewport={"width": 1600, "height": 2400})
-            page.set_default_timeout(LOADING_MS)
-            yield page
-        finally:
-            browser.close()
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": 1600, "height": 2400})
+        page.set_default_timeout(PATIENCE_MS)
+        yield page
 
 
 @pytest.mark.slow
