@@ -52,7 +52,9 @@ soak: setup # kills at random points, ten minutes long
 	OMP_NUM_THREADS=1 python -m pytest -s --timeout=0 tests/faults/soak.py
 
 ui: setup
-	mlflow ui --no-serve-artifacts --host 127.0.0.1 --port 5000
+	@python -m labelreg.store.views
+	mlflow ui --no-serve-artifacts --host 127.0.0.1 --port 5000 \
+	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
 bench: setup $(VENV)/bench
 	python -m bench.engine

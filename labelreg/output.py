@@ -13,7 +13,10 @@ from tqdm import tqdm
 LONGEST_LINE = 4000  # characters of what is told; MLflow keeps 8000 of a tag
 _IN_URI = re.compile(r"(://)[^/\s'\"<>]*@")
 _WITHOUT_SCHEME = re.compile(r"(?<![\w.%+-])[\w.%+-]+:[^\s/@'\"<>]+@(?=[\w\[])")  # user:password@proxy, a mistyped URI
-_IN_QUERY = re.compile(r"([?&][^=&\s]*(?:pass|pwd|token|secret|key|signature)[^=&\s]*=)[^&\s'\"<>]+", re.IGNORECASE)
+_NO_SECRET = "viewStateShareKey="  # names a view of the MLflow UI (store/views.py)
+_IN_QUERY = re.compile(
+    rf"([?&](?!{_NO_SECRET})[^=&\s]*(?:pass|pwd|token|secret|key|signature)[^=&\s]*=)[^&\s'\"<>]+", re.IGNORECASE
+)
 _SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 _ADDRESSES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _SHORTEST_SECRET = 4  # a shorter one would be found in the middle of words

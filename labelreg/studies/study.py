@@ -12,7 +12,7 @@ from labelreg.answers import answering
 from labelreg.errors import IncompleteError
 from labelreg.parameter import Value
 from labelreg.settings import Folders, facet
-from labelreg.store import checkpoint, tracking
+from labelreg.store import checkpoint, tracking, views
 from labelreg.studies import gate, grid, interim, outlook, plan, progress
 from labelreg.studies.plan import Design
 from labelreg.workers import executors
@@ -40,7 +40,7 @@ def carry_out(given: dict[str, Value]) -> int:
         spreads = gate.pilot(given, design, seen)
         gate.check(given, design, seen, spreads)
         _run(design, seen, spreads)
-        print("open the runs with `make ui`, or: mlflow ui --no-serve-artifacts (http://127.0.0.1:5000)", flush=True)
+        views.tell("methods", tracking.current_experiment())
     return 0
 
 

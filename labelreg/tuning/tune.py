@@ -24,7 +24,7 @@ from labelreg.errors import DivergedError, StoreLostError, UserError, unknown
 from labelreg.methods import METHODS
 from labelreg.parameter import Value, convert
 from labelreg.settings import Checkpoints, Fit, Folders, Halving, Run, Tune, Workers, facet, of
-from labelreg.store import checkpoint, logged, sqlite, tracking
+from labelreg.store import checkpoint, logged, sqlite, tracking, views
 from labelreg.store.patience import CLOSING_SECONDS, within
 from labelreg.tuning import search, search_report
 from labelreg.workers import executors
@@ -90,6 +90,7 @@ def carry_out(given: dict[str, Value]) -> None:
                 kept = _cross_check(run, searches[methods[0]], int(given["cross_check"]), common, every, workers)
             _report(run, searches, common, kept, given.get("output_dir"))
         claim.forget()
+    views.tell("search", tracking.current_experiment())
 
 
 def _methods(given: dict[str, Value]) -> list[str]:
