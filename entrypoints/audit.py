@@ -8,7 +8,7 @@ def main(given: dict[str, Value]) -> None:
     """Audit the paper (or csv, with n runs per cell); log findings, statements and ranges, and print."""
     from analysis.paper import summary
     from labelreg.answers.sources import log_files
-    from labelreg.store import tracking
+    from labelreg.store import tracking, views
 
     tracking.connect()
     found = summary.of(given.get("csv"), given.get("n"))
@@ -17,6 +17,7 @@ def main(given: dict[str, Value]) -> None:
         run.metrics({"audit/findings": len(found.findings)})
         log_files(summary.files(found), run, None)
     print("\n".join(summary.to_lines(found)), flush=True)
+    views.tell_run(run.run_id)
 
 
 if __name__ == "__main__":
