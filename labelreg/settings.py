@@ -113,6 +113,7 @@ class Head:
         ("new", "checkpoint"),
         counts=UNUSUAL,
         usual="new",
+        silent=True,
     )
 
 
@@ -170,6 +171,53 @@ class Protocol:
 
 
 @dataclass(frozen=True)
+class Averaging:
+    """Whether a student's weights are averaged over its steps."""
+
+    average: str = text(
+        "weights that are evaluated and kept: the last step's, their moving average, or their mean (SWA)",
+        "none",
+        ("none", "ema", "swa"),
+        counts=UNUSUAL,
+        usual="none",
+        silent=True,
+        recipe=True,
+    )
+
+
+AVERAGED: dict[str, Any] = {"counts": UNUSUAL, "recipe": True}
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """What only average=ema and average=swa read."""
+
+    average_start: float | None = number(
+        "ema, swa: where it begins, as a share of the steps (default 0.5)",
+        low=0,
+        high=1,
+        open_high=True,
+        usual=0.5,
+        **AVERAGED,
+    )
+    ema_decay: float | None = number(
+        "ema: what is kept of the average at each step (default 0.99)", low=0, high=1, usual=0.99, **AVERAGED
+    )
+    swa_lr: float | None = number(
+        "swa: learning rate from there on (default: what the schedule has there)", low=0, open_low=True, **AVERAGED
+    )
+
+
+@dataclass(frozen=True)
+class Degenerate:
+    """What is trained though little can come of it."""
+
+    allow_degenerate: bool | None = declared(
+        Parameter("flag", "true: train dkd, dist, lskd where the part that makes them has no gradient (two classes)")
+    )
+
+
+@dataclass(frozen=True)
 class Testing:
     """What a student is tested on."""
 
@@ -184,15 +232,17 @@ class Testing:
 class Teacher:
     """Which model a student learns from."""
 
-    teacher_model: str | None = path("kd, akd: the model to learn from (default: the student's own teacher)")
+    teacher_model: str | None = path(
+        "the model that methods with a teacher learn from (default: the student's own teacher)"
+    )
 
 
 @dataclass(frozen=True)
 class TeacherRun:
     """Which run a student learns from."""
 
-    teacher_run_id: str | None = text("kd, akd, selfkd: take the logits of this run")
-    teacher_seed: int | None = integer("kd, akd: seed of the teacher (default 42)", low=0, high=LARGEST_SEED, usual=42)
+    teacher_run_id: str | None = text("take the logits of this run; of several, comma-separated, their mean")
+    teacher_seed: int | None = integer("seed of the teacher (default 42)", low=0, high=LARGEST_SEED, usual=42)
 
 
 @dataclass(frozen=True)
@@ -268,7 +318,7 @@ class Run(Files, Folders, TeacherRun, Teacher, Computing, Protocol, Images, Text
 
 
 @dataclass(frozen=True)
-class Settings(Saving, Resuming, Testing, Run):
+class Settings(Saving, Resuming, Testing, Averaged, Averaging, Degenerate, Run):
     """The settings of one run, all decided (recipes.resolve); None is what it does not read. `own`: its method's."""
 
     own: Mapping[str, Value] = field(default_factory=dict)
@@ -292,7 +342,8 @@ class Settings(Saving, Resuming, Testing, Run):
 
     def told(self) -> dict[str, Value]:
         """What a run logs of it: all but where, when and how it is done, by name."""
-        return {name: self.value(name) for name, known in of_a_run().items() if known.counts != NEVER}
+        found = [(name, known, self.value(name)) for name, known in of_a_run().items() if known.counts != NEVER]
+        return {name: value for name, known, value in found if not (known.silent and value == known.usual)}
 
 
 @dataclass(frozen=True)
@@ -383,17 +434,34 @@ class TrainTeacher(Resuming, Run):
 
 
 @dataclass(frozen=True)
-class TrainStudent(Saving, Resuming, Testing, Run):
+class TrainStudent(Saving, Resuming, Testing, Averaged, Averaging, Degenerate, Run):
     pass
 
 
 @dataclass(frozen=True)
 class Study(
-    Rule, Workers, Lists, Resuming, Files, Folders, Teacher, Computing, Testing, Protocol, Images, Text, Head, Sgd, Fit
+    Rule,
+    Workers,
+    Lists,
+    Resuming,
+    Files,
+    Folders,
+    Teacher,
+    Computing,
+    Testing,
+    Averaged,
+    Averaging,
+    Degenerate,
+    Protocol,
+    Images,
+    Text,
+    Head,
+    Sgd,
+    Fit,
 ):
     settings: str | None = path("the study's settings: a shipped name or a YAML file (default: the recipe's own)")
     teacher_seeds: str = text(
-        "kd, akd: one: a teacher for all seeds; each: one a seed, of that seed; a number: so many, in turn", "one"
+        "one: a teacher for all seeds; each: one a seed, of that seed; a number: so many, in turn", "one"
     )
     plan_only: bool = flag("true: print and log the plan, run nothing", counts=NEVER)
     until: str = text(
@@ -416,7 +484,7 @@ class Halving:
 
 
 @dataclass(frozen=True)
-class Tune(Output, Workers, Methods, Halving, Checkpoints, Run):
+class Tune(Output, Workers, Methods, Halving, Checkpoints, Averaged, Averaging, Degenerate, Run):
     method: str = declared(METHOD, default="kd", counts=ALWAYS)  # appendix D tunes KD
     seed: int = declared(SEED, default=7, counts=ALWAYS)  # no shipped study has it
     space: str = path("search space: a shipped name or a YAML file", "search")

@@ -18,7 +18,21 @@ from labelreg.errors import UserError, unknown
 from labelreg.methods import METHODS
 from labelreg.output import words_of
 from labelreg.parameter import Parameter, Value, convert
-from labelreg.settings import INITS, Cell, Head, Images, Lists, Settings, Sgd, Testing, Text, of, settable
+from labelreg.settings import (
+    INITS,
+    Averaged,
+    Averaging,
+    Cell,
+    Head,
+    Images,
+    Lists,
+    Settings,
+    Sgd,
+    Testing,
+    Text,
+    of,
+    settable,
+)
 from labelreg.whole import digest
 
 HERE = Path(__file__).parent
@@ -181,6 +195,12 @@ def resolve(given: Mapping[str, Value], role: str = "student") -> Settings:
     return _complete(decided | {"method": facts["method"]} | dict(given), data, role, name)
 
 
+def not_averaged(average: str) -> set[str]:
+    """What a run with this `average` does not read of how weights are averaged."""
+    read = {"ema": {"average_start", "ema_decay"}, "swa": {"average_start", "swa_lr"}}.get(average, set())
+    return {*of(Averaged)} - read
+
+
 def _complete(decided: Mapping[str, Value], data: str, role: str, name: str) -> Settings:
     """Leave out what the run does not read; what it needs and nothing decides is a mistake of the recipe."""
     method, run = METHODS[str(decided["method"])], dict(decided)
@@ -190,10 +210,11 @@ def _complete(decided: Mapping[str, Value], data: str, role: str, name: str) -> 
     unread |= set() if method.needs else {"teacher_run_id"}
     unread |= set() if method.needs == "teacher" else {"teacher_model", "teacher_seed"}
     unread |= {"teacher_seed"} if run.get("teacher_run_id") else set()
-    unread |= {*of(Testing)} if role == "teacher" else set()
+    unread |= {*of(Testing), *of(Averaging)} if role == "teacher" else set()
+    unread |= not_averaged("none" if role == "teacher" else str(run.get("average", "none")))
 
     def value(key: str, each: Parameter) -> Value:
-        result = run.get(key)
+        result = run.get(key, method.defaults.get(key) if key in method.parameters else None)
         result = (each.usual if each.default is None else each.default) if result is None else result
         if result is None and each.needed:
             of_method = f" for method {run['method']}" if key in method.parameters else ""

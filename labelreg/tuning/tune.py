@@ -127,7 +127,7 @@ def _name(given: dict[str, Value], space: search.Space, asked: dict[str, Value],
     settings = job.settings_of(given)
     data, first = corpus.prepare(settings, places.roots(settings)), job.Job(settings, given)
     prepared.say(data, said)
-    teaching = one_run.find_source(first, data) if settings.teacher_run_id else None
+    teaching = one_run.find_sources(first, data) if settings.teacher_run_id else ()
     facts = [job.fingerprint(first, data, teaching), space, asked["sampler"]]
     digest = _digest([*facts, *(asked[name] for name in PRUNER)])
     return f"{settings.method} {settings.task} {settings.model} {settings.init} {digest}"
