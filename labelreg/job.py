@@ -7,7 +7,7 @@ from pathlib import Path
 from labelreg import places, recipes, training
 from labelreg.data import prepared
 from labelreg.data.tasks import made_of
-from labelreg.methods import METHODS, degenerate, own_parameters
+from labelreg.methods import METHODS, degenerate, own_file, own_parameters
 from labelreg.models import registry
 from labelreg.parameter import Value
 from labelreg.settings import (
@@ -76,13 +76,14 @@ def ignored(settings: Settings, given: Mapping[str, Value]) -> list[str]:
 
 
 def check(settings: Settings, data: prepared.PreparedTask) -> None:
-    """Refuse a method that can do nothing with the classes of these examples.
+    """Refuse a method that can do nothing with the classes of these examples, or one of the user's own that fails.
 
     Raises:
         UserError: and allow_degenerate is not given.
     """
     method, allowed = METHODS[settings.method], bool(settings.allow_degenerate)
     degenerate.check(settings.method, method, settings.own, len(data.classes), allowed)
+    own_file.trial(method, settings.own, len(data.classes))
 
 
 def machine_of(settings: Settings, data: prepared.PreparedTask) -> Machine:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from labelreg import methods
+from labelreg.errors import UserError
 from labelreg.parameter import ALWAYS, LONGEST_NAME, MOST, MOST_AT_A_TIME, NEVER, UNUSUAL, Parameter, Value
 
 INITS = ("pretrained", "random")
@@ -24,7 +25,7 @@ MOST_THREADS = max(1024, os.cpu_count() or 1)  # OpenMP ends a process that asks
 TASK = Parameter("text", "registered task, hub data set id, or a name for your own file", high=LONGEST_NAME)
 MODEL = Parameter("path", "student: a registered name, a hub id or a local folder")
 INIT = Parameter("text", "where the student starts", "pretrained", choices=INITS)
-METHOD = Parameter("text", "label regularisation method", "finetune")
+METHOD = Parameter("text", "label regularisation method, or FILE.py:FUNCTION of your own", "finetune")
 SEED = Parameter("integer", "fixes head initialisation, order of examples and dropout", 42, low=0, high=LARGEST_SEED)
 LOOK = Parameter("integer", "a number of seeds", words="a rising list of numbers of seeds, such as 10,14,20")
 SHARE = Parameter("number", "", low=0, high=1, open_low=True, open_high=True)
@@ -177,11 +178,10 @@ class Averaging:
     average: str = text(
         "weights that are evaluated and kept: the last step's, their moving average, or their mean (SWA)",
         "none",
-        ("none", "ema", "swa"),
+        ("none", *methods.AVERAGES),
         counts=UNUSUAL,
         usual="none",
         silent=True,
-        recipe=True,
     )
 
 
@@ -367,7 +367,7 @@ QUOTED = "; one with a comma in its name in double quotes"
 
 @dataclass(frozen=True)
 class Methods:
-    methods: list[str] = items(f"methods{LISTED}", each=("method", METHOD))
+    methods: list[str] = items(f"methods{LISTED}; with averaged weights finetune+swa, kd+ema", each=("method", METHOD))
 
 
 @dataclass(frozen=True)
@@ -450,7 +450,6 @@ class Study(
     Computing,
     Testing,
     Averaged,
-    Averaging,
     Degenerate,
     Protocol,
     Images,
@@ -603,6 +602,26 @@ def settable() -> dict[str, Parameter]:
 def named(entry_point: str) -> tuple[str, ...]:
     """What a command names to be run again: all but where, when and how."""
     return tuple(name for name, each in parameters(entry_point).items() if each.counts != NEVER)
+
+
+def method_named(text: str) -> str:
+    """The name that a method has in METHODS; one in a file of the user's own is loaded.
+
+    Raises:
+        UserError: as `methods.named`, or a parameter of it has the name of another that there is.
+    """
+    name = methods.named(text)
+    method = methods.METHODS.get(name)
+    taken = {each for kind in ENTRY_POINTS.values() for each in of(kind)}
+    if method and (clash := sorted(taken & {*method.parameters})):
+        raise UserError(f"method={text}: {', '.join(clash)}: every run has a parameter of this name; take another")
+    return name
+
+
+def methods_in_order(labels: Iterable[str]) -> list[str]:
+    """Methods in the order of METHODS, each before itself with averaged weights."""
+    rank = {name: nth for nth, name in enumerate(methods.METHODS)}
+    return sorted(labels, key=lambda each: (rank[method_named(methods.parted(each)[0])], each))
 
 
 def facet(kind: type, given: Mapping[str, Value]) -> Any:

@@ -15,7 +15,7 @@ import yaml
 
 from labelreg.data.tasks import made_of, own_name
 from labelreg.errors import UserError, unknown
-from labelreg.methods import METHODS
+from labelreg.methods import METHODS, parted
 from labelreg.output import words_of
 from labelreg.parameter import Parameter, Value, convert
 from labelreg.settings import (
@@ -30,6 +30,7 @@ from labelreg.settings import (
     Sgd,
     Testing,
     Text,
+    method_named,
     of,
     settable,
 )
@@ -113,7 +114,7 @@ def without(recipe: dict[str, Any]) -> list[dict[str, list]]:
             if axis not in AXES:
                 raise unknown("key in without", str(axis), AXES)
         for method in convert("methods", LISTS["methods"], cell.get("method", [])):
-            if method not in METHODS:
+            if parted(str(method))[0] not in METHODS:
                 raise unknown("method in without", str(method), METHODS)
     return [{axis: convert(AXES[axis], LISTS[AXES[axis]], values) for axis, values in cell.items()} for cell in cells]
 
@@ -182,6 +183,7 @@ def resolve(given: Mapping[str, Value], role: str = "student") -> Settings:
     facts = (
         {axis: each.default for axis, each in of(Cell).items()} | decided | dict(given) | {"role": role, "data": data}
     )
+    facts["method"] = method_named(str(facts["method"]))
     if facts["method"] not in METHODS:
         raise unknown("method", str(facts["method"]), METHODS)
     for rule in known:
@@ -192,7 +194,7 @@ def resolve(given: Mapping[str, Value], role: str = "student") -> Settings:
         decided.pop("phase1_epochs", None)
     decided |= {key: facts[key] for key in ("task", "model") if facts[key] is not None}
     decided = {key: convert(key, may[key], value) for key, value in decided.items()}
-    return _complete(decided | {"method": facts["method"]} | dict(given), data, role, name)
+    return _complete(decided | dict(given) | {"method": facts["method"]}, data, role, name)
 
 
 def not_averaged(average: str) -> set[str]:

@@ -12,7 +12,7 @@ from labelreg.data import corpus, prepared
 from labelreg.data.batching import REST
 from labelreg.data.tasks import made_of
 from labelreg.errors import UserError
-from labelreg.methods import METHODS
+from labelreg.methods import METHODS, label
 from labelreg.models import registry
 from labelreg.settings import Settings
 from labelreg.store import logged, tracking
@@ -296,7 +296,8 @@ _PLACE = ["role", *recipes.AXES]
 
 def _place(step: Step, own: Settings) -> tuple:
     """Where it stands in the table."""
-    return (step.kind, *(own.value(axis) for axis in recipes.AXES))
+    *place, method = (own.value(axis) for axis in recipes.AXES)
+    return (step.kind, *place, label(method, own.average))
 
 
 def readable(outlook: Outlook) -> pd.DataFrame:
