@@ -13,7 +13,7 @@ from analysis.interim import OPEN, Decision, at_looks, check_looks, joint, where
 from analysis.margins import Margins, margins
 from analysis.pairing import Comparison, Paired
 from analysis.power import more_seeds, robust_sd, seeds_needed
-from labelreg.methods import METHODS
+from labelreg.methods import METHODS, parted
 
 COLUMNS = [
     *("task", "model", "init", "method", "setting", "reference", "metric", "n", "test"),
@@ -224,6 +224,7 @@ def _row(
 
 def _taught(method: str) -> bool:
     """Whether a method has a teacher that may be one for all seeds; self-KD's is its own seed's finetune run."""
+    method = parted(method)[0]
     return method not in METHODS or METHODS[method].needs == "teacher"
 
 

@@ -18,6 +18,7 @@ from analysis import AnalysisError, direction, unknown
 from analysis.hypothesis import LARGEST, rounded
 from analysis.students import PROTOCOL, SHARED, Run, logged, methods_own, read
 from labelreg.methods import METHODS as KNOWN
+from labelreg.methods import parted
 
 __all__ = ["AnalysisError", "Comparison", "Paired", "pair"]
 
@@ -386,5 +387,6 @@ def _order(values: Iterable[Any]) -> list:
 
 
 def method_rank(method: str) -> tuple[int, str]:
-    """Sorts methods: in the order of METHODS, then others by name."""
-    return METHODS.index(method) if method in METHODS else len(METHODS), method
+    """Sorts methods: in the order of METHODS, each before itself with averaged weights, then others by name."""
+    base = parted(method)[0]
+    return METHODS.index(base) if base in METHODS else len(METHODS), method

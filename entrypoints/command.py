@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from labelreg import errors, output, settings
 from labelreg.errors import INTERRUPTED, USER_ERROR, UserError, told, unknown
-from labelreg.methods import METHODS
+from labelreg.methods import METHODS, own_file, parted
 from labelreg.output import one_line, shortened
 from labelreg.parameter import Parameter, Value, convert
 
@@ -89,6 +89,7 @@ def parse(entry_point: str, arguments: Sequence[str], description: str = "") -> 
     Raises:
         UserError: an unknown parameter (with the nearest name), or a value that is not allowed.
     """
+    _load_methods(arguments)
     known = settings.parameters(entry_point)
     parser = _Parser(
         prog=f"python -m entrypoints.{entry_point}",
@@ -119,6 +120,17 @@ def _help(name: str, known: Parameter) -> str:
     if known.default is not None:
         default = f" [{str(known.default).lower() if known.kind == 'flag' else known.default}]"
     return f"{known.help}{shown}{default}".replace("%", "%%")
+
+
+def _load_methods(arguments: Sequence[str]) -> None:
+    """Load methods of the user's own, which may have parameters of their own."""
+    parser = _Parser(add_help=False, allow_abbrev=False, argument_default="")
+    for name in ("--method", "--methods"):
+        parser.add_argument(name)
+    given, _ = parser.parse_known_args(arguments)
+    for text in convert("methods", settings.parameters("study")["methods"], given.methods) + [given.method]:
+        if own_file.MARK in text:
+            settings.method_named(parted(text)[0])
 
 
 # Signals, and the end of `mlflow run`

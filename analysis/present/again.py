@@ -69,8 +69,8 @@ def _single(mine: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
 
 
 def _teachers(run_ids: set[str], runs: pd.DataFrame) -> list[str]:
-    """How the runs were trained that a user named as teachers."""
-    lines = []
+    """How the runs were trained that a user named as teachers, some of them together."""
+    lines, run_ids = [], {run_id for each in run_ids for run_id in each.split(",")}
     for row in runs[runs["run_id"].isin(run_ids)].to_dict("records"):
         entry_point = "train_teacher" if row.get(KIND) == "teacher" else "train_student"
         lines.append(f"# run {row['run_id']}: {command(entry_point, _logged(row, entry_point))}")

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from analysis.pairing import METHODS
+from analysis.pairing import METHODS, method_rank
 from analysis.present.figures import COLOURS, plain_text
 
 WIDTH = 340  # px; the text of a picture is 10 px where it is shown as wide as this
@@ -29,8 +29,8 @@ WIDE, NAMES, NOTES = 680, 150, 170  # px of a picture of rows, and of the names 
 SIDE, BELOW = 12, 40  # px beside and below an axis
 ROW = 24  # px of a row
 PER_POINT = 3.5  # px between the single differences of a row
-OTHERS = 2  # colours for methods beyond METHODS
-ROLES = ("ink", "muted", "grid", "band", "paper", *(f"method-{i}" for i in range(len(METHODS) + OTHERS)))
+COLOURED = 8  # colours of methods, of which the paper's six have one each
+ROLES = ("ink", "muted", "grid", "band", "paper", *(f"method-{i}" for i in range(COLOURED)))
 PLACEHOLDER = {role: f"#fa{i:02x}ce" for i, role in enumerate(ROLES)}
 MARKERS = "osD^vPX*"
 INK, MUTED, GRID, BAND, PAPER = (PLACEHOLDER[role] for role in ROLES[:5])
@@ -101,9 +101,10 @@ def styled() -> AbstractContextManager[None]:
 
 
 def look(method: str) -> dict[str, Any]:
-    """Colour and marker of a method."""
-    known = METHODS.index(method) if method in METHODS else len(METHODS) + sum(map(ord, method)) % OTHERS
-    return {"color": PLACEHOLDER[f"method-{known}"], "marker": MARKERS[known]}
+    """Colour and marker of a method: of the known ones, each its own pair."""
+    rank, _ = method_rank(method)
+    nth = rank + (sum(map(ord, method)) % COLOURED if rank == len(METHODS) or "+" in method else 0)
+    return {"color": PLACEHOLDER[f"method-{nth % COLOURED}"], "marker": MARKERS[(nth + nth // COLOURED) % COLOURED]}
 
 
 def svg(figure: Figure, name: str, title: str, description: str) -> str:

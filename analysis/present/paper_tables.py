@@ -14,6 +14,7 @@ from analysis import paper
 from analysis.hypothesis import signed_rank
 from analysis.pairing import DEV, METHODS, TEST, Paired
 from analysis.present.answer import scores as mean_scores
+from labelreg.methods import METHODS as KNOWN
 
 GLUE = {
     "CoLA": "cola", "RTE": "rte", "MRPC": "mrpc", "SST-2": "sst2", "QNLI": "qnli", "MNLI": "mnli", "QQP": "qqp",
@@ -21,7 +22,7 @@ GLUE = {
 NAMES = {"finetune": "Finetune", "ls": "LS", "tfreg": "TF-reg", "selfkd": "Self-KD", "kd": "KD", "akd": "AKD"}
 TEACHER, SCORE, SPLITS = "teacher", "Score", ("dev", "test")
 SCORE_OF_A_TABLE = "score"
-TAUGHT = ("kd", "akd")  # by the run that teacher_run_id names
+TAUGHT = [name for name, each in KNOWN.items() if each.needs == "teacher"]  # by the run that teacher_run_id names
 INITS = {"Pre-trained": "pretrained", "From scratch": "random"}  # columns of tables 6 and 8
 CELLS = ["task", "model", "init", "method", "setting", "seed", "split", "score"]
 COLUMNS = ["table", "split", "row", "column", "mean", "std", "n", "paper_mean", "paper_std", "difference"]

@@ -21,10 +21,22 @@ from analysis.present import render
 from labelreg import job, one_run, places, recipes, training
 from labelreg.data import corpus, prepared
 from labelreg.errors import DivergedError, StoreLostError, UserError, unknown
-from labelreg.methods import METHODS
+from labelreg.methods import METHODS, PAPER
 from labelreg.output import duration
 from labelreg.parameter import Value, convert
-from labelreg.settings import Checkpoints, Fit, Folders, Halving, Run, Tune, Workers, facet, of
+from labelreg.settings import (
+    Checkpoints,
+    Fit,
+    Folders,
+    Halving,
+    Run,
+    Tune,
+    Workers,
+    facet,
+    method_named,
+    methods_in_order,
+    of,
+)
 from labelreg.store import checkpoint, logged, sqlite, tracking, views
 from labelreg.store.patience import CLOSING_SECONDS, within
 from labelreg.tuning import search, search_report
@@ -87,7 +99,7 @@ def carry_out(given: dict[str, Value]) -> None:
             _search(run, searches, common, workers)
             kept = None
             if given["cross_check"]:
-                every = sorted(given.get("methods") or METHODS, key=list(METHODS).index)
+                every = methods_in_order(given.get("methods") or list(PAPER))
                 kept = _cross_check(run, searches[methods[0]], int(given["cross_check"]), common, every, workers)
             _report(run, searches, common, kept, given.get("output_dir"))
         claim.forget()
@@ -97,9 +109,9 @@ def carry_out(given: dict[str, Value]) -> None:
 def _methods(given: dict[str, Value]) -> list[str]:
     """The methods that are searched for, each with a search of its own."""
     for method in (given["method"], *given.get("methods", [])):
-        if method not in METHODS:
+        if method_named(method) not in METHODS:
             raise unknown("method", str(method), METHODS)
-    chosen = given.get("methods") or list(METHODS)
+    chosen = given.get("methods") or list(PAPER)
     if len(set(chosen)) < len(chosen):
         raise UserError(f"methods={','.join(chosen)}: a value stands there twice")
     if given["per_method"] and given["cross_check"]:
@@ -128,8 +140,9 @@ def _name(given: dict[str, Value], space: search.Space, asked: dict[str, Value],
     given = given | {name: values[0] for name, values in space.items()}
     settings = job.settings_of(given)
     data, first = corpus.prepare(settings, places.roots(settings)), job.Job(settings, given)
+    job.check(settings, data)
     prepared.say(data, said)
-    teaching = one_run.find_source(first, data) if settings.teacher_run_id else None
+    teaching = one_run.find_sources(first, data) if settings.teacher_run_id else ()
     facts = [job.fingerprint(first, data, teaching), space, asked["sampler"]]
     digest = _digest([*facts, *(asked[name] for name in PRUNER)])
     return f"{settings.method} {settings.task} {settings.model} {settings.init} {digest}"
@@ -220,7 +233,7 @@ def _round(
 def _steps(given: dict[str, Value], todo: dict[str, int]) -> list[Step]:
     """First what students learn from, one after another (kd and akd may share it); then trials, methods in turn."""
     steps: list[Step] = []
-    for method in [method for method, count in todo.items() if count and METHODS[method].needs]:
+    for method in [method for method, count in todo.items() if count and METHODS[method_named(method)].needs]:
         before = (steps[-1].name,) if steps else ()
         steps.append(Step(f"what {method} learns from", given | {"method": method}, "teacher", before))
     sources = {str(step.given["method"]): (step.name,) for step in steps}
@@ -352,7 +365,7 @@ def _cross_check(
     steps = []
     for index, params in enumerate(chosen, 1):
         for method in methods:
-            twin = METHODS[method].needs == "finetune" and "finetune" in methods
+            twin = METHODS[method_named(method)].needs == "finetune" and "finetune" in methods
             first = (f"setting {index} with finetune",) if twin else ()
             run_given = given | params | {"method": method}
             steps.append(Step(f"setting {index} with {method}", run_given, "student", first))
@@ -397,7 +410,7 @@ def _report(
             reasons = [trial.user_attrs.get(search.REASON) for trial in search.own(study)]
             raise DivergedError(f"no trial of {method} succeeded: {next(filter(None, reasons), 'no reason is known')}")
     chosen: dict[str | None, dict[str, Value]]
-    chosen = {method: search.best(study)[0].params for method, study in studies.items()}
+    chosen = {method_named(method): search.best(study)[0].params for method, study in studies.items()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         content = search_report.settings(given, {None: kept} if kept else chosen, run.run_id)
@@ -405,7 +418,7 @@ def _report(
             (target / SETTINGS_FILE).write_text(content, encoding="utf-8")
         _write_budgets(run, folder, studies, {m: each.trials * int(given["epochs"]) for m, each in searches.items()})
         for method, study in studies.items():
-            own = folder / method if len(studies) > 1 else folder
+            own = folder / method_named(method) if len(studies) > 1 else folder
             search_report.plot(study, own / "plots")
             study.trials_dataframe().to_csv(own / "trials.csv", index=False)
             shares = search_report.importances(study)
