@@ -266,7 +266,7 @@ def _over_tasks(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Sectio
         *_directions(paired),
         *lost,
     )
-    told = (*over_tasks.across_lines(over_tasks.friedman(paired), new, rule.level), *lost)
+    told = (*over_tasks.across_lines(new, rule.level), *lost)
     return [
         Section("these_tasks", "Over these tasks: one verdict", lines, these, THESE, brief=True),
         Section("across", "For new tasks: a task counts once, with its mean", told, new, NEW_TASKS),
@@ -280,7 +280,7 @@ def _directions(paired: Paired) -> list[str]:
 def _interaction(paired: Paired, level: float) -> list[Section]:
     table = interaction.interaction(paired)
     lines = interaction.interaction_lines(table, paired, level)
-    lines += over_tasks.across_lines(pd.DataFrame(), interaction.interaction_across(paired), level)
+    lines += over_tasks.across_lines(interaction.interaction_across(paired), level)
     if not lines:
         return []
     title = "Pre-training and regularisation: (method - reference | random) - (method - reference | pretrained)"
