@@ -16,7 +16,7 @@ from analysis.pairing import pair
 from analysis.present import charts, wording
 from analysis.present.again import again
 from analysis.present.answer import Evidence, answer, summaries
-from analysis.present.charts import Line, Panel, Row
+from analysis.present.charts import Row
 from analysis.present.page import page
 from analysis.present.render import as_text
 from analysis.present.wording import Source
@@ -282,13 +282,13 @@ def test_a_study_is_repeated_by_its_own_command():
 
 def test_rows_keep_their_numbers_and_show_unbounded_ends():
     row = Row("ls", "Holm p 0.0049", "ls", 1.0, -math.inf, math.inf)
-    figure = charts.rows([row], "points", margin=0.5)
+    low, high = charts.extent([row], 0.5)
+    assert low < -0.5 and high > 1.0 and math.isfinite(low) and math.isfinite(high)
+    figure = charts.rows([row], "points", (low, high), margin=0.5)
     markers = [line.get_marker() for line in figure.axes[0].lines]
     assert "<" in markers and ">" in markers
     picture = charts.svg(figure, "a", "t", "d")
     assert "Holm p 0.0049" in picture and 'role="img"' in picture
-    low, high = charts.extent([row], 0.5)
-    assert low < -0.5 and high > 1.0 and math.isfinite(low) and math.isfinite(high)
 
 
 def test_methods_differ_in_colour_and_in_marker():
@@ -298,10 +298,12 @@ def test_methods_differ_in_colour_and_in_marker():
 
 
 def test_panels_share_one_legend():
-    lines = (Line("finetune", "finetune", (1, 2), (1.0, 2.0)), Line("kd", "kd", (1, 2), (1.0, 3.0)))
-    figure = charts.panels([Panel(lines, "epoch", "dev/score", whole=True), Panel(lines, "epoch", "train/loss")])
+    rows = [(method, "", x, y) for method, last in (("kd", 3.0), ("finetune", 2.0)) for x, y in ((1, 1.0), (2, last))]
+    lines = pd.DataFrame(rows, columns=["method", "setting", "x", "y"])
+    figure, told = charts.panels({"dev/score": lines, "train/loss": lines}, "epoch", deep=2)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["finetune", "kd"]
     assert [axes.get_ylabel() for axes in figure.axes] == ["dev/score", "train/loss"]
+    assert told.startswith("dev/score over epoch, finetune: 1 to 2; dev/score over epoch, kd: 1 to 3; train/loss")
 
 
 def test_the_verdicts_picture_comes_first_and_what_limits_them_before_it():
