@@ -239,29 +239,16 @@ def costs(paired: Paired, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def lines(table: pd.DataFrame, level: float = 0.05) -> list[str]:
-    """One sentence per method and setting of `differences`: is it better calibrated, and still so against a scaled
-    reference?"""
-    keys = [*CELL, "reference"]
-    return [_line(dict(zip(keys, key, strict=True)), found, level) for key, found in table.groupby(keys, sort=False)]
-
-
-def _line(key: dict, found: pd.DataFrame, level: float) -> str:
-    rows = {(row["measure"], row["scaled"]): row for row in found.to_dict("records")}
-    name = f"{key['method']} [{key['setting']}]" if key["setting"] else key["method"]
-    parts = []
-    for measure, shown in (("nll", "NLL"), ("ece", "ECE above its floor"), ("aurc", "AURC")):
-        told = [_pair(rows[measure, scaled]) for scaled in SCALED]
-        parts.append(
-            f"{shown} {told[0]}, against scaled {key['reference']} {told[1]}, both scaled {told[2]}: "
-            + _said(rows[measure, "none"], rows[measure, "both"], key["reference"], level)
-        )
-    n = rows["nll", "none"]["n"]
-    where = f"{key['task']}, {key['model']}, {key['init']}, {n} seed{'s' if n > 1 else ''}"
-    return f"{name} vs {key['reference']} ({where}): {'; '.join(parts)}"
-
-
-def _pair(row: dict) -> str:
-    return f"{row['mean_method']:.4f} vs {row['mean_reference']:.4f} (Holm p = {p_text(row['p_holm'])})"
+    """Of `differences`, who is better calibrated, and still so when the reference is scaled too; who shares an answer
+    shares a sentence."""
+    said: defaultdict[str, list[str]] = defaultdict(list)
+    for (*cell, reference, measure), found in table.groupby([*CELL, "reference", "measure"], sort=False):
+        rows = {row["scaled"]: row for row in found.to_dict("records")}
+        task, model, init, method, setting = cell
+        where = ", ".join(filter(None, [task, model, init, setting]))
+        shown = "ece above its floor" if measure == "ece" else measure
+        said[f"{shown}: {_said(rows['none'], rows['both'], reference, level)}"].append(f"{method} ({where})")
+    return [f"{sentence}: {', '.join(names)}" for sentence, names in said.items()]
 
 
 def _said(before: dict, after: dict, reference: str, level: float) -> str:

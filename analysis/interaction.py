@@ -9,11 +9,10 @@ import pandas as pd
 from analysis.hypothesis import DECIMALS, Pairs, rounded
 from analysis.over_tasks import TEST, Group, over_tasks, tested
 from analysis.pairing import Comparison, Paired
-from analysis.present.render import p_text
 
 INTERACTION = [
     *("task", "model", "method", "setting", "reference", "metric", "n", "dropped", "mean_pretrained", "mean_random"),
-    *("mean_interaction", "std_interaction", *TEST, "min_p_holm"),
+    *("mean_interaction", "std_interaction", *TEST, "min_p_holm", "from_scratch"),
 ]
 INITS = ("pretrained", "random")
 BETWEEN_INITS = "random - pretrained"  # stands for the init of an interaction
@@ -50,12 +49,13 @@ def _interactions(paired: Paired) -> list[tuple[Comparison, Comparison, tuple, P
     return found
 
 
-def interaction(paired: Paired) -> pd.DataFrame:
+def interaction(paired: Paired, level: float = 0.05) -> pd.DataFrame:
     """(method - reference | random) - (method - reference | pretrained), paired by seed (columns INTERACTION).
 
     The test of so many seeds (hypothesis.compare), Holm over the methods of a task, model and metric; min_p_holm is the
     smallest that so many seeds and methods can give. setting: of both sides where they differ. dropped: seeds
-    that one side alone has.
+    that one side alone has. from_scratch: whether the method's effect is "larger" or "smaller" there at this level,
+    else why nothing is said.
     """
     families = defaultdict(list)
     for item in _interactions(paired):
@@ -75,7 +75,7 @@ def interaction(paired: Paired) -> pd.DataFrame:
             c = pretrained
             rows.append(
                 (c.task, c.model, c.method, told, c.reference, c.metric, len(e), dropped, *means)
-                + (float(np.round(e.mean(), DECIMALS)) + 0.0, spread, *tests[i])
+                + (float(np.round(e.mean(), DECIMALS)) + 0.0, spread, *tests[i], _said(tests[i], level))
             )
     return pd.DataFrame(rows, columns=INTERACTION)
 
@@ -96,10 +96,16 @@ def interaction_across(paired: Paired) -> pd.DataFrame:
     return over_tasks({key: methods for key, methods in groups.items() if len(tasks[key]) > 1}, paired.reference)
 
 
-def interaction_lines(table: pd.DataFrame, paired: Paired, level: float = 0.05) -> list[str]:
-    """One sentence per row of `interaction`, and one per comparison that has no counterpart in the other init, or
-    no seed in common with it."""
-    lines = [_interaction_line(row, level) for row in table.to_dict("records")]
+def _said(test: tuple, level: float) -> str:
+    estimate, p_holm, lowest = test[0], test[TEST.index("p_holm")], test[-1]
+    if p_holm <= level and estimate != 0:
+        return "larger" if estimate > 0 else "smaller"
+    return "too few seeds" if lowest > level else "not shown to differ"
+
+
+def unmatched_lines(paired: Paired) -> list[str]:
+    """One sentence per comparison that has no counterpart in the other init, or no seed in common with it."""
+    lines: list[str] = []
     if len({c.init for c in paired.comparisons} & set(INITS)) < 2:
         return lines
     pairs, alone = _matched(paired)
@@ -116,27 +122,3 @@ def interaction_lines(table: pd.DataFrame, paired: Paired, level: float = 0.05) 
 
 def _name(c: Comparison) -> str:
     return f"{c.method} [{c.setting}]" if c.setting else c.method
-
-
-def _interaction_line(row: dict, level: float) -> str:
-    name = f"{row['method']} [{row['setting']}]" if row["setting"] else row["method"]
-    seeds = f"{row['n']} seed{'s' if row['n'] > 1 else ''}"
-    low, high = row["low"], row["high"]
-    interval = "no bounded interval" if math.isinf(low) else f"{row['level']:.1%} interval [{low:+.2f}, {high:+.2f}]"
-    text = (
-        f"{name} ({row['task']}, {row['model']}, {row['metric']}): {row['mean_random']:+.2f} from scratch, "
-        f"{row['mean_pretrained']:+.2f} pre-trained; interaction {row['mean_interaction']:+.2f}, Hodges-Lehmann "
-        f"{row['estimate']:+.2f}, {interval}, n = {seeds}, p = {p_text(row['p_value'])}, Holm p = "
-        f"{p_text(row['p_holm'])}: {_said(row, level)}"
-    )
-    if np.sign(row["mean_interaction"]) * np.sign(row["estimate"]) < 0:
-        text += "; mean and Hodges-Lehmann disagree in sign: collapsed seeds?"
-    return f"{text}; {row['dropped']} seeds have one initialisation only" if row["dropped"] else text
-
-
-def _said(row: dict, level: float) -> str:
-    if row["p_holm"] <= level and row["estimate"] != 0:
-        return f"its effect is {'larger' if row['estimate'] > 0 else 'smaller'} from scratch than after pre-training"
-    if row["min_p_holm"] > level:
-        return f"not decided, so few seeds cannot give less than {p_text(row['min_p_holm'])}"
-    return "no difference between the initialisations is shown"

@@ -26,7 +26,6 @@ from analysis.hypothesis import (
 )
 from analysis.judge import Rule
 from analysis.pairing import Comparison, Paired
-from analysis.present.render import p_text
 
 TEST = ["estimate", "low", "high", "level", "p_value", "p_holm", "min_p_value"]
 AGAINST = [
@@ -216,28 +215,3 @@ def pairing_line(paired: Paired) -> str:
     n, seeds, r = np.median(found, axis=0)
     several = f", medians of {len(found)} comparisons" if len(found) > 1 else ""
     return f"{n:.0f} paired seeds are as exact as {seeds:.0f} unpaired ones (correlation {r:.2f}{several})"
-
-
-# Sentences
-
-
-def across_lines(against: pd.DataFrame, level: float = 0.05) -> list[str]:
-    """Sentences on `against_reference` or `interaction_across`."""
-    return [_across_line(row, level) for row in against.to_dict("records")]
-
-
-def _across_line(row: dict, level: float) -> str:
-    tasks = f"{row['n_tasks']} task{'s' if row['n_tasks'] > 1 else ''}"
-    text = (
-        f"{row['method']} vs {row['reference']} over {tasks} ({row['model']}, {row['init']}, {row['metric']}): "
-        f"mean {row['mean_difference']:+.2f}, Wilcoxon over task means p = {p_text(row['p_value'])}, "
-        f"Holm p = {p_text(row['p_holm'])}"
-    )
-    if row["min_p_holm"] > level:
-        text += f" (so few tasks cannot give less than {p_text(row['min_p_holm'])}: {level:g} is out of reach)"
-    if not math.isnan(row["effect"]):
-        text += (
-            f"; random-effects mean {row['effect']:+.2f} [{row['effect_low']:+.2f}, {row['effect_high']:+.2f}], "
-            f"sd between tasks {row['tau']:.2f}"
-        )
-    return f"{text}; {row['note']}" if row["note"] else text

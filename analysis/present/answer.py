@@ -25,6 +25,8 @@ COMPARED = (
 )
 DETAILS = (*WHO, "level", "rank_biserial", "min_p_value", "p_holm_study", "p_equivalence", "decidable")
 INTERVAL = (
+    "score",
+    "design",
     "n_seeds",
     "n_examples",
     "n_units",
@@ -34,6 +36,7 @@ INTERVAL = (
     "share_seeds",
     "share_examples",
     "share_both",
+    "dominates",
 )
 THESE = (
     "model",
@@ -61,10 +64,11 @@ NEW_TASKS = (
     "effect_low",
     "effect_high",
     "tau",
+    "note",
 )
 BETWEEN = (
-    *("task", "model", "method", "setting", "n", "mean_pretrained", "mean_random"),
-    *("estimate", "low", "high", "p_value", "min_p_value", "p_holm"),
+    *("task", "model", "method", "setting", "n", "dropped", "mean_pretrained", "mean_random"),
+    *("mean_interaction", "estimate", "low", "high", "p_value", "p_holm", "from_scratch"),
 )
 
 
@@ -266,11 +270,22 @@ def _over_tasks(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Sectio
         *_directions(paired),
         *lost,
     )
-    told = (*over_tasks.across_lines(new, rule.level), *lost)
     return [
         Section("these_tasks", "Over these tasks: one verdict", lines, these, THESE, brief=True),
-        Section("across", "For new tasks: a task counts once, with its mean", told, new, NEW_TASKS),
+        Section(
+            "across",
+            "For new tasks: a task counts once, with its mean",
+            (*_far(new, rule.level), *lost),
+            new,
+            NEW_TASKS,
+        ),
     ]
+
+
+def _far(new: pd.DataFrame, level: float) -> list[str]:
+    lowest = new["min_p_holm"].min()
+    far = f"so few tasks cannot give less than Holm p = {render.p_text(lowest)}: {level:g} is out of reach"
+    return [far] if lowest > level else []
 
 
 def _directions(paired: Paired) -> list[str]:
@@ -278,17 +293,17 @@ def _directions(paired: Paired) -> list[str]:
 
 
 def _interaction(paired: Paired, level: float) -> list[Section]:
-    table = interaction.interaction(paired)
-    lines = interaction.interaction_lines(table, paired, level)
-    lines += over_tasks.across_lines(interaction.interaction_across(paired), level)
-    if not lines:
+    table, alone = interaction.interaction(paired, level), interaction.unmatched_lines(paired)
+    if table.empty and not alone:
         return []
+    tasks = interaction.interaction_across(paired)
     title = "Pre-training and regularisation: (method - reference | random) - (method - reference | pretrained)"
-    told = (*_directions(paired), *lines, *wording.not_learnt_cells(paired))
+    told = (*_directions(paired), *alone, *wording.not_learnt_cells(paired))
     headline = wording.interaction_headline(table, level)
     return [
         Section("question", "The paper's question", tuple(headline), brief=True),
         Section("interaction", title, told, table, BETWEEN),
+        *([Section("interaction_across", f"{title}, over tasks", (), tasks, NEW_TASKS)] if len(tasks) else []),
     ]
 
 
@@ -302,7 +317,11 @@ def _examples(table: pd.DataFrame, left: pd.DataFrame, evidence: Evidence) -> li
         )
         return [Section("examples", "New seeds and new examples", (text,))]
     title = "New seeds and new examples: intervals for both"
-    lines = (*examples.lines(table), *wording.left_out_lines(left))
+    lines = (
+        "Student's interval for new seeds and new examples (of one seed: new examples alone); share_seeds, "
+        "share_examples, share_both: of its variance; more of what dominates narrows it",
+        *wording.left_out_lines(left),
+    )
     return [Section("examples", title, lines, table, (*WHO, *INTERVAL)), *_left_out("examples", left)]
 
 
