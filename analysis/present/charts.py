@@ -11,6 +11,7 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -31,29 +32,7 @@ INK, MUTED, GRID, BAND = "#1b1f24", "#59636e", "#d8dee4", "#e3eefa"
 ROLES = dict(zip((INK, MUTED, GRID, BAND), ("ink", "muted", "grid", "band"), strict=True))
 ROLES |= {colour.lower(): f"method-{i}" for i, colour in enumerate(COLOURS)}
 NOISE = r' id="[a-zA-Z][\w.]*_\d+"|<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>|<!--.*?-->'
-STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "svg.fonttype": "none",  # text stays text, and the reader's fonts have all letters
-    "text.parse_math": False,  # a $ in a name too
-    "text.color": INK,
-    "axes.labelcolor": MUTED,
-    "axes.edgecolor": GRID,
-    "axes.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelsize": 9,
-    "ytick.labelsize": 9,
-    "axes.labelsize": 9,
-    "grid.color": GRID,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-    "legend.labelcolor": INK,
-}
-styled = rc_context(STYLE)  # around what draws
+styled = rc_context(fname=Path(__file__).parent / "templates" / "page.mplstyle")  # around what draws
 
 
 @dataclass(frozen=True)
