@@ -11,7 +11,6 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -22,6 +21,7 @@ from matplotlib.ticker import MaxNLocator
 
 from analysis.pairing import METHODS, method_rank
 from analysis.present.figures import COLOURS, MARKERS, plain_text
+from analysis.present.render import TEMPLATES
 from analysis.present.wording import label
 
 WIDTH, WIDE = 340, 680  # px of panels and of rows; the text of a picture is 10 px where it is shown as wide as this
@@ -32,7 +32,7 @@ INK, MUTED, GRID, BAND = "#1b1f24", "#59636e", "#d8dee4", "#e3eefa"
 ROLES = dict(zip((INK, MUTED, GRID, BAND), ("ink", "muted", "grid", "band"), strict=True))
 ROLES |= {colour.lower(): f"method-{i}" for i, colour in enumerate(COLOURS)}
 NOISE = r' id="[a-zA-Z][\w.]*_\d+"|<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>|<!--.*?-->'
-styled = rc_context(fname=Path(__file__).parent / "templates" / "page.mplstyle")  # around what draws
+styled = rc_context(fname=TEMPLATES / "page.mplstyle")  # around what draws
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
-import jinja2
 import pandas as pd
 import yaml
 
@@ -21,7 +19,6 @@ from analysis.present.render import Section
 from analysis.present.wording import GLYPHS, Source, family_name
 
 __all__ = ["EPOCH_METRICS", "page"]
-TEMPLATES = Path(__file__).parent / "templates"
 SHARED = ("task", "model", "init", "metric", "split", "fitted_on", "design", "test")
 MOST_ROWS = 300  # of a printed table; more are counted
 
@@ -52,10 +49,8 @@ def page(found: Answer, source: Source, histories: pd.DataFrame | None = None) -
     for row in judged.to_dict("records"):
         families[row["task"], row["model"], row["init"], row["metric"], row["protocol"]].append(row)
     said = {section.name: section.text for section in found.sections}
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("report.html.j2").render(
+    return render.filled(
+        "report.html.j2",
         reference=paired.reference,
         headlines=[*wording.headlines(judged), *said.get("question", ())],
         families=[(family_name(rows[0]), wording.sentence(rows), rows) for rows in families.values()],
@@ -89,8 +84,8 @@ def _parts(found: Answer, source: Source, histories: pd.DataFrame | None) -> lis
     }
     pasted = {"again": "\n".join(again(found.paired, found.runs, source.given))}
     if len(judged):
-        pasted["methods"] = "\n\n".join(wording.methods_section(found.paired, judged, found.runs, found.rule))
-    known = yaml.safe_load((TEMPLATES / "page.yaml").read_text(encoding="utf-8"))
+        pasted["methods"] = wording.methods_section(found.paired, judged, found.runs, found.rule)
+    known = yaml.safe_load((render.TEMPLATES / "page.yaml").read_text(encoding="utf-8"))
     parts = []
     for name, told in known["parts"].items():
         told = told or {}

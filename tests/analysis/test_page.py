@@ -218,7 +218,7 @@ def test_the_methods_section_has_what_a_paper_needs():
     frame = runs({"ls": UP, "kd": MIXED[:7]}, **{f"tags.labelreg.{name}": value for name, value in tags.items()})
     frame.loc[len(frame) - 1, "status"] = "FAILED"
     paired = pair(frame)
-    told = "\n".join(wording.methods_section(paired, judge(paired), frame, Rule()))
+    told = wording.methods_section(paired, judge(paired), frame, Rule())
     for part in (
         "We compared ls and kd with finetune in 1 cell of task, model and initialisation: ",
         "sst5 · minilm-3l · pretrained. Runs were paired by seed",
@@ -243,7 +243,7 @@ def test_the_methods_section_under_looks_is_about_the_looks():
     frame = runs({"finetune": [0.0] * 12, "ls": [2.0 + i / 10 for i in range(12)]})
     paired = pair(frame)
     rule = ruled(looks=(8, 12))
-    told = "\n".join(wording.methods_section(paired, judge(paired, rule), frame, rule))
+    told = wording.methods_section(paired, judge(paired, rule), frame, rule)
     assert "has 8 pairs (seeds 0, 1, 2, 3, 4, 5, 6, 7)" in told and "rank-sum" not in told
     share = f"{rule.level_of_a_look:.4g}"
     assert f"after 8 and 12 seeds as planned, each time at {share}, which holds the level of 0.05" in told
