@@ -18,7 +18,7 @@ from labelreg.methods import METHODS
 COLUMNS = [
     *("task", "model", "init", "method", "setting", "reference", "metric", "n", "test"),
     *("mean_method", "std_method", "mean_reference", "mean_difference", "std_difference"),
-    *("estimate", "low", "high", "level", "p_value", "p_holm", "min_p_value", "rank_biserial"),
+    *("estimate", "low", "high", "level", "p_value", "p_holm", "min_p_value"),
     *("p_equivalence", "p_equivalence_holm", "margin", "verdict", "negligible", "decidable"),
     *("family_size", "more_seeds", "seeds_for_margin", "p_holm_study", "look", "mean_corrected"),
     *("not_learnt", "not_learnt_reference", "failed", "failed_reference", "p_failures", "examples", "teachers"),
@@ -195,7 +195,7 @@ def _row(
         "std_difference": float(np.round(d.std(ddof=1), 9)) if len(d) > 1 else None,
         "test": test.name,
         **{name: getattr(test, name) for name in ("n", "n_nonzero", "estimate", "low", "high", "level")},
-        **{name: getattr(test, name) for name in ("p_value", "min_p_value", "rank_biserial")},
+        **{name: getattr(test, name) for name in ("p_value", "min_p_value")},
         **{name: getattr(verdict, name) for name in ("p_holm", "p_equivalence", "p_equivalence_holm")},
         **{name: getattr(verdict, name) for name in ("negligible", "decidable", "reason")},
         "margin": margin,

@@ -30,7 +30,6 @@ from analysis.pairing import Comparison, Paired
 TEST = ["estimate", "low", "high", "level", "p_value", "p_holm", "min_p_value"]
 AGAINST = [
     *("model", "init", "metric", "method", "reference", "n_tasks", "tasks", "mean_difference", *TEST, "min_p_holm"),
-    *("effect", "effect_low", "effect_high", "tau", "n_effect", "note"),
 ]
 THESE = [
     *("model", "init", "metric", "method", "reference", "n_tasks", "tasks", "n", "n_most", "mean_difference"),
@@ -138,9 +137,7 @@ def against_reference(paired: Paired) -> pd.DataFrame:
     """Each method against the reference over tasks (columns AGAINST), where there are several.
 
     Exact Wilcoxon over the tasks' mean differences, Holm over the methods of a model, init and metric; min_p_holm is
-    the smallest that so many tasks and methods can give. effect with effect_low and effect_high (95%): the
-    random-effects mean over n_effect tasks (Paule and Mandel, Student's t); tau: the standard deviation between tasks.
-    A task needs two seeds and a spread to have a weight; note names those that have none.
+    the smallest that so many tasks and methods can give.
     """
     groups = {
         key: {label: {task: c.differences for task, c in found.items()} for label, found in methods.items()}
@@ -158,7 +155,7 @@ def over_tasks(groups: dict, reference: str) -> pd.DataFrame:
             values = list(means[method].values())
             mean = float(np.round(np.mean(values), DECIMALS)) + 0.0
             head = (*key, method, reference, len(found), tuple(means[method]), mean)
-            rows.append((*head, *tests[method], *_random_effects(found)))
+            rows.append((*head, *tests[method]))
     return pd.DataFrame(rows, columns=AGAINST)
 
 
@@ -174,26 +171,6 @@ def tested(
         name: (t.estimate, t.low, t.high, t.level, t.p_value, p, t.min_p_value, lowest)
         for (name, t), p, lowest in zip(tests.items(), corrected, floors, strict=True)
     }
-
-
-def _random_effects(found: dict) -> tuple:
-    """effect, effect_low, effect_high, tau, n_effect and note of {task: differences}."""
-    means = {task: float(np.mean(rounded(d))) for task, d in found.items()}
-    variances = {task: float(np.var(rounded(d), ddof=1)) / len(d) for task, d in found.items() if len(d) > 1}
-    used = [task for task in sorted(found) if variances.get(task, 0) > 1e-12]
-    without = [task for task in sorted(found) if task not in used]
-    note = f"no spread over seeds, not in the effect: {', '.join(without)}" if without else ""
-    if len(used) < 2:
-        return math.nan, math.nan, math.nan, math.nan, len(used), note
-    from statsmodels.stats.meta_analysis import combine_effects
-
-    mean, variance = (np.array([values[task] for task in used]) for values in (means, variances))
-    unit = np.sqrt(variance.mean())  # its stopping rule is absolute, made for effects of about 1
-    with np.errstate(divide="ignore"):  # of its I^2, which is not used, where the means are equal
-        result = combine_effects(mean / unit, variance / unit**2, method_re="iterated", use_t=True)
-    low, high = result.conf_int()[1] * unit
-    tau = math.sqrt(max(float(result.tau2), 0)) * unit
-    return float(result.mean_effect_re * unit), float(low), float(high), float(tau), len(used), note
 
 
 # What pairing saves

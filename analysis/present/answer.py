@@ -9,67 +9,16 @@ import numpy as np
 import pandas as pd
 
 from analysis import calibration, direction, examples, interaction, over_tasks, pairing
+from analysis.hypothesis import FEW
 from analysis.judge import COLUMNS, Rule, judge
 from analysis.pairing import DEV, LAST_DEV, Paired, method_rank
 from analysis.plan_check import follows, mark_tuned, planned_methods, seed_orders
 from analysis.predictions import Predictions, marked
 from analysis.present import render, wording
-from analysis.present.render import Section
+from analysis.present.render import Section, declared
 
 MOST_RUNS = 1000  # whose predictions are read unasked: 3 s for test sets of a thousand examples
 WHO = ["task", "model", "init", "method", "setting"]
-COMPARED = (
-    *("task", "model", "init", "method", "setting", "look", "n", "test", "mean_method", "mean_reference"),
-    *("mean_difference", "std_difference", "estimate", "low", "high", "p_value", "p_holm", "p_equivalence_holm"),
-    *("family_size", "margin", "verdict", "more_seeds", "seeds_for_margin"),
-)
-DETAILS = (*WHO, "level", "rank_biserial", "min_p_value", "p_holm_study", "p_equivalence", "decidable")
-INTERVAL = (
-    "score",
-    "design",
-    "n_seeds",
-    "n_examples",
-    "n_units",
-    "difference",
-    "low",
-    "high",
-    "share_seeds",
-    "share_examples",
-    "share_both",
-    "dominates",
-)
-THESE = (
-    "model",
-    "init",
-    "method",
-    "n_tasks",
-    "mean_difference",
-    "low",
-    "high",
-    "p_value",
-    "p_holm",
-    "margin",
-    "verdict",
-    "reason",
-)
-NEW_TASKS = (
-    "model",
-    "init",
-    "method",
-    "n_tasks",
-    "p_value",
-    "p_holm",
-    "min_p_holm",
-    "effect",
-    "effect_low",
-    "effect_high",
-    "tau",
-    "note",
-)
-BETWEEN = (
-    *("task", "model", "method", "setting", "n", "dropped", "mean_pretrained", "mean_random"),
-    *("mean_interaction", "estimate", "low", "high", "p_value", "p_holm", "from_scratch"),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,18 +71,17 @@ def answer(
         measured = calibration.calibrate(paired, evidence.predictions)
         judged = _new_examples(judged, table)
     told = [] if evidence.plans is None or judged.empty else follows(plans, paired, judged, metric, rule)
-    sections = [Section("read", "Read", evidence.remarks, brief=True)]
-    sections += _verdicts(paired, judged, rule)
+    sections = [section("read", evidence.remarks), *_verdicts(paired, judged, rule)]
     if len(judged):
         sections += [*_over_tasks(paired, judged, rule), *_interaction(paired, rule.level)]
         sections += [*_examples(table, left, evidence), *_calibration(paired, measured, rule.level)]
         sections += _cost(paired, evidence.runs)
     if told:  # a terminal hears of it where there is more to say than that it was followed
         apart = any(not line.endswith(": followed") for line in told)
-        sections.append(Section("plan", "The plan of the study", tuple(told), brief=apart))
+        sections.append(replace(section("plan", told), brief=apart))
     if len(paired.left_out):
-        title = f"Not compared: {wording.count(len(paired.left_out), 'run')}"
-        sections.append(Section("left_out", title, frame=paired.left_out))
+        runs = wording.count(len(paired.left_out), "run")
+        sections.append(section("left_out", frame=paired.left_out, runs=runs))
     parameters: dict[str, Any] = {"metric": metric, "lower_is_better": list(lower), "reference": paired.reference}
     parameters |= {"margin": rule.margins.plain(), "level": rule.level, "looks": list(rule.looks)}
     return Answer(evidence.runs, paired, judged, rule, sections, measured, parameters)
@@ -177,6 +125,14 @@ def _new_examples(judged: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 # Sections
 
 
+def section(name: str, text: Sequence[str] = (), frame: pd.DataFrame | None = None, **words: Any) -> Section:
+    """A section as templates/sections.yaml has it, with these sentences after its own, and a frame."""
+    told = dict(declared("sections.yaml")[name])
+    said = [line.format(**words) for line in told.pop("text", ())]
+    title, columns = told.pop("title", "").format(**words), told.pop("columns", "").split()
+    return Section(name, title, (*said, *text), frame, tuple(columns), **told)
+
+
 def scores(paired: Paired) -> pd.DataFrame:
     """Mean, standard deviation (ddof 1; missing for one run) and number of usable runs, paired or not; how many of them
     are known to give every example one class (not_learnt).
@@ -199,31 +155,25 @@ def scores(paired: Paired) -> pd.DataFrame:
 def _verdicts(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Section]:
     table = scores(paired)
     shown = tuple(name for name in table if name != "not_learnt" or table[name].any())
-    means = Section("scores", "Scores, mean and standard deviation over seeds", frame=table, columns=shown)
+    means = replace(section("scores", frame=table), columns=shown)
     if judged.empty:
-        return [means, Section("comparisons", f"Compared with {paired.reference}", frame=judged)]
+        return [means, section("comparisons", frame=judged, reference=paired.reference)]
     families = defaultdict(list)
     for row in judged.to_dict("records"):
         families[row["task"], row["model"], row["init"], row["metric"], row["protocol"]].append(row)
     sentences = [f"{wording.family_name(rows[0])}: {wording.sentence(rows)}" for rows in families.values()]
     notes = [*wording.clause_lines(judged), *wording.remarks(judged)]
     decide = wording.deciding_lines(judged)
-    pairing_saves = over_tasks.pairing_line(paired)
-    beside = [
-        wording.TESTED,
-        *([pairing_saves] if pairing_saves else []),
-        *([wording.TWICE] if rule.looks or decide else []),
-    ]
+    beside = list(filter(None, [over_tasks.pairing_line(paired), wording.TWICE if rule.looks or decide else ""]))
+    details = section("details", beside, few=FEW)
     return [
-        Section("verdicts", "Verdicts", tuple(sentences), brief=True),
-        Section("brief", "In short", (), _brief(paired, table, judged), brief=True),
-        Section("notes", "What limits these verdicts", tuple(notes), brief=True),
-        Section("deciding", "What would decide", tuple(f"to decide {line}" for line in decide), brief=True),
+        section("verdicts", sentences),
+        section("brief", frame=_brief(paired, table, judged)),
+        section("notes", notes),
+        section("deciding", [f"to decide {line}" for line in decide]),
         means,
-        Section(
-            "comparisons", f"Compared with {paired.reference}", tuple(wording.verdict_lines(judged)), judged, COMPARED
-        ),
-        Section("details", "Levels, floors and study-wide p", tuple(beside), judged[list(DETAILS)]),
+        section("comparisons", wording.verdict_lines(judged), judged, reference=paired.reference),
+        replace(details, frame=judged[list(details.columns)]),
     ]
 
 
@@ -264,28 +214,12 @@ def _over_tasks(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Sectio
     these, new = over_tasks.these_tasks(paired, judged, rule), over_tasks.against_reference(paired)
     if these.empty:
         return []
-    lost = wording.not_learnt_cells(paired)
-    lines = (
-        f"over these tasks, mean of the differences (interval: {1 - rule.level:.0%}):",
-        *_directions(paired),
-        *lost,
-    )
+    lost, lowest = wording.not_learnt_cells(paired), new["min_p_holm"].min()
+    far = f"so few tasks cannot give less than Holm p = {render.p_text(lowest)}: {rule.level:g} is out of reach"
     return [
-        Section("these_tasks", "Over these tasks: one verdict", lines, these, THESE, brief=True),
-        Section(
-            "across",
-            "For new tasks: a task counts once, with its mean",
-            (*_far(new, rule.level), *lost),
-            new,
-            NEW_TASKS,
-        ),
+        section("these_tasks", [*_directions(paired), *lost], these, confidence=1 - rule.level),
+        section("across", [*([far] if lowest > rule.level else []), *lost], new),
     ]
-
-
-def _far(new: pd.DataFrame, level: float) -> list[str]:
-    lowest = new["min_p_holm"].min()
-    far = f"so few tasks cannot give less than Holm p = {render.p_text(lowest)}: {level:g} is out of reach"
-    return [far] if lowest > level else []
 
 
 def _directions(paired: Paired) -> list[str]:
@@ -297,13 +231,11 @@ def _interaction(paired: Paired, level: float) -> list[Section]:
     if table.empty and not alone:
         return []
     tasks = interaction.interaction_across(paired)
-    title = "Pre-training and regularisation: (method - reference | random) - (method - reference | pretrained)"
     told = (*_directions(paired), *alone, *wording.not_learnt_cells(paired))
-    headline = wording.interaction_headline(table, level)
     return [
-        Section("question", "The paper's question", tuple(headline), brief=True),
-        Section("interaction", title, told, table, BETWEEN),
-        *([Section("interaction_across", f"{title}, over tasks", (), tasks, NEW_TASKS)] if len(tasks) else []),
+        section("question", wording.interaction_headline(table, level)),
+        section("interaction", told, table),
+        *([section("interaction_across", frame=tasks)] if len(tasks) else []),
     ]
 
 
@@ -316,13 +248,7 @@ def _examples(table: pd.DataFrame, left: pd.DataFrame, evidence: Evidence) -> li
             "intervals over seeds and examples and for calibration"
         )
         return [Section("examples", "New seeds and new examples", (text,))]
-    title = "New seeds and new examples: intervals for both"
-    lines = (
-        "Student's interval for new seeds and new examples (of one seed: new examples alone); share_seeds, "
-        "share_examples, share_both: of its variance; more of what dominates narrows it",
-        *wording.left_out_lines(left),
-    )
-    return [Section("examples", title, lines, table, (*WHO, *INTERVAL)), *_left_out("examples", left)]
+    return [section("examples", wording.left_out_lines(left), table), *_left_out("examples", left)]
 
 
 def _calibration(paired: Paired, measured: calibration.Calibration | None, level: float) -> list[Section]:
@@ -331,26 +257,16 @@ def _calibration(paired: Paired, measured: calibration.Calibration | None, level
     if measured.runs.empty:
         return _left_out("calibration", measured.left_out)
     table = calibration.differences(paired, measured)
-    title = "Calibration and selective answers, as trained and with a temperature fitted on dev (lower is better)"
-    lines = (
-        "ece_floor: the ECE that so many examples give a model whose probabilities are right; aurc: area under the "
-        "risk-coverage curve; error_at_80: error among the 80% most confident answers",
-        *calibration.lines(table, level),
-    )
     return [
-        Section("calibration", title, lines, calibration.methods(measured)),
-        Section("calibration_differences", "", (), table, for_people=False),
+        section("calibration", calibration.lines(table, level), calibration.methods(measured)),
+        section("calibration_differences", frame=table),
         *_left_out("calibration", measured.left_out),
     ]
 
 
 def _cost(paired: Paired, runs: pd.DataFrame) -> list[Section]:
     table = calibration.costs(paired, runs)
-    text = (
-        "means over runs; teacher_seconds is the whole training of the teacher, which serves all seeds of a task; "
-        f"times_reference compares the total with {paired.reference}'s",
-    )
-    return [Section("cost", "Cost", text, table)] if len(table) else []
+    return [section("cost", frame=table, reference=paired.reference)] if len(table) else []
 
 
 def _left_out(part: str, left: pd.DataFrame) -> list[Section]:
@@ -359,7 +275,7 @@ def _left_out(part: str, left: pd.DataFrame) -> list[Section]:
         return []
     rows = [(reason, tuple(found["run_id"].unique())) for reason, found in left.groupby("reason", sort=False)]
     frame = pd.DataFrame(rows, columns=["reason", "run_ids"])
-    return [Section(f"{part}_left_out", "", (), frame, for_people=False)]
+    return [section(f"{part}_left_out", frame=frame)]
 
 
 # What is logged beside the sections

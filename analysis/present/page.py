@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pandas as pd
-import yaml
 
 from analysis.present import pictures, render, wording
 from analysis.present.again import again
@@ -56,7 +55,6 @@ def page(found: Answer, source: Source, histories: pd.DataFrame | None = None) -
         families=[(family_name(rows[0]), wording.sentence(rows), rows) for rows in families.values()],
         methods=list(dict.fromkeys(row["method"] for rows in families.values() for row in rows)),
         notes=[*said.get("notes", ()), *said.get("deciding", ()), *said.get("read", ())],
-        tested=wording.TESTED,
         parts=_parts(found, source, histories),
         source=source.name,
         margins=", ".join(sorted({f"±{margin:g}" for margin in judged["margin"]})),
@@ -85,7 +83,7 @@ def _parts(found: Answer, source: Source, histories: pd.DataFrame | None) -> lis
     pasted = {"again": "\n".join(again(found.paired, found.runs, source.given))}
     if len(judged):
         pasted["methods"] = wording.methods_section(found.paired, judged, found.runs, found.rule)
-    known = yaml.safe_load((render.TEMPLATES / "page.yaml").read_text(encoding="utf-8"))
+    known = render.declared("page.yaml")
     parts = []
     for name, told in known["parts"].items():
         told = told or {}

@@ -6,11 +6,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_LINES = 8  # of a section in short
@@ -53,6 +55,12 @@ def filled(template: str, **values: Any) -> str:
     )
     environment.filters["join_and"] = join
     return environment.get_template(template).render(**values).strip("\n")
+
+
+@cache
+def declared(name: str) -> dict[str, Any]:
+    """What a YAML file of the templates says."""
+    return yaml.safe_load((TEMPLATES / name).read_text(encoding="utf-8"))
 
 
 def join(names: Sequence) -> str:

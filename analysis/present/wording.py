@@ -22,11 +22,6 @@ WORDS = ("better", "worse", "equivalent", "undecided", NOT_LEARNT)
 GLYPHS = {"better": "▲", "worse": "▼", "equivalent": "=", "undecided": "?", NOT_LEARNT: "∅"}
 LIBRARIES = ("numpy", "scipy", "pandas", "statsmodels", "matplotlib")
 LARGE_MARGIN = 0.05  # of the scores
-TESTED = (
-    "Tested is whether the method's scores differ from the reference's, over seeds, for one test set and one setting: "
-    f"exact signed-rank test of the pairs, up to {FEW} seeds exact rank-sum test of the scores (signs of so few pairs "
-    "could decide nothing); Holm within the family."
-)
 TWICE = (
     "Whoever tests, adds seeds and tests again must plan it: testing at 8 and again at 20 seeds at 0.05 finds a "
     "difference where there is none in 7.8% of studies. Planned looks (looks=10,14,20) share the level; a verdict once "

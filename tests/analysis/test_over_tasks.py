@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from predicted import METHODS, drawn, run, study
 from scipy import stats
-from scipy.optimize import brentq
 from scipy.stats import t as t_distribution
 
 from analysis.hypothesis import holm, pairs, signed_rank, verdicts
@@ -69,51 +68,6 @@ def test_against_the_reference_over_task_means():
 def test_seven_tasks_and_four_methods_cannot_reach_5_percent():
     paired = study(drawn(methods=(*METHODS, "tfreg")))
     assert against_reference(paired)["min_p_holm"].tolist() == [0.0625] * 4
-
-
-def test_random_effects_are_paule_and_mandels():
-    rng = np.random.default_rng(3)
-    d = {f"t{t}": rng.normal(0.5 + rng.normal(0, 0.8), 0.3 + 0.1 * t, 6) for t in range(6)}
-    scores = {(task, "pretrained", "finetune"): [70.0] * 6 for task in d}
-    (row,) = against_reference(study(scores | {(t, "pretrained", "kd"): 70 + v for t, v in d.items()})).to_dict(
-        "records"
-    )
-    effects, variances = (np.array([f(v) for v in d.values()]) for f in (np.mean, lambda v: v.var(ddof=1) / 6))
-
-    def mean(tau2):
-        weights = 1 / (variances + tau2)
-        return (weights * effects).sum() / weights.sum(), weights
-
-    def spread(tau2):
-        centre, weights = mean(tau2)
-        return (weights * (effects - centre) ** 2).sum() - 5
-
-    tau2 = brentq(spread, 0, 10)
-    centre, weights = mean(tau2)
-    half = t_distribution.ppf(0.975, 5) / math.sqrt(weights.sum())
-    assert row["tau"] == pytest.approx(math.sqrt(tau2), rel=1e-3) and row["n_effect"] == 6
-    assert (row["effect"], row["effect_low"]) == (
-        pytest.approx(centre, rel=1e-3),
-        pytest.approx(centre - half, rel=1e-2),
-    )
-    small = {(t, "pretrained", "kd"): 70 + v / 1000 for t, v in d.items()}
-    (other,) = against_reference(study(scores | small)).to_dict("records")
-    for name in ("effect", "effect_low", "effect_high", "tau"):  # no unit is special
-        assert 1000 * other[name] == pytest.approx(row[name], rel=1e-3)
-
-
-def test_tasks_without_spread_have_no_weight():
-    table = against_reference(study(flat([0, 1], [0, 2])))
-    (row,) = table.to_dict("records")
-    assert math.isnan(row["effect"]) and row["n_effect"] == 0 and row["mean_difference"] == 1.5
-    assert row["note"] == "no spread over seeds, not in the effect: t0, t1"
-
-
-def test_equal_effects_have_no_spread_between_tasks():
-    scores = {("finetune", "t0"): [70, 71, 70], ("ls", "t0"): [71, 73, 71]}
-    both = {(task, "pretrained", method): values for (method, _), values in scores.items() for task in ("t0", "t1")}
-    (row,) = against_reference(study(both)).to_dict("records")
-    assert row["tau"] == 0 and row["effect"] == pytest.approx(4 / 3) and row["effect_low"] < 0
 
 
 def test_several_settings_are_several_methods():
