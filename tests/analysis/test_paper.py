@@ -123,7 +123,7 @@ def test_an_audit_says_the_same_each_time(found):
 
 
 def test_the_text_of_the_audit(found, tmp_path):
-    lines = summary.to_lines(found)
+    lines = summary.to_text(found).splitlines()
     assert lines[0] == "415 printed numbers of 8 tables" and not found.notes
     assert "Numbers that do not agree with each other: 9" in lines
     assert "nan" not in "\n".join(lines)
@@ -155,7 +155,7 @@ def test_a_table_that_agrees_with_itself(tmp_path):
     found = audited(tmp_path, GOOD)
     assert found.findings.empty and not found.notes
     assert found.ranges["row"].tolist() == ["Mixup"] * 3 and found.ranges["reference"].tolist() == ["Baseline"] * 3
-    assert "Numbers that do not agree with each other: 0" in summary.to_lines(found)
+    assert "Numbers that do not agree with each other: 0" in summary.to_text(found).splitlines()
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_what_cannot_be_checked_is_said(tmp_path):
     assert "methods not compared in table A: exactly one row must be named as one of finetune" in told
     assert "no Score column" in told and "n = 60 is above 50" in told
     assert found.ranges["table"].tolist() == ["B"] and found.ranges["says"].tolist() == [audit.ALWAYS]
-    assert "nan" not in "\n".join(summary.to_lines(found)).lower()
+    assert "nan" not in summary.to_text(found).lower()
 
 
 def test_deviations_of_zero(tmp_path):
@@ -207,7 +207,7 @@ def test_deviations_of_zero(tmp_path):
     assert found.ranges["says"].tolist() == [audit.NEVER] * 2
     assert found.ranges["p_t_low"].tolist() == [0, 0]
     assert found.ranges["p_welch"].isna().all(), "two samples without spread have no Welch test"
-    assert "nan" not in "\n".join(summary.to_lines(found)).lower()
+    assert "nan" not in summary.to_text(found).lower()
 
 
 def deviations(score_sd, tasks=((1.0, 3.0, 0.5), (0.8, 2.0, 0.9), (1.3, 2.4, 0.2))):
@@ -235,7 +235,7 @@ def test_columns_that_are_no_scores_are_left_and_named(tmp_path):
     found = audited(tmp_path, with_params)
     assert found.findings.empty and found.notes == ("no scores, not looked at: #layers, Params",)
     pd.testing.assert_frame_equal(found.ranges, audited(tmp_path, GOOD).ranges)
-    assert "note: no scores, not looked at: #layers, Params" in summary.to_lines(found)
+    assert "note: no scores, not looked at: #layers, Params" in summary.to_text(found).splitlines()
     task = audited(tmp_path, GOOD.replace(",y,", ",parameter tying,"))
     assert not task.notes and len(task.ranges) == 3, "a score whose name only begins so"
 
@@ -270,11 +270,11 @@ def test_a_baseline_without_a_deviation_is_accepted(tmp_path):
     assert rows["p_welch"]["Mixup"] == pytest.approx(ttest_1samp(sample + 2, 0).pvalue)
     low, high = rows.loc["Mixup", ["p_t_low", "p_t_high"]]
     assert low < ttest_1samp(sample + 2, 0).pvalue < high, "rounding of the means alone"
-    assert rows["says"]["Cutout"] == audit.NEVER and "nan" not in "\n".join(summary.to_lines(found)).lower()
+    assert rows["says"]["Cutout"] == audit.NEVER and "nan" not in summary.to_text(found).lower()
 
 
 def test_a_number_beyond_all_scores_is_no_traceback(tmp_path):
-    lines = summary.to_lines(audited(tmp_path, "A,,base,x,1e30,1\nA,,new,x,2e30,1\n"))
+    lines = summary.to_text(audited(tmp_path, "A,,base,x,1e30,1\nA,,new,x,2e30,1\n")).splitlines()
     assert any("1e+30" in line for line in lines)
 
 
