@@ -1,5 +1,6 @@
 """The one answer on a frame of runs: sections, from which text, Markdown, JSON, the page and summary runs are made."""
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -102,16 +103,16 @@ def _last_epoch(
     lower: Collection[str],
 ) -> pd.DataFrame:
     """With the verdict on the last epoch beside one on the best dev epoch, whose score is a maximum."""
-    judged = judged.assign(verdict_last=None, mean_last=float("nan"))
+    judged = judged.assign(verdict_last=None, mean_last=math.nan)
     if (judged["metric"] == DEV).any() and f"metrics.{LAST_DEV}" in runs:
         again = pairing.pair(runs, paired.reference, LAST_DEV, lower)
         again = replace(again, not_learnt=paired.not_learnt, examples=paired.examples)
         last = judge(again, rule, order, planned)
-        found = {tuple(row[name] for name in WHO): row for row in last.to_dict("records")}
-        for at, row in judged.iterrows():
-            other = found.get(tuple(row[name] for name in WHO))
-            if row["metric"] == DEV and other and other["n"]:
-                judged.loc[at, ["verdict_last", "mean_last"]] = other["verdict"], other["mean_difference"]
+        last = last.loc[last["n"] > 0, [*WHO, "verdict", "mean_difference"]]
+        names = {"verdict": "verdict_last", "mean_difference": "mean_last"}
+        last = judged[WHO].merge(last.rename(columns=names), how="left", on=WHO).set_index(judged.index)
+        chosen = judged["metric"] == DEV
+        judged = judged.assign(**{name: last[name].where(chosen) for name in names.values()})
     return judged
 
 
@@ -179,33 +180,20 @@ def _verdicts(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Section]
 
 def _brief(paired: Paired, table: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
     """The table of the terminal: what all rows share is left to the sentences above it."""
-    rows = []
-    for row in table[table["method"] == paired.reference].to_dict("records"):
-        rows.append({**row, "mean_method": row["mean"], "std_method": row["std"]})
-    both = pd.concat([pd.DataFrame(rows), judged], ignore_index=True)
+    reference = table[table["method"] == paired.reference].rename(columns={"mean": "mean_method", "std": "std_method"})
+    both = pd.concat([reference, judged], ignore_index=True)
     both["rank"] = [(m != paired.reference, *method_rank(m)) for m in both["method"]]
-    both = both.sort_values(["task", "model", "init", "rank"], kind="stable")
-    interval = [_interval(row) for row in both.to_dict("records")]
-    frame = pd.DataFrame(
-        {
-            **{name: both[name] for name in ("task", "model", "init") if both[name].nunique() > 1},
-            "method": [
-                wording.label({"method": m, "setting": s}) for m, s in zip(both["method"], both["setting"], strict=True)
-            ],
-            "mean": both["mean_method"],
-            "sd": both["std_method"],
-            "n": both["n"].astype(int),
-            "difference": both["mean_difference"],
-            "interval": interval,
-            "p_holm": both["p_holm"],
-            "verdict": both["verdict"].fillna(""),
-        }
-    )
-    return frame.reset_index(drop=True)
+    both = both.sort_values(["task", "model", "init", "rank"], kind="stable", ignore_index=True)
+    rows = both.to_dict("records")
+    both["method"], both["interval"] = [wording.label(row) for row in rows], [_interval(row) for row in rows]
+    shown = {"mean_method": "mean", "std_method": "sd", "n": "n", "mean_difference": "difference"}
+    apart = [name for name in ("task", "model", "init") if both[name].nunique() > 1]
+    both = both[[*apart, "method", *shown, "interval", "p_holm", "verdict"]].rename(columns=shown)
+    return both.fillna({"verdict": ""}).astype({"n": int})
 
 
 def _interval(row: dict) -> str:
-    if pd.isna(row.get("low")) or np.isinf(row["low"]):
+    if pd.isna(row["low"]) or np.isinf(row["low"]):
         return ""
     return f"[{render.signed(row['low'])}, {render.signed(row['high'])}]"
 
@@ -297,22 +285,19 @@ def summaries(paired: Paired, judged: pd.DataFrame) -> list[dict]:
     A method without any comparison has one too. Metrics: mean and std of the score over n seeds; beside a reference
     the mean difference, the interval of the difference [low, high] (unbounded ends are infinite), p_value and p_holm.
     """
-    ids = {tuple(key): list(group["run_id"]) for key, group in paired.runs.groupby([*WHO[:4]])}
+    ids = paired.runs.groupby(WHO[:4])["run_id"].agg(list).to_dict()
+    compared = set(judged[WHO[:4]].itertuples(index=False, name=None))
     found = []
-    pairs = set(judged[WHO[:4]].itertuples(index=False, name=None))
     for row in scores(paired).to_dict("records"):
-        if tuple(row[name] for name in WHO[:4]) not in pairs:
-            metrics = {name: row[name] for name in ("mean", "std", "n")}
+        if tuple(row[name] for name in WHO[:4]) not in compared:
             lost = f", {row['not_learnt']} of them not learnt" if row["not_learnt"] else ""
             line = f"{row['method']}: mean {render.number(row['mean'])} over {wording.count(row['n'], 'seed')}{lost}"
-            alone = row["method"] != paired.reference
-            found.append((row, metrics, "", f"{line}; no pair with {paired.reference}" if alone else line))
+            alone = f"; no pair with {paired.reference}" if row["method"] != paired.reference else ""
+            found.append((row, {name: row[name] for name in ("mean", "std", "n")}, "", line + alone))
+    names = {"mean_method": "mean", "std_method": "std", "n": "n", "mean_difference": "difference"}
+    names |= {name: name for name in ("low", "high", "p_value", "p_holm")}
     for row, line in zip(judged.to_dict("records"), wording.verdict_lines(judged), strict=True):
-        metrics = {"mean": row["mean_method"], "std": row["std_method"], "n": row["n"]}
-        metrics |= {"difference": row["mean_difference"]}
-        metrics |= {name: row[name] for name in ("low", "high", "p_value", "p_holm")}
-        word = f"{row['verdict']} (negligible)" if row["negligible"] else row["verdict"]
-        found.append((row, metrics, word, line))
+        found.append((row, {names[name]: row[name] for name in names}, wording.verdict(row), line))
     return [
         {
             "params": {name: row[name] for name in (*WHO, "metric") if row[name]} | {"reference": paired.reference},

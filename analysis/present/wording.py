@@ -47,6 +47,11 @@ def label(row: Mapping) -> str:
     return f"{row['method']} [{row['setting']}]" if row["setting"] else row["method"]
 
 
+def verdict(row: Mapping) -> str:
+    """The word of a row of `judge`, negligible or not."""
+    return f"{row['verdict']} (negligible)" if row["negligible"] else row["verdict"]
+
+
 def unit(metric: str) -> str:
     """What a difference of this metric is counted in."""
     name = metric.rpartition("/")[2]
@@ -105,7 +110,7 @@ def clauses(row: Mapping) -> list[str]:
     found = [row.get("tuned") or ""] + ([lost_line(row)] if row["verdict"] != NOT_LEARNT else [])
     if row["metric"] == DEV:
         last = row.get("verdict_last")
-        beside = f"; last epoch: {last} ({signed(row['mean_last'])})" if last else ""
+        beside = f"; last epoch: {last} ({signed(row['mean_last'])})" if isinstance(last, str) else ""
         found.append(f"the maximum over epochs on the dev examples that chose the epoch{beside}")
     if not pd.isna(row.get("new_low", math.nan)):
         inside = row["new_low"] <= 0 <= row["new_high"]
@@ -174,9 +179,8 @@ def verdict_lines(judged: pd.DataFrame) -> list[str]:
 
 def _line(row: dict) -> str:
     where = ", ".join(filter(None, [row["task"], row["model"], row["init"], row["metric"]]))
-    word = f"{row['verdict']} (negligible)" if row["negligible"] else row["verdict"]
     rest = "; ".join([row["reason"], *clauses(row)])
-    head = f"{label(row)} vs {row['reference']} ({where}): {word}"
+    head = f"{label(row)} vs {row['reference']} ({where}): {verdict(row)}"
     if not row["n"]:
         return f"{head}; {rest}"
     spread = row["std_difference"]
