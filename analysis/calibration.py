@@ -16,7 +16,7 @@ import pandas as pd
 from analysis import measures
 from analysis.hypothesis import DECIMALS, pairs
 from analysis.over_tasks import TEST, tested
-from analysis.pairing import Comparison, Paired
+from analysis.pairing import Paired
 from analysis.predictions import LEFT_OUT, Missing, Predicted, Predictions, read, split_of
 from analysis.present.render import p_text
 
@@ -62,8 +62,7 @@ def calibrate(paired: Paired, predictions: Predictions) -> Calibration:
     """
     known = {run["run_id"]: run for run in paired.runs.to_dict("records")}
     rows, left, points = [], [], defaultdict(list)
-    compared = [run_id for c in paired.comparisons for run_id in (*c.reference_run_ids, *c.run_ids)]
-    for run_id in dict.fromkeys(compared):
+    for run_id in paired.compared:
         run = known[run_id]
         cell = tuple(run[name] for name in CELL)
         try:
@@ -163,13 +162,13 @@ def differences(paired: Paired, calibration: Calibration) -> pd.DataFrame:
     known["ece"] -= known["ece_floor"]
     known["ece_scaled"] -= known["ece_floor_scaled"]
     held = set(known.index)
-    families: defaultdict[tuple, list[tuple[Comparison, list[str], list[str]]]] = defaultdict(list)
-    for c in paired.comparisons:
-        ids = [p for p in zip(c.run_ids, c.reference_run_ids, strict=True) if held.issuperset(p)]
-        if ids:
-            families[c.task, c.model, c.init, c.metric, c.family].append((c, [a for a, _ in ids], [b for _, b in ids]))
     rows = []
-    for members in families.values():
+    for family in paired.families:
+        members = []
+        for c in family:
+            ids = [p for p in zip(c.run_ids, c.reference_run_ids, strict=True) if held.issuperset(p)]
+            if ids:
+                members.append((c, [a for a, _ in ids], [b for _, b in ids]))
         found = {}
         for measure, scaled in product(TESTED, SCALED):
             mine, theirs = (f"{measure}_scaled" if is_scaled else measure for is_scaled in SCALED[scaled])

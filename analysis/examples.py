@@ -7,7 +7,7 @@ together (a column `group` of the predictions) are left out together.
 """
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,10 +74,7 @@ def intervals(paired: Paired, predictions: Predictions, level: float = 0.95) -> 
     """
     left: list[tuple] = []
     rows = []
-    families = defaultdict(list)
-    for c in paired.comparisons:
-        families[c.task, c.model, c.init, c.metric, c.family].append(c)
-    for members in families.values():
+    for members in paired.families:
         kind, runs = _runs(members, predictions, left)
         for c in members:
             kept = _kept(c, runs, left)

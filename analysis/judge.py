@@ -67,14 +67,13 @@ def judge(
         AnalysisError: a margin, level or looks that are not allowed.
     """
     rule = rule or Rule()
-    families = defaultdict(list)
-    for c in paired.comparisons:
-        families[c.task, c.model, c.init, c.metric, c.family].append(c)
     rows = []
-    for key, members in families.items():
-        margin = rule.margins.of(key[0], key[3], paired.examples.get(key[0]))
-        ours = tuple((planned or {}).get(key[:3], ()))
-        seeds = order.get(key[:3], ()) if isinstance(order, Mapping) else order
+    for members in paired.families:
+        first = members[0]
+        key = first.task, first.model, first.init
+        margin = rule.margins.of(first.task, first.metric, paired.examples.get(first.task))
+        ours = tuple((planned or {}).get(key, ()))
+        seeds = order.get(key, ()) if isinstance(order, Mapping) else order
         mine = [c for c in members if c.method in ours]
         whole = mine == members or not ours
         parts = [members] if whole or not mine else [mine, members]

@@ -88,11 +88,6 @@ def answer(
     return Answer(evidence.runs, paired, judged, rule, sections, measured, parameters)
 
 
-def compared(paired: Paired) -> list[str]:
-    """The ids of all runs that are in a comparison."""
-    return list(dict.fromkeys(run for c in paired.comparisons for run in (*c.reference_run_ids, *c.run_ids)))
-
-
 def _last_epoch(
     runs: pd.DataFrame,
     paired: Paired,
@@ -286,10 +281,10 @@ def summaries(paired: Paired, judged: pd.DataFrame) -> list[dict]:
     the mean difference, the interval of the difference [low, high] (unbounded ends are infinite), p_value and p_holm.
     """
     ids = paired.runs.groupby(WHO[:4])["run_id"].agg(list).to_dict()
-    compared = set(judged[WHO[:4]].itertuples(index=False, name=None))
+    pairs = set(judged[WHO[:4]].itertuples(index=False, name=None))
     found = []
     for row in scores(paired).to_dict("records"):
-        if tuple(row[name] for name in WHO[:4]) not in compared:
+        if tuple(row[name] for name in WHO[:4]) not in pairs:
             lost = f", {row['not_learnt']} of them not learnt" if row["not_learnt"] else ""
             line = f"{row['method']}: mean {render.number(row['mean'])} over {wording.count(row['n'], 'seed')}{lost}"
             alone = f"; no pair with {paired.reference}" if row["method"] != paired.reference else ""

@@ -77,7 +77,6 @@ def _parts(found: Answer, source: Source, histories: pd.DataFrame | None) -> lis
         "these_tasks": pictures.effects(found.frame("these_tasks")),
         "interaction": pictures.interaction(found.frame("interaction")),
         "calibration": pictures.reliability(found.measured),
-        "cost": pictures.costs(found.frame("cost"), found.paired),
         "curves": pictures.curves(found.paired, histories),
     }
     pasted = {"again": "\n".join(again(found.paired, found.runs, source.given))}

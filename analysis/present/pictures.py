@@ -110,28 +110,6 @@ def reliability(calibration: Calibration | None) -> list[Picture]:
     return _panels("calibration", calibration.reliability.astype({"scaled": bool}), draw)
 
 
-def costs(table: pd.DataFrame, paired: Paired) -> list[Picture]:
-    """Mean score against seconds (calibration.costs); joined to it and hollow: with the seconds of the teacher."""
-    if table.empty:
-        return []
-    metrics = list(dict.fromkeys(paired.runs["metric"]))
-
-    def draw(part: pd.DataFrame) -> tuple[Figure, str]:
-        part = part.assign(x=part["train_seconds"], y=part["score"])
-        figure, _ = charts.panels({metrics[0] if len(metrics) == 1 else "score": part}, "seconds per run")
-        told = []
-        for r in part.to_dict("records"):
-            style = charts.look(r["method"]) | {"markersize": 6.5, "markerfacecolor": "none", "linestyle": ":"}
-            if r["total_seconds"] > r["train_seconds"]:
-                figure.axes[0].plot([r["x"], r["total_seconds"]], [r["y"]] * 2, markevery=[1], **style)
-            seconds = f"{r['train_seconds']:.0f} s, with teacher {r['total_seconds']:.0f} s"
-            told.append(f"{label(r)}: {number(r['score'])} for {seconds}")
-        figure.axes[0].margins(0.08, 0.15)
-        return figure, "; ".join(told)
-
-    return _panels("cost", table.dropna(subset=["train_seconds", "score"]), draw)
-
-
 # What the parts share
 
 

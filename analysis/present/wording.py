@@ -302,8 +302,7 @@ def methods_section(paired: Paired, judged: pd.DataFrame, runs: pd.DataFrame, ru
 
 def used(paired: Paired, runs: pd.DataFrame) -> pd.DataFrame:
     """The rows of `runs` that are in a comparison."""
-    ids = {run_id for c in paired.comparisons for run_id in (*c.run_ids, *c.reference_run_ids)}
-    return runs[runs["run_id"].isin(ids)] if "run_id" in runs else runs.iloc[:0]
+    return runs[runs["run_id"].isin(paired.compared)] if "run_id" in runs else runs.iloc[:0]
 
 
 def distinct(frame: pd.DataFrame, column: str) -> list:

@@ -13,7 +13,7 @@ from analysis.margins import margins, resolution
 from analysis.pairing import pair
 from analysis.plan_check import make_plan, plan_digest
 from analysis.present import answer as answering
-from analysis.present.answer import Evidence, answer, compared, files, summaries
+from analysis.present.answer import Evidence, answer, files, summaries
 from analysis.present.render import as_json, as_markdown, as_text
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -270,7 +270,7 @@ def test_left_out_runs_are_listed_by_reason():
 def test_predictions_that_were_not_read(monkeypatch):
     runs, _ = study()
     paired = pair(runs)
-    assert len(compared(paired)) == 48 == len(set(compared(paired)))
+    assert len(paired.compared) == 48 == len(set(paired.compared))
     monkeypatch.setattr(answering, "MOST_RUNS", 40)
     (line,) = named(answer(Evidence(runs, []), paired))["examples"].text
     assert "predictions of more than 40 runs are not read unasked: examples=true reads them" in line
