@@ -139,22 +139,17 @@ def against_reference(paired: Paired) -> pd.DataFrame:
     Exact Wilcoxon over the tasks' mean differences, Holm over the methods of a model, init and metric; min_p_holm is
     the smallest that so many tasks and methods can give.
     """
-    groups = {
-        key: {label: {task: c.differences for task, c in found.items()} for label, found in methods.items()}
-        for key, methods in _groups(paired).items()
-    }
-    return over_tasks(groups, paired.reference)
-
-
-def over_tasks(groups: dict, reference: str) -> pd.DataFrame:
     rows = []
-    for key, methods in groups.items():
-        means = {m: {t: np.mean(rounded(d)) for t, d in sorted(found.items())} for m, found in methods.items()}
+    for key, methods in _groups(paired).items():
+        means = {
+            label: {task: np.mean(rounded(c.differences)) for task, c in sorted(found.items())}
+            for label, found in methods.items()
+        }
         tests = tested({m: list(found.values()) for m, found in means.items()}, signed_rank, min_p_value)
         for method, found in methods.items():
             values = list(means[method].values())
             mean = float(np.round(np.mean(values), DECIMALS)) + 0.0
-            head = (*key, method, reference, len(found), tuple(means[method]), mean)
+            head = (*key, method, paired.reference, len(found), tuple(means[method]), mean)
             rows.append((*head, *tests[method]))
     return pd.DataFrame(rows, columns=AGAINST)
 

@@ -4,41 +4,27 @@ Score is the mean over tasks per seed, then mean and deviation over seeds; a see
 """
 
 import math
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
 
 import pandas as pd
+import yaml
 
 from analysis import paper
 from analysis.hypothesis import signed_rank
 from analysis.pairing import DEV, METHODS, TEST, Paired
 from analysis.present.answer import scores as mean_scores
 
-GLUE = {
-    "CoLA": "cola", "RTE": "rte", "MRPC": "mrpc", "SST-2": "sst2", "QNLI": "qnli", "MNLI": "mnli", "QQP": "qqp",
-}  # fmt: skip
-TEACHER, SCORE, SPLITS = "teacher", "Score", ("dev", "test")
-NAMES = {"finetune": "Finetune", "ls": "LS", "tfreg": "TF-reg", "selfkd": "Self-KD", "kd": "KD", "akd": "AKD"}
-NAMES |= {TEACHER: "Teacher"}
+KNOWN = yaml.safe_load(paper.CSV.with_name("layouts.yaml").read_text(encoding="utf-8"))
+GLUE, INITS, NAMES, TITLES = KNOWN["glue"], KNOWN["inits"], KNOWN["methods"], KNOWN["tables"]
 METHOD_OF = {name: method for method, name in NAMES.items()} | {"Base": "finetune"}
+TEACHER, SCORE, SPLITS = "teacher", "Score", ("dev", "test")
 SCORE_OF_A_TABLE = "score"
 TAUGHT = ("kd", "akd")  # by the run that teacher_run_id names
-INITS = {"Pre-trained": "pretrained", "From scratch": "random"}  # columns of tables 6 and 8
 CELLS = ["task", "model", "init", "method", "setting", "seed", "split", "score"]
 COLUMNS = ["table", "split", "row", "column", "mean", "std", "n", "paper_mean", "paper_std", "difference"]
-TITLES = {  # and model, init and task, where a column does not name them
-    "1": ("DistilRoBERTa on GLUE", "distilroberta", "pretrained", ""),
-    "2": ("BERT-small on GLUE", "bert-small", "pretrained", ""),
-    "3": ("DistilGPT-2 on GLUE", "distilgpt2", "pretrained", ""),
-    "4": ("DistilRoBERTa on SST-5", "distilroberta", "pretrained", "sst5"),
-    "5": ("DistilRoBERTa on FewRel (64 classes)", "distilroberta", "pretrained", "fewrel"),
-    "6": ("ResNet18 on CIFAR100", "resnet18", "", "cifar100"),
-    "7": ("Randomly initialized DistilRoBERTa on GLUE", "distilroberta", "random", ""),
-}
-TESTED = {"tfreg": "Base vs TF-reg", "kd": "Base vs KD", "akd": "Finetune vs AKD"}  # the rows of table 8
-TITLE_8 = "Exact Wilcoxon signed-rank p, DistilRoBERTa on SST-5"
 
 
 @dataclass(frozen=True)
@@ -62,7 +48,7 @@ def layouts() -> tuple[Layout, ...]:
     """Tables 1 to 7, by what the paper has in them."""
     found = []
     for table, cells in paper.read().groupby("table"):
-        if table in TITLES:
+        if table != "8":
             title, model, init, task = TITLES[table]
             columns: dict[tuple[str, str], tuple[str, str, str] | None] = {}
             for half, column in dict.fromkeys(zip(cells["split"], cells["column"], strict=True)):
@@ -203,26 +189,25 @@ def _mean(values: pd.Series | None) -> tuple[float, float, int]:
 
 
 def _table8(paired: Paired, made: Tables) -> list[tuple]:
-    of = [c for c in paired.comparisons if (c.task, c.model) == ("sst5", "distilroberta")]
+    title, model, _, task = TITLES["8"]
+    of = [c for c in paired.comparisons if (c.task, c.model) == (task, model)]
     if not of:
-        made.missing.append(f"table 8 ({TITLE_8}): no pairs")
+        made.missing.append(f"table 8 ({title}): no pairs")
         return []
-    made.titles["8"] = TITLE_8
+    made.titles["8"] = title
     if {c.metric for c in of} == {DEV}:
         made.titles["8"] += ", dev scores: not every run has a test score"
     inits = {init: column for column, init in INITS.items()}
-    count: defaultdict[tuple[str, str], int] = defaultdict(int)
-    for c in of:
-        count[c.method, c.init] += 1
+    count = Counter((c.method, c.init) for c in of)
     cells = {}
     for c in of:
-        name = TESTED.get(c.method, f"Base vs {NAMES.get(c.method, c.method)}")
+        name = KNOWN["tested"].get(c.method, f"Base vs {NAMES.get(c.method, c.method)}")
         if count[c.method, c.init] > 1:
             name += f" [{c.setting}]"
         if c.init in inits:
             p = signed_rank(c.differences).p_value
             cells[name, inits[c.init]] = ("8", "", name, inits[c.init], p, math.nan, len(c.differences))
-    rows = list(dict.fromkeys([*TESTED.values(), *(name for name, _ in cells)]))
+    rows = list(dict.fromkeys([*KNOWN["tested"].values(), *(name for name, _ in cells)]))
     for name in rows:
         for column in INITS:
             if (name, column) not in cells and (name, column) != ("Finetune vs AKD", "From scratch"):
