@@ -226,7 +226,8 @@ def lines(table: pd.DataFrame, level: float = 0.05) -> list[str]:
         where = ", ".join(filter(None, [task, model, init, setting]))
         shown = "ece above its floor" if measure == "ece" else measure
         said[f"{shown}: {_said(rows['none'], rows['both'], reference, level)}"].append(f"{method} ({where})")
-    return [f"{sentence}: {', '.join(names)}" for sentence, names in said.items()]
+    order = sorted(said, key=lambda sentence: TESTED.index(sentence.partition(":")[0].partition(" ")[0]))
+    return [f"{sentence}: {', '.join(said[sentence])}" for sentence in order]
 
 
 def _said(before: dict, after: dict, reference: str, level: float) -> str:

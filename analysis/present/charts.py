@@ -149,6 +149,7 @@ def panels(tables: dict[str, pd.DataFrame], x_label: str, deep: int = 1, diagona
         if diagonal:
             low = table[["x", "y"]].min(axis=None) - 0.03
             axes.plot([low, 1], [low, 1], color=MUTED, linewidth=1, linestyle="--")
+            axes.set(xlim=(low, 1.02), ylim=(low, 1.02))
         for (method, setting), line in by_method(table):
             name = label({"method": method, "setting": setting})
             style = look(method) | ({} if len(line) <= 20 else {"marker": ""})
