@@ -10,7 +10,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 install = uv pip install --quiet --python $(VENV)/bin/python --require-hashes --no-deps -r $(1) || \
 	  $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $(1)
 
-.PHONY: setup demo test test-browser soak ui bench lock
+.PHONY: setup demo picture test test-browser soak ui bench lock
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/ready
@@ -37,6 +37,11 @@ lock: $(VENV)/bin/uv
 
 demo: setup
 	mlflow run . --env-manager local
+
+# after make demo: its answer as the README's picture
+picture: setup
+	COLUMNS=96 python -m entrypoints.significance --study=smoke > $(VENV)/answer.txt
+	python -m tools.screen "make demo" docs/demo.svg < $(VENV)/answer.txt
 
 test: setup
 	ruff check .

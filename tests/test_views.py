@@ -84,7 +84,7 @@ def test_every_column_is_of_a_run(store):
 def test_an_experiment_is_given_views_and_keeps_what_its_owner_said(store, monkeypatch):
     ended = succeed("significance")
     assert ended.out.splitlines()[-1] == (
-        "methods in the MLflow UI: make ui, then "
+        "make ui, then "
         "http://127.0.0.1:5000/#/experiments/0/runs?viewStateShareKey=methods&workflowType=machine_learning"
     )
     client = mlflow.MlflowClient()

@@ -22,7 +22,7 @@ from labelreg.output import masked
 from labelreg.store.patience import patiently
 
 TAG, KEY, COMPRESSED = "mlflow.sharedViewState.", "viewStateShareKey", "deflate;"
-# the UI's side for training; it infers one for itself (..._inferred) where nobody has said so
+# that an experiment is one of training; the UI infers a kind for itself (..._inferred) where nobody has said so
 KIND, MODELS, INFERRED = "mlflow.experimentKind", "custom_model_development", "_inferred"
 MADE = 1795737600000  # of all views, so that a view is written again only when it is another one
 HERE = "http://127.0.0.1:5000"  # where `make ui` serves
@@ -118,7 +118,7 @@ VIEWS: dict[str, dict[str, Any]] = {
         ascending=False,
     ),
 }
-# the UI keeps these in the address, not in the state
+# the UI keeps these in the address, not in the state; the side is the browser's (GenAI at first), whatever the kind
 SIDE, MODES = "&workflowType=machine_learning", {"curves": "&compareRunsMode=CHART"}
 
 
@@ -149,18 +149,18 @@ def link(experiment: str, view: str = "", run_id: str = "") -> str:
 def tell(view: str, experiment: str) -> None:
     """Print where a view opens, as a command's last line, and see to it that it is there."""
     keep(patiently(MlflowClient.get_experiment, experiment))
-    _print(view, link(experiment, view))
+    _print(link(experiment, view))
 
 
 def tell_run(run_id: str) -> None:
     """Print where a run opens, as a command's last line."""
     found = patiently(MlflowClient.get_run, run_id)
-    _print(str(found.info.run_name), link(found.info.experiment_id, run_id=run_id))
+    _print(link(found.info.experiment_id, run_id=run_id))
 
 
-def _print(what: str, address: str) -> None:
-    first = "" if mlflow.get_tracking_uri().startswith("http") else "make ui, then "
-    print(f"{what} in the MLflow UI: {first}{address}", flush=True)
+def _print(address: str) -> None:
+    first = "see" if mlflow.get_tracking_uri().startswith("http") else "make ui, then"
+    print(f"{first} {address}", flush=True)
 
 
 def main() -> None:
