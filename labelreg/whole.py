@@ -92,7 +92,15 @@ def sync(path: Path) -> None:
 
 def digest(text: str) -> str:
     """32 hex digits of a text's sha256: what names a run, its data, a folder of the cache."""
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return digest_of([text])
+
+
+def digest_of(parts: Iterable[str]) -> str:
+    """`digest` of a text whose parts are never held together."""
+    hashed = hashlib.sha256()
+    for part in parts:
+        hashed.update(part.encode())
+    return hashed.hexdigest()[:32]
 
 
 def file_digest(path: Path) -> str:

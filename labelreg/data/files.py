@@ -32,7 +32,7 @@ class Table:
     remarks: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Record:
     """One row of a delimited file, and the physical lines (counted from 1) that it stands on."""
 

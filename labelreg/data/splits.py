@@ -145,14 +145,17 @@ def groups_in_both(frames: Frames) -> list[str]:
 def in_both(frames: Frames, unit: str = "rows") -> list[str]:
     """A remark on each split whose examples (columns `text`, perhaps `text_pair`) stand in train too."""
     columns = [name for name in ("text", "text_pair") if name in frames["train"]]
-    train: dict[tuple, set[int]] = {}
+    others = {split: frame for split, frame in frames.items() if split != "train"}
+    held = {texts for frame in others.values() for texts in frame[columns].itertuples(index=False, name=None)}
+    train: dict[tuple, set[int]] = {}  # of these texts alone: a training set may have millions
     for *texts, label in frames["train"][[*columns, "label"]].itertuples(index=False, name=None):
-        train.setdefault(tuple(texts), set()).add(label)
+        if tuple(texts) in held:
+            train.setdefault(tuple(texts), set()).add(label)
     found = []
-    for split in (split for split in frames if split != "train"):
-        rows = frames[split][[*columns, "label"]].itertuples(index=False, name=None)
+    for split, frame in others.items():
+        rows = frame[[*columns, "label"]].itertuples(index=False, name=None)
         both = [(label, train[tuple(texts)]) for *texts, label in rows if tuple(texts) in train]
         other = sum(label not in labels and label != UNLABELLED for label, labels in both)
         other = f", {other} of them with another label" if other else ""
-        found += [f"{len(both)} of {len(frames[split])} {unit} of {split} stand in train too{other}"] if both else []
+        found += [f"{len(both)} of {len(frame)} {unit} of {split} stand in train too{other}"] if both else []
     return found

@@ -2,14 +2,17 @@
 
 import importlib.resources
 import json
+import re
 import tempfile
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
+from tqdm import tqdm
 
 from labelreg import places
 from labelreg.data import files
@@ -22,12 +25,15 @@ from labelreg.errors import UserError
 from labelreg.models import registry
 from labelreg.output import words_of
 from labelreg.settings import Settings
-from labelreg.whole import digest, file_digests
+from labelreg.whole import digest, digest_of, file_digests
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 FORMAT = 4  # raised when a change of this file alters what is prepared
+PART = 2000  # rows that are tokenised together
+LONG = 64  # characters for each token that is kept, from which on a text is shortened before it is tokenised
+_SPACE = re.compile(r"(?<=\S)\s")
 
 
 def prepare(settings: Settings, task: Task, roots: "places.Roots") -> PreparedTask:
@@ -65,12 +71,11 @@ def _made(settings: Settings, folder: Path | None, task: Task, checkpoint: Path)
     remarks = [*remarks, *told]
     tokenizer, most = registry.tokenizer(checkpoint), settings.max_length
     frames, named = _numbered(frames)
-    coded = {split: _tokenised(frame, tokenizer, most) for split, frame in frames.items()}
+    coded = {split: _tokenised(frame, tokenizer, most, split) for split, frame in frames.items()}
     remarks = [*remarks, *alike(classes, name), *in_both(frames), *groups_in_both(frames)]
     remarks += _cut({split: (cut, len(frames[split])) for split, (_, cut) in coded.items()}, most)
     splits = [
-        (split, digest("".join(_example_lines(frames[split], classes))), tensors)
-        for split, (tensors, _) in coded.items()
+        (split, digest_of(_example_lines(frames[split], classes)), tensors) for split, (tensors, _) in coded.items()
     ]
     return {"classes": classes, "pad_id": tokenizer.pad_token_id, "remarks": remarks} | named, splits
 
@@ -256,36 +261,86 @@ def _plain(frame: pd.DataFrame, task: Task, dataset: Any) -> pd.DataFrame:
 
 
 def _tokenised(
-    frame: pd.DataFrame, tokenizer: "PreTrainedTokenizerBase", max_length: int
+    frame: pd.DataFrame, tokenizer: "PreTrainedTokenizerBase", max_length: int, split: str
 ) -> tuple[dict[str, torch.Tensor], int]:
-    """The tensors of a split, and how many of its texts `max_length` cuts."""
-    texts = (list(frame["text"]), list(frame["text_pair"]) if "text_pair" in frame else None)
-    coded = tokenizer(
-        *texts,
-        truncation=True,
-        max_length=max_length,
-        return_token_type_ids=True,
-        return_attention_mask=False,
-        verbose=False,
-    )
-    if coded.encodings:
-        cut = sum(bool(each.overflowing) for each in coded.encodings)
-    else:  # a tokenizer in Python does not say
-        whole = tokenizer(*texts, return_attention_mask=False, verbose=False)["input_ids"]
-        cut = sum(len(ids) > max_length for ids in whole)
-    lengths = [len(ids) for ids in coded["input_ids"]]
+    """The tensors of a split, and how many of its texts `max_length` cuts.
+
+    A part of the rows at a time, as what a tokenizer returns takes ten times the memory of the ids.
+    """
+    ids, types, lengths, cut = [], [], [0], 0
     marks_pairs = "token_type_ids" in tokenizer.model_input_names  # GPT-2 would take a mark for a word
-    types = coded["token_type_ids"] if marks_pairs else [[0] * length for length in lengths]
+    starts = range(0, len(frame), PART)
+    for start in tqdm(starts, f"tokenising {split}", leave=False, disable=None if len(starts) > 1 else True):
+        rows = frame.iloc[start : start + PART]
+        if "text_pair" in rows:
+            pairs = zip(rows["text"], rows["text_pair"], strict=True)
+            texts = [*map(list, zip(*(shortened_pair(*pair, tokenizer, max_length) for pair in pairs), strict=True))]
+        else:
+            texts = [[shortened(each, tokenizer, max_length) for each in rows["text"]]]
+        coded = tokenizer(
+            *texts,
+            truncation=True,
+            max_length=max_length,
+            return_token_type_ids=True,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        if coded.encodings:
+            cut += sum(bool(each.overflowing) for each in coded.encodings)
+        else:  # a tokenizer in Python does not say
+            uncut = tokenizer(*texts, return_attention_mask=False, verbose=False)["input_ids"]
+            cut += sum(len(each) > max_length for each in uncut)
+        lengths += map(len, coded["input_ids"])
+        ids.append(np.fromiter(chain.from_iterable(coded["input_ids"]), np.int32))
+        if marks_pairs:
+            types.append(np.fromiter(chain.from_iterable(coded["token_type_ids"]), np.int8))
+        else:
+            types.append(np.zeros(len(ids[-1]), np.int8))
     tensors = {
-        "ids": torch.tensor([i for ids in coded["input_ids"] for i in ids], dtype=torch.int32),
-        "types": torch.tensor([i for each in types for i in each], dtype=torch.int8),
-        "offsets": torch.tensor([0, *lengths]).cumsum(0),
+        "ids": torch.from_numpy(np.concatenate(ids)),
+        "types": torch.from_numpy(np.concatenate(types)),
+        "offsets": torch.tensor(lengths).cumsum(0),
         "labels": torch.from_numpy(frame["label"].to_numpy().copy()),
         "idx": torch.from_numpy(frame["idx"].to_numpy().astype(np.int64)),
     }
     if "number" in frame:
         tensors["group"] = torch.from_numpy(frame["number"].to_numpy().astype(np.int64))
     return tensors, cut
+
+
+def shortened(text: str, tokenizer: "PreTrainedTokenizerBase", max_length: int, least: int = 0) -> str:
+    """The beginning of a long text, whose first `max_length` tokens are the whole text's; more than `least` tokens.
+
+    It ends before a space and has four times the tokens that are kept, as what stands at its end may be divided
+    in another way than in the whole text. Where no space divides it, the text stays whole.
+    """
+    size, least = LONG * max_length, max(least, 4 * max_length)
+    if tokenizer.truncation_side != "right":
+        return text
+    while len(text) > size:
+        space = _SPACE.search(text, size)
+        part = text[: space.start()] if space else text
+        if _tokens(part, tokenizer) > least:
+            return part
+        size *= 4  # of marks that make no tokens, say
+    return text
+
+
+def shortened_pair(first: str, second: str, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> tuple[str, str]:
+    """As `shortened`, of two texts: the longer stays the longer, by tokens, as truncation asks which it is."""
+    if max(len(first), len(second)) <= LONG * max_length:
+        return first, second
+    counts = _tokens(first, tokenizer), _tokens(second, tokenizer)
+    if counts[0] == counts[1]:
+        return first, second
+    shorter, longer = (second, first) if counts[0] > counts[1] else (first, second)
+    shorter = shortened(shorter, tokenizer, max_length)
+    longer = shortened(longer, tokenizer, max_length, least=_tokens(shorter, tokenizer))
+    return (longer, shorter) if counts[0] > counts[1] else (shorter, longer)
+
+
+def _tokens(text: str, tokenizer: "PreTrainedTokenizerBase") -> int:
+    return len(tokenizer(text, verbose=False)["input_ids"])
 
 
 def _cut(sizes: dict[str, tuple[int, int]], max_length: int) -> list[str]:

@@ -1,8 +1,10 @@
-"""Faults on a real Ray cluster: a worker is killed in the middle of a run, whose server is away just then."""
+"""Faults on a real Ray cluster: a worker is killed while the server is away; others hold it all."""
 
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -15,6 +17,17 @@ from test_ray_tasks import cluster, epochs_kept  # noqa: F401, the fixture
 pytest_plugins = ["running"]
 
 EPOCHS = 30
+# another program of the cluster: it holds both CPUs until a file is there
+OTHER = """
+import pathlib, sys, time, ray
+ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
+@ray.remote(num_cpus=1)
+def hold(release, number):
+    pathlib.Path(f"{release}.{number}").touch()
+    while not pathlib.Path(release).exists():
+        time.sleep(0.1)
+ray.get([hold.remote(sys.argv[1], number) for number in range(2)])
+"""
 
 
 def workers_at_work(folder: str) -> list[int]:
@@ -30,7 +43,7 @@ def workers_at_work(folder: str) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.server
-def test_a_worker_is_killed_while_the_server_is_away_and_every_run_goes_on(
+def test_a_killed_worker_whose_server_is_away_goes_on_and_a_full_cluster_is_waited_for(
     cluster,  # noqa: F811
     tiny,
     served,
@@ -71,3 +84,23 @@ def test_a_worker_is_killed_while_the_server_is_away_and_every_run_goes_on(
     for run in mine:
         history = [point.step for point in mlflow.MlflowClient().get_metric_history(run.info.run_id, "dev/score")]
         assert sorted(history) == list(range(1, EPOCHS + 1)), "each epoch once"
+
+    release = tmp_path / "release"
+    other = subprocess.Popen([sys.executable, "-c", OTHER, str(release)])
+    wait_for(lambda: len(list(tmp_path.glob("release.?"))) == 2, "another program on both CPUs")
+    studies = len(runs("study"))
+
+    def let_in():
+        wait_for(lambda: len(runs("study")) > studies, "the second study's begin")
+        time.sleep(2)
+        seen["begun while the cluster was full"] = workers_at_work(os.environ["RAY_TMPDIR"])
+        release.touch()
+
+    thread = threading.Thread(target=let_in)
+    thread.start()
+    succeed("main", **given | {"methods": "finetune", "seeds": "2"}, executor="ray")
+    thread.join()
+    assert not other.wait(60)
+    assert seen["begun while the cluster was full"] == []
+    second = [run for run in runs("student") if run.info.experiment_id == served and run.data.params["seed"] == "2"]
+    assert [run.info.status for run in second] == ["FINISHED"]
