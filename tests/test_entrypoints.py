@@ -12,7 +12,7 @@ import pytest
 from running import ROOT, artifacts, call, ended, in_this_process, measured, refused, run_of, runs, started, succeed
 
 from labelreg import recipes, settings
-from labelreg.methods import METHODS
+from labelreg.methods import PAPER as METHODS
 from labelreg.store import logged
 from labelreg.workers import executors
 

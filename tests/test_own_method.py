@@ -65,7 +65,7 @@ def test_another_content_of_the_file_is_another_run(tiny, mine):
 
 def test_a_parameter_of_others_is_shared_and_keeps_its_own_default(tiny, mine):
     run = run_of(succeed("train_student", **tiny, method=f"{mine}:taught"))
-    assert run.data.params["alpha"] == "0.25" and run.data.params["first"] == "True"
+    assert run.data.params["alpha"] == "0.25" and run.data.params["first"] == "true"
     assert len(runs("teacher")) == 1, "its third argument is called teacher"
     refused(call("train_student", **tiny, method=f"{mine}:taught", alpha=3), "alpha=3: allowed is a number in [0, 1]")
 
