@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from labelreg.methods import label, own_parameters
+from labelreg.methods import label, own_file, own_parameters
 from labelreg.settings import Averaged, Computing, Fit, Head, Images, Protocol, Sgd, Teacher, Text, of
 
 # equal in a pair; then the setting: what finetune has too, and what is the method's own
@@ -18,7 +18,7 @@ USUAL = {name: known.usual for name, known in of(Fit, Head).items() if known.usu
 
 def methods_own() -> tuple[str, ...]:
     """What is a method's own, of any method there is, or its average's."""
-    return (*own_parameters(), *of(Teacher), *of(Averaged))
+    return (*own_parameters(), *of(Teacher), *of(Averaged), own_file.SETTINGS)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from labelreg.data import corpus, prepared, teacher_logits
 from labelreg.data.batching import REST
 from labelreg.errors import UserError
 from labelreg.job import Job, check, checkpoints, fingerprint, machine_of, settings_of, source_job, teacher_among
-from labelreg.methods import METHODS, mean_of
+from labelreg.methods import METHODS, mean_of, own_file
 from labelreg.models import registry
 from labelreg.output import duration
 from labelreg.settings import Machine, Settings
@@ -284,6 +284,8 @@ def _log_start(
 ) -> None:
     values = settings.told() | machine.facts()
     values["rest"] = "on" if data.rest else None if settings.rest == "auto" else settings.rest
+    if own_file.FILE in settings.own:  # who reads the store does not have the file, which says what its parameters are
+        values[own_file.SETTINGS] = own_file.told(settings.own)
     if teaching:
         values["teacher_run_id"] = ",".join(source.info.run_id for source in teaching)
         values["teacher_model"] = _each("model", teaching)

@@ -2,7 +2,7 @@
 
 A facet is a class of parameters that belong together; an entry point's parameters are the facets that it is made of.
 `Settings` is what one run is done with, after its recipe has been read; what was *given* stays a mapping of what the
-user wrote; what the machine makes of `auto` is a `Machine`. A method's own parameters stand with it, in methods.py.
+user wrote; what the machine makes of `auto` is a `Machine`. A method's own parameters stand with it, in labelreg/methods.
 """
 
 import os
@@ -666,10 +666,16 @@ def method_named(text: str) -> str:
     return name
 
 
+def method_label(text: str) -> str:
+    """The same for a method that may have an average behind it: finetune+swa."""
+    method, average = methods.parted(text)
+    return methods.label(method_named(method), average)
+
+
 def methods_in_order(labels: Iterable[str]) -> list[str]:
     """Methods in the order of METHODS, each before itself with averaged weights."""
     rank = {name: nth for nth, name in enumerate(methods.METHODS)}
-    return sorted(labels, key=lambda each: (rank[method_named(methods.parted(each)[0])], each))
+    return sorted(labels, key=lambda each: (rank[methods.parted(each)[0]], each))
 
 
 def facet(kind: type, given: Mapping[str, Value]) -> Any:

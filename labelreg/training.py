@@ -169,7 +169,9 @@ def train(
             average.add(model, step)
             total += loss.detach() * len(batch)
         train_loss = total.item() / len(split)  # the epoch's only synchronisation
-        turned = memory.turn(lambda: predict(model, data.splits["train"], machine)) if epoch < sum(phases) else 0
+        turned = epoch < sum(phases)  # into an epoch for which the method may keep something of this one
+        if turned:
+            memory.turn(lambda: predict(model, data.splits["train"], machine))
         seconds = time.perf_counter() - started
         if not math.isfinite(train_loss):
             raise DivergedError(f"the loss of epoch {epoch} is {train_loss}: lower lr ({settings.lr:g})?")
@@ -182,7 +184,7 @@ def train(
         report = EpochReport(
             epoch, train_loss, dev, dev_logits, best, seconds, before[0] + seconds,
             before[1] + passes * int(lengths.sum()), batching.padding_share(lengths, batches),
-            before[2] + passes + turned,
+            before[2] + passes + turned * memory.passes,
         )  # fmt: skip
         unsaved += time.perf_counter() - started
         if keep and unsaved >= settings.checkpoint_seconds:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.pairing import Paired, method_rank
 from analysis.present.wording import distinct, in_order, used
+from labelreg.methods import own_file
 from labelreg.settings import named
 
 PARENT, KIND = "tags.mlflow.parentRunId", "tags.labelreg.kind"
@@ -85,4 +86,6 @@ def _logged(row: dict, entry_point: str, without: Sequence[str] = ()) -> list[tu
         found["precision"] = precision
     if row.get(GIVEN_TEACHER) != "true":  # found, or trained first, by the settings
         found.pop("teacher_run_id", None)
+    if entry_point == "train_student" and not pd.isna(own := row.get(f"params.{own_file.SETTINGS}")):
+        found |= own_file.heard(str(own))
     return [(name, value) for name, value in found.items() if not pd.isna(value)]

@@ -68,7 +68,7 @@ class ClassMeans(Memory):
         self.sums.index_add_(0, labels, right[:, None] * F.softmax(logits.float(), dim=1))
         self.counts.index_add_(0, labels, right)
 
-    def turn(self, predict: Callable[[], Tensor]) -> int:
+    def turn(self, predict: Callable[[], Tensor]) -> None:
         soft, classes = self.state["soft"], len(self.counts)
         means = self.sums / self.counts.clamp(min=1)[:, None]
         new = torch.where(self.counts[:, None] > 0, means, 1 / classes)
@@ -76,7 +76,6 @@ class ClassMeans(Memory):
             new = torch.where((self.counts[:, None] > 0) & (soft.amax(dim=1, keepdim=True) >= self.freeze), soft, new)
         self.state = {"soft": new}
         self._clear(new)
-        return 0
 
     def _move(self, device: torch.device) -> None:
         if self.state["soft"].device != device:
@@ -109,7 +108,7 @@ class LastEpoch(Memory):
 
     def __init__(self, training: bool):
         super().__init__()
-        self.training = training
+        self.training, self.passes = training, 0 if training else 1
         self.seen: list[tuple[Tensor, Tensor]] = []
 
     def rows(self, index: Tensor, labels: Tensor) -> Tensor | None:
@@ -123,13 +122,12 @@ class LastEpoch(Memory):
         if self.training:
             self.seen.append((index, logits.float()))
 
-    def turn(self, predict: Callable[[], Tensor]) -> int:
+    def turn(self, predict: Callable[[], Tensor]) -> None:
         if not self.training:
             self.state = {"logits": predict()}
-            return 1
+            return
         index, logits = (torch.cat(each) for each in zip(*self.seen, strict=True))
         self.state, self.seen = {"logits": torch.empty_like(logits).index_copy_(0, index, logits)}, []
-        return 0
 
 
 # R-Drop

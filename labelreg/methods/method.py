@@ -45,7 +45,10 @@ class Memory:
     """What a run learns from beside the labels, and what its method keeps from epoch to epoch; here, nothing.
 
     `state`: all of it as tensors by name, which a checkpoint holds. It is replaced as a whole when a run goes on.
+    `passes`: over the training set after an epoch that another follows.
     """
+
+    passes = 0
 
     def __init__(self) -> None:
         self.state: dict[str, Tensor] = {}
@@ -57,10 +60,8 @@ class Memory:
     def see(self, index: Tensor, labels: Tensor, logits: Tensor) -> None:
         """A batch has been computed; logits [batch, classes] without their graph."""
 
-    def turn(self, predict: Callable[[], Tensor]) -> int:
-        """An epoch has ended and another follows; `predict` gives the logits of the whole training set [examples,
-        classes]. How many passes over it were taken here."""
-        return 0
+    def turn(self, predict: Callable[[], Tensor]) -> None:
+        """An epoch has ended and another follows; `predict`: the training set's logits [examples, classes]."""
 
 
 class Teacher(Memory):

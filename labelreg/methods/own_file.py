@@ -15,6 +15,8 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
+import json
+import os
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -25,20 +27,22 @@ from typing import TYPE_CHECKING, Any
 from labelreg.errors import UserError, unknown
 from labelreg.methods.method import Method, Own, own, torch
 from labelreg.output import one_line
-from labelreg.parameter import Parameter
+from labelreg.parameter import Parameter, convert, joined
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MARK = ".py:"
+PLACES = "LABELREG_METHOD_FILES"  # where each lies, by its name, in JSON: worker processes inherit it
 FILE = "method_file"  # its digest, a parameter of the method
+SETTINGS = "method_settings"  # all of its parameters in one, as a run logs them
 GIVEN = 4  # logits, labels, teacher, epoch
 KINDS: dict[type, str] = {bool: "flag", int: "number", float: "number", str: "text"}
 SHAPES = "(logits, labels, teacher, epoch, and parameters with defaults)"
 
 
 def load(text: str, held: dict[str, Method]) -> tuple[str, Method]:
-    """The method that FILE.py:FUNCTION names, and its name: without the folder.
+    """The method that FILE.py:FUNCTION names, and its name: without the folder. Worker processes know it by that.
 
     Args:
         held: methods by name; the same file's is not loaded again, and a parameter of another's name is that.
@@ -47,12 +51,14 @@ def load(text: str, held: dict[str, Method]) -> tuple[str, Method]:
         UserError: no such file or function, a file that cannot be run, or a function of another form.
     """
     place, _, function = text.rpartition(":")
-    path, name = Path(place).expanduser(), f"{Path(place).name}:{function}"
+    places = json.loads(os.environ.get(PLACES, "{}"))
+    path, name = Path(places.get(text, place)).expanduser().absolute(), f"{Path(place).name}:{function}"
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"method={text}: {path}: {error.strerror}") from None
     digest = hashlib.sha256(content).hexdigest()[:16]
+    os.environ[PLACES] = json.dumps(places | {name: str(path)})
     if name in held and held[name].defaults[FILE] == digest:
         return name, held[name]
     others = (each for other, each in held.items() if MARK not in other)
@@ -137,6 +143,17 @@ def _told(error: Exception, path: Path) -> str:
         line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == str(path) else line
         trace = trace.tb_next
     return one_line(f"{type(error).__name__}: {error}") + (f" (line {line})" if line else "")
+
+
+def told(own: Own) -> str:
+    """All parameters of a method of one's own as one text, which `heard` reads."""
+    return joined(f"{name}={value}" for name, value in own.items())
+
+
+def heard(text: str) -> dict[str, str]:
+    """The parameters in a run's `method_settings`, but for the file's digest."""
+    pairs = (each.partition("=") for each in convert(SETTINGS, Parameter("list", ""), text))
+    return {name: value for name, _, value in pairs if name != FILE}
 
 
 def trial(method: Method, own: Own, classes: int) -> None:

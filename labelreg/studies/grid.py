@@ -15,7 +15,7 @@ from labelreg.data import image_folder
 from labelreg.errors import UserError, unknown
 from labelreg.methods import METHODS, parted
 from labelreg.parameter import NEVER, Value, convert
-from labelreg.settings import method_named, methods_in_order, of_a_run
+from labelreg.settings import method_label, methods_in_order, of_a_run
 from labelreg.whole import file_digest
 from labelreg.workers.steps import Step
 
@@ -34,8 +34,9 @@ def lists(recipe: Mapping[str, Any], given: Mapping[str, Value]) -> dict[str, li
         if len(set(values)) != len(values):
             raise UserError(f"{name}={','.join(map(str, values))}: a value stands there twice")
         grid[name] = values
+    grid["methods"] = [method_label(method) for method in grid["methods"]]
     for method in grid["methods"]:
-        if method_named(parted(method)[0]) not in METHODS:
+        if parted(method)[0] not in METHODS:
             raise unknown("method", str(method), METHODS)
     grid["methods"] = methods_in_order(grid["methods"])
     return grid
@@ -88,7 +89,7 @@ def steps(
             run = (
                 dict(given) | place | {"seed": seed, "method": base} | ({"average": average} if base != method else {})
             )
-            needs = METHODS[method_named(base)].needs
+            needs = METHODS[base].needs
             if needs == "teacher":
                 name = str(given.get("teacher_model") or teacher_of(model, task))
                 own = f" seed={seed}" if task.startswith("fewrel") and not given.get("train_file") else ""

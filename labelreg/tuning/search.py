@@ -27,7 +27,7 @@ from labelreg.errors import USER_ERROR, StoreLostError, UserError, told, unknown
 from labelreg.methods import METHODS, own_parameters
 from labelreg.output import words_of
 from labelreg.parameter import Parameter, Value, convert
-from labelreg.settings import Fit, method_named, of
+from labelreg.settings import Fit, of
 from labelreg.store import signals, sqlite
 
 SILENT_BEATS = 3  # heartbeats that a worker may miss before its trial is taken over
@@ -92,7 +92,7 @@ def space_for(method: str, recipe: Mapping, given: Mapping[str, Value]) -> Space
     if not isinstance(found, dict):
         raise UserError(f"the search's space is a mapping of parameters to lists of values, not {found!r}")
     space: Space = {}
-    own = METHODS[method_named(method)].parameters
+    own = METHODS[method].parameters
     for name, values in found.items():
         if name in ("seed", "seeds"):
             raise UserError("the seed is never tuned: a search would choose the luckiest run, not the best setting")

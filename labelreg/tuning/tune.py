@@ -24,19 +24,7 @@ from labelreg.errors import DivergedError, StoreLostError, UserError, unknown
 from labelreg.methods import METHODS, PAPER
 from labelreg.output import duration
 from labelreg.parameter import Value, convert
-from labelreg.settings import (
-    Checkpoints,
-    Fit,
-    Folders,
-    Halving,
-    Run,
-    Tune,
-    Workers,
-    facet,
-    method_named,
-    methods_in_order,
-    of,
-)
+from labelreg.settings import Checkpoints, Fit, Folders, Halving, Run, Tune, Workers, facet, methods_in_order, of
 from labelreg.store import checkpoint, logged, sqlite, tracking, views
 from labelreg.store.patience import CLOSING_SECONDS, within
 from labelreg.tuning import search, search_report
@@ -109,7 +97,7 @@ def carry_out(given: dict[str, Value]) -> None:
 def _methods(given: dict[str, Value]) -> list[str]:
     """The methods that are searched for, each with a search of its own."""
     for method in (given["method"], *given.get("methods", [])):
-        if method_named(method) not in METHODS:
+        if method not in METHODS:
             raise unknown("method", str(method), METHODS)
     chosen = given.get("methods") or list(PAPER)
     if len(set(chosen)) < len(chosen):
@@ -233,7 +221,7 @@ def _round(
 def _steps(given: dict[str, Value], todo: dict[str, int]) -> list[Step]:
     """First what students learn from, one after another (kd and akd may share it); then trials, methods in turn."""
     steps: list[Step] = []
-    for method in [method for method, count in todo.items() if count and METHODS[method_named(method)].needs]:
+    for method in [method for method, count in todo.items() if count and METHODS[method].needs]:
         before = (steps[-1].name,) if steps else ()
         steps.append(Step(f"what {method} learns from", given | {"method": method}, "teacher", before))
     sources = {str(step.given["method"]): (step.name,) for step in steps}
@@ -365,7 +353,7 @@ def _cross_check(
     steps = []
     for index, params in enumerate(chosen, 1):
         for method in methods:
-            twin = METHODS[method_named(method)].needs == "finetune" and "finetune" in methods
+            twin = METHODS[method].needs == "finetune" and "finetune" in methods
             first = (f"setting {index} with finetune",) if twin else ()
             run_given = given | params | {"method": method}
             steps.append(Step(f"setting {index} with {method}", run_given, "student", first))
@@ -410,7 +398,7 @@ def _report(
             reasons = [trial.user_attrs.get(search.REASON) for trial in search.own(study)]
             raise DivergedError(f"no trial of {method} succeeded: {next(filter(None, reasons), 'no reason is known')}")
     chosen: dict[str | None, dict[str, Value]]
-    chosen = {method_named(method): search.best(study)[0].params for method, study in studies.items()}
+    chosen = {method: search.best(study)[0].params for method, study in studies.items()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         content = search_report.settings(given, {None: kept} if kept else chosen, run.run_id)
@@ -418,7 +406,7 @@ def _report(
             (target / SETTINGS_FILE).write_text(content, encoding="utf-8")
         _write_budgets(run, folder, studies, {m: each.trials * int(given["epochs"]) for m, each in searches.items()})
         for method, study in studies.items():
-            own = folder / method_named(method) if len(studies) > 1 else folder
+            own = folder / method if len(studies) > 1 else folder
             search_report.plot(study, own / "plots")
             study.trials_dataframe().to_csv(own / "trials.csv", index=False)
             shares = search_report.importances(study)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labelreg.errors import StoreLostError, told
-from labelreg.methods import label, named
+from labelreg.methods import label
 from labelreg.parameter import Value
 from labelreg.recipes import AXES
 
@@ -23,7 +23,7 @@ class Step:
     def cell(self) -> tuple:
         """What it shares with the runs of other seeds: kind, task, model, init, method (with its average)."""
         *place, method = (self.given[axis] for axis in AXES)
-        return (self.kind, *place, label(named(method), self.given.get("average")))
+        return (self.kind, *place, label(method, self.given.get("average")))
 
 
 @dataclass(frozen=True)
