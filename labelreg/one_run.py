@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from labelreg import metrics, places, training, whole
+from labelreg import metrics, places, serving, training, whole
 from labelreg.data import corpus, prepared, teacher_logits
 from labelreg.data.batching import REST
 from labelreg.errors import UserError
@@ -22,7 +22,7 @@ from labelreg.methods import METHODS, mean_of, own_file
 from labelreg.models import registry
 from labelreg.output import duration
 from labelreg.settings import Machine, Settings
-from labelreg.store import checkpoint, records, tracking
+from labelreg.store import checkpoint, models, records, tracking
 from labelreg.workers.steps import Step
 
 TESTED = (REST, "test", "dev")  # of these the first that has labels gives the score that is told of a run
@@ -155,9 +155,11 @@ def _train(
             learnt_from = {split: values for split, values in outcome.logits.items() if split != REST}
             teacher_logits.save(folder / "logits", learnt_from, data, identity)
         _write_predictions(folder, outcome.logits, data)
-        if job.kind == "teacher" or settings.save_model == "true":
-            registry.save(model, name, folder / "model", roots)
         opened.folder(folder)
+        if job.kind == "teacher" or settings.save_model == "true":
+            known = serving.facts(data, settings)
+            write = partial(serving.write, known=known, model=model, name=name, roots=roots)
+            models.store(opened, folder / "model", serving.kind(known), write, (data.task, data.digest))
     return report
 
 

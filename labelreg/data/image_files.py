@@ -162,6 +162,13 @@ def _greys(image: Image.Image, notes: list[str]) -> Image.Image:
     return Image.fromarray(greys.astype(np.uint8))
 
 
+def grey(side: int) -> bytes:
+    """A PNG file of one grey."""
+    file = io.BytesIO()
+    Image.new("RGB", (side, side), "grey").save(file, "PNG")
+    return file.getvalue()
+
+
 def counted(notes: Sequence[tuple[str, str]]) -> tuple[str, ...]:
     """One line for each kind of note on images, given as (origin, note): how many, and the first."""
     found: dict[str, list[str]] = {}

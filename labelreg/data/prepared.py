@@ -30,7 +30,7 @@ class PreparedTask:
     """All splits of a task, ready for training; `digest` is of all examples of all splits but `rest`.
 
     `remarks` are lines of what a reader of the scores should know of the examples. `groups`: the names of what they
-    belong to, by number.
+    belong to, by number. `columns`: where the source has what a model reads, by its own names.
     """
 
     task: str
@@ -41,6 +41,7 @@ class PreparedTask:
     glue: dict[str, str]
     remarks: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ("image",)
 
     @property
     def rest(self) -> str | None:

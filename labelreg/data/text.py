@@ -30,7 +30,7 @@ from labelreg.whole import digest, digest_of, file_digests
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FORMAT = 4  # raised when a change of this file alters what is prepared
+FORMAT = 5  # raised when a change of this file alters what is prepared
 PART = 2000  # rows that are tokenised together
 LONG = 64  # characters for each token that is kept, from which on a text is shortened before it is tokenised
 _SPACE = re.compile(r"(?<=\S)\s")
@@ -51,7 +51,7 @@ def prepare(settings: Settings, task: Task, roots: "places.Roots") -> PreparedTa
     registry.check_tokens(checkpoint, splits)
     classes, remarks = tuple(meta["classes"]), tuple(meta["remarks"])
     facts = (settings.task, task.metric, classes, splits, meta["digest"], task.glue, remarks)
-    return PreparedTask(*facts, tuple(meta.get("groups", ())))
+    return PreparedTask(*facts, tuple(meta.get("groups", ())), tuple(meta["columns"]))
 
 
 def _made(settings: Settings, folder: Path | None, task: Task, checkpoint: Path) -> Made:
@@ -77,7 +77,13 @@ def _made(settings: Settings, folder: Path | None, task: Task, checkpoint: Path)
     splits = [
         (split, digest_of(_example_lines(frames[split], classes)), tensors) for split, (tensors, _) in coded.items()
     ]
-    return {"classes": classes, "pad_id": tokenizer.pad_token_id, "remarks": remarks} | named, splits
+    columns = _of_texts(task, "text_pair" in frames["train"])
+    return {
+        "classes": classes,
+        "pad_id": tokenizer.pad_token_id,
+        "remarks": remarks,
+        "columns": columns,
+    } | named, splits
 
 
 def place(settings: Settings, task: Task, roots: "places.Roots") -> tuple[Path | None, Path, Path]:
@@ -258,6 +264,19 @@ def _plain(frame: pd.DataFrame, task: Task, dataset: Any) -> pd.DataFrame:
     if names and not task.classes:
         frame[task.label] = [files.named(label, names) for label in frame[task.label]]
     return frame
+
+
+def _of_texts(task: Task, pair: bool) -> list[str]:
+    """The columns of a task's source that hold its texts, by their own names."""
+    return [task.text, *([task.text_pair or "text_pair"] if pair else [])]
+
+
+def unlabelled(frame: pd.DataFrame, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Tokens:
+    """Texts that nobody has labelled (columns text, perhaps text_pair) as a split."""
+    rows = frame.assign(label=UNLABELLED, idx=np.arange(len(frame)))
+    tensors, _ = _tokenised(rows, tokenizer, max_length, "texts")
+    pad_id: Any = tokenizer.pad_token_id
+    return Tokens(**tensors, fingerprint="", pad_id=pad_id)
 
 
 def _tokenised(

@@ -141,6 +141,14 @@ def load(name: str, classes: tuple[str, ...], init: str, seed: int, roots: "Root
     return Classifier(body, config).to(memory_format=torch.channels_last).train()
 
 
+def saved(folder: Path) -> Classifier:
+    """The classifier that `save_pretrained` wrote, its head and all, for evaluation."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    body = _body(NETWORKS[config["network"]], len(config["classes"]), config["stem"])
+    body.load_state_dict(load_file(folder / "model.safetensors"))
+    return Classifier(body, config).to(memory_format=torch.channels_last).eval()
+
+
 def _body(known: Network, classes: int, stem: str) -> torch.nn.Module:
     from torchvision.models import get_model
 

@@ -15,6 +15,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import requests
 
+from labelreg import whole
 from labelreg.errors import StoreLostError, UserError
 from labelreg.output import words_of
 from labelreg.store import signals
@@ -169,6 +170,16 @@ def artifacts_of(run_id: str) -> ArtifactRepository:
     """
     uri = patiently(MlflowClient.get_run, run_id).info.artifact_uri
     return get_artifact_repository(uri, mlflow.get_tracking_uri())
+
+
+def send(store: ArtifactRepository, local: Path, path: str | None = None) -> None:
+    """Store a folder's files, each of them patiently; MLflow copies them with their rights."""
+    files = sorted(each for each in local.rglob("*") if each.is_file())
+    for file in files:  # libraries write weights for their owner alone, and a store may have other readers
+        whole.give_rights(file)
+    for file in files:
+        at = Path(path or "", file.parent.relative_to(local)).as_posix()
+        moving(store.log_artifact, str(file), None if at == "." else at)
 
 
 def check_server(uri: str) -> None:

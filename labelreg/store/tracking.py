@@ -24,7 +24,6 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
-from labelreg import whole
 from labelreg.errors import StoreLostError, UserError, foreseen, told, unknown
 from labelreg.output import masked, one_line
 from labelreg.parameter import Value
@@ -101,14 +100,8 @@ class Run:
             patiently(MlflowClient.log_batch, self.run_id, patience.as_metrics(points))
 
     def folder(self, local: Path, path: str | None = None) -> None:
-        """Store a folder's files as artifacts, each of them patiently; MLflow copies them with their rights."""
-        store = patience.artifacts_of(self.run_id)
-        files = sorted(each for each in local.rglob("*") if each.is_file())
-        for file in files:  # libraries write weights for their owner alone, and a store may have other readers
-            whole.give_rights(file)
-        for file in files:
-            at = Path(path or "", file.parent.relative_to(local)).as_posix()
-            patience.moving(store.log_artifact, str(file), None if at == "." else at)
+        """Store a folder's files as artifacts, each of them patiently."""
+        patience.send(patience.artifacts_of(self.run_id), local, path)
 
     def data(self, name: str, digest: str, source: str) -> None:
         """Name the data set in MLflow's own way, with labelreg's digest of all examples."""

@@ -1,0 +1,114 @@
+"""A stored model as MLflow knows one: a folder that `mlflow models` serves, a LoggedModel, a registered version."""
+
+import contextlib
+import logging
+import os
+import re
+import shutil
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput, Metric
+from mlflow.models import Model, ModelSignature
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
+from mlflow.types import ColSpec, Schema
+
+from labelreg.store import patience, tracking
+from labelreg.store.patience import patiently
+
+if TYPE_CHECKING:
+    from labelreg.serving import Kind
+
+logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # "validating input example" is no news
+
+FOLDER = "model"  # of a run's artifacts
+CODE = "code.zip"  # one file, which Python imports from: a server is asked once for each
+ENDS = ("best/", "last/")  # metrics that are about the weights that are stored
+
+
+def store(run: tracking.Run, folder: Path, kind: "Kind", write: Callable[[Path], None], data: tuple[str, str]) -> None:
+    """Store what `write` writes into a folder as the run's `model/`, and as a LoggedModel with the run's parameters,
+    the scores of its ends and its data set.
+
+    The LoggedModel's files are links to the run's where both lie on one disk; a server is sent both.
+
+    Args:
+        folder: empty or not there; where the files are made.
+        data: name and digest of the data set, as `Run.data` logged it.
+    """
+    model = _logged_model(run.run_id)
+    _package(folder, kind, run.run_id, model)
+    write(folder)
+    run.folder(folder, FOLDER)
+    _same_files(run.run_id, model, folder)
+    patiently(MlflowClient.finalize_logged_model, model.model_id, "READY")
+    if run.spool:
+        run.spool.flush()  # what is still under way is asked for now
+    _measure(run.run_id, model.model_id, data)
+
+
+def _logged_model(run_id: str) -> "mlflow.entities.LoggedModel":
+    """The LoggedModel of a run: the one that it has, where it was interrupted after it was made."""
+    run = patiently(MlflowClient.get_run, run_id)
+    if run.outputs and run.outputs.model_outputs:
+        return patiently(MlflowClient.get_logged_model, run.outputs.model_outputs[0].model_id)
+    name = re.sub(r"[/:.%\"']", "-", str(run.info.run_name))  # what MLflow does not take
+    model = patiently(MlflowClient.create_logged_model, run.info.experiment_id, name, run_id, {}, dict(run.data.params))
+    patiently(MlflowClient.log_outputs, run_id, [LoggedModelOutput(model.model_id, 0)])
+    return model
+
+
+def _package(folder: Path, kind: "Kind", run_id: str, model: "mlflow.entities.LoggedModel") -> None:
+    """Write what makes a folder an MLflow model: MLmodel, the code, the environment's files, an example."""
+    made = Model(FOLDER, run_id, model_id=model.model_id, model_uuid=model.model_id)
+    probabilities = [ColSpec("double", name) for name in kind.outputs[1:]]
+    mlflow.pyfunc.save_model(
+        folder,
+        loader_module=kind.loader,
+        mlflow_model=made,
+        signature=ModelSignature(
+            Schema([ColSpec(type, name) for name, type in kind.inputs.items()]),
+            Schema([ColSpec("string", kind.outputs[0]), *probabilities]),
+        ),
+        input_example=kind.example,
+        pip_requirements=list(kind.requirements),
+    )
+    with zipfile.ZipFile(folder / CODE, "w", zipfile.ZIP_DEFLATED) as archive:
+        for package in kind.code:
+            for file in sorted(package.rglob("*.py")):
+                archive.write(file, file.relative_to(package.parent))
+    made.flavors[mlflow.pyfunc.FLAVOR_NAME][mlflow.pyfunc.CODE] = CODE
+    made.save(folder / "MLmodel")
+
+
+def _same_files(run_id: str, model: "mlflow.entities.LoggedModel", folder: Path) -> None:
+    """Put the files of the run's model where the LoggedModel's are looked for."""
+    theirs = get_artifact_repository(model.artifact_location, mlflow.get_tracking_uri())
+    ours = patience.artifacts_of(run_id)
+    if isinstance(ours, LocalArtifactRepository) and isinstance(theirs, LocalArtifactRepository):
+        shutil.copytree(Path(ours.artifact_dir, FOLDER), theirs.artifact_dir, copy_function=_linked, dirs_exist_ok=True)
+    else:
+        patience.send(theirs, folder)
+
+
+def _linked(source: str, target: str) -> str:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(target)
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one that knows no links
+        shutil.copy2(source, target)
+    return target
+
+
+def _measure(run_id: str, model_id: str, data: tuple[str, str]) -> None:
+    """Log the run's ends for the model too: the same points, which the run has once."""
+    names = [name for name in patiently(MlflowClient.get_run, run_id).data.metrics if name.startswith(ENDS)]
+    points = [point for name in names for point in patiently(MlflowClient.get_metric_history, run_id, name)]
+    named = [Metric(p.key, p.value, p.timestamp, p.step, model_id, *data, run_id=run_id) for p in points]
+    patiently(MlflowClient.log_batch, run_id, named)
