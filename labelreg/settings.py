@@ -544,12 +544,17 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Report(Output, Table, Rule, Store):
+class Compared:
     """What is compared with what."""
 
     metric: str | None = text("metric to compare (default per task: best/test/score, else best/dev/score)")
     lower_is_better: list[str] | None = items("metrics of which lower is better and whose name does not say so")
     reference: str = text("the method all others are compared with", "finetune", often=True)
+
+
+@dataclass(frozen=True)
+class Report(Compared, Output, Table, Rule, Store):
+    pass
 
 
 @dataclass(frozen=True)
@@ -562,6 +567,14 @@ class Significance(Report):
         ("auto", "true", "false"),
     )
     verbose: bool = flag("true: print every table and sentence, not the verdicts alone", counts=NEVER)
+
+
+@dataclass(frozen=True)
+class Promote(Compared, Rule, Store):
+    """What is registered."""
+
+    name: str | None = text("the registered model whose alias champion is moved", often=True)
+    accept_worse_calibration: bool = flag("a method that is better may be worse calibrated, or not known not to be")
 
 
 @dataclass(frozen=True)
@@ -591,6 +604,7 @@ ENTRY_POINTS = {
     "main": Study,
     "significance": Significance,
     "report": Report,
+    "promote": Promote,
     "tables": Tables,
     "audit": Audit,
     "tune": Tune,

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,15 @@ from typing import TYPE_CHECKING
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, Metric
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.types import ColSpec, Schema
+from mlflow.utils.validation import _validate_model_name
 
+from labelreg.errors import UserError
+from labelreg.output import words_of
 from labelreg.store import patience, tracking
 from labelreg.store.patience import patiently
 
@@ -28,6 +33,7 @@ logging.getLogger("mlflow.pyfunc").setLevel(logging.WARNING)  # "validating inpu
 
 FOLDER = "model"  # of a run's artifacts
 CODE = "code.zip"  # one file, which Python imports from: a server is asked once for each
+CARD, CHAMPION = "README.md", "champion"
 ENDS = ("best/", "last/")  # metrics that are about the weights that are stored
 
 
@@ -53,13 +59,18 @@ def store(run: tracking.Run, folder: Path, kind: "Kind", write: Callable[[Path],
 
 
 def _logged_model(run_id: str) -> "mlflow.entities.LoggedModel":
-    """The LoggedModel of a run: the one that it has, where it was interrupted after it was made."""
+    """The LoggedModel of a run: made once, however often a call is repeated or the run is gone on with."""
     run = patiently(MlflowClient.get_run, run_id)
-    if run.outputs and run.outputs.model_outputs:
-        return patiently(MlflowClient.get_logged_model, run.outputs.model_outputs[0].model_id)
     name = re.sub(r"[/:.%\"']", "-", str(run.info.run_name))  # what MLflow does not take
-    model = patiently(MlflowClient.create_logged_model, run.info.experiment_id, name, run_id, {}, dict(run.data.params))
-    patiently(MlflowClient.log_outputs, run_id, [LoggedModelOutput(model.model_id, 0)])
+
+    def made(store: MlflowClient) -> "mlflow.entities.LoggedModel":
+        where = run.info.experiment_id
+        found = store.search_logged_models([where], f"source_run_id = '{run_id}'")
+        return found[0] if found else store.create_logged_model(where, name, run_id, {}, dict(run.data.params))
+
+    model = patiently(made)
+    if not run.outputs or model.model_id not in {each.model_id for each in run.outputs.model_outputs}:
+        patiently(MlflowClient.log_outputs, run_id, [LoggedModelOutput(model.model_id, 0)])
     return model
 
 
@@ -112,3 +123,53 @@ def _measure(run_id: str, model_id: str, data: tuple[str, str]) -> None:
     points = [point for name in names for point in patiently(MlflowClient.get_metric_history, run_id, name)]
     named = [Metric(p.key, p.value, p.timestamp, p.step, model_id, *data, run_id=run_id) for p in points]
     patiently(MlflowClient.log_batch, run_id, named)
+
+
+# The registry
+
+
+def of_run(run: tracking.Found) -> "mlflow.entities.LoggedModel | None":
+    """The LoggedModel of a run, where it has one whose files are all there."""
+    if not run.outputs or not run.outputs.model_outputs:
+        return None
+    found = patiently(MlflowClient.get_logged_model, run.outputs.model_outputs[0].model_id)
+    return found if found.status == "READY" else None
+
+
+def check_name(name: str) -> None:
+    """Raises UserError for what cannot be the name of a registered model."""
+    try:
+        _validate_model_name(name)
+    except MlflowException as error:
+        raise UserError(f"name={name}: {words_of(error)}") from None
+
+
+def register(name: str, model: "mlflow.entities.LoggedModel", card: str, line: str, tags: dict[str, str]) -> str:
+    """Make a model a version of `name` (the one that it is already, where it is one) and the champion; the version.
+
+    `card` becomes README.md of the model, of its run's `model/` too, before anything is registered; `line` is the
+    version's description.
+    """
+    run_id = str(model.source_run_id)
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, CARD).write_text(card, encoding="utf-8")
+        tracking.Run(run_id).folder(Path(folder), FOLDER)
+        patience.send(get_artifact_repository(model.artifact_location, mlflow.get_tracking_uri()), Path(folder))
+    try:
+        patiently(MlflowClient.create_registered_model, name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    there = patiently(MlflowClient.search_model_versions, f"run_id = '{run_id}'")
+    mine = [each for each in there if each.name == name and each.source == f"models:/{model.model_id}"]
+    if mine:
+        version = str(mine[0].version)
+    else:
+        source = f"models:/{model.model_id}"
+        made = patiently(
+            MlflowClient.create_model_version, name, source, run_id, tags, description=line, model_id=model.model_id
+        )
+        version = str(made.version)
+    patiently(MlflowClient.update_model_version, name, version, line)
+    patiently(MlflowClient.set_registered_model_alias, name, CHAMPION, version)
+    return version

@@ -1,0 +1,15 @@
+"""From verdict to model: registers the model that the evidence supports: `mlflow run . -e promote -P name=reviews`."""
+
+from entrypoints.command import command
+from labelreg.parameter import Value
+
+
+def main(given: dict[str, Value]) -> None:
+    """Choose by the answer that significance gives, register, move the alias champion; or say what is missing."""
+    from labelreg.answers import promoting
+
+    promoting.promote(given)
+
+
+if __name__ == "__main__":
+    command("promote", main, __doc__)

@@ -1,0 +1,102 @@
+"""The model card of a promoted model: README.md with the hub's YAML front matter, made of the answer and the run."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from analysis.present import wording
+from analysis.present.answer import Answer, scores
+from analysis.present.render import signed
+from labelreg.data.tasks import TASKS
+from labelreg.models.registry import MODELS, vision
+from labelreg.settings import of_a_run
+from labelreg.store import tracking
+
+LIMITS = """- The scores are of the data named above; of other texts or images nothing was measured.
+- The verdict is about these settings and seeds, not about the method in general.
+- Probabilities are served as the model gives them; dividing its logits by the temperature is left to the caller.
+- What the data's owners allow, and the licence of the model that it began from, hold for this model too.
+- It was not examined for what it makes of groups of people."""
+
+
+def card(name: str, method: str, why: Sequence[str], judged: pd.DataFrame, found: Answer, run: tracking.Found) -> str:
+    """The card as Markdown."""
+    params, tags = run.data.params, run.data.tags
+    parts = [
+        f"# {name}",
+        f"{params['model']} for the task {params['task']}, trained with {method}, seed {params['seed']}.",
+        "Chosen because:\n\n" + "\n".join(f"- {line}" for line in why),
+        "## Data\n\n" + _table({
+            "task": params["task"],
+            "digest of all examples (sha256)": tags[tracking.DATA],
+            **({"digest of the further test set": tags[tracking.REST]} if tracking.REST in tags else {}),
+        }),
+        "## Scores over seeds\n\n" + _scores(found, params),
+        "## Verdict\n\n" + "\n".join(f"- {line}{_interval(row)}" for line, row in zip(
+            wording.verdict_lines(judged), judged.to_dict("records"), strict=True)),
+        "## Calibration of this model\n\n" + _calibration(found, run.info.run_id),
+        "## Settings\n\n" + _table({each: params[each] for each in of_a_run() if each in params}),
+        f"## Limits\n\n{LIMITS}",
+        f"Made by labelreg, run {run.info.run_id}, fingerprint {tags[tracking.FINGERPRINT]}.",
+    ]  # fmt: skip
+    front = yaml.safe_dump(_front(name, run), sort_keys=False, allow_unicode=True)
+    return f"---\n{front}---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def _front(name: str, run: tracking.Found) -> dict[str, Any]:
+    """What the hub reads of a card."""
+    params, task = run.data.params, TASKS.get(run.data.params["task"])
+    images = bool(vision.network(params["model"]))
+    kind = "image-classification" if images else "text-classification"
+    front: dict[str, Any] = {"pipeline_tag": kind, "tags": ["labelreg", params["method"]]}
+    if not images:
+        front["library_name"] = "transformers"
+        if params["init"] == "pretrained":
+            known = MODELS.get(params["model"])
+            front["base_model"] = known.hub_id if known else params["model"]
+    if task and "/" in task.source:
+        front["datasets"] = [task.source]
+    which, metric = params.get("selection", "best"), task.metric if task else "accuracy"
+    measured = [
+        {"type": metric, "value": value, "name": key}
+        for key, value in sorted(run.data.metrics.items())
+        if key.startswith(f"{which}/") and key.endswith("/score")
+    ]
+    data = {"name": params["task"], "type": task.source if task else params["task"]}
+    result = {"task": {"type": kind}, "dataset": data, "metrics": measured}
+    return front | {"model-index": [{"name": name, "results": [result]}]}
+
+
+def _table(rows: dict[str, Any]) -> str:
+    told = [f"| {name} | {str(value).replace('|', chr(92) + '|')} |" for name, value in rows.items()]
+    return "\n".join(["| | |", "|---|---|", *told])
+
+
+def _scores(found: Answer, params: dict[str, str]) -> str:
+    table = scores(found.paired)
+    for name in ("task", "model", "init"):
+        table = table[table[name] == params[name]]
+    lines = [
+        f"| {wording.label(row)} | {row['metric']} | {row['mean']:.2f} | {row['std']:.2f} | {row['n']} |"
+        for row in table.to_dict("records")
+    ]
+    return "\n".join(["| method | score | mean | sd | seeds |", "|---|---|---|---|---|", *lines])
+
+
+def _interval(row: dict[str, Any]) -> str:
+    return f"; interval of the difference [{signed(row['low'])}, {signed(row['high'])}] ({row['level']:.3g})"
+
+
+def _calibration(found: Answer, run_id: str) -> str:
+    rows = pd.DataFrame() if found.measured is None else found.measured.runs
+    rows = rows[rows["run_id"] == run_id] if len(rows) else rows
+    if rows.empty:
+        return "Not measured: the run has no predictions."
+    row = rows.iloc[0]
+    lines = [f"| {name} | {row[name]:.4f} | {row[f'{name}_scaled']:.4f} |" for name in ("nll", "ece", "brier")]
+    head = (
+        f"| on {row['split']} | as served | with temperature {row['temperature']:.3f} (fitted on {row['fitted_on']}) |"
+    )
+    return "\n".join([head, "|---|---|---|", *lines])

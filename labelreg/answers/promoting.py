@@ -1,0 +1,154 @@
+"""From verdict to model: what is registered is what the answer of `significance` supports; nothing is decided anew."""
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from analysis.pairing import Comparison
+from analysis.present import wording
+from analysis.present.answer import Answer
+from labelreg.answers import card
+from labelreg.answers.answering import HOW_TO_BEGIN, answer
+from labelreg.answers.sources import runs_of
+from labelreg.errors import UserError
+from labelreg.parameter import Value
+from labelreg.settings import named
+from labelreg.store import models, tracking, views
+
+CALIBRATION = ("nll", "ece", "brier")  # of what is served: probabilities as they are
+SHOWN = {"ece": "ece above its floor"}
+FAMILY = ["task", "model", "init", "metric", "protocol"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The run that is registered, and why: `method` by its verdict, the seed by its dev score."""
+
+    method: str
+    run_id: str
+    why: tuple[str, ...]
+    rows: pd.DataFrame  # of the family's verdicts
+
+
+def promote(given: dict[str, Value]) -> None:
+    """Register the model that the evidence supports and move the alias champion; print which, and why.
+
+    Raises:
+        UserError: no verdict, several questions at once, or the chosen run has stored no model. Nothing has changed.
+    """
+    if not given.get("name"):
+        raise UserError("name=NAME is needed: the registered model that is to have the alias champion")
+    name = str(given["name"])
+    models.check_name(name)
+    tracking.connect()
+    runs, _, metric, remarks = runs_of(given)
+    found = answer(runs, given, metric, remarks, "true")
+    choice = choose(found, bool(given.get("accept_worse_calibration")))
+    run = tracking.get(choice.run_id)
+    model = models.of_run(run)
+    if model is None:
+        raise UserError(f"run {choice.run_id} ({choice.method}, seed {run.data.params['seed']}) is what the evidence "
+                        f"supports, and has stored no model: {_again(run)}, then this command again")  # fmt: skip
+    written = card.card(name, choice.method, choice.why, choice.rows, found, run)
+    with tracking.open_run("promote", f"promote {name}") as opened:
+        opened.params({each: given.get(each) for each in named("promote")})
+        tags = {tracking.VERDICT: choice.why[0], tracking.DATA: run.data.tags[tracking.DATA]}
+        version = models.register(name, model, written, "; ".join(choice.why), tags)
+    print(f"{name} version {version} is {models.CHAMPION}: {choice.method}, seed {run.data.params['seed']}, "
+          f"run {choice.run_id}", *choice.why, sep="\n  ", flush=True)  # fmt: skip
+    print(f"mlflow models serve -m models:/{name}@{models.CHAMPION} --env-manager local", flush=True)
+    views.tell_run(opened.run_id)
+
+
+def choose(found: Answer, any_calibration: bool = False) -> Choice:
+    """The method that is better (of several: by most), else the reference; of its runs that of the median dev score.
+
+    Raises:
+        UserError: nothing is compared, more than one question is, too few seeds for any verdict, or the method is worse
+            calibrated and that was not asked for.
+    """
+    judged = found.judged
+    if judged.empty:
+        raise UserError("no verdict, so nothing is registered: " + HOW_TO_BEGIN.replace("\n", " ").replace("  ", " "))
+    families = list(judged[FAMILY].drop_duplicates().itertuples(index=False, name=None))
+    if len(families) > 1:
+        told = "; ".join(", ".join(filter(None, each)) for each in families)
+        raise UserError(f"{len(families)} questions are answered here ({told}), and one model is registered: narrow "
+                        "with where (params.task = 'sst5' and params.model = 'minilm-3l') or study")  # fmt: skip
+    better = judged[judged["verdict"] == "better"].sort_values("mean_difference", kind="stable", ascending=False)
+    blind = judged[(judged["verdict"] == "undecided") & ~judged["decidable"].astype(bool)]
+    if better.empty and len(blind):
+        told = "; ".join(f"{row['reason']} ({wording.deciding(row)})" for row in blind.to_dict("records"))
+        raise UserError(f"no verdict, so nothing is registered: {told}")
+    lines = wording.verdict_lines(judged)
+    if better.empty:
+        method, mine = found.paired.reference, list(found.paired.comparisons)
+        why = f"no method is shown to be better than {method}"
+        run_ids = list(dict.fromkeys(run_id for c in mine for run_id in c.reference_run_ids))
+    else:
+        row = better.iloc[0]
+        method, why = wording.label(row.to_dict()), lines[judged.index.get_loc(better.index[0])]
+        if len(better) > 1:
+            why += f" (of {len(better)} that are better, the largest mean difference; among them nothing is tested)"
+        run_ids = list(_comparison(found, row).run_ids)
+        calibrated = _calibrated(found, row, any_calibration)
+        why = f"{why}; {calibrated}"
+    run_id, seed = _median(found, run_ids, method)
+    return Choice(method, run_id, (why, seed), judged)
+
+
+def _comparison(found: Answer, row: Mapping) -> Comparison:
+    return next(c for c in found.paired.comparisons if (c.method, c.setting) == (row["method"], row["setting"]))
+
+
+def _calibrated(found: Answer, row: Mapping, allowed: bool) -> str:
+    """What is known of the calibration of a method that is better, in words.
+
+    Raises:
+        UserError: it is worse, or not known, and that is not allowed.
+    """
+    table = found.frame("calibration_differences")
+    if len(table):
+        here = (table["method"] == row["method"]) & (table["setting"] == row["setting"]) & (table["scaled"] == "none")
+        table = table[here & table["measure"].isin(CALIBRATION)]
+    way = "accept_worse_calibration=true registers it all the same"
+    if table.empty:
+        if allowed:
+            return "its calibration is not known"
+        raise UserError(f"{row['method']} is better, and its calibration is not known (no predictions): {way}")
+    worse = table[(table["p_holm"] <= found.rule.level) & (table["estimate"] > 0)]
+    told = ", ".join(
+        f"{SHOWN.get(each['measure'], each['measure'])} {each['mean_method']:.3f} against {each['mean_reference']:.3f}"
+        for each in table.to_dict("records")
+    )
+    if len(worse) and not allowed:
+        raise UserError(
+            f"{row['method']} is better and worse calibrated ({', '.join(worse['measure'])}: {told}): {way}"
+        )
+    return f"{'worse calibrated, as was asked for' if len(worse) else 'not shown to be worse calibrated'} ({told})"
+
+
+def _median(found: Answer, run_ids: list[str], method: str) -> tuple[str, str]:
+    """The run whose dev score is the median (of an even number the lower one), and that in words."""
+    known = found.runs.set_index("run_id").loc[run_ids]
+    which = known.get("params.selection", pd.Series("best", known.index)).fillna("best")
+    scores = [known.at[run_id, f"metrics.{which[run_id]}/dev/score"] for run_id in run_ids]
+    learnt = [(float(score), nth) for nth, score in enumerate(scores) if run_ids[nth] not in found.paired.not_learnt]
+    if not learnt:
+        raise UserError(f"no run of {method} has learnt (each gives every example one class): nothing is registered")
+    order = sorted(learnt)
+    score, nth = order[(len(order) - 1) // 2]
+    seed = known.at[run_ids[nth], "params.seed"]
+    spread = f"{order[0][0]:.2f} to {order[-1][0]:.2f}"
+    why = f"seed {seed}: its dev score {score:.2f} is the median of {len(order)} runs that learnt ({spread})"
+    return run_ids[nth], f"{why}, so that neither luck nor the test set chose it"
+
+
+def _again(run: tracking.Found) -> str:
+    """The command that does a run again and stores its model."""
+    params = run.data.params
+    left = {"teacher_model", "teacher_seed"} if "teacher_run_id" in params else set()
+    told = [f"{name}={params[name]}" for name in named("train_student") if name in params and name not in left]
+    return "mlflow run . -e train_student " + " ".join(f"-P {shlex.quote(each)}" for each in [*told, "save_model=true"])

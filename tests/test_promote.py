@@ -1,0 +1,164 @@
+"""promote: the model that the verdict supports, its version, its alias and its card; or what is missing."""
+
+import csv
+import json
+import random
+import shlex
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from conftest import FILLERS, WORDS
+from running import call, refused, run_of, runs, succeed
+from stores import generate
+
+from labelreg.settings import named
+
+pytest_plugins = ["running"]
+SEEDS = range(1, 6)
+
+
+@pytest.fixture
+def reviews(tiny, tmp_path) -> dict:
+    """Parameters of a run on 200 rows, some of them labelled wrongly, so that seeds differ."""
+    chance, path = random.Random(1), tmp_path / "reviews.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        write = csv.writer(file)
+        write.writerow(["text", "label"])
+        for row in range(200):
+            said, label = list(WORDS)[row % 2], list(WORDS)[(row % 2) ^ (chance.random() < 0.15)]
+            write.writerow([" ".join(chance.choices(FILLERS, k=6) + chance.sample(WORDS[said], 2)), label])
+    return tiny | {"train_file": path, "save_model": "false", "epochs": 6, "lr": 3e-3, "precision": "fp32"}
+
+
+def registered() -> list:
+    import mlflow
+
+    return mlflow.search_model_versions()
+
+
+def experiments_runs() -> int:
+    return len(runs())
+
+
+def test_from_verdict_to_model(reviews, tmp_path):
+    import mlflow
+
+    students = [
+        run_of(succeed("train_student", **reviews, method=method, seed=seed))
+        for seed in SEEDS
+        for method in ("finetune", "ls")
+    ]
+    succeed("significance", output_dir=tmp_path / "told")
+    told = json.loads((tmp_path / "told" / "significance.json").read_text())
+    assert "better" not in pd.read_csv(tmp_path / "told" / "significance.csv")["verdict"].tolist(), told
+    tuned = sorted((run.data.metrics["best/dev/score"], nth) for nth, run in enumerate(students[::2]))
+    median = students[::2][tuned[2][1]]
+
+    before = experiments_runs()
+    ended = call("promote", name="reviews")
+    refused(ended, median.info.run_id, "has stored no model", "save_model=true", "then this command again")
+    assert not registered() and experiments_runs() == before, "nothing has changed"
+
+    words = shlex.split(ended.err.partition("mlflow run . -e train_student ")[2].partition(", then")[0])
+    given = dict(word.split("=", 1) for word in words if word != "-P")
+    again = run_of(succeed("train_student", **given, model_root=reviews["model_root"]))
+    assert again.data.tags["labelreg.fingerprint"] == median.data.tags["labelreg.fingerprint"], "the same run, stored"
+
+    said = succeed("promote", name="reviews").out
+    assert (
+        f"reviews version 1 is champion: finetune, seed {median.data.params['seed']}, run {again.info.run_id}" in said
+    )
+    assert "no method is shown to be better than finetune" in said and "is the median of 5 runs that learnt" in said
+    version = mlflow.MlflowClient().get_model_version_by_alias("reviews", "champion")
+    assert version.run_id == again.info.run_id and "is the median" in version.description
+    loaded = mlflow.pyfunc.load_model("models:/reviews@champion")
+    assert set(loaded.predict(pd.DataFrame({"text": ["a film", "a dull story"]}))["class"]) <= {"good", "bad"}
+
+    folder = mlflow.artifacts.download_artifacts("models:/reviews/1", dst_path=str(tmp_path / "taken"))
+    _, front, text = Path(folder, "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    card = yaml.safe_load(front)
+    assert card["pipeline_tag"] == "text-classification" and card["base_model"].startswith("google/bert_uncased")
+    (result,) = card["model-index"][0]["results"]
+    scores = {each["name"]: each["value"] for each in result["metrics"]}
+    assert scores == {name: again.data.metrics[name] for name in ("best/dev/score", "best/test/score")}
+    for part in ("Data", "Scores over seeds", "Verdict", "Calibration of this model", "Settings", "Limits"):
+        assert f"\n## {part}" in text
+    assert again.data.tags["labelreg.data"] in text and "interval of the difference [" in text
+    assert "with temperature" in text and "| lr | 0.003 |" in text
+    assert (Path(again.info.artifact_uri.removeprefix("file://")) / "model" / "README.md").is_file()
+
+    assert "reviews version 1 is champion" in succeed("promote", name="reviews").out, "it is there already"
+    assert len(registered()) == 1
+    refused(call("promote", name="re/views"), "name=re/views", "'/'")
+    refused(call("promote"), "name=NAME")
+
+
+@pytest.fixture
+def generated(store):
+    """Writes runs with known effects and predictions."""
+
+    def write(**effects: float) -> None:
+        generate({"pretrained": effects}, ["rte"], range(8), artifacts=store / "mlruns" / "0", spread=0.05)
+
+    return write
+
+
+def chosen(**given) -> str:
+    """What promote refuses to register only as these runs have stored no model."""
+    ended = call("promote", name="reviews", **given)
+    refused(ended, "is what the evidence supports, and has stored no model")
+    return ended.err.partition("(")[2].partition(")")[0]
+
+
+def test_a_method_that_is_better_is_chosen_and_of_two_the_larger_difference(generated):
+    generated(ls=2.0, kd=4.0, tfreg=-3.0)
+    import mlflow
+
+    method, _, seed = chosen().partition(", seed ")
+    assert method == "kd"
+    mine = [run for run in runs("student") if run.data.params["method"] == "kd"]
+    order = sorted(run.data.metrics["best/dev/score"] for run in mine)
+    (run,) = [run for run in mine if run.data.params["seed"] == seed]
+    assert run.data.metrics["best/dev/score"] == order[3], "the lower of the two in the middle"
+    assert not mlflow.search_registered_models()
+
+
+def test_worse_calibration_is_refused_unless_it_is_asked_for(generated):
+    generated(ls=-4.0)  # the other way round: finetune is better than ls, and too sure of itself
+    refused(
+        call("promote", name="reviews", reference="ls"), "finetune is better and worse calibrated (ece: nll 0.", "=true"
+    )
+    assert chosen(reference="ls", accept_worse_calibration="true").startswith("finetune, seed ")
+    assert chosen().startswith("finetune, seed "), "against finetune ls is worse"
+
+
+def test_without_predictions_calibration_is_not_known(store):
+    generate({"pretrained": {"ls": 3.0}}, ["rte"], range(8), spread=0.05)
+    refused(call("promote", name="reviews"), "ls is better, and its calibration is not known")
+    assert chosen(accept_worse_calibration="true").startswith("ls, seed ")
+
+
+@pytest.mark.parametrize(
+    ("tasks", "seeds", "words"),
+    [
+        ([], 0, ["no verdict", "train_student -P method=finetune"]),
+        (["rte"], 3, ["no verdict", "3 seeds are too few", "more"]),
+        (["rte", "cola"], 8, ["2 questions are answered here (cola, ", "rte, ", "where"]),
+    ],
+)
+def test_what_is_missing_is_said_and_nothing_changes(tasks, seeds, words, store):
+    generate({"pretrained": {"ls": 0.0}}, tasks, range(seeds))
+    before = experiments_runs()
+    refused(call("promote", name="reviews"), *words)
+    assert not registered() and experiments_runs() == before
+
+
+def test_where_narrows_to_one_question(store):
+    generate({"pretrained": {"ls": 0.0}}, ["rte", "cola"], range(8))
+    assert chosen(where="params.task = 'rte'").startswith("finetune, seed ")
+
+
+def test_promote_asks_what_significance_is_asked():
+    assert set(named("promote")) <= {*named("significance"), "name", "accept_worse_calibration"}
