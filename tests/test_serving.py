@@ -78,7 +78,9 @@ def test_the_command_line_reads_a_csv(tiny, tiny_file, tmp_path):
 def test_the_model_stands_in_mlflows_list_with_scores_and_data(tiny):
     import mlflow
 
-    run = run_of(succeed("train_student", **tiny))
+    ended = succeed("train_student", **tiny)
+    assert "Warning" not in ended.err and "INFO" not in ended.err, "nothing is said that is no news"
+    run = run_of(ended)
     found = logged_model(run)
     assert found.status == "READY" and found.source_run_id == run.info.run_id
     assert found.params == run.data.params

@@ -85,7 +85,8 @@ def choose(found: Answer, any_calibration: bool = False) -> Choice:
     lines = wording.verdict_lines(judged)
     if better.empty:
         method, mine = found.paired.reference, list(found.paired.comparisons)
-        why = f"no method is shown to be better than {method}"
+        told = ", ".join(f"{wording.label(row)}: {wording.verdict(row)}" for row in judged.to_dict("records"))
+        why = f"no method is shown to be better than {method} ({told})"
         run_ids = list(dict.fromkeys(run_id for c in mine for run_id in c.reference_run_ids))
     else:
         row = better.iloc[0]

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -78,17 +79,18 @@ def _package(folder: Path, kind: "Kind", run_id: str, model: "mlflow.entities.Lo
     """Write what makes a folder an MLflow model: MLmodel, the code, the environment's files, an example."""
     made = Model(FOLDER, run_id, model_id=model.model_id, model_uuid=model.model_id)
     probabilities = [ColSpec("double", name) for name in kind.outputs[1:]]
-    mlflow.pyfunc.save_model(
-        folder,
-        loader_module=kind.loader,
-        mlflow_model=made,
-        signature=ModelSignature(
-            Schema([ColSpec(type, name) for name, type in kind.inputs.items()]),
-            Schema([ColSpec("string", kind.outputs[0]), *probabilities]),
-        ),
-        input_example=kind.example,
-        pip_requirements=list(kind.requirements),
-    )
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # MLflow's use of pandas
+        mlflow.pyfunc.save_model(
+            folder,
+            loader_module=kind.loader,
+            mlflow_model=made,
+            signature=ModelSignature(
+                Schema([ColSpec(type, name) for name, type in kind.inputs.items()]),
+                Schema([ColSpec("string", kind.outputs[0]), *probabilities]),
+            ),
+            input_example=kind.example,
+            pip_requirements=list(kind.requirements),
+        )
     with zipfile.ZipFile(folder / CODE, "w", zipfile.ZIP_DEFLATED) as archive:
         for package in kind.code:
             for file in sorted(package.rglob("*.py")):
