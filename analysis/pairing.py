@@ -18,6 +18,7 @@ from analysis import AnalysisError, direction, unknown
 from analysis.hypothesis import LARGEST, rounded
 from analysis.students import PROTOCOL, SHARED, Run, logged, methods_own, read
 from labelreg.methods import METHODS as KNOWN
+from labelreg.methods import parted
 
 __all__ = ["AnalysisError", "Comparison", "Paired", "pair"]
 
@@ -69,6 +70,19 @@ class Paired:
     runs: pd.DataFrame
     not_learnt: frozenset[str] = frozenset()
     examples: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def families(self) -> list[list[Comparison]]:
+        """The comparisons that are tested together."""
+        found = defaultdict(list)
+        for c in self.comparisons:
+            found[c.task, c.model, c.init, c.metric, c.family].append(c)
+        return list(found.values())
+
+    @property
+    def compared(self) -> list[str]:
+        """The ids of all runs that are in a comparison."""
+        return list(dict.fromkeys(run for c in self.comparisons for run in (*c.reference_run_ids, *c.run_ids)))
 
 
 def pair(
@@ -386,5 +400,6 @@ def _order(values: Iterable[Any]) -> list:
 
 
 def method_rank(method: str) -> tuple[int, str]:
-    """Sorts methods: in the order of METHODS, then others by name."""
-    return METHODS.index(method) if method in METHODS else len(METHODS), method
+    """Sorts methods: in the order of METHODS, each before itself with averaged weights, then others by name."""
+    base = parted(method)[0]
+    return METHODS.index(base) if base in METHODS else len(METHODS), method

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from labelreg.methods import own_parameters
-from labelreg.settings import Computing, Fit, Head, Images, Protocol, Sgd, Teacher, Text, of
+from labelreg.methods import label, own_file, own_parameters
+from labelreg.settings import Averaged, Computing, Fit, Head, Images, Protocol, Sgd, Teacher, Text, of
 
 # equal in a pair; then the setting: what finetune has too, and what is the method's own
 PROTOCOL = tuple(name for name, known in of(Protocol, Text, Computing, Fit, Images).items() if known.pairs)
@@ -17,8 +17,8 @@ USUAL = {name: known.usual for name, known in of(Fit, Head).items() if known.usu
 
 
 def methods_own() -> tuple[str, ...]:
-    """What is a method's own, of any method there is."""
-    return (*own_parameters(), *of(Teacher))
+    """What is a method's own, of any method there is, or its average's."""
+    return (*own_parameters(), *of(Teacher), *of(Averaged), own_file.SETTINGS)
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ def read(runs: pd.DataFrame) -> list[Run]:
     params = {name: column(f"params.{name}") for name in names}
     kind, run_id, status = column("tags.labelreg.kind"), column("run_id"), column("status")
     data, fingerprint = column("tags.labelreg.data"), column("tags.labelreg.fingerprint")
+    average = column("params.average")
     one_class, teacher = column("tags.labelreg.one_class"), column("params.teacher_run_id")
     start = pd.to_datetime(pd.Series(column("start_time"), dtype=object), utc=True, errors="coerce")
 
@@ -78,12 +79,15 @@ def read(runs: pd.DataFrame) -> list[Run]:
             task=_text(task[row]),
             model=_text(model[row]),
             init=_text(init[row]),
-            method=_text(method[row]),
+            method=label(_text(method[row]), _text(average[row])),
             seed=_seed(seed[row]),
             protocol=tuple(values[name] for name in PROTOCOL),
             shared=tuple(values[name] for name in SHARED),
-            # finetune has no setting of its own, whatever was passed to its command
-            own=tuple(values[name] if _text(method[row]) != "finetune" else None for name in methods_own()),
+            # finetune has no setting of its own but its average's, whatever was passed to its command
+            own=tuple(
+                values[name] if _text(method[row]) != "finetune" or name in of(Averaged) else None
+                for name in methods_own()
+            ),
             data=_text(data[row]) or None,
             fingerprint=_text(fingerprint[row]) or None,
             one_class=_text(one_class[row]),

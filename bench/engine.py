@@ -22,7 +22,7 @@ import torch
 
 from labelreg import places, recipes, training
 from labelreg.data import corpus
-from labelreg.methods import METHODS
+from labelreg.methods import PAPER as METHODS
 from labelreg.models import registry
 from labelreg.settings import Machine, Settings, with_defaults
 

@@ -89,6 +89,7 @@ def parse(entry_point: str, arguments: Sequence[str], description: str = "") -> 
     Raises:
         UserError: an unknown parameter (with the nearest name), or a value that is not allowed.
     """
+    _load_methods(arguments)  # they may have parameters of their own
     known = settings.parameters(entry_point)
     parser = _Parser(
         prog=f"python -m entrypoints.{entry_point}",
@@ -108,7 +109,8 @@ def parse(entry_point: str, arguments: Sequence[str], description: str = "") -> 
                 f"{shortened(rest[0])!r}: parameters are given as --name=value (`mlflow run`: -P name=value)"
             )
         raise unknown("parameter", rest[0].lstrip("-").split("=")[0], known)
-    return {name: convert(name, known[name], value) for name, value in vars(given).items() if value != ""}
+    result = {name: convert(name, known[name], value) for name, value in vars(given).items() if value != ""}
+    return result | {name: _names(result[name]) for name in ("method", "methods") if name in result}
 
 
 def _help(name: str, known: Parameter) -> str:
@@ -119,6 +121,20 @@ def _help(name: str, known: Parameter) -> str:
     if known.default is not None:
         default = f" [{str(known.default).lower() if known.kind == 'flag' else known.default}]"
     return f"{known.help}{shown}{default}".replace("%", "%%")
+
+
+def _load_methods(arguments: Sequence[str]) -> None:
+    """Load methods of the user's own."""
+    parser = _Parser(add_help=False, allow_abbrev=False, argument_default="")
+    for name in ("--method", "--methods"):
+        parser.add_argument(name)
+    given, _ = parser.parse_known_args(arguments)
+    _names([given.method, *convert("methods", settings.parameters("study")["methods"], given.methods)])
+
+
+def _names(given: Value) -> Value:
+    """Methods by their names; those of the user's own are given by their files."""
+    return [_names(each) for each in given] if isinstance(given, list) else settings.method_label(given)
 
 
 # Signals, and the end of `mlflow run`

@@ -7,10 +7,25 @@ from pathlib import Path
 from labelreg import places, recipes, training
 from labelreg.data import prepared
 from labelreg.data.tasks import made_of
-from labelreg.methods import METHODS, own_parameters
+from labelreg.methods import METHODS, degenerate, own_file, own_parameters
 from labelreg.models import registry
 from labelreg.parameter import Value
-from labelreg.settings import Cell, Fit, Head, Images, Machine, Settings, Sgd, Teacher, TeacherRun, Text, of
+from labelreg.settings import (
+    Averaged,
+    Averaging,
+    Cell,
+    Degenerate,
+    Fit,
+    Head,
+    Images,
+    Machine,
+    Settings,
+    Sgd,
+    Teacher,
+    TeacherRun,
+    Text,
+    of,
+)
 from labelreg.store import logged, tracking
 
 Watch = Callable[[tracking.Run, Iterator[training.EpochReport]], Iterator[training.EpochReport]]
@@ -54,9 +69,21 @@ def ignored(settings: Settings, given: Mapping[str, Value]) -> list[str]:
         f"task {settings.task} is drawn anew for each seed, and its teacher has that seed": (
             {"teacher_seed"} if method.needs == "teacher" and drawn_anew(settings) else set()
         ),
+        f"average {settings.average} has none": recipes.not_averaged(settings.average),
         f"optimizer {settings.optimizer} has none": set() if settings.optimizer == "sgd" else {*of(Sgd)},
     }
     return [f"{name} is ignored: {why}" for why, names in reasons.items() for name in given if name in names]
+
+
+def check(settings: Settings, data: prepared.PreparedTask) -> None:
+    """Refuse a method that can do nothing with the classes of these examples, or one of the user's own that fails.
+
+    Raises:
+        UserError: and allow_degenerate is not given.
+    """
+    method, allowed = METHODS[settings.method], bool(settings.allow_degenerate)
+    degenerate.check(settings.method, method, settings.own, len(data.classes), allowed)
+    own_file.trial(method, settings.own, len(data.classes))
 
 
 def machine_of(settings: Settings, data: prepared.PreparedTask) -> Machine:
@@ -64,10 +91,10 @@ def machine_of(settings: Settings, data: prepared.PreparedTask) -> Machine:
     return training.machine_of(settings, len(data.splits["train"]))
 
 
-def fingerprint(job: Job, data: prepared.PreparedTask, teaching: tracking.Found | None = None) -> str:
+def fingerprint(job: Job, data: prepared.PreparedTask, teaching: Sequence[tracking.Found] = ()) -> str:
     """The run's fingerprint; that of a source yet to be trained follows from its settings."""
     settings, roots = job.settings, places.roots(job.settings)
-    taught_by = teaching.data.tags[tracking.FINGERPRINT] if teaching else None
+    taught_by = ",".join(run.data.tags[tracking.FINGERPRINT] for run in teaching) or None
     if not taught_by and METHODS[settings.method].needs:
         taught_by = fingerprint(source_job(job), data)
     weights = registry.weights_digest(settings.model, settings.init, roots)
@@ -104,7 +131,7 @@ def drawn_anew(settings: Settings) -> bool:
 def source_job(job: Job) -> Job:
     """The run that a student needs first: its teacher, or (Self-KD) its own fine-tuned twin."""
     settings = job.settings
-    students = {**own_parameters(), **of(Teacher, TeacherRun)}
+    students = {**own_parameters(), **of(Teacher, TeacherRun, Averaging, Averaged, Degenerate)}
     given = {name: each for name, each in job.given.items() if name not in students}
     kind = "student" if METHODS[settings.method].needs == "finetune" else "teacher"
     given |= {"method": "finetune"}

@@ -4,8 +4,9 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from labelreg import metrics, places, training, whole
 from labelreg.data import corpus, prepared, teacher_logits
 from labelreg.data.batching import REST
 from labelreg.errors import UserError
-from labelreg.job import Job, checkpoints, fingerprint, machine_of, settings_of, source_job, teacher_among
-from labelreg.methods import METHODS
+from labelreg.job import Job, check, checkpoints, fingerprint, machine_of, settings_of, source_job, teacher_among
+from labelreg.methods import METHODS, mean_of, own_file
 from labelreg.models import registry
 from labelreg.output import duration
 from labelreg.settings import Machine, Settings
@@ -56,8 +57,9 @@ def carry_out(job: Job) -> Done:
     if not job.quiet and not job.reuse:  # what a student needs first reads the same
         prepared.say(data)
     registry.check_head(settings, data.classes, roots)
+    check(settings, data)
     machine, needs = machine_of(settings, data), METHODS[settings.method].needs
-    teaching = find_source(job, data) if needs else None
+    teaching = find_sources(job, data) if needs else ()
     identity = fingerprint(job, data, teaching)
     name = f"{settings.task} {settings.model} {settings.init} {settings.method} seed={settings.seed}"
     if not job.quiet:
@@ -82,14 +84,15 @@ def carry_out(job: Job) -> Done:
         with tracking.open_run(job.kind, name, job.parent, job.study, job.experiment, before, spool, claim) as opened:
             if before and not job.quiet:
                 print(f"going on with the interrupted run {before}", flush=True)
-            teaching = teaching or (_make_source(job, data, opened) if needs else None)
+            teaching = teaching or ((_make_source(job, data, opened),) if needs else ())
             _log_start(opened, settings, machine, data, identity, teaching)
-            logits = _logits(teaching, data, roots) if teaching else None
-            if teaching and logits is not None and not job.quiet:
-                print(_taught_by_one_class(teaching, logits, data), end="", flush=True)
+            each = [_logits(source, data, roots) for source in teaching]
+            if not job.quiet:
+                print("".join(map(partial(_taught_by_one_class, data), teaching, each)), end="", flush=True)
+            logits = mean_of(each, settings.own) if each else None
             report = _train(job, machine, opened, data, roots, logits, identity, claim)
             if teaching:
-                seconds = teaching.data.metrics.get("cost/train_seconds", 0.0)
+                seconds = sum(source.data.metrics.get("cost/train_seconds", 0.0) for source in teaching)
                 opened.metrics({"cost/teacher_seconds": seconds}, report.epoch)
         claim.forget()
     return done(tracking.get(opened.run_id))
@@ -128,6 +131,7 @@ def _train(
         "cost/train_seconds": report.train_seconds,
         f"cost/{data.splits['train'].unit}_per_second": report.tokens / report.train_seconds,
         "cost/padding_share": report.padding_share,
+        "cost/passes": report.passes,
         "cost/peak_memory_mb": training.peak_memory_mb(),
     }
     if job.kind == "trial":  # a search looks at no test set, and needs no files
@@ -164,7 +168,7 @@ def _tag_one_class(opened: tracking.Run, data: prepared.PreparedTask, split: str
         opened.tags({tracking.ONE_CLASS: data.classes[found]})
 
 
-def _taught_by_one_class(teaching: tracking.Found, logits: torch.Tensor, data: prepared.PreparedTask) -> str:
+def _taught_by_one_class(data: prepared.PreparedTask, teaching: tracking.Found, logits: torch.Tensor) -> str:
     """A line where the run that a student learns from has not learnt itself; else nothing."""
     found = training.one_class(logits, data.splits["train"])  # of runs before there was the tag
     name = teaching.data.tags.get(tracking.ONE_CLASS) or (None if found is None else data.classes[found])
@@ -173,19 +177,35 @@ def _taught_by_one_class(teaching: tracking.Found, logits: torch.Tensor, data: p
     return f"what it learns from has not learnt: run {teaching.info.run_id} gives every example the class {name}\n"
 
 
-def find_source(job: Job, data: prepared.PreparedTask) -> tracking.Found | None:
-    """The run whose logits the student learns from, or None when it has to be trained first.
+def find_sources(job: Job, data: prepared.PreparedTask) -> tuple[tracking.Found, ...]:
+    """The runs whose logits the student learns from; none when one has to be trained first.
 
     Raises:
-        UserError: `teacher_run_id` is no finished run with logits of this task.
+        UserError: `teacher_run_id` names no finished runs with logits of this task, one twice, or several for a
+            method that learns from one.
     """
     wanted = job.settings.teacher_run_id
-    if wanted:
-        found = tracking.get(str(wanted))
-        if found.info.status != "FINISHED" or tracking.FINGERPRINT not in found.data.tags:
-            raise UserError(f"teacher_run_id={wanted}: not a finished training run of labelreg ({found.info.status})")
-        _logits(found, data, places.roots(job.settings))
-        return found
+    if not wanted:
+        found = _find_source(job, data)
+        return (found,) if found else ()
+    names = [name for each in str(wanted).split(",") if (name := each.strip())]
+    if len(set(names)) < len(names) or not names:
+        raise UserError(f"teacher_run_id={wanted}: allowed are different run ids, comma-separated")
+    if len(names) > 1 and "teachers_mean" not in METHODS[job.settings.method].parameters:
+        several = ", ".join(name for name, each in METHODS.items() if "teachers_mean" in each.parameters)
+        raise UserError(f"teacher_run_id={wanted}: {job.settings.method} learns from one run; from several: {several}")
+    return tuple(_given_source(name, job, data) for name in names)
+
+
+def _given_source(name: str, job: Job, data: prepared.PreparedTask) -> tracking.Found:
+    found = tracking.get(name)
+    if found.info.status != "FINISHED" or tracking.FINGERPRINT not in found.data.tags:
+        raise UserError(f"teacher_run_id={name}: not a finished training run of labelreg ({found.info.status})")
+    _logits(found, data, places.roots(job.settings))
+    return found
+
+
+def _find_source(job: Job, data: prepared.PreparedTask) -> tracking.Found | None:
     needed = source_job(job)
     if needed.kind == "student":
         exact = {tracking.FINGERPRINT: fingerprint(needed, data), tracking.KIND: "student"}
@@ -203,8 +223,8 @@ def do(step: Step, parent: str, name: str, experiment: str) -> Done:
 def source(job: Job) -> Done:
     """The run that a student learns from, found or trained now (under the job's parent)."""
     data = corpus.prepare(job.settings, places.roots(job.settings))
-    found = find_source(job, data)
-    return done(found, reused=True) if found else carry_out(replace(source_job(job), parent=job.parent))
+    found = find_sources(job, data)
+    return done(found[0], reused=True) if found else carry_out(replace(source_job(job), parent=job.parent))
 
 
 def _make_source(job: Job, data: prepared.PreparedTask, student: tracking.Run) -> tracking.Found:
@@ -260,16 +280,17 @@ def _log_start(
     machine: Machine,
     data: prepared.PreparedTask,
     fingerprint: str,
-    teaching: tracking.Found | None,
+    teaching: Sequence[tracking.Found],
 ) -> None:
     values = settings.told() | machine.facts()
-    if values["head"] != "checkpoint":  # the usual one needs no mention
-        del values["head"]
     values["rest"] = "on" if data.rest else None if settings.rest == "auto" else settings.rest
+    if own_file.FILE in settings.own:  # who reads the store does not have the file, which says what its parameters are
+        values[own_file.SETTINGS] = own_file.told(settings.own)
     if teaching:
-        values |= {"teacher_run_id": teaching.info.run_id, "teacher_model": teaching.data.params.get("model")}
+        values["teacher_run_id"] = ",".join(source.info.run_id for source in teaching)
+        values["teacher_model"] = _each("model", teaching)
         own = METHODS[settings.method].needs == "finetune"  # a twin's seed is the run's
-        values["teacher_seed"] = None if own else teaching.data.params.get("seed")
+        values["teacher_seed"] = None if own else _each("seed", teaching)
     tags = {tracking.DATA: data.digest, tracking.FINGERPRINT: fingerprint, "labelreg.python": platform.python_version()}
     if data.rest:
         tags[tracking.REST] = data.rest
@@ -277,6 +298,11 @@ def _log_start(
         tags["labelreg.teacher_given"] = "true"
     run.params(values, tags | {f"labelreg.version.{name}": version(name) for name in VERSIONS})
     run.data(settings.task, data.digest, str(settings.train_file or settings.task))
+
+
+def _each(name: str, runs: Sequence[tracking.Found]) -> str | None:
+    """A parameter of some runs, each value once."""
+    return ",".join(dict.fromkeys(run.data.params[name] for run in runs if name in run.data.params)) or None
 
 
 def _write_predictions(folder: Path, logits: Mapping[str, torch.Tensor], data: prepared.PreparedTask) -> None:

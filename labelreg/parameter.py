@@ -37,6 +37,7 @@ class Parameter:
     open_high: bool = False
     counts: str = BY_CONTENT
     usual: Value = None  # what a run has that names none
+    silent: bool = False  # a run that has the usual value names none
     recipe: bool = False  # a settings recipe may decide it
     needed: bool = False  # a run that reads it needs a value: a recipe that gives none is a mistake
     pairs: bool = False  # runs that are compared agree in it

@@ -2,7 +2,7 @@
 
 A facet is a class of parameters that belong together; an entry point's parameters are the facets that it is made of.
 `Settings` is what one run is done with, after its recipe has been read; what was *given* stays a mapping of what the
-user wrote; what the machine makes of `auto` is a `Machine`. A method's own parameters stand with it, in methods.py.
+user wrote; what the machine makes of `auto` is a `Machine`. A method's own parameters stand with it (labelreg/methods).
 """
 
 import os
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from labelreg import methods
+from labelreg.errors import UserError
 from labelreg.parameter import ALWAYS, LONGEST_NAME, MOST, MOST_AT_A_TIME, NEVER, UNUSUAL, Parameter, Value
 
 INITS = ("pretrained", "random")
@@ -24,7 +25,7 @@ MOST_THREADS = max(1024, os.cpu_count() or 1)  # OpenMP ends a process that asks
 TASK = Parameter("text", "registered task, hub data set id, or a name for your own file", high=LONGEST_NAME)
 MODEL = Parameter("path", "student: a registered name, a hub id or a local folder")
 INIT = Parameter("text", "where the student starts", "pretrained", choices=INITS)
-METHOD = Parameter("text", "label regularisation method", "finetune")
+METHOD = Parameter("text", "label regularisation method, or FILE.py:FUNCTION of your own", "finetune")
 SEED = Parameter("integer", "fixes head initialisation, order of examples and dropout", 42, low=0, high=LARGEST_SEED)
 LOOK = Parameter("integer", "a number of seeds", words="a rising list of numbers of seeds, such as 10,14,20")
 SHARE = Parameter("number", "", low=0, high=1, open_low=True, open_high=True)
@@ -113,6 +114,7 @@ class Head:
         ("new", "checkpoint"),
         counts=UNUSUAL,
         usual="new",
+        silent=True,
     )
 
 
@@ -170,6 +172,52 @@ class Protocol:
 
 
 @dataclass(frozen=True)
+class Averaging:
+    """Whether a student's weights are averaged over its steps."""
+
+    average: str = text(
+        "weights that are evaluated and kept: the last step's, their moving average, or their mean (SWA)",
+        "none",
+        ("none", *methods.AVERAGES),
+        counts=UNUSUAL,
+        usual="none",
+        silent=True,
+    )
+
+
+AVERAGED: dict[str, Any] = {"counts": UNUSUAL, "recipe": True}
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """What only average=ema and average=swa read."""
+
+    average_start: float | None = number(
+        "ema, swa: where it begins, as a share of the steps (default 0.5)",
+        low=0,
+        high=1,
+        open_high=True,
+        usual=0.5,
+        **AVERAGED,
+    )
+    ema_decay: float | None = number(
+        "ema: what is kept of the average at each step (default 0.99)", low=0, high=1, usual=0.99, **AVERAGED
+    )
+    swa_lr: float | None = number(
+        "swa: learning rate from there on (default: what the schedule has there)", low=0, open_low=True, **AVERAGED
+    )
+
+
+@dataclass(frozen=True)
+class Degenerate:
+    """What is trained though little can come of it."""
+
+    allow_degenerate: bool | None = declared(
+        Parameter("flag", "true: train dkd, dist, lskd where the part that makes them has no gradient (two classes)")
+    )
+
+
+@dataclass(frozen=True)
 class Testing:
     """What a student is tested on."""
 
@@ -184,15 +232,17 @@ class Testing:
 class Teacher:
     """Which model a student learns from."""
 
-    teacher_model: str | None = path("kd, akd: the model to learn from (default: the student's own teacher)")
+    teacher_model: str | None = path(
+        "the model that methods with a teacher learn from (default: the student's own teacher)"
+    )
 
 
 @dataclass(frozen=True)
 class TeacherRun:
     """Which run a student learns from."""
 
-    teacher_run_id: str | None = text("kd, akd, selfkd: take the logits of this run")
-    teacher_seed: int | None = integer("kd, akd: seed of the teacher (default 42)", low=0, high=LARGEST_SEED, usual=42)
+    teacher_run_id: str | None = text("take the logits of this run; of several, comma-separated, their mean")
+    teacher_seed: int | None = integer("seed of the teacher (default 42)", low=0, high=LARGEST_SEED, usual=42)
 
 
 @dataclass(frozen=True)
@@ -272,7 +322,7 @@ class Run(Files, Folders, TeacherRun, Teacher, Computing, Protocol, Images, Text
 
 
 @dataclass(frozen=True)
-class Settings(Saving, Resuming, Testing, Run):
+class Settings(Saving, Resuming, Testing, Averaged, Averaging, Degenerate, Run):
     """The settings of one run, all decided (recipes.resolve); None is what it does not read. `own`: its method's."""
 
     own: Mapping[str, Value] = field(default_factory=dict)
@@ -296,7 +346,8 @@ class Settings(Saving, Resuming, Testing, Run):
 
     def told(self) -> dict[str, Value]:
         """What a run logs of it: all but where, when and how it is done, by name."""
-        return {name: self.value(name) for name, known in of_a_run().items() if known.counts != NEVER}
+        found = [(name, known, self.value(name)) for name, known in of_a_run().items() if known.counts != NEVER]
+        return {name: value for name, known, value in found if not (known.silent and value == known.usual)}
 
 
 @dataclass(frozen=True)
@@ -323,7 +374,9 @@ QUOTED = "; one with a comma in its name in double quotes"
 class Methods:
     """Which methods."""
 
-    methods: list[str] = items(f"methods{LISTED}", each=("method", METHOD), often=True)
+    methods: list[str] = items(
+        f"methods{LISTED}; with averaged weights finetune+swa, kd+ema", each=("method", METHOD), often=True
+    )
 
 
 @dataclass(frozen=True)
@@ -395,19 +448,35 @@ class TrainTeacher(Resuming, Run):
 
 
 @dataclass(frozen=True)
-class TrainStudent(Saving, Resuming, Testing, Run):
+class TrainStudent(Saving, Resuming, Testing, Averaged, Averaging, Degenerate, Run):
     pass
 
 
 @dataclass(frozen=True)
 class Study(
-    Rule, Workers, Lists, Resuming, Files, Folders, Teacher, Computing, Testing, Protocol, Images, Text, Head, Sgd, Fit
+    Rule,
+    Workers,
+    Lists,
+    Resuming,
+    Files,
+    Folders,
+    Teacher,
+    Computing,
+    Testing,
+    Averaged,
+    Degenerate,
+    Protocol,
+    Images,
+    Text,
+    Head,
+    Sgd,
+    Fit,
 ):
     """How a study is planned and carried out."""
 
     settings: str | None = path("the study's settings: a shipped name or a YAML file (default: the recipe's own)")
     teacher_seeds: str = text(
-        "kd, akd: one: a teacher for all seeds; each: one a seed, of that seed; a number: so many, in turn", "one"
+        "one: a teacher for all seeds; each: one a seed, of that seed; a number: so many, in turn", "one"
     )
     plan_only: bool = flag("true: print and log the plan, run nothing", counts=NEVER, often=True)
     until: str = text(
@@ -430,7 +499,7 @@ class Halving:
 
 
 @dataclass(frozen=True)
-class Tune(Output, Workers, Methods, Halving, Checkpoints, Run):
+class Tune(Output, Workers, Methods, Halving, Checkpoints, Averaged, Averaging, Degenerate, Run):
     """How settings are searched for."""
 
     method: str = declared(METHOD, default="kd", counts=ALWAYS, often=True)  # appendix D tunes KD
@@ -581,6 +650,32 @@ def settable() -> dict[str, Parameter]:
 def named(entry_point: str) -> tuple[str, ...]:
     """What a command names to be run again: all but where, when and how."""
     return tuple(name for name, each in parameters(entry_point).items() if each.counts != NEVER)
+
+
+def method_named(text: str) -> str:
+    """The name that a method has in METHODS; one in a file of the user's own is loaded.
+
+    Raises:
+        UserError: as `methods.named`, or a parameter of it has the name of another that there is.
+    """
+    name = methods.named(text)
+    method = methods.METHODS.get(name)
+    taken = {each for kind in ENTRY_POINTS.values() for each in of(kind)}
+    if method and (clash := sorted(taken & {*method.parameters})):
+        raise UserError(f"method={text}: {', '.join(clash)}: every run has a parameter of this name; take another")
+    return name
+
+
+def method_label(text: str) -> str:
+    """The same for a method that may have an average behind it: finetune+swa."""
+    method, average = methods.parted(text)
+    return methods.label(method_named(method), average)
+
+
+def methods_in_order(labels: Iterable[str]) -> list[str]:
+    """Methods in the order of METHODS, each before itself with averaged weights."""
+    rank = {name: nth for nth, name in enumerate(methods.METHODS)}
+    return sorted(labels, key=lambda each: (rank[methods.parted(each)[0]], each))
 
 
 def facet(kind: type, given: Mapping[str, Value]) -> Any:

@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from labelreg import methods, metrics
+from labelreg.averaging import COUNT, Average
 from labelreg.data import batching
 from labelreg.data.batching import REST, Split
 from labelreg.data.prepared import PreparedTask
@@ -59,6 +60,7 @@ class EpochReport:
     train_seconds: float  # and since the start
     tokens: int  # real ones since the start; of images, the images
     padding_share: float  # this epoch
+    passes: int = 0  # forward passes over the training set since the start
 
 
 @dataclass(frozen=True)
@@ -124,56 +126,69 @@ def train(
     split, lengths = data.splits["train"].to(where), data.splits["train"].lengths
     teacher = teacher.to(where) if teacher is not None else None
     method, seed, batch_size = methods.METHODS[settings.method], settings.seed, settings.batch_size
-    loss_of = method.loss_of(settings.own)
+    loss_of, passes = method.loss_of(settings.own), method.passes(settings.own)
+    memory = method.memory_of(settings.own, len(data.classes), teacher)
     varied = len(lengths.unique()) > 1  # else every batch but the last has one shape
     forward = torch.compile(model, dynamic=varied) if machine.compile == "on" else model
     optimizer = _optimizer(model, settings)
-    report = _restore(keep, model, optimizer) if keep else None
-    if report:
-        yield report
     phases = method.phases(settings.epochs, settings.own)
     steps, unsaved = -(-len(split) // batch_size), 0.0
+    average = _average(settings, phases, steps)
+    report = _restore(keep, model, optimizer, memory, average) if keep else None
+    if report:
+        average.show(model)
+        yield report
     places = [(nth, length) for length in phases for nth in range(1, length + 1)]
     for epoch, (nth, of) in enumerate(places, 1):
         if report and epoch <= report.epoch:
             continue
+        average.hide(model)
         if nth == 1:  # a phase has an optimiser and a schedule of its own
             optimizer = _optimizer(model, settings)
-        rates = [_rate(settings, step, of * steps) for step in range((nth - 1) * steps, nth * steps)]
+        usual = [_rate(settings, step, of * steps) for step in range((nth - 1) * steps, nth * steps)]
+        rates = [average.rate(step, rate) for step, rate in enumerate(usual, (epoch - 1) * steps)]
         batches, seen = batching.epoch_batches(lengths, batch_size, seed, epoch), split.of_epoch(seed, epoch)
         torch.manual_seed(batching.generator(seed, epoch, "dropout").initial_seed())
         shown = tqdm(batches, f"epoch {epoch}/{sum(phases)}", leave=False, disable=None if progress else True)
         started = time.perf_counter()
         total = torch.zeros((), device=where)
         model.train()
-        for batch, rate in zip(shown, rates, strict=True):
+        for step, (batch, rate) in enumerate(zip(shown, rates, strict=True), (epoch - 1) * steps):
             index, width = batch.to(where, non_blocking=True), int(lengths[batch].max())
+            inputs, labels = seen.inputs(index, width), split.labels[index]
             with _autocast(where, machine):
-                logits = forward(**seen.inputs(index, width)).logits
-            loss = loss_of(logits, split.labels[index], teacher[index] if teacher is not None else None, epoch)
+                logits, *again = (forward(**inputs).logits for _ in range(passes))
+            loss = loss_of(logits, labels, again[0] if again else memory.rows(index, labels), epoch)
+            memory.see(index, labels, logits.detach())
             loss.backward()
             _clip(model, settings)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            average.add(model, step)
             total += loss.detach() * len(batch)
         train_loss = total.item() / len(split)  # the epoch's only synchronisation
+        turned = epoch < sum(phases)  # into an epoch for which the method may keep something of this one
+        if turned:
+            memory.turn(lambda: predict(model, data.splits["train"], machine))
         seconds = time.perf_counter() - started
         if not math.isfinite(train_loss):
             raise DivergedError(f"the loss of epoch {epoch} is {train_loss}: lower lr ({settings.lr:g})?")
+        average.show(model)
         dev_logits, dev = _on_dev(model, data, settings, machine, epoch)
         best = report.best if report else None
         if best is None or dev["score"] > best.dev["score"]:
             best = Point(epoch, dev, dev_logits, snapshot(model))
-        before = (report.train_seconds, report.tokens) if report else (0.0, 0)
+        before = (report.train_seconds, report.tokens, report.passes) if report else (0.0, 0, 0)
         report = EpochReport(
-            epoch, train_loss, dev, dev_logits, best, seconds, before[0] + seconds, before[1] + int(lengths.sum()),
-            batching.padding_share(lengths, batches),
+            epoch, train_loss, dev, dev_logits, best, seconds, before[0] + seconds,
+            before[1] + passes * int(lengths.sum()), batching.padding_share(lengths, batches),
+            before[2] + passes + turned * memory.passes,
         )  # fmt: skip
         unsaved += time.perf_counter() - started
         if keep and unsaved >= settings.checkpoint_seconds:
-            _keep(keep, model, optimizer, report)
+            _keep(keep, model, optimizer, report, memory, average)
             unsaved = 0.0
         yield report
 
@@ -187,19 +202,37 @@ def _on_dev(
     return logits, score(logits, data.splits["dev"], data.metric)
 
 
-def _keep(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, report: EpochReport) -> None:
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+def _average(settings: Settings, phases: tuple[int, ...], steps: int) -> Average:
+    """The average of a run's weights: of its last phase alone, so that one begins with that phase at the earliest."""
+    first, last = (sum(phases) - phases[-1]) * steps, sum(phases) * steps
+    start = min(max(first, round(float(settings.average_start or 0) * last)), last - 1)
+    return Average(settings, start, settings.swa_lr or _rate(settings, start - first, last - first))
+
+
+def _keep(
+    folder: Path,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    report: EpochReport,
+    memory: methods.Memory,
+    average: Average,
+) -> None:
+    tensors = {f"model.{name}": value for name, value in (average.trained or model.state_dict()).items()}
+    tensors |= {f"memory.{name}": value for name, value in memory.state.items()}
+    tensors |= {f"average.{name}": value for name, value in average.state.items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-    if report.best.epoch != report.epoch:
+    if report.best.epoch != report.epoch or average.state:  # else they are the model's
         tensors |= {f"best.{name}": value for name, value in report.best.weights.items()}
     tensors |= {"dev_logits": report.dev_logits, "best_dev_logits": report.best.dev_logits.clone()}
-    names = ("epoch", "train_loss", "dev", "epoch_seconds", "train_seconds", "tokens", "padding_share")
+    names = ("epoch", "train_loss", "dev", "epoch_seconds", "train_seconds", "tokens", "padding_share", "passes")
     record = {name: getattr(report, name) for name in names}
     checkpoint.save(folder, tensors, record | {"best_epoch": report.best.epoch, "best_dev": report.best.dev})
 
 
-def _restore(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> EpochReport | None:
+def _restore(
+    folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, memory: methods.Memory, average: Average
+) -> EpochReport | None:
     found = checkpoint.load(folder)
     if found is None:
         return None
@@ -210,6 +243,8 @@ def _restore(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimi
 
     where = device()
     model.load_state_dict(part("model."))
+    memory.state = memory.state | part("memory.")  # a method moves it where its batches are
+    average.state = {name: value if name == COUNT else value.to(where) for name, value in part("average.").items()}
     state: dict[int, Weights] = {}
     for name, value in part("optimizer.").items():
         index, key = name.split(".", 1)

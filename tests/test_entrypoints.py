@@ -26,7 +26,7 @@ from running import (
 )
 
 from labelreg import recipes, settings
-from labelreg.methods import METHODS
+from labelreg.methods import PAPER as METHODS
 from labelreg.store import logged
 from labelreg.workers import executors
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from tools import pins
 
@@ -57,15 +59,34 @@ def test_the_locks_are_made_of_these_pins():
     for name, wanted in pins.locks(FOUND).items():
         for pin in wanted:
             package, version = pin.split("==")
-            entry = {**LOCKS[pins.ENVIRONMENT], **LOCKS[name]}[package.lower().replace("_", "-")]
-            assert version_of(entry) == version
+            there = {*LOCKS[pins.ENVIRONMENT], *LOCKS[name]}
+            entries = [entry for known, entry in there if known == canonicalize_name(package)]
+            assert [version_of(entry) for entry in entries] == [version]
 
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_every_locked_file_has_a_hash_and_no_registry_is_named(name):
-    assert all("--hash=sha256:" in entry for entry in LOCKS[name].values())
+    assert all("--hash=sha256:" in entry for _, entry in LOCKS[name])
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
     assert not re.search(r"://|^-|file:", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("python", ["3.11", "3.12", "3.13", "3.14"])
+def test_the_lock_has_what_its_packages_need_whatever_the_python(python):
+    """As far as the packages that are installed here say what they need."""
+    on = {"python_version": python, "python_full_version": f"{python}.1", "extra": ""}
+    locked = {
+        name: Requirement(re.split(r" \\\\?$", entry.splitlines()[0])[0]) for name, entry in LOCKS[pins.ENVIRONMENT]
+    }
+    there = {name for name, each in locked.items() if each.marker is None or each.marker.evaluate(on)}
+    assert {"torch", "numpy", "scipy", "mlflow"} <= there
+    installed = {canonicalize_name(each.name): each for each in importlib.metadata.distributions()}
+    known = [installed[name] for name in there & installed.keys() if installed[name].version in locked[name].specifier]
+    assert len(known) > 50
+    for each in known:
+        for needed in map(Requirement, each.requires or []):
+            if needed.marker is None or needed.marker.evaluate(on):
+                assert canonicalize_name(needed.name) in there, f"{each.name} needs {needed}"
 
 
 def test_make_asks_for_the_python_versions_of_pyproject():

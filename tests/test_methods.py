@@ -24,6 +24,7 @@ from labelreg.settings import Settings, of
 
 CLASSES = (2, 3, 7, 64)
 SMOOTHING = ("ls", "tfreg", "selfkd", "kd")
+OF_EPOCHS = {"maxsup": {"epochs": 4}, "pskd": {"epochs": 4}}  # what follows from the epochs
 TEMPERED = [(name, tau) for name in SMOOTHING for tau in (1.0, 4.0) if tau == 1 or "tau" in METHODS[name].parameters]
 
 
@@ -51,8 +52,9 @@ def smoothed(method, classes, labels, teacher, a=0.9):
 
 def loss_of(method, epoch=1, **given):
     """The loss of a method in an epoch, (logits, labels, teacher): with those of the parameters that it has."""
-    given = {"tau": 1.0, "tfreg_target": "paper"} | given
-    loss = METHODS[method].loss_of({name: given[name] for name in METHODS[method].parameters})
+    known = METHODS[method].parameters
+    given = {name: each.default for name, each in known.items()} | METHODS[method].defaults | {"tau": 1.0} | given
+    loss = METHODS[method].loss_of({name: given[name] for name in known} | OF_EPOCHS.get(method, {}))
     return lambda logits, labels, teacher: loss(logits, labels, teacher, epoch)
 
 
@@ -277,9 +279,7 @@ def test_akd_regresses_on_scaled_logits_then_fine_tunes():
 
 def test_phases():
     assert METHODS["akd"].phases(30, {"phase1_epochs": 20}) == (20, 10)
-    assert {name: method.phases(30, {}) for name, method in METHODS.items() if name != "akd"} == dict.fromkeys(
-        ("finetune", *SMOOTHING), (30,)
-    )
+    assert {method.phases(30, {}) for name, method in METHODS.items() if name != "akd"} == {(30,)}
 
 
 def test_a_name_is_one_parameter_whichever_method_has_it():

@@ -52,7 +52,7 @@ def test_the_page_of_a_store(report):
     text = report.read_text(encoding="utf-8")
     assert "ls (" in text and "is better than finetune" in text
     assert "Left out" not in text
-    assert len(re.findall("<svg", text)) == 13  # six of each init, and the interaction
+    assert len(re.findall("<svg", text)) == 11  # five of each init, and the interaction
     (run,) = runs("report")
     assert artifacts(run) == {"report.html"} and run.info.status == "FINISHED"
     path = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="report.html")
@@ -63,7 +63,7 @@ def test_the_page_of_a_store(report):
         assert wide <= width, "the page scrolls sideways"
         assert asked == [report.as_uri()], "a request left the page"
         assert said == []
-        assert len(seen) == 13 and all(seen), seen
+        assert len(seen) == 11 and all(seen), seen
     assert len({ink for *_, ink in found}) == 2, "pictures follow the scheme"
 
 

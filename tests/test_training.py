@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from test_more_methods import WEIGHTLESS
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.testing import assert_close
 
 from labelreg import recipes, training
+from labelreg.averaging import Average
 from labelreg.data import batching, corpus
 from labelreg.errors import DivergedError
-from labelreg.methods import METHODS, annealing_factor
+from labelreg.methods import METHODS, annealing_factor, own_parameters
+from labelreg.methods.epochs import LastEpoch
 from labelreg.models import registry
 from labelreg.settings import Machine, Settings
 
@@ -35,8 +38,11 @@ SETTINGS = Settings(
 
 def changed(**changes) -> Settings:
     """SETTINGS with changes, and of OWN, changed too, what the method reads."""
-    made = replace(SETTINGS, **{name: value for name, value in changes.items() if name not in OWN})
-    return replace(made, own={name: (OWN | changes)[name] for name in METHODS[made.method].parameters})
+    made = replace(SETTINGS, **{name: value for name, value in changes.items() if name not in own_parameters()})
+    method = METHODS[made.method]
+    usual = {name: each.default for name, each in method.parameters.items()} | OWN
+    own = {name: value for name in method.parameters if (value := (usual | changes)[name]) is not None}
+    return replace(made, own=method.complete(own, made.epochs))
 
 
 @pytest.fixture
@@ -115,9 +121,109 @@ def test_alpha_0_is_finetune_bit_for_bit(method, tau, run):
 
 
 def test_methods_differ(run):
-    losses = {method: run(method=method, epochs=2)[0][0].train_loss for method in METHODS}
-    assert len(set(losses.values())) == len(METHODS) - 1  # kd and selfkd, given the same logits
-    assert losses["kd"] == losses["selfkd"]
+    losses = {method: run(method=method, epochs=2)[0][1].train_loss for method in METHODS}
+    assert losses.pop("kd") == losses["selfkd"]  # given the same logits
+    assert losses.pop("mbls") == losses["finetune"], "no logit of so few steps lies beyond the margin"
+    assert len(set(losses.values())) == len(METHODS) - 2
+
+
+@pytest.mark.parametrize("given", WEIGHTLESS.items(), ids=WEIGHTLESS)
+def test_without_its_weight_a_method_is_finetune_bit_for_bit(given, run):
+    method, weights = given
+    plain, other = run(), run(method=method, **weights)
+    assert facts(plain[0]) == facts(other[0])
+    assert same_weights(plain[2], other[2])
+
+
+# passes that a method takes, and weights that are averaged
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "passes"),
+    [("finetune", {}, 3), ("ols", {}, 3), ("pskd", {}, 5), ("pskd", {"pskd_from": "training"}, 3), ("rdrop", {}, 6)],
+)
+def test_every_pass_is_counted(method, more, passes, run, data):
+    """Three epochs; after the last one there is nothing to predict for."""
+    (*_, report), *_ = run(method=method, epochs=3, **more)
+    assert report.passes == passes
+    tokens = 3 * int(data.splits["train"].lengths.sum())
+    assert report.tokens == (2 * tokens if method == "rdrop" else tokens)
+
+
+def every_step(model, data, monkeypatch, **changes):
+    """The weights after each step of a run, and what its generator's reports and model say."""
+    made, taken = model(), []
+    step = Average.add
+    monkeypatch.setattr(Average, "add", lambda *its: (taken.append(training.snapshot(its[1])), step(*its)))
+    reports = []
+    for report in training.train(made, data, changed(**changes), FP32):
+        reports.append((report, training.snapshot(made)))
+    return taken, reports, made
+
+
+@pytest.mark.parametrize("average", ["ema", "swa"])
+def test_what_is_evaluated_is_the_average_of_what_is_trained(average, model, data, monkeypatch):
+    """Of three epochs of 6 steps from half of them on: the first epoch's weights are its own."""
+    own = {"average": average, "average_start": 0.5, "ema_decay": 0.8, "epochs": 3, "selection": "last"}
+    taken, reports, made = every_step(model, data, monkeypatch, **own)
+    assert len(taken) == 18
+    for (report, shown), last in zip(reports, (6, 12, 18), strict=True):
+        steps = taken[9:last]
+        expected = steps[0] if steps else taken[last - 1]
+        for step in steps[1:]:
+            expected = {n: 0.8 * v + 0.2 * step[n] if v.is_floating_point() else v for n, v in expected.items()}
+        if average == "swa" and steps:
+            floats = [name for name, value in shown.items() if value.is_floating_point()]
+            expected = expected | {name: torch.stack([s[name] for s in steps]).mean(0) for name in floats}
+        for name, value in shown.items():
+            assert_close(value, expected[name], atol=1e-6, rtol=1e-5)
+        assert torch.equal(report.dev_logits, training.predict(made, data.splits["dev"], FP32)) == (last == 18)
+    outcome = training.conclude(made, data, reports[-1][0], changed(**own), FP32, ["dev"])
+    assert torch.equal(outcome.logits["dev"], reports[-1][0].dev_logits)
+
+
+def test_averaging_leaves_the_training_alone(run):
+    """An average of the steps does not change them; SWA's constant rate does."""
+    plain = run(epochs=3, selection="last")
+    ema = run(epochs=3, average="ema", average_start=0.4, ema_decay=0.9, selection="last")
+    swa = run(epochs=3, average="swa", average_start=0.4)
+    losses = [[report.train_loss for report in each[0]] for each in (plain, ema, swa)]
+    assert losses[0] == losses[1] and losses[0][:1] == losses[2][:1] and losses[0][2] != losses[2][2]
+    assert not same_weights(plain[2], ema[2])
+
+
+def test_the_rate_of_swa_is_constant_from_its_start_on(run, monkeypatch):
+    rates = []
+
+    def note(optimizer, *_):
+        rates.append(optimizer.param_groups[0]["lr"])
+
+    hook = register_optimizer_step_pre_hook(note)
+    try:
+        run(epochs=2, average="swa", average_start=0.5, warmup_ratio=0.0)
+        run(epochs=2, average="swa", average_start=0.5, warmup_ratio=0.0, swa_lr=7e-4)
+    finally:
+        hook.remove()
+    usual = [2e-3 * (12 - step) / 12 for step in range(12)]
+    assert rates[:12] == pytest.approx([*usual[:6], *[usual[6]] * 6])
+    assert rates[12:] == pytest.approx([*usual[:6], *[7e-4] * 6])
+
+
+def test_pskd_learns_from_the_model_of_the_epoch_before(model, data, monkeypatch):
+    """What the loss is given in epoch 2 is what the model of epoch 1 predicts without dropout."""
+    given = {}
+    settings, made = changed(method="pskd", epochs=2, alpha=0.8), model()
+    rows = LastEpoch.rows
+    monkeypatch.setattr(
+        LastEpoch, "rows", lambda self, index, y: given.setdefault(len(given), (index, rows(self, index, y)))[1]
+    )
+    epochs = training.train(made, data, settings, FP32)
+    next(epochs)
+    predicted = training.predict(made, data.splits["train"], FP32)
+    next(epochs)
+    assert all(seen is None for _, seen in list(given.values())[:6])
+    for index, seen in list(given.values())[6:]:
+        assert torch.equal(seen, predicted[index])
 
 
 # against a plain loop
@@ -327,16 +433,31 @@ def test_what_was_trained_can_be_saved_and_loaded(run, data, tiny_roots, tmp_pat
         assert torch.equal(training.predict(again, data.splits[split], FP32), logits)
 
 
-@pytest.mark.parametrize("stopped", [1, 2])
-def test_a_killed_training_goes_on_bit_for_bit(stopped, run, model, data, tmp_path):
-    settings = changed(epochs=4)
-    whole, outcome, finished = run(epochs=4)
-    killed = training.train(model(), data, settings, FP32, keep=tmp_path)
+KEPT = [  # what a method or an average keeps from epoch to epoch
+    {"method": "finetune"},
+    {"method": "ols"},
+    {"method": "pskd"},
+    {"method": "pskd", "pskd_from": "training"},
+    {"method": "rdrop"},
+    {"method": "akd", "phase1_epochs": 2, "average": "swa", "average_start": 0.0},
+    {"method": "finetune", "average": "ema", "average_start": 0.2, "ema_decay": 0.5},
+    {"method": "finetune", "average": "swa", "average_start": 0.3},
+    {"method": "pskd", "average": "swa", "average_start": 0.6, "swa_lr": 1e-3},
+]
+
+
+@pytest.mark.parametrize("stopped", [1, 2, 3])
+@pytest.mark.parametrize("kept", KEPT, ids=lambda kept: " ".join(map(str, kept.values())))
+def test_a_killed_training_goes_on_bit_for_bit(stopped, kept, run, model, data, teacher, tmp_path):
+    settings = changed(epochs=4, **kept)
+    given = teacher if METHODS[settings.method].needs else None
+    whole, outcome, finished = run(epochs=4, **kept)
+    killed = training.train(model(), data, settings, FP32, given, keep=tmp_path)
     for _ in range(stopped):
         next(killed)
     killed.close()
     made = model(seed=99)  # what it draws is overwritten
-    reports = list(training.train(made, data, settings, FP32, keep=tmp_path))
+    reports = list(training.train(made, data, settings, FP32, given, keep=tmp_path))
     assert facts(reports) == facts(whole[stopped - 1 :])  # the last epoch's report comes again
     assert training.conclude(made, data, reports[-1], settings, FP32, ["dev"]).best == outcome.best
     assert same_weights(made, finished)
@@ -452,7 +573,7 @@ def test_every_shipped_settings_file_trains(recipe, method, tiny_file, tiny_root
     model = registry.load(settings.model, data.classes, init, 0, tiny_roots)
     reports = list(training.train(model, data, settings, FP32, torch.zeros(24, 3)))
     assert len(reports) == settings.epochs
-    assert 0 < reports[-1].train_loss < 3
+    assert 0 < reports[-1].train_loss < {"dist": 3 + 2 + 2, "lskd": 8}.get(method, 3)  # the teacher says nothing
 
 
 ALONE = """

@@ -54,22 +54,25 @@ def heading(pins: list[str]) -> str:
     return f"# made by `make lock` of the pins of conda.yaml with the sha256 {digest[:16]}; do not edit\n"
 
 
-def packages(lock: str) -> dict[str, str]:
-    """A lock's entries by package name: the pin and, on the lines that follow, its hashes."""
+def packages(lock: str) -> list[tuple[str, str]]:
+    """A lock's entries, each with its package's name: the pin and, on the lines that follow, its hashes.
+
+    A package has two where the Python versions need different ones.
+    """
     entries = re.findall(r"^[A-Za-z0-9].*(?:\n[ \t].*)*", lock, flags=re.M)
-    return {re.split(r"[=\[ ]", entry)[0]: entry for entry in entries}
+    return [(re.split(r"[=\[ ]", entry)[0], entry) for entry in entries]
 
 
 def resolve(pins: list[str], within: Path | None) -> str:
     """The lock of these pins; with `within`, what they bring beyond that lock, in versions that agree with it."""
     lowest = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     command = ["uv", "pip", "compile", "--quiet", "--no-config", "--universal", "--generate-hashes", "--no-header"]
-    command += ["--no-annotate", "--python-version", re.findall(r"[\d.]+", lowest)[0], "-"]
+    command += ["--no-annotate", "--fork-strategy", "fewest", "--python-version", re.findall(r"[\d.]+", lowest)[0], "-"]
     if within:
         command += ["--constraint", str(within)]
     made = subprocess.run(command, input="\n".join(pins), text=True, stdout=subprocess.PIPE, check=True).stdout
-    there = packages(within.read_text()) if within else {}
-    return "".join(f"{entry}\n" for name, entry in packages(made).items() if name not in there)
+    there = {name for name, _ in packages(within.read_text())} if within else set()
+    return "".join(f"{entry}\n" for name, entry in packages(made) if name not in there)
 
 
 def stale(found: dict[str, list[str]]) -> list[str]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from analysis.pairing import Paired, method_rank
 from analysis.present.wording import distinct, in_order, used
+from labelreg.methods import own_file
 from labelreg.settings import named
 
 PARENT, KIND = "tags.mlflow.parentRunId", "tags.labelreg.kind"
@@ -69,8 +70,8 @@ def _single(mine: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
 
 
 def _teachers(run_ids: set[str], runs: pd.DataFrame) -> list[str]:
-    """How the runs were trained that a user named as teachers."""
-    lines = []
+    """How the runs were trained that a user named as teachers, some of them together."""
+    lines, run_ids = [], {run_id for each in run_ids for run_id in each.split(",")}
     for row in runs[runs["run_id"].isin(run_ids)].to_dict("records"):
         entry_point = "train_teacher" if row.get(KIND) == "teacher" else "train_student"
         lines.append(f"# run {row['run_id']}: {command(entry_point, _logged(row, entry_point))}")
@@ -85,4 +86,6 @@ def _logged(row: dict, entry_point: str, without: Sequence[str] = ()) -> list[tu
         found["precision"] = precision
     if row.get(GIVEN_TEACHER) != "true":  # found, or trained first, by the settings
         found.pop("teacher_run_id", None)
+    if entry_point == "train_student" and not pd.isna(own := row.get(f"params.{own_file.SETTINGS}")):
+        found |= own_file.heard(str(own))
     return [(name, value) for name, value in found.items() if not pd.isna(value)]

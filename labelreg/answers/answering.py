@@ -86,7 +86,7 @@ def predictions_of(
     runs: pd.DataFrame, paired: pairing.Paired, examples: str = "auto"
 ) -> Callable[[str, str], records.Columns | None] | None:
     """Predictions of the compared runs, where `examples` and their number let them be read; else None."""
-    ids = parts.compared(paired)
+    ids = paired.compared
     wanted = examples == "true" or examples == "auto" and len(ids) <= parts.MOST_RUNS
     return records.predictions(runs, ids) if ids and wanted else None
 

@@ -15,10 +15,25 @@ import yaml
 
 from labelreg.data.tasks import made_of, own_name
 from labelreg.errors import UserError, unknown
-from labelreg.methods import METHODS
+from labelreg.methods import METHODS, parted
 from labelreg.output import words_of
 from labelreg.parameter import Parameter, Value, convert
-from labelreg.settings import INITS, Cell, Head, Images, Lists, Settings, Sgd, Testing, Text, of, settable
+from labelreg.settings import (
+    INITS,
+    Averaged,
+    Averaging,
+    Cell,
+    Head,
+    Images,
+    Lists,
+    Settings,
+    Sgd,
+    Testing,
+    Text,
+    method_named,
+    of,
+    settable,
+)
 from labelreg.whole import digest
 
 HERE = Path(__file__).parent
@@ -99,7 +114,7 @@ def without(recipe: dict[str, Any]) -> list[dict[str, list]]:
             if axis not in AXES:
                 raise unknown("key in without", str(axis), AXES)
         for method in convert("methods", LISTS["methods"], cell.get("method", [])):
-            if method not in METHODS:
+            if parted(str(method))[0] not in METHODS:
                 raise unknown("method in without", str(method), METHODS)
     return [{axis: convert(AXES[axis], LISTS[AXES[axis]], values) for axis, values in cell.items()} for cell in cells]
 
@@ -168,6 +183,7 @@ def resolve(given: Mapping[str, Value], role: str = "student") -> Settings:
     facts = (
         {axis: each.default for axis, each in of(Cell).items()} | decided | dict(given) | {"role": role, "data": data}
     )
+    facts["method"] = method_named(str(facts["method"]))
     if facts["method"] not in METHODS:
         raise unknown("method", str(facts["method"]), METHODS)
     for rule in known:
@@ -178,7 +194,13 @@ def resolve(given: Mapping[str, Value], role: str = "student") -> Settings:
         decided.pop("phase1_epochs", None)
     decided |= {key: facts[key] for key in ("task", "model") if facts[key] is not None}
     decided = {key: convert(key, may[key], value) for key, value in decided.items()}
-    return _complete(decided | {"method": facts["method"]} | dict(given), data, role, name)
+    return _complete(decided | dict(given) | {"method": facts["method"]}, data, role, name)
+
+
+def not_averaged(average: str) -> set[str]:
+    """What a run with this `average` does not read of how weights are averaged."""
+    read = {"ema": {"average_start", "ema_decay"}, "swa": {"average_start", "swa_lr"}}.get(average, set())
+    return {*of(Averaged)} - read
 
 
 def _complete(decided: Mapping[str, Value], data: str, role: str, name: str) -> Settings:
@@ -190,10 +212,11 @@ def _complete(decided: Mapping[str, Value], data: str, role: str, name: str) -> 
     unread |= set() if method.needs else {"teacher_run_id"}
     unread |= set() if method.needs == "teacher" else {"teacher_model", "teacher_seed"}
     unread |= {"teacher_seed"} if run.get("teacher_run_id") else set()
-    unread |= {*of(Testing)} if role == "teacher" else set()
+    unread |= {*of(Testing), *of(Averaging)} if role == "teacher" else set()
+    unread |= not_averaged("none" if role == "teacher" else str(run.get("average", "none")))
 
     def value(key: str, each: Parameter) -> Value:
-        result = run.get(key)
+        result = run.get(key, method.defaults.get(key) if key in method.parameters else None)
         result = (each.usual if each.default is None else each.default) if result is None else result
         if result is None and each.needed:
             of_method = f" for method {run['method']}" if key in method.parameters else ""

@@ -13,9 +13,9 @@ from typing import Any
 from labelreg import recipes
 from labelreg.data import image_folder
 from labelreg.errors import UserError, unknown
-from labelreg.methods import METHODS
+from labelreg.methods import METHODS, parted
 from labelreg.parameter import NEVER, Value, convert
-from labelreg.settings import of_a_run
+from labelreg.settings import method_label, methods_in_order, of_a_run
 from labelreg.whole import file_digest
 from labelreg.workers.steps import Step
 
@@ -34,10 +34,11 @@ def lists(recipe: Mapping[str, Any], given: Mapping[str, Value]) -> dict[str, li
         if len(set(values)) != len(values):
             raise UserError(f"{name}={','.join(map(str, values))}: a value stands there twice")
         grid[name] = values
+    grid["methods"] = [method_label(method) for method in grid["methods"]]
     for method in grid["methods"]:
-        if method not in METHODS:
+        if parted(method)[0] not in METHODS:
             raise unknown("method", str(method), METHODS)
-    grid["methods"] = sorted(grid["methods"], key=list(METHODS).index)
+    grid["methods"] = methods_in_order(grid["methods"])
     return grid
 
 
@@ -79,13 +80,16 @@ def steps(
     """
     teachers: dict[str, Step] = {}
     students = []
-    methods = sorted(lists["methods"], key=list(METHODS).index)
+    methods = methods_in_order(lists["methods"])
     for seed, task, model, init in itertools.product(*(lists[name] for name in ("seeds", "tasks", "models", "inits"))):
         cell, place = f"{task} {model} {init}", {"task": task, "model": model, "init": init}
         here = [method for method in methods if not _left_out(place | {"method": method}, without)]
         for method in here:
-            run = dict(given) | place | {"seed": seed, "method": method}
-            needs = METHODS[method].needs
+            base, average = parted(method)
+            run = (
+                dict(given) | place | {"seed": seed, "method": base} | ({"average": average} if base != method else {})
+            )
+            needs = METHODS[base].needs
             if needs == "teacher":
                 name = str(given.get("teacher_model") or teacher_of(model, task))
                 own = f" seed={seed}" if task.startswith("fewrel") and not given.get("train_file") else ""

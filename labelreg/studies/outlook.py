@@ -12,6 +12,7 @@ from labelreg.data import corpus, prepared
 from labelreg.data.batching import REST
 from labelreg.data.tasks import made_of
 from labelreg.errors import UserError
+from labelreg.methods import METHODS, label
 from labelreg.models import registry
 from labelreg.output import duration
 from labelreg.settings import Settings
@@ -267,6 +268,7 @@ def _work(settings: Settings, facts: Facts) -> float:
     rest = facts.sizes.get(REST, 0)
     others = sum(facts.sizes.values()) - train - dev - rest
     ends = min(2, settings.epochs) if settings.rest else 0  # the best epoch's weights and the last one's, no teacher's
+    train = train * METHODS[settings.method].passes(settings.own)
     return settings.epochs * (train + FORWARD_SHARE * dev) + FORWARD_SHARE * (others + ends * rest)
 
 
@@ -295,7 +297,8 @@ _PLACE = ["role", *recipes.AXES]
 
 def _place(step: Step, own: Settings) -> tuple:
     """Where it stands in the table."""
-    return (step.kind, *(own.value(axis) for axis in recipes.AXES))
+    *place, method = (own.value(axis) for axis in recipes.AXES)
+    return (step.kind, *place, label(method, own.average))
 
 
 def readable(outlook: Outlook) -> pd.DataFrame:

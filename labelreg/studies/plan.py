@@ -181,7 +181,8 @@ def log(run: tracking.Run, design: Design, seen: outlook.Outlook, lines: list[st
 
 def prepare(steps: Sequence[Step]) -> None:
     """Prepare each data set for each model, and say what was read: a mistake in either is told before a run begins."""
-    settings, seen, said = outlook.settings_of(steps), set(), set[str]()
+    settings, said = outlook.settings_of(steps), set[str]()
+    seen: dict[tuple, prepared.PreparedTask] = {}
     for step in steps:
         own = settings[step.name]
         where = places.roots(own)
@@ -191,5 +192,6 @@ def prepare(steps: Sequence[Step]) -> None:
         by_seed = corpus.task_of(own).split_by == "seed"
         key = (step.cell[1:4], own.max_length, own.max_train_examples, own.seed if by_seed else None)
         if key not in seen:
-            prepared.say(corpus.prepare(own, where), said)
-        seen.add(key)
+            seen[key] = corpus.prepare(own, where)
+            prepared.say(seen[key], said)
+        job.check(own, seen[key])

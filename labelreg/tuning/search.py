@@ -92,6 +92,7 @@ def space_for(method: str, recipe: Mapping, given: Mapping[str, Value]) -> Space
     if not isinstance(found, dict):
         raise UserError(f"the search's space is a mapping of parameters to lists of values, not {found!r}")
     space: Space = {}
+    own = METHODS[method].parameters
     for name, values in found.items():
         if name in ("seed", "seeds"):
             raise UserError("the seed is never tuned: a search would choose the luckiest run, not the best setting")
@@ -102,7 +103,7 @@ def space_for(method: str, recipe: Mapping, given: Mapping[str, Value]) -> Space
         checked = [convert(name, tunable()[name], value) for value in values]
         if len(set(checked)) < len(checked):
             raise UserError(f"space: {name}={','.join(map(str, values))}: a value stands there twice")
-        if name not in given and (name in of(Fit) or name in METHODS[method].parameters):
+        if name not in given and (name in of(Fit) or name in own):
             space[name] = checked
     if not space:
         raise UserError(f"the space has no parameter that method {method} has and that is not given already")

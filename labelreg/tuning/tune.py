@@ -21,10 +21,10 @@ from analysis.present import render
 from labelreg import job, one_run, places, recipes, training
 from labelreg.data import corpus, prepared
 from labelreg.errors import DivergedError, StoreLostError, UserError, unknown
-from labelreg.methods import METHODS
+from labelreg.methods import METHODS, PAPER
 from labelreg.output import duration
 from labelreg.parameter import Value, convert
-from labelreg.settings import Checkpoints, Fit, Folders, Halving, Run, Tune, Workers, facet, of
+from labelreg.settings import Checkpoints, Fit, Folders, Halving, Run, Tune, Workers, facet, methods_in_order, of
 from labelreg.store import checkpoint, logged, sqlite, tracking, views
 from labelreg.store.patience import CLOSING_SECONDS, within
 from labelreg.tuning import search, search_report
@@ -87,7 +87,7 @@ def carry_out(given: dict[str, Value]) -> None:
             _search(run, searches, common, workers)
             kept = None
             if given["cross_check"]:
-                every = sorted(given.get("methods") or METHODS, key=list(METHODS).index)
+                every = methods_in_order(given.get("methods") or list(PAPER))
                 kept = _cross_check(run, searches[methods[0]], int(given["cross_check"]), common, every, workers)
             _report(run, searches, common, kept, given.get("output_dir"))
         claim.forget()
@@ -99,7 +99,7 @@ def _methods(given: dict[str, Value]) -> list[str]:
     for method in (given["method"], *given.get("methods", [])):
         if method not in METHODS:
             raise unknown("method", str(method), METHODS)
-    chosen = given.get("methods") or list(METHODS)
+    chosen = given.get("methods") or list(PAPER)
     if len(set(chosen)) < len(chosen):
         raise UserError(f"methods={','.join(chosen)}: a value stands there twice")
     if given["per_method"] and given["cross_check"]:
@@ -128,8 +128,9 @@ def _name(given: dict[str, Value], space: search.Space, asked: dict[str, Value],
     given = given | {name: values[0] for name, values in space.items()}
     settings = job.settings_of(given)
     data, first = corpus.prepare(settings, places.roots(settings)), job.Job(settings, given)
+    job.check(settings, data)
     prepared.say(data, said)
-    teaching = one_run.find_source(first, data) if settings.teacher_run_id else None
+    teaching = one_run.find_sources(first, data) if settings.teacher_run_id else ()
     facts = [job.fingerprint(first, data, teaching), space, asked["sampler"]]
     digest = _digest([*facts, *(asked[name] for name in PRUNER)])
     return f"{settings.method} {settings.task} {settings.model} {settings.init} {digest}"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labelreg.errors import StoreLostError, told
+from labelreg.methods import label
 from labelreg.parameter import Value
 from labelreg.recipes import AXES
 
@@ -20,8 +21,9 @@ class Step:
 
     @property
     def cell(self) -> tuple:
-        """What it shares with the runs of other seeds: kind, task, model, init, method."""
-        return (self.kind, *(self.given[axis] for axis in AXES))
+        """What it shares with the runs of other seeds: kind, task, model, init, method (with its average)."""
+        *place, method = (self.given[axis] for axis in AXES)
+        return (self.kind, *place, label(method, self.given.get("average")))
 
 
 @dataclass(frozen=True)

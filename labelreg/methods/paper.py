@@ -5,50 +5,22 @@
 
 q is the one-hot label, p the student's softmax, and r is what tells the methods apart. At tau = 1
 both lines have the same gradient. Followed: Kobyzev et al. 2023, sections 2.1-2.2, and Jafari et
-al. 2021 for Annealing KD. Left out: Hinton's factor tau^2, which equation 1 does not have.
+al. 2021 for Annealing KD. Left out: Hinton's factor tau^2, which equation 1 does not have (`tau_squared` puts it in).
 """
 
 from __future__ import annotations
 
-import importlib
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from labelreg.errors import UserError
-from labelreg.parameter import ALWAYS, MOST, UNUSUAL, Parameter
+from labelreg.methods.method import ALPHA, TAU, F, Method, Own, own, torch
+from labelreg.parameter import ALWAYS, MOST
 
 if TYPE_CHECKING:
-    import torch
-    import torch.nn.functional as F
     from torch import Tensor
-else:  # torch takes a second to import, and `significance` needs the methods' names and parameters alone
 
-    class _Later:
-        """Stands for a module until one of its names is asked for."""
-
-        def __init__(self, module: str):
-            self.module = module
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(importlib.import_module(self.module), name)
-
-    torch, F = _Later("torch"), _Later("torch.nn.functional")
-
-Loss = Callable[["Tensor", "Tensor", "Tensor | None", int], "Tensor"]  # (logits, labels, teacher, epoch) -> scalar
-Own = Mapping[str, Any]  # a method's parameters, by name
-
-
-def own(
-    kind: str, help: str, default: Any = None, counts: str = UNUSUAL, needed: bool = True, **facts: Any
-) -> Parameter:
-    """A parameter of methods. `counts`: it stands in every fingerprint, or (of methods to come) where it is used."""
-    return Parameter(kind, help, default, counts=counts, recipe=True, needed=needed, **facts)
-
-
-ALPHA = own("number", "weight of the smoothing distribution r(x)", counts=ALWAYS, low=0, high=1)
-TAU = own("number", "temperature; akd: the maximum temperature", counts=ALWAYS, low=0, open_low=True)
 A = own(
     "number",
     "tfreg: probability of the true class in r(x)",
@@ -67,6 +39,20 @@ TFREG_TARGET = own(
 )
 PHASE1_EPOCHS = own(
     "integer", "akd: epochs of phase I, default round(2/3 epochs)", counts=ALWAYS, needed=False, low=1, high=MOST
+)
+TAU_SQUARED = own(
+    "flag", "kd: Hinton's factor tau^2 before the KL, which equation 1 does not have", False, usual=False, silent=True
+)
+KL_MEAN = own(
+    "flag", "kd: the KL over the number of classes, as torch's reduction='mean' has it", False, usual=False, silent=True
+)
+TEACHERS_MEAN = own(
+    "text",
+    "kd: of several teachers, the mean of their probabilities at tau, or of their logits",
+    "probabilities",
+    choices=("probabilities", "logits"),
+    usual="probabilities",
+    silent=True,
 )
 PHASE1_SHARE = 2 / 3  # table 11: 20 of 30 epochs
 
@@ -94,31 +80,41 @@ def peaked_as_published(labels: Tensor, tau: float, classes: int, a: float) -> T
     return F.log_softmax(peaked(labels, classes, a).exp() / tau, dim=1)
 
 
-def smoothed_loss(logits: Tensor, labels: Tensor, log_r: Tensor | None, alpha: float, tau: float) -> Tensor:
-    """The loss of figure 2, a scalar in float32. logits, log_r [batch, classes]; labels [batch]."""
+def smoothed_loss(
+    logits: Tensor, labels: Tensor, log_r: Tensor | None, alpha: float, tau: float, factor: float = 1
+) -> Tensor:
+    """The loss of figure 2, a scalar in float32. logits, log_r [batch, classes]; labels [batch]; `factor` of the KL."""
     logits = logits.float()  # bf16 has 8 bits: its log-softmax would lose what alpha r(x) adds
     q = F.one_hot(labels, logits.shape[1]).float()
     if log_r is None:
         return F.cross_entropy(logits, q)
-    if tau == 1:
+    if tau == 1 and factor == 1:
         return F.cross_entropy(logits, (1 - alpha) * q + alpha * log_r.exp())
     log_r_tau, log_p_tau = F.log_softmax(log_r / tau, dim=1), F.log_softmax(logits / tau, dim=1)
     # batchmean is the mean over examples, as equation 1 has it; mean would divide by the classes too
     kl = F.kl_div(log_p_tau, log_r_tau, reduction="batchmean", log_target=True)
-    return (1 - alpha) * F.cross_entropy(logits, q) + alpha * kl
+    return (1 - alpha) * F.cross_entropy(logits, q) + alpha * factor * kl
 
 
 # The losses: (logits, labels, teacher's logits or None, epoch from 1, the method's own parameters) -> scalar
 
 
 def plain(logits: Tensor, labels: Tensor, teacher: Tensor | None, epoch: int) -> Tensor:
-    """Cross-entropy, equation 1 with alpha = 0."""
+    """H(q, p), cross-entropy: equation 1 with alpha = 0.
+
+    Source: Kobyzev et al. 2023.
+    """
     return smoothed_loss(logits, labels, None, alpha=0, tau=1)
 
 
 def smoothing(logits: Tensor, labels: Tensor, teacher: Tensor | None, epoch: int, alpha: float) -> Tensor:
-    """Label smoothing, equation 3. Yuan et al.'s code puts alpha/(K - 1) on the false classes, which is equation 3 with
-    alpha K/(K - 1): 0.1 there is 0.101 here for K = 100."""
+    """H((1 - alpha) q + alpha/K, p), equation 3.
+
+    Source: Szegedy et al. 2016.
+    Published code: Yuan et al.'s puts alpha/(K - 1) on the false classes, which is equation 3 with alpha K/(K - 1): 0.1
+    there is 0.101 here for K = 100.
+    Trap: alpha is the weight of 1/K, so the true class keeps 1 - alpha (K - 1)/K, not 1 - alpha.
+    """
     return smoothed_loss(logits, labels, uniform(labels, logits.shape[1]), alpha, tau=1)
 
 
@@ -132,19 +128,61 @@ def tfreg(
     a: float,
     tfreg_target: str,
 ) -> Tensor:
-    """TF-reg, equations 4 and 5; tfreg_target: paper, or code (`peaked_as_published`)."""
+    """(1 - alpha) H(q, p) + alpha KL(r_tau, p_tau) with r = a on the true class, (1 - a)/(K - 1) on the others
+    (equations 4 and 5).
+
+    Source: Yuan et al. 2020.
+    Published code: softmax(r / tau) against the untempered p (tfreg_target=code), the KL divided by K and multiplied
+    by a `multiplier`.
+    Trap: at tau = 20 the published r is label smoothing in all but name.
+    """
     if tfreg_target == "code":
         return smoothed_loss(logits, labels, peaked_as_published(labels, tau, logits.shape[1], a), alpha, tau=1)
     return smoothed_loss(logits, labels, peaked(labels, logits.shape[1], a), alpha, tau)
 
 
-def distilling(logits: Tensor, labels: Tensor, teacher: Tensor, epoch: int, alpha: float, tau: float) -> Tensor:
-    """KD and Self-KD, equations 2 and 6: r is the teacher's softmax."""
-    return smoothed_loss(logits, labels, F.log_softmax(teacher.float(), dim=1), alpha, tau)
+def distilling(
+    logits: Tensor,
+    labels: Tensor,
+    teacher: Tensor,
+    epoch: int,
+    alpha: float,
+    tau: float,
+    tau_squared: bool = False,
+    kl_mean: bool = False,
+    teachers_mean: str = "probabilities",
+) -> Tensor:
+    """(1 - alpha) H(q, p) + alpha KL(t_tau, p_tau), equations 2 and 6: r is the teacher's softmax t.
+
+    Source: Hinton et al. 2015; Kobyzev et al. 2023.
+    Published code: much of it has tau^2 before the KL (Hinton et al. 2015), and some divides it by K, which
+    torch's reduction="mean" does (Yuan et al. 2020): tau_squared and kl_mean; docs/methods.md converts.
+    Trap: without tau^2 the teacher's share of the gradient falls as 1/tau^2; with kl_mean as 1/K.
+    """
+    factor = (tau**2 if tau_squared else 1) / (logits.shape[1] if kl_mean else 1)
+    return smoothed_loss(logits, labels, F.log_softmax(teacher.float(), dim=1), alpha, tau, factor)
+
+
+def mean_of(teachers: Sequence[Tensor], own: Own) -> Tensor:
+    """One teacher's logits that stand for several [examples, classes].
+
+    Their softmax at tau is the mean of the teachers' (the arithmetic mean, `probabilities`), or that of the mean of
+    their logits (the geometric mean). Source: Hinton et al. 2015, section 5; TextBrewer takes the logits' mean.
+    """
+    if len(teachers) == 1:
+        return teachers[0]
+    tau, stacked = own.get("tau", 1), torch.stack([each.float() for each in teachers])
+    if own.get("teachers_mean", "probabilities") == "logits":
+        return stacked.mean(dim=0)
+    return tau * (F.log_softmax(stacked / tau, dim=2).logsumexp(dim=0) - math.log(len(teachers)))
 
 
 def annealing(logits: Tensor, labels: Tensor, teacher: Tensor, epoch: int, tau: float, phase1_epochs: int) -> Tensor:
-    """Annealing KD: phase I regresses on the teacher's logits, ever less tempered; phase II is cross-entropy."""
+    """Phase I: mean (z - Phi(T) z_teacher)^2, T falling from tau to 1; phase II: H(q, p).
+
+    Source: Jafari et al. 2021.
+    Trap: both phases need an epoch; tau is the largest temperature, not that of a softmax.
+    """
     if epoch > phase1_epochs:
         return plain(logits, labels, None, epoch)
     factor = annealing_factor(epoch, phase1_epochs, tau)
@@ -169,32 +207,23 @@ def with_phase1(own: Own, epochs: int) -> Own:
     return {**own, "phase1_epochs": first}
 
 
-@dataclass(frozen=True)
-class Method:
-    """A method: its loss, its own parameters, and whose logits it needs (None, teacher, finetune).
-
-    `complete` checks the parameters against the epochs, and adds what follows from them. `phases` are the epochs of
-    each phase; a phase has an optimiser and a learning-rate schedule of its own.
-    """
-
-    title: str
-    loss: Callable[..., Tensor]
-    parameters: Mapping[str, Parameter] = field(default_factory=dict)
-    needs: str | None = None
-    complete: Callable[[Own, int], Own] = lambda own, epochs: own
-    phases: Callable[[int, Own], tuple[int, ...]] = lambda epochs, own: (epochs,)
-
-    def loss_of(self, own: Own) -> Loss:
-        """The loss with the method's parameters filled in."""
-        return lambda logits, labels, teacher, epoch: self.loss(logits, labels, teacher, epoch, **own)
-
-
-METHODS = {
+PAPER = {
     "finetune": Method("plain fine-tuning", plain),
     "ls": Method("label smoothing", smoothing, {"alpha": ALPHA}),
     "tfreg": Method("TF-reg", tfreg, {"alpha": ALPHA, "tau": TAU, "a": A, "tfreg_target": TFREG_TARGET}),
     "selfkd": Method("Self-KD", distilling, {"alpha": ALPHA, "tau": TAU}, needs="finetune"),
-    "kd": Method("knowledge distillation", distilling, {"alpha": ALPHA, "tau": TAU}, needs="teacher"),
+    "kd": Method(
+        "knowledge distillation",
+        distilling,
+        {
+            "alpha": ALPHA,
+            "tau": TAU,
+            "tau_squared": TAU_SQUARED,
+            "kl_mean": KL_MEAN,
+            "teachers_mean": TEACHERS_MEAN,
+        },
+        needs="teacher",
+    ),
     "akd": Method(
         "Annealing KD",
         annealing,
@@ -204,8 +233,3 @@ METHODS = {
         phases=lambda epochs, own: (own["phase1_epochs"], epochs - own["phase1_epochs"]),
     ),
 }
-
-
-def own_parameters() -> dict[str, Parameter]:
-    """The parameters of all methods, by name."""
-    return {name: known for method in METHODS.values() for name, known in method.parameters.items()}

@@ -1,0 +1,170 @@
+"""A method of one's own, without a change of the package: `method=mine.py:loss`.
+
+    def loss(logits, labels, teacher, epoch, weight=0.1):
+        "The first line is its title."
+        return torch.nn.functional.cross_entropy(logits, labels) + ...
+
+logits [batch, classes] as the model gives them (bf16 under autocast), labels [batch], the teacher's logits [batch,
+classes], the epoch from 1; its parameters are keywords with a default: -P weight=0.2, in recipes, in searches. The
+third argument's name says what it learns from: `teacher`, `finetune` (its own fine-tuned twin's logits), or any other
+name, such as `_`, for nothing. The digest of the file counts in the fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from labelreg.errors import UserError, unknown
+from labelreg.methods.method import Method, Own, own, torch
+from labelreg.output import one_line
+from labelreg.parameter import Parameter, convert, joined
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MARK = ".py:"
+PLACES = "LABELREG_METHOD_FILES"  # where each lies, by its name, in JSON: worker processes inherit it
+FILE = "method_file"  # its digest, a parameter of the method
+SETTINGS = "method_settings"  # all of its parameters in one, as a run logs them
+GIVEN = 4  # logits, labels, teacher, epoch
+KINDS: dict[type, str] = {bool: "flag", int: "number", float: "number", str: "text"}
+SHAPES = "(logits, labels, teacher, epoch, and parameters with defaults)"
+
+
+def load(text: str, held: dict[str, Method]) -> tuple[str, Method]:
+    """The method that FILE.py:FUNCTION names, and its name: without the folder. Worker processes know it by that.
+
+    Args:
+        held: methods by name; the same file's is not loaded again, and a parameter of another's name is that.
+
+    Raises:
+        UserError: no such file or function, a file that cannot be run, or a function of another form.
+    """
+    place, _, function = text.rpartition(":")
+    places = json.loads(os.environ.get(PLACES, "{}"))
+    path, name = Path(places.get(text, place)).expanduser().absolute(), f"{Path(place).name}:{function}"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"method={text}: {path}: {error.strerror}") from None
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    os.environ[PLACES] = json.dumps(places | {name: str(path)})
+    if name in held and held[name].defaults[FILE] == digest:
+        return name, held[name]
+    others = (each for other, each in held.items() if MARK not in other)
+    known = {key: parameter for each in others for key, parameter in each.parameters.items()}
+    module = _run(text, path, digest)
+    found = {name: each for name, each in vars(module).items() if inspect.isfunction(each)}
+    if function not in found:
+        raise unknown(f"function of {path.name}", function, found)
+    loss = found[function]
+    parameters, defaults = _parameters(text, loss, known)
+    source = list(inspect.signature(loss).parameters)[GIVEN - 2]
+    file = own("text", "digest of the file of a method of one's own", needed=False)
+    return name, Method(
+        title=(inspect.getdoc(loss) or name).partition("\n")[0],
+        loss=partial(_called, name, loss),
+        parameters=parameters | {FILE: file},
+        needs=source if source in ("teacher", "finetune") else None,
+        defaults=defaults | {FILE: digest},
+        complete=lambda own, epochs: {**own, FILE: digest},
+    )
+
+
+def _run(text: str, path: Path, digest: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"labelreg_own_{digest}", path)
+    assert spec and spec.loader  # its name ends with .py
+    module = importlib.util.module_from_spec(spec)
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing is left beside the user's file
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"method={text}: {path.name} does not run: {_told(error, path)}") from None
+    finally:
+        sys.dont_write_bytecode = before
+    return module
+
+
+def _parameters(
+    text: str, loss: Callable[..., Tensor], known: dict[str, Parameter]
+) -> tuple[dict[str, Parameter], dict[str, Any]]:
+    """Its parameters, and its own defaults of those that other methods have too."""
+    arguments = list(inspect.signature(loss).parameters.values())
+    plain = all(each.kind == each.POSITIONAL_OR_KEYWORD for each in arguments[:GIVEN])
+    if len(arguments) < GIVEN or not plain or any(each.default is not each.empty for each in arguments[:GIVEN]):
+        raise UserError(f"method={text}: its form is {inspect.signature(loss)}; allowed is {SHAPES}")
+    parameters, defaults = {}, {}
+    for each in arguments[GIVEN:]:
+        kind = KINDS.get(type(each.default))
+        if each.kind not in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY) or kind is None:
+            raise UserError(f"method={text}: {each} needs a default that is a number, true or false, or a text")
+        if each.name in known:
+            parameters[each.name], defaults[each.name] = known[each.name], each.default
+        else:
+            parameters[each.name] = own(kind, f"{Path(text).name}: its parameter", each.default)
+    return parameters, defaults
+
+
+def _called(
+    name: str,
+    loss: Callable[..., Tensor],
+    logits: Tensor,
+    labels: Tensor,
+    teacher: Tensor | None,
+    epoch: int,
+    **own: Any,
+) -> Tensor:
+    try:
+        value = loss(logits, labels, teacher, epoch, **{key: each for key, each in own.items() if key != FILE})
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise UserError(f"method={name}: {_told(error, Path(inspect.getfile(loss)))}") from None
+    if not isinstance(value, torch.Tensor) or value.ndim or not value.requires_grad and logits.requires_grad:
+        shape = f"a tensor {list(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
+        raise UserError(f"method={name}: gives {shape}; allowed is a scalar tensor that depends on the logits")
+    return value
+
+
+def _told(error: Exception, path: Path) -> str:
+    """An error in one line, with the line of the file where it arose."""
+    trace, line = error.__traceback__, getattr(error, "lineno", None)
+    while trace:
+        line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == str(path) else line
+        trace = trace.tb_next
+    return one_line(f"{type(error).__name__}: {error}") + (f" (line {line})" if line else "")
+
+
+def told(own: Own) -> str:
+    """All parameters of a method of one's own as one text, which `heard` reads."""
+    return joined(f"{name}={value}" for name, value in own.items())
+
+
+def heard(text: str) -> dict[str, str]:
+    """The parameters in a run's `method_settings`, but for the file's digest."""
+    pairs = (each.partition("=") for each in convert(SETTINGS, Parameter("list", ""), text))
+    return {name: value for name, _, value in pairs if name != FILE}
+
+
+def trial(method: Method, own: Own, classes: int) -> None:
+    """Call the loss of one's own once, on drawn logits: a mistake in it is told before anything is trained.
+
+    Raises:
+        UserError: it fails, or gives something else than a loss.
+    """
+    if FILE not in method.parameters:
+        return
+    chance = torch.Generator().manual_seed(0)
+    student, teacher = (torch.randn(4, classes, generator=chance) for _ in range(2))
+    labels = torch.randint(classes, (4,), generator=chance)
+    method.loss_of(own)(student.requires_grad_(), labels, teacher if method.needs else None, 1)

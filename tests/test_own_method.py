@@ -1,0 +1,142 @@
+"""A method in a file of the user's own: it trains, is compared, tuned and repeated like those that ship."""
+
+import pytest
+from running import call, finish, in_this_process, python, refused, run_of, runs, succeed
+
+from labelreg.methods import METHODS
+
+pytest_plugins = ["running"]
+
+MINE = '''"""Poly-1 (Leng et al. 2022), and a regression on the teacher's logits."""
+import torch.nn.functional as F
+
+def loss(logits, labels, _, epoch, poly=1.0):
+    """Poly-1"""
+    p = F.softmax(logits.float(), 1).gather(1, labels[:, None])
+    return F.cross_entropy(logits.float(), labels) + poly * (1 - p).mean()
+
+def taught(logits, labels, teacher, epoch, *, alpha=0.25, first=True):
+    hard = F.cross_entropy(logits.float(), labels)
+    return (1 - alpha) * hard + alpha * F.mse_loss(logits.float(), teacher.float()) * (epoch == 1 or not first)
+'''
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    path = tmp_path / "mine" / "mine.py"
+    path.parent.mkdir()
+    path.write_text(MINE)
+    monkeypatch.setattr("labelreg.workers.executors.execute", in_this_process)
+    monkeypatch.setenv("LABELREG_METHOD_FILES", "{}")
+    yield path
+    for name in [name for name in METHODS if ".py:" in name]:
+        del METHODS[name]
+
+
+def test_it_trains_under_its_name_with_its_parameters(tiny, mine):
+    usual, given = (
+        run_of(succeed("train_student", **tiny, method=f"{mine}:loss", **more)) for more in ({}, {"poly": 0.5})
+    )
+    assert usual.data.params["method"] == "mine.py:loss"
+    assert (usual.data.params["poly"], given.data.params["poly"]) == ("1.0", "0.5")
+    assert usual.data.params["method_settings"] == f"poly=1.0,method_file={usual.data.params['method_file']}"
+    assert usual.data.tags["labelreg.fingerprint"] != given.data.tags["labelreg.fingerprint"]
+    assert not list(mine.parent.glob("__pycache__")), "nothing is left beside the user's file"
+
+
+def test_without_its_weight_it_is_finetune_bit_for_bit(tiny, mine):
+    plain, other = (
+        run_of(succeed("train_student", **tiny, **more)) for more in ({}, {"method": f"{mine}:loss", "poly": 0})
+    )
+    assert plain.data.metrics["train/loss"] == other.data.metrics["train/loss"]
+    assert plain.data.metrics["dev/nll"] == other.data.metrics["dev/nll"]
+
+
+def test_another_content_of_the_file_is_another_run(tiny, mine):
+    first = run_of(succeed("train_student", **tiny, method=f"{mine}:loss"))
+    mine.write_text(MINE.replace("(1 - p).mean()", "(1 - p).square().mean()"))
+    second = run_of(succeed("train_student", **tiny, method=f"{mine}:loss"))
+    assert first.data.tags["labelreg.fingerprint"] != second.data.tags["labelreg.fingerprint"]
+    assert first.data.metrics["train/loss"] != second.data.metrics["train/loss"]
+    mine.write_text(MINE)
+    third = run_of(succeed("train_student", **tiny, method=f"{mine}:loss"))
+    assert first.data.tags["labelreg.fingerprint"] == third.data.tags["labelreg.fingerprint"]
+
+
+def test_a_parameter_of_others_is_shared_and_keeps_its_own_default(tiny, mine):
+    run = run_of(succeed("train_student", **tiny, method=f"{mine}:taught"))
+    assert run.data.params["alpha"] == "0.25" and run.data.params["first"] == "true"
+    assert len(runs("teacher")) == 1, "its third argument is called teacher"
+    refused(call("train_student", **tiny, method=f"{mine}:taught", alpha=3), "alpha=3: allowed is a number in [0, 1]")
+
+
+def test_a_study_compares_it_with_all_others(tiny, mine, tmp_path):
+    study = tmp_path / "study.yaml"
+    study.write_text("kind: study\nsettings: default\nmodels: [bert-small]\ninits: [pretrained]\nseeds: [1, 2]\n")
+    given = {name: value for name, value in tiny.items() if name != "model"}
+    said = succeed("study", **given, recipe=study, methods=f"finetune,{mine}:loss,ls").out
+    assert "mine.py:loss" in said and str(mine) not in said
+    assert sorted(run.data.params["method"] for run in runs("student")) == sorted(
+        ["finetune", "ls", "mine.py:loss"] * 2
+    )
+    for name in [name for name in METHODS if ".py:" in name]:
+        del METHODS[name]  # a reader of the store has no file
+    page = tmp_path / "page"
+    succeed("report", output_dir=page)
+    assert "mine.py:loss" in (page / "report.html").read_text()
+    succeed("train_student", **tiny, method=f"{mine}:loss", poly=3, seed=1)
+    succeed("train_student", **tiny, method=f"{mine}:loss", poly=3, seed=2)
+    for name in [name for name in METHODS if ".py:" in name]:
+        del METHODS[name]
+    said = succeed("significance").out
+    assert "poly=1.0" in said and "poly=3.0" in said, "two settings of one method are two rows"
+    succeed("report", output_dir=page)
+    assert "-P poly=3.0" in (page / "report.html").read_text(), "how to run it again"
+
+
+def test_a_search_draws_it(tiny, mine, tmp_path):
+    space = tmp_path / "space.yaml"
+    space.write_text("kind: search\ntrials: 2\nepochs: 1\nspace:\n  poly: [0.05, 0.2]\n")
+    out = tmp_path / "found"
+    said = succeed("tune", **tiny, method=f"{mine}:loss", space=space, output_dir=out).out
+    assert "2 trials in poly {0.05, 0.2}" in said
+    found = (out / "settings.yaml").read_text()
+    assert "mine.py:loss" in found
+    recipe = {"recipe": out / "settings.yaml"}
+    assert run_of(succeed("train_student", **tiny | recipe, method=f"{mine}:loss")).data.params["poly"] in (
+        "0.05",
+        "0.2",
+    )
+
+
+@pytest.mark.slow
+def test_worker_processes_load_it_too(tiny, mine, tmp_path):
+    study = tmp_path / "study.yaml"
+    study.write_text("kind: study\nsettings: default\nmodels: [bert-small]\ninits: [pretrained]\nseeds: [1]\n")
+    given = {name: value for name, value in tiny.items() if name != "model"}
+    given |= {"recipe": study, "methods": f"finetune,{mine}:loss", "jobs": 1}
+    ended = finish(python("study", **given), tmp_path)
+    assert ended.status == 0, ended
+    assert {run.data.params["method"] for run in runs("student")} == {"finetune", "mine.py:loss"}
+
+
+@pytest.mark.parametrize(
+    ("content", "function", "said"),
+    [
+        (None, "loss", "No such file or directory"),
+        ("def loss(:\n", "loss", "mine.py does not run: SyntaxError"),
+        ("x = 1 / 0\n", "loss", "mine.py does not run: ZeroDivisionError: division by zero (line 1)"),
+        (MINE, "los", "unknown function of mine.py 'los'; did you mean 'loss'?"),
+        ("def loss(logits, labels):\n    pass\n", "loss", "its form is (logits, labels); allowed is (logits, labels, "),
+        ("def loss(a, b, c, d, weight):\n    pass\n", "loss", "weight needs a default that is a number"),
+        ("def loss(a, b, c, d, lr=1.0):\n    pass\n", "loss", "lr: every run has a parameter of this name"),
+        ("def loss(a, b, c, d):\n    return a\n", "loss", "gives a tensor [4, 3]; allowed is a scalar tensor"),
+        ("def loss(a, b, c, d):\n    return 1.0\n", "loss", "gives float; allowed is a scalar tensor"),
+        ("def loss(a, b, c, d):\n    return a.sun()\n", "loss", "AttributeError: 'Tensor' object has no attribute"),
+        ("def loss(a, b, teacher, d):\n\n    return undefined\n", "loss", "name 'undefined' is not defined (line 3)"),
+    ],
+)
+def test_a_mistake_in_it_is_one_line_before_anything_is_trained(content, function, said, tiny, mine):
+    mine.write_text(content) if content else mine.unlink()
+    refused(call("train_student", **tiny, method=f"{mine}:{function}"), said)
+    assert not runs("teacher") and not [run for run in runs("student") if run.data.metrics]
