@@ -2,7 +2,7 @@
 
 A facet is a class of parameters that belong together; an entry point's parameters are the facets that it is made of.
 `Settings` is what one run is done with, after its recipe has been read; what was *given* stays a mapping of what the
-user wrote; what the machine makes of `auto` is a `Machine`. A method's own parameters stand with it, in labelreg/methods.
+user wrote; what the machine makes of `auto` is a `Machine`. A method's own parameters stand with it, in methods/.
 """
 
 import os
