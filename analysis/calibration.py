@@ -8,6 +8,7 @@ methods are compared with the scaled reference.
 import math
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -15,13 +16,13 @@ import pandas as pd
 from analysis import measures
 from analysis.hypothesis import DECIMALS, pairs
 from analysis.over_tasks import TEST, tested
-from analysis.pairing import Comparison, Paired
+from analysis.pairing import Paired
 from analysis.predictions import LEFT_OUT, Missing, Predicted, Predictions, read, split_of
 from analysis.present.render import p_text
 
 MEASURES = ("nll", "ece", "ece_floor", "brier", "aurc", "error_at_80")
 TESTED = ("nll", "ece", "brier", "aurc", "error_at_80")  # ece less its floor, which differs between methods too
-SCALED = ("none", "reference", "both")
+SCALED = {"none": (False, False), "reference": (False, True), "both": (True, True)}  # the method's, the reference's
 CELL = ["task", "model", "init", "method", "setting"]
 RUNS = [
     *("run_id", *CELL, "seed", "split", "fitted_on", "temperature"),
@@ -61,8 +62,7 @@ def calibrate(paired: Paired, predictions: Predictions) -> Calibration:
     """
     known = {run["run_id"]: run for run in paired.runs.to_dict("records")}
     rows, left, points = [], [], defaultdict(list)
-    compared = [run_id for c in paired.comparisons for run_id in (*c.reference_run_ids, *c.run_ids)]
-    for run_id in dict.fromkeys(compared):
+    for run_id in paired.compared:
         run = known[run_id]
         cell = tuple(run[name] for name in CELL)
         try:
@@ -109,31 +109,25 @@ def temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
     The NLL is convex in 1 / T, so that its slope has one root.
     """
     from scipy.optimize import brentq
+    from scipy.special import softmax
 
     logits = np.log(np.maximum(probabilities, LEAST))
-    logits = logits - logits.max(axis=1, keepdims=True)  # so that no power of it overflows
     of_label = logits[np.arange(len(labels)), labels].mean()
 
     def slope(inverse: float) -> float:
-        raised = np.exp(logits * inverse)
-        return float(((raised * logits).sum(axis=1) / raised.sum(axis=1)).mean() - of_label)
+        return float((softmax(logits * inverse, axis=1) * logits).sum(axis=1).mean() - of_label)
 
     low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
     if slope(low) >= 0:
         return TEMPERATURES[1]
-    if slope(high) <= 0:
-        return TEMPERATURES[0]
-    return 1 / brentq(slope, low, high, xtol=1e-9)
+    return TEMPERATURES[0] if slope(high) <= 0 else 1 / brentq(slope, low, high, xtol=1e-9)
 
 
 def scale(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """softmax(log p / T) `[examples, classes]`: what dividing the logits by T gives."""
-    return _softmax(np.log(np.maximum(probabilities, LEAST)) / temperature)
+    from scipy.special import softmax
 
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return raised / raised.sum(axis=1, keepdims=True)
+    return softmax(np.log(np.maximum(probabilities, LEAST)) / temperature, axis=1)
 
 
 def measured(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, ...]:
@@ -164,45 +158,29 @@ def differences(paired: Paired, calibration: Calibration) -> pd.DataFrame:
     family, for each measure and `scaled`. A seed counts where both of
     its runs could be measured.
     """
-    known = dict(zip(calibration.runs["run_id"], calibration.runs[SCORES].to_numpy(dtype=float), strict=True))
-    families = defaultdict(list)
-    for c in paired.comparisons:
-        ids = [p for p in zip(c.run_ids, c.reference_run_ids, strict=True) if p[0] in known and p[1] in known]
-        if ids:
-            families[c.task, c.model, c.init, c.metric, c.family].append((c, ids))
+    known = calibration.runs.set_index("run_id")[SCORES]
+    known["ece"] -= known["ece_floor"]
+    known["ece_scaled"] -= known["ece_floor_scaled"]
+    held = set(known.index)
     rows = []
-    for members in families.values():
-        found: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray, tuple]]] = {}
-        for measure in TESTED:
-            for scaled in SCALED:
-                values = [_values(known, ids, measure, scaled) for _, ids in members]
-                tests = tested({i: pairs(mine, theirs) for i, (mine, theirs) in enumerate(values)})
-                found[measure, scaled] = [(*value, tests[i]) for i, value in enumerate(values)]
-        for i, (c, _) in enumerate(members):
-            for (measure, scaled), value in found.items():
-                mine, theirs, test = value[i]
-                rows.append(_difference(c, measure, scaled, mine, theirs, test))
+    for family in paired.families:
+        members = []
+        for c in family:
+            ids = [p for p in zip(c.run_ids, c.reference_run_ids, strict=True) if held.issuperset(p)]
+            if ids:
+                members.append((c, [a for a, _ in ids], [b for _, b in ids]))
+        found = {}
+        for measure, scaled in product(TESTED, SCALED):
+            mine, theirs = (f"{measure}_scaled" if is_scaled else measure for is_scaled in SCALED[scaled])
+            both = [pairs(known.loc[a, mine], known.loc[b, theirs]) for _, a, b in members]
+            found[measure, scaled] = both, tested(dict(enumerate(both)))
+        for i, (c, *_) in enumerate(members):
+            head = (c.task, c.model, c.init, c.method, c.setting, c.reference)
+            for (measure, scaled), (both, tests) in found.items():
+                mean, of_reference = float(both[i].mine.mean()), float(both[i].theirs.mean())
+                apart = float(np.round(both[i].differences.mean(), DECIMALS)) + 0.0
+                rows.append((*head, measure, scaled, len(both[i].mine), mean, of_reference, apart, *tests[i]))
     return pd.DataFrame(rows, columns=DIFFERENCES)
-
-
-def _values(known: dict[str, np.ndarray], ids: list, measure: str, scaled: str) -> tuple[np.ndarray, np.ndarray]:
-    """The measure of the methods' runs and of the reference's, each scaled or not."""
-
-    def value(run_id: str, is_scaled: bool) -> float:
-        of_run = dict(zip(MEASURES, known[run_id][len(MEASURES) * is_scaled :], strict=False))
-        return of_run[measure] - (of_run["ece_floor"] if measure == "ece" else 0.0)
-
-    mine, theirs = ([pair[side] for pair in ids] for side in (0, 1))
-    return (
-        np.array([value(run_id, scaled == "both") for run_id in mine]),
-        np.array([value(run_id, scaled != "none") for run_id in theirs]),
-    )
-
-
-def _difference(c: Comparison, measure: str, scaled: str, mine: np.ndarray, theirs: np.ndarray, test: tuple) -> tuple:
-    head = (c.task, c.model, c.init, c.method, c.setting, c.reference, measure, scaled, len(mine))
-    mean = float(np.round((mine - theirs).mean(), DECIMALS)) + 0.0
-    return *head, float(mine.mean()), float(theirs.mean()), mean, *test
 
 
 # Cost
@@ -239,29 +217,17 @@ def costs(paired: Paired, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def lines(table: pd.DataFrame, level: float = 0.05) -> list[str]:
-    """One sentence per method and setting of `differences`: is it better calibrated, and still so against a scaled
-    reference?"""
-    keys = [*CELL, "reference"]
-    return [_line(dict(zip(keys, key, strict=True)), found, level) for key, found in table.groupby(keys, sort=False)]
-
-
-def _line(key: dict, found: pd.DataFrame, level: float) -> str:
-    rows = {(row["measure"], row["scaled"]): row for row in found.to_dict("records")}
-    name = f"{key['method']} [{key['setting']}]" if key["setting"] else key["method"]
-    parts = []
-    for measure, shown in (("nll", "NLL"), ("ece", "ECE above its floor"), ("aurc", "AURC")):
-        told = [_pair(rows[measure, scaled]) for scaled in SCALED]
-        parts.append(
-            f"{shown} {told[0]}, against scaled {key['reference']} {told[1]}, both scaled {told[2]}: "
-            + _said(rows[measure, "none"], rows[measure, "both"], key["reference"], level)
-        )
-    n = rows["nll", "none"]["n"]
-    where = f"{key['task']}, {key['model']}, {key['init']}, {n} seed{'s' if n > 1 else ''}"
-    return f"{name} vs {key['reference']} ({where}): {'; '.join(parts)}"
-
-
-def _pair(row: dict) -> str:
-    return f"{row['mean_method']:.4f} vs {row['mean_reference']:.4f} (Holm p = {p_text(row['p_holm'])})"
+    """Of `differences`, who is better calibrated, and still so when the reference is scaled too; who shares an answer
+    shares a sentence."""
+    said: defaultdict[str, list[str]] = defaultdict(list)
+    for (*cell, reference, measure), found in table.groupby([*CELL, "reference", "measure"], sort=False):
+        rows = {row["scaled"]: row for row in found.to_dict("records")}
+        task, model, init, method, setting = cell
+        where = ", ".join(filter(None, [task, model, init, setting]))
+        shown = "ece above its floor" if measure == "ece" else measure
+        said[f"{shown}: {_said(rows['none'], rows['both'], reference, level)}"].append(f"{method} ({where})")
+    order = sorted(said, key=lambda sentence: TESTED.index(sentence.partition(":")[0].partition(" ")[0]))
+    return [f"{sentence}: {', '.join(said[sentence])}" for sentence in order]
 
 
 def _said(before: dict, after: dict, reference: str, level: float) -> str:

@@ -7,7 +7,7 @@ together (a column `group` of the predictions) are left out together.
 """
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,13 +28,11 @@ from analysis.predictions import (
     scores,
     split_of,
 )
-from analysis.present.render import p_text
 
 COLUMNS = [
     *("task", "model", "init", "family", "method", "setting", "reference", "metric"),
     *("score", "split", "design", "n_seeds", "n_examples", "n_units", "difference", "low", "high", "level", "se"),
     *("share_seeds", "share_examples", "share_both", "dominates"),
-    *("only_method", "only_reference", "p_mcnemar"),
 ]
 
 
@@ -69,18 +67,14 @@ def intervals(paired: Paired, predictions: Predictions, level: float = 0.95) -> 
 
     score: accuracy, f1 or matthews, whichever gives the logged values; a run whose logged score does not follow from
     its predictions is left out. design: "crossed" (seeds x examples), "nested" (examples within seed, where they differ
-    between seeds) or "one seed" (examples alone, with McNemar's exact test of the right and wrong answers in p_mcnemar,
-    missing otherwise). n_units: what is drawn, examples or their groups. difference: mean over seeds in points, higher
-    is better; low, high and se: for new seeds and new examples. share_seeds, share_examples, share_both: parts of that
-    variance, both being their interaction (0 when nested); dominates: the largest of them, "" where nothing varies.
-    only_method, only_reference: answers, over examples and seeds, that one of the two alone got right.
+    between seeds) or "one seed" (examples alone). n_units: what is drawn, examples or their groups. difference: mean
+    over seeds in points, higher is better; low, high and se: for new seeds and new examples. share_seeds,
+    share_examples, share_both: parts of that variance, both being their interaction (0 when nested); dominates: the
+    largest of them, "" where nothing varies.
     """
     left: list[tuple] = []
     rows = []
-    families = defaultdict(list)
-    for c in paired.comparisons:
-        families[c.task, c.model, c.init, c.metric, c.family].append(c)
-    for members in families.values():
+    for members in paired.families:
         kind, runs = _runs(members, predictions, left)
         for c in members:
             kept = _kept(c, runs, left)
@@ -189,14 +183,6 @@ def nested_variance(values: list[np.ndarray]) -> Variance:
     return Variance(float(total) - examples, examples, 0.0, df=seeds - 1)
 
 
-def mcnemar(only_method: int, only_reference: int) -> float:
-    """McNemar's exact two-sided p: of the answers that only one got right, is one half the method's? (1947)"""
-    from scipy.special import bdtr
-
-    n = only_method + only_reference
-    return min(1.0, 2 * float(bdtr(min(only_method, only_reference), n, 0.5))) if n else 1.0
-
-
 def _interval(difference: float, variance: Variance, level: float) -> tuple[float, float, float]:
     """low, high and standard error."""
     from scipy.special import ndtri, stdtrit
@@ -206,7 +192,7 @@ def _interval(difference: float, variance: Variance, level: float) -> tuple[floa
     return difference - half, difference + half, se
 
 
-# Rows and sentences
+# Rows
 
 
 def _pseudo(run: _Run, kind: str, groups: np.ndarray | None) -> np.ndarray:
@@ -226,7 +212,6 @@ def _row(c: Comparison, kept: list[int], kind: str, runs: dict[str, _Run], level
         variance = nested_variance(pseudo) if nested else crossed_variance(np.stack(pseudo))
     difference = float(np.mean([a.scores[kind] - b.scores[kind] for a, b in pairs]))
     low, high, se = _interval(difference, variance, level)
-    only = [_alone(a, b) for a, b in pairs], [_alone(b, a) for a, b in pairs]
     parts = dict(zip(("seeds", "examples", "both"), (variance.seeds, variance.examples, variance.both), strict=True))
     values = {
         **{name: getattr(c, name) for name in COLUMNS[:8]},
@@ -239,48 +224,5 @@ def _row(c: Comparison, kept: list[int], kind: str, runs: dict[str, _Run], level
         **{"difference": difference, "low": low, "high": high, "level": level, "se": se},
         **{f"share_{name}": part / variance.total if se else math.nan for name, part in parts.items()},
         "dominates": max(parts, key=lambda name: parts[name]) if se else "",
-        "only_method": sum(only[0]),
-        "only_reference": sum(only[1]),
-        "p_mcnemar": mcnemar(only[0][0], only[1][0]) if len(kept) == 1 else math.nan,
     }
     return tuple(values[name] for name in COLUMNS)
-
-
-def _alone(a: _Run, b: _Run) -> int:
-    """How many examples `a` got right and `b` wrong."""
-    return int(((a.predicted == a.labels) & (b.predicted != b.labels)).sum())
-
-
-ADVICE = {
-    "seeds": "more seeds narrow it most",
-    "examples": "more seeds would hardly narrow it, more test examples would",
-    "both": "more seeds or more examples narrow it alike",
-    "": "nothing varies",
-}
-
-
-def lines(table: pd.DataFrame) -> list[str]:
-    """One sentence per row of `intervals`: the interval, what it speaks of, and which source of chance dominates."""
-    return [_line(row) for row in table.to_dict("records")]
-
-
-def _line(row: dict) -> str:
-    where = ", ".join(filter(None, [row["task"], row["model"], row["init"], row["metric"]]))
-    name = f"{row['method']} [{row['setting']}]" if row["setting"] else row["method"]
-    interval = f"{row['level']:.0%} interval [{row['low']:+.2f}, {row['high']:+.2f}]"
-    head = f"{name} vs {row['reference']} ({where}): {row['score']} {row['difference']:+.2f}"
-    if row["design"] == "one seed":
-        return (
-            f"{head}, one seed: McNemar's exact test p = {p_text(row['p_mcnemar'])} ({row['only_method']} of "
-            f"{row['n_examples']:,} examples right for {row['method']} alone, {row['only_reference']} for "
-            f"{row['reference']} alone); {interval} for new examples, not for new seeds"
-        )
-    grouped = f" in {row['n_units']:,} groups" if row["n_units"] != row["n_examples"] else ""
-    sizes = f"{row['n_seeds']} seeds, {row['n_examples']:,} examples{grouped}"
-    drawn = "drawn within each seed, whose examples differ" if row["design"] == "nested" else "crossed"
-    if not row["dominates"]:
-        return f"{head}, {interval} for new seeds and new examples ({sizes}): no answer differs"
-    shares = f"{row['share_seeds']:.0%} of its variance is of the seeds, {row['share_examples']:.0%} of the examples"
-    if row["design"] == "crossed":
-        shares += f", {row['share_both']:.0%} of both together"
-    return f"{head}, {interval} for new seeds and new examples ({sizes}, {drawn}); {shares}: {ADVICE[row['dominates']]}"

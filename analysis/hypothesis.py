@@ -45,7 +45,6 @@ class Test:
     low: float
     high: float
     level: float
-    rank_biserial: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +155,7 @@ def signed_rank(differences: Numbers, confidence: float = CONFIDENCE) -> Test:
     exact interval of that level, at least `confidence`; unbounded (level 1) where n is too small. With ties the
     interval may touch 0 although p is small. n = 0 gives p 1, estimate 0 and an unbounded interval. Raises
     AnalysisError for NaN, more than MOST_PAIRS differences, another confidence. Source: Wilcoxon 1945, Hodges and
-    Lehmann 1963, Kerby 2014.
+    Lehmann 1963.
     """
     _check_confidence(confidence)
     d = rounded(differences)
@@ -165,12 +164,10 @@ def signed_rank(differences: Numbers, confidence: float = CONFIDENCE) -> Test:
     ranks, positive = signed_ranks(d)
     below, above = tails(ranks, positive)
     averages = _walsh(d)
-    total, won = sum(ranks), sum(compress(ranks, positive))
     sizes = 2 * np.cumsum(null(tuple(range(1, len(d) + 1))))
     return Test(
         SIGNED_RANK, len(d), len(ranks), min(1.0, 2 * min(below, above)), min_p_value(len(ranks)),
         _middle(averages) if len(d) else 0.0, *_interval(averages, sizes, confidence),
-        rank_biserial=(2 * won - total) / total if total else 0.0,
     )  # fmt: skip
 
 
@@ -178,8 +175,8 @@ def rank_sum(mine: Numbers, theirs: Numbers, confidence: float = CONFIDENCE) -> 
     """Exact two-sided rank-sum test of n scores and n of the reference, ties included; n at most FEW.
 
     p_value: as in `signed_rank`, over all ways to call n of the 2n mid-ranks the method's. min_p_value: 2 / C(2n, n).
-    estimate: Hodges-Lehmann, the median of all n^2 differences; low, high: its exact interval. rank_biserial: share of
-    the n^2 differences above 0 less the share below. Source: Wilcoxon 1945, Mann and Whitney 1947.
+    estimate: Hodges-Lehmann, the median of all n^2 differences; low, high: its exact interval. Source: Wilcoxon 1945,
+    Mann and Whitney 1947.
     """
     _check_confidence(confidence)
     x, y = rounded(mine), rounded(theirs)
@@ -190,7 +187,6 @@ def rank_sum(mine: Numbers, theirs: Numbers, confidence: float = CONFIDENCE) -> 
     return Test(
         RANK_SUM, n, int(np.count_nonzero(rounded(x - y))), min(1.0, 2 * min(below, above)), floor(n),
         _middle(differences) if n else 0.0, *_interval(differences, sizes, confidence),
-        rank_biserial=float(np.sign(differences).mean()) if n else 0.0,
     )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from labelreg.methods import METHODS, parted
 COLUMNS = [
     *("task", "model", "init", "method", "setting", "reference", "metric", "n", "test"),
     *("mean_method", "std_method", "mean_reference", "mean_difference", "std_difference"),
-    *("estimate", "low", "high", "level", "p_value", "p_holm", "min_p_value", "rank_biserial"),
+    *("estimate", "low", "high", "level", "p_value", "p_holm", "min_p_value"),
     *("p_equivalence", "p_equivalence_holm", "margin", "verdict", "negligible", "decidable"),
     *("family_size", "more_seeds", "seeds_for_margin", "p_holm_study", "look", "mean_corrected"),
     *("not_learnt", "not_learnt_reference", "failed", "failed_reference", "p_failures", "examples", "teachers"),
@@ -67,14 +67,13 @@ def judge(
         AnalysisError: a margin, level or looks that are not allowed.
     """
     rule = rule or Rule()
-    families = defaultdict(list)
-    for c in paired.comparisons:
-        families[c.task, c.model, c.init, c.metric, c.family].append(c)
     rows = []
-    for key, members in families.items():
-        margin = rule.margins.of(key[0], key[3], paired.examples.get(key[0]))
-        ours = tuple((planned or {}).get(key[:3], ()))
-        seeds = order.get(key[:3], ()) if isinstance(order, Mapping) else order
+    for members in paired.families:
+        first = members[0]
+        key = first.task, first.model, first.init
+        margin = rule.margins.of(first.task, first.metric, paired.examples.get(first.task))
+        ours = tuple((planned or {}).get(key, ()))
+        seeds = order.get(key, ()) if isinstance(order, Mapping) else order
         mine = [c for c in members if c.method in ours]
         whole = mine == members or not ours
         parts = [members] if whole or not mine else [mine, members]
@@ -195,7 +194,7 @@ def _row(
         "std_difference": float(np.round(d.std(ddof=1), 9)) if len(d) > 1 else None,
         "test": test.name,
         **{name: getattr(test, name) for name in ("n", "n_nonzero", "estimate", "low", "high", "level")},
-        **{name: getattr(test, name) for name in ("p_value", "min_p_value", "rank_biserial")},
+        **{name: getattr(test, name) for name in ("p_value", "min_p_value")},
         **{name: getattr(verdict, name) for name in ("p_holm", "p_equivalence", "p_equivalence_holm")},
         **{name: getattr(verdict, name) for name in ("negligible", "decidable", "reason")},
         "margin": margin,

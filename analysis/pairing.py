@@ -71,6 +71,19 @@ class Paired:
     not_learnt: frozenset[str] = frozenset()
     examples: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def families(self) -> list[list[Comparison]]:
+        """The comparisons that are tested together."""
+        found = defaultdict(list)
+        for c in self.comparisons:
+            found[c.task, c.model, c.init, c.metric, c.family].append(c)
+        return list(found.values())
+
+    @property
+    def compared(self) -> list[str]:
+        """The ids of all runs that are in a comparison."""
+        return list(dict.fromkeys(run for c in self.comparisons for run in (*c.reference_run_ids, *c.run_ids)))
+
 
 def pair(
     runs: pd.DataFrame, reference: str = "finetune", metric: str | None = None, lower: Collection[str] = ()

@@ -15,6 +15,7 @@ from analysis.hypothesis import FEW, check_margin, floor, n_seeds
 from analysis.interim import OPEN, joint
 from analysis.margins import Margins
 from analysis.power import detectable_effect, least_seeds, reachable, seeds_needed
+from analysis.present.render import filled
 
 if TYPE_CHECKING:
     from analysis.judge import Rule
@@ -44,35 +45,15 @@ class Gate:
 
     def lines(self) -> list[str]:
         """Plain sentences for people, one fact each."""
-        if not self.methods:
-            return ["one method only: there is nothing to compare it with"]
-        family = "one method" if self.methods == 1 else f"a family of {self.methods} methods (Holm)"
-        said = [f"{n_seeds(self.seeds)}, {family}, margin {self.margin:g}, level {self.level:.4g}{self._at_looks()}"]
-        said.append(self._reach("better or worse", self.can_differ, 2))
-        said.append(self._reach("equivalent", self.can_equal, 1))
-        if self.detectable is not None:
-            points = "" if self.spread is None else f", {self.detectable * self.spread:.2f} points at that spread"
-            said.append(f"shown with power 0.8: an effect of {self.detectable:.2f} sd of the differences{points}")
-        if self.spread is None:
-            said.append(f"seeds for an effect of {self.margin:g} points: unknown until a spread is known")
-        else:
-            needed = "more than 100" if self.seeds_for_margin is None else str(self.seeds_for_margin)
-            said.append(f"seeds for an effect of {self.margin:g} points, differences of sd {self.spread:.2f}: {needed}")
-        return said
+        to_differ, to_equal = self._takes(2), self._takes(1)
+        text = filled("gate.txt.j2", gate=self, to_differ=to_differ, to_equal=to_equal, n_seeds=n_seeds)
+        return text.splitlines()
 
-    def _at_looks(self) -> str:
-        if not self.looks:
-            return ""
-        looks = "1 look" if len(self.looks) == 1 else f"each of {len(self.looks)} looks"
-        return f" at {looks} ({', '.join(map(str, self.looks))} seeds)"
-
-    def _reach(self, word: str, can: bool, sides: int) -> str:
-        if can:
-            return f"{word}: can be reached"
-        nearest = {n for n in (*range(2, FEW + 1), least_seeds(self.methods, self.level, sides, FEW + 1))}
+    def _takes(self, sides: int) -> str:
+        """The numbers of seeds that reach a verdict, in words."""
+        nearest = {*range(2, FEW + 1), least_seeds(self.methods, self.level, sides, FEW + 1)}
         counts = sorted(n for n in nearest if reachable(n, self.methods, self.level, sides))
-        told = f"{counts[0]} to {FEW} seeds, or {counts[-1]} and more" if counts[0] <= FEW else f"{counts[-1]} seeds"
-        return f"{word}: cannot be reached, whatever the data (it takes {told})"
+        return f"{counts[0]} to {FEW} seeds, or {counts[-1]} and more" if counts[0] <= FEW else f"{counts[-1]} seeds"
 
 
 def gate(

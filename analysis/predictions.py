@@ -93,8 +93,7 @@ def marked(paired: Paired, predictions: Predictions) -> Paired:
 
     A run is looked at on test, and on dev where test has no labels; one without predictions stays as it is.
     """
-    ids = {run_id for c in paired.comparisons for run_id in (*c.run_ids, *c.reference_run_ids)} - paired.not_learnt
-    lost = {run_id for run_id in ids if _one_class(predictions, run_id)}
+    lost = {run_id for run_id in paired.compared if _one_class(predictions, run_id)}
     return replace(paired, not_learnt=paired.not_learnt | lost, examples=_examples(paired, predictions))
 
 

@@ -5,10 +5,10 @@ from labelreg.parameter import Value
 
 
 def main(given: dict[str, Value]) -> None:
-    """Audit the paper (or csv, with n runs per cell); log findings, statements and ranges, and print."""
+    """Audit the paper (or csv, with n runs per cell); log findings and ranges, and print."""
     from analysis.paper import summary
     from labelreg.answers.sources import log_files
-    from labelreg.store import tracking
+    from labelreg.store import tracking, views
 
     tracking.connect()
     found = summary.of(given.get("csv"), given.get("n"))
@@ -16,7 +16,8 @@ def main(given: dict[str, Value]) -> None:
         run.params({name: given.get(name) for name in ("csv", "n")})
         run.metrics({"audit/findings": len(found.findings)})
         log_files(summary.files(found), run, None)
-    print("\n".join(summary.to_lines(found)), flush=True)
+    print(summary.to_text(found), flush=True)
+    views.tell_run(run.run_id)
 
 
 if __name__ == "__main__":

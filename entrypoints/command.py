@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,7 +20,7 @@ from labelreg import errors, output, settings
 from labelreg.errors import INTERRUPTED, USER_ERROR, UserError, told, unknown
 from labelreg.methods import METHODS
 from labelreg.output import one_line, shortened
-from labelreg.parameter import Value, convert
+from labelreg.parameter import Parameter, Value, convert
 
 ANSWERS = ("significance", "report", "tables")  # they read many runs and end
 ECHO_SECONDS = 1.0  # a key that is held down, or a launcher that passes a Ctrl-C on, is no second one
@@ -35,7 +35,7 @@ def command(entry_point: str, main: Callable[[dict[str, Value]], int | None], de
     failed; 4 a study with failed runs; 130 interrupted, by Ctrl-C or because the tracking store was away for too
     long. Whatever it is, it is one line. A reader of standard output who leaves (`| head`) does not end the work.
     """
-    before = output.guard()
+    before, given = output.guard(), {}
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     # threads that wait for each other would spin: on a busy machine two of them are then five times slower
@@ -54,8 +54,8 @@ def command(entry_point: str, main: Callable[[dict[str, Value]], int | None], de
             os.environ.setdefault("OMP_NUM_THREADS", "1")  # their matrices are small
         status = main(given) or 0
         status = status or _end_of_output()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr, flush=True)
+    except KeyboardInterrupt as stop:
+        print(f"interrupted: {str(stop) or _what_next(entry_point, given)}", file=sys.stderr, flush=True)
         status = INTERRUPTED
     except Exception as error:
         status = _fail(*told(error))
@@ -93,20 +93,15 @@ def parse(entry_point: str, arguments: Sequence[str], description: str = "") -> 
     known = settings.parameters(entry_point)
     parser = _Parser(
         prog=f"python -m entrypoints.{entry_point}",
+        usage=f"%(prog)s [--NAME=VALUE ...]\n   or: mlflow run . -e {entry_point} [-P NAME=VALUE ...]",
         description=description,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    for name, each in known.items():
-        default = "" if each.default is None else f" [{each.default}]"
-        choices = METHODS if name in ("method", "methods", "reference") else each.choices
-        shown = f" ({', '.join(choices)})" if choices else ""
-        parser.add_argument(
-            f"--{name}",
-            action=_Once,
-            metavar=each.kind.upper(),
-            help=f"{each.help}{shown}{default}".replace("%", "%%"),
-        )
+    for title, group in settings.grouped(entry_point).items():
+        section = parser.add_argument_group(title.rstrip("."))
+        for name, each in group.items():
+            section.add_argument(f"--{name}", action=_Once, metavar=each.kind.upper(), help=_help(name, each))
     given, rest = parser.parse_known_args(arguments)
     if rest:
         if not rest[0].startswith("--") or rest[0] == "--":
@@ -116,6 +111,16 @@ def parse(entry_point: str, arguments: Sequence[str], description: str = "") -> 
         raise unknown("parameter", rest[0].lstrip("-").split("=")[0], known)
     result = {name: convert(name, known[name], value) for name, value in vars(given).items() if value != ""}
     return result | {name: _names(result[name]) for name in ("method", "methods") if name in result}
+
+
+def _help(name: str, known: Parameter) -> str:
+    """What a parameter is, what it can be, and what it is when it is not given."""
+    choices = METHODS if name in ("method", "methods", "reference") else known.choices
+    shown = f" ({', '.join(choices)})" if choices else ""
+    default = " [the recipe's]" if known.recipe else ""
+    if known.default is not None:
+        default = f" [{str(known.default).lower() if known.kind == 'flag' else known.default}]"
+    return f"{known.help}{shown}{default}".replace("%", "%%")
 
 
 def _load_methods(arguments: Sequence[str]) -> None:
@@ -195,6 +200,13 @@ def _launcher() -> int | None:
 def _is_mlflow_run(line: bytes) -> bool:
     words = [Path(os.fsdecode(word)).name for word in line.split(b"\0")]
     return "run" in words and any(word in ("mlflow", "mlflow.cli") for word in words[: words.index("run")])
+
+
+def _what_next(entry_point: str, given: Mapping[str, Value]) -> str:
+    """What becomes of an interrupted command."""
+    if not settings.goes_on(entry_point) or given.get("resume") == "never":
+        return "the same command begins again"
+    return "the same command goes on where this one was"
 
 
 # Files and standard output

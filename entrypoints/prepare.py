@@ -10,7 +10,7 @@ def main(given: dict[str, Value]) -> None:
     """Prepare (cached for the runs that follow) and log sizes, classes and digest; or clean the cache."""
     from labelreg import places, recipes
     from labelreg.data import corpus, prepared
-    from labelreg.store import cleaning, tracking
+    from labelreg.store import cleaning, tracking, views
 
     if given["clean"] != "false":
         return cleaning.carry_out(given)
@@ -27,6 +27,7 @@ def main(given: dict[str, Value]) -> None:
             size = f"{examples.unit} mean {units / len(examples):.1f}, longest {longest}"
             print(f"{split}: {len(examples)} examples, {size}")
     print(f"{data.task}: classes {', '.join(data.classes)}; metric {data.metric}; digest {data.digest}")
+    views.tell_run(run.run_id)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from labelreg.parameter import Value
 def main(given: dict[str, Value]) -> None:
     """Train, log, and say where the result is."""
     from labelreg import job, one_run
-    from labelreg.store import tracking
+    from labelreg.store import tracking, views
 
     settings = job.settings_of(given)
     print("".join(f"{line}\n" for line in job.ignored(settings, given)), end="", flush=True)
@@ -20,6 +20,7 @@ def main(given: dict[str, Value]) -> None:
     print(f"{settings.method}: {done.split} score {done.score:.2f} (run {done.run_id})", flush=True)
     if done.one_class:
         print(one_run.not_learnt(done, settings), flush=True)
+    views.tell("seeds", tracking.current_experiment())
 
 
 if __name__ == "__main__":

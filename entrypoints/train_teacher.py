@@ -9,7 +9,7 @@ def main(given: dict[str, Value]) -> None:
     """Train, log, and say how students find it. Without `model`, the teacher of the recipe's student."""
     from labelreg import job, one_run, recipes
     from labelreg.models import registry
-    from labelreg.store import tracking
+    from labelreg.store import tracking, views
 
     if given["method"] != "finetune":
         raise UserError(f"method={given['method']}: a teacher is trained with finetune")
@@ -24,6 +24,7 @@ def main(given: dict[str, Value]) -> None:
     print(f"  method=kd teacher_run_id={done.run_id}", flush=True)
     if done.one_class:
         print(one_run.not_learnt(done, settings), flush=True)
+    views.tell_run(done.run_id)
 
 
 if __name__ == "__main__":

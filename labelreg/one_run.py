@@ -3,6 +3,7 @@
 import os
 import platform
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +20,7 @@ from labelreg.errors import UserError
 from labelreg.job import Job, check, checkpoints, fingerprint, machine_of, settings_of, source_job, teacher_among
 from labelreg.methods import METHODS, mean_of, own_file
 from labelreg.models import registry
+from labelreg.output import duration
 from labelreg.settings import Machine, Settings
 from labelreg.store import checkpoint, records, tracking
 from labelreg.workers.steps import Step
@@ -112,14 +114,17 @@ def _train(
     stem, head = settings.stem, settings.head  # the one of images, the other of text
     model = registry.load(name, data.classes, init, settings.seed, roots, stem, head)
     epochs = training.train(model, data, settings, machine, logits, claim.folder, progress=not job.quiet)
-    for report in job.watch(opened, epochs) if job.watch else epochs:
+    began = time.monotonic()
+    for count, report in enumerate(job.watch(opened, epochs) if job.watch else epochs, 1):
         dev = {f"dev/{name}": value for name, value in report.dev.items()}
         opened.metrics({"train/loss": report.train_loss, **dev}, report.epoch)
         claim.note(f"{report.epoch}/{settings.epochs}")
         if not job.quiet:
+            left = settings.epochs - report.epoch
+            rest = f"; about {duration(left * (time.monotonic() - began) / count)} to go" if left else ""
             print(
                 f"epoch {report.epoch}/{settings.epochs}: loss {report.train_loss:.4f}, "
-                f"dev score {report.dev['score']:.2f} ({report.epoch_seconds:.1f} s)",
+                f"dev score {report.dev['score']:.2f} ({report.epoch_seconds:.1f} s){rest}",
                 flush=True,
             )
     cost = {

@@ -13,7 +13,10 @@ from tqdm import tqdm
 LONGEST_LINE = 4000  # characters of what is told; MLflow keeps 8000 of a tag
 _IN_URI = re.compile(r"(://)[^/\s'\"<>]*@")
 _WITHOUT_SCHEME = re.compile(r"(?<![\w.%+-])[\w.%+-]+:[^\s/@'\"<>]+@(?=[\w\[])")  # user:password@proxy, a mistyped URI
-_IN_QUERY = re.compile(r"([?&][^=&\s]*(?:pass|pwd|token|secret|key|signature)[^=&\s]*=)[^&\s'\"<>]+", re.IGNORECASE)
+_NO_SECRET = "viewStateShareKey="  # names a view of the MLflow UI (store/views.py)
+_IN_QUERY = re.compile(
+    rf"([?&](?!{_NO_SECRET})[^=&\s]*(?:pass|pwd|token|secret|key|signature)[^=&\s]*=)[^&\s'\"<>]+", re.IGNORECASE
+)
 _SECRETS = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")
 _ADDRESSES = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _SHORTEST_SECRET = 4  # a shorter one would be found in the middle of words
@@ -59,6 +62,18 @@ def one_line(text: str, most: int = LONGEST_LINE) -> str:
 def words_of(error: BaseException, most: int = 200) -> str:
     """What an error of a library's says, for a line of ours; its type where it says nothing."""
     return " ".join(str(error).split())[:most] or type(error).__name__
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: 45 s, 12 min, 3 h 20 min, 2 d 4 h."""
+    if round(seconds) < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
 
 
 # Standard output

@@ -41,6 +41,7 @@ class Parameter:
     recipe: bool = False  # a settings recipe may decide it
     needed: bool = False  # a run that reads it needs a value: a recipe that gives none is a mistake
     pairs: bool = False  # runs that are compared agree in it
+    often: bool = False  # --help shows it first: what most people give
     words: str = ""  # what is allowed, where the others do not say it
     each: "tuple[str, Parameter] | None" = None  # of a list: what one of its items is called, and is
 

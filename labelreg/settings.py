@@ -2,7 +2,7 @@
 
 A facet is a class of parameters that belong together; an entry point's parameters are the facets that it is made of.
 `Settings` is what one run is done with, after its recipe has been read; what was *given* stays a mapping of what the
-user wrote; what the machine makes of `auto` is a `Machine`. A method's own parameters stand with it, in methods/.
+user wrote; what the machine makes of `auto` is a `Machine`. A method's own parameters stand with it (labelreg/methods).
 """
 
 import os
@@ -65,11 +65,11 @@ def items(help: str, **facts: Any) -> Any:
 class Cell:
     """What is compared."""
 
-    task: str = declared(TASK, counts=ALWAYS, recipe=True, needed=True)
-    model: str = declared(MODEL, counts=ALWAYS, recipe=True, needed=True)
-    init: str = declared(INIT, counts=ALWAYS)
-    method: str = declared(METHOD, counts=ALWAYS)
-    seed: int = declared(SEED, counts=ALWAYS)
+    task: str = declared(TASK, counts=ALWAYS, recipe=True, needed=True, often=True)
+    model: str = declared(MODEL, counts=ALWAYS, recipe=True, needed=True, often=True)
+    init: str = declared(INIT, counts=ALWAYS, often=True)
+    method: str = declared(METHOD, counts=ALWAYS, often=True)
+    seed: int = declared(SEED, counts=ALWAYS, often=True)
 
 
 OPTIMIZER = "adamw: lr falls linearly, gradients clipped; sgd: lr falls at milestones"
@@ -80,9 +80,9 @@ SETTING: dict[str, Any] = {"counts": ALWAYS, "recipe": True, "needed": True}
 class Fit:
     """How a model is trained: a student's own, and another of its teacher."""
 
-    lr: float = number("peak learning rate", low=0, open_low=True, **SETTING)
+    lr: float = number("peak learning rate", low=0, open_low=True, often=True, **SETTING)
     batch_size: int = integer("examples per step", **SETTING)
-    epochs: int = integer("epochs in all; akd divides them into two phases", pairs=True, **SETTING)
+    epochs: int = integer("epochs in all; akd divides them into two phases", pairs=True, often=True, **SETTING)
     weight_decay: float = number("weight decay (adamw: matrices only; sgd: all)", low=0, **SETTING)
     warmup_ratio: float = number("share of the steps in which lr rises from 0", low=0, high=1, **SETTING)
     optimizer: str = text(OPTIMIZER, None, ("adamw", "sgd"), counts=UNUSUAL, usual="adamw", recipe=True, needed=True)
@@ -150,7 +150,7 @@ class Images:
 class Protocol:
     """How a study is done, whatever is trained in it."""
 
-    recipe: str = path("settings (train_*, prepare) or study (study, main): a shipped name or a YAML file")
+    recipe: str = path("settings (train_*, prepare) or study (study, main): a shipped name or a YAML file", often=True)
     max_train_examples: int | None = integer(
         "train on this many, a stratified sample fixed by split_seed", counts=ALWAYS, recipe=True, pairs=True
     )
@@ -275,7 +275,7 @@ class Files:
     """Data of one's own."""
 
     train_file: str | None = path(
-        "your own data: CSV, TSV, JSONL or Parquet, or a folder of images (train/CLASS/*.png)"
+        "your own data: CSV, TSV, JSONL or Parquet, or a folder of images (train/CLASS/*.png)", often=True
     )
     dev_file: str | None = path("your own dev set (default: split from train_file)")
     test_file: str | None = path("your own test set (default: split from train_file when dev_file is missing too)")
@@ -287,6 +287,8 @@ class Files:
 
 @dataclass(frozen=True)
 class Checkpoints:
+    """How often a run that trains is kept on disk."""
+
     checkpoint_seconds: float = number("training between checkpoints, 0: each epoch", 60, low=0, counts=NEVER)
 
 
@@ -304,6 +306,8 @@ class Resuming(Checkpoints):
 
 @dataclass(frozen=True)
 class Saving:
+    """What is kept of a student."""
+
     save_model: str = text(
         "store the student's weights (auto: when it runs on its own)",
         "auto",
@@ -361,23 +365,28 @@ class Machine:
         return used | {"threads": self.threads, "device": self.device}
 
 
+MOST_USED = "What most people give."  # the first group of --help
 LISTED = " of the study, comma-separated"
 QUOTED = "; one with a comma in its name in double quotes"
 
 
 @dataclass(frozen=True)
 class Methods:
-    methods: list[str] = items(f"methods{LISTED}; with averaged weights finetune+swa, kd+ema", each=("method", METHOD))
+    """Which methods."""
+
+    methods: list[str] = items(
+        f"methods{LISTED}; with averaged weights finetune+swa, kd+ema", each=("method", METHOD), often=True
+    )
 
 
 @dataclass(frozen=True)
 class Lists(Methods):
     """The grid of a study."""
 
-    tasks: list[str] = items(f"tasks{LISTED}{QUOTED}", each=("task", TASK))
-    models: list[str] = items(f"models{LISTED}{QUOTED}", each=("model", MODEL))
+    tasks: list[str] = items(f"tasks{LISTED}{QUOTED}", each=("task", TASK), often=True)
+    models: list[str] = items(f"models{LISTED}{QUOTED}", each=("model", MODEL), often=True)
     inits: list[str] = items(f"initialisations{LISTED}", each=("init", INIT))
-    seeds: list[int] = items(f"seeds{LISTED}", each=("seed", SEED))
+    seeds: list[int] = items(f"seeds{LISTED}", each=("seed", SEED), often=True)
 
 
 @dataclass(frozen=True)
@@ -405,7 +414,8 @@ class Rule:
 
     margin: str | None = text(
         "differences below this many points do not matter: POINTS, auto (what the test set can tell) or TASK:POINTS, "
-        "comma-separated (default: 0.5, or auto where one test example is worth more)"
+        "comma-separated (default: 0.5, or auto where one test example is worth more)",
+        often=True,
     )
     level: float = number("significance level", 0.05, low=0, high=0.5, open_low=True)
     looks: list[int] | None = items(
@@ -416,11 +426,15 @@ class Rule:
 
 @dataclass(frozen=True)
 class Output:
+    """Where files go."""
+
     output_dir: str | None = path("also write the files into this folder", counts=NEVER)
 
 
 @dataclass(frozen=True)
 class Prepare(Testing, Run):
+    """Making room."""
+
     clean: str = text(
         "of cache_root, what no unfinished run needs: list it, or remove it too (true); nothing is prepared",
         "false",
@@ -458,11 +472,13 @@ class Study(
     Sgd,
     Fit,
 ):
+    """How a study is planned and carried out."""
+
     settings: str | None = path("the study's settings: a shipped name or a YAML file (default: the recipe's own)")
     teacher_seeds: str = text(
         "one: a teacher for all seeds; each: one a seed, of that seed; a number: so many, in turn", "one"
     )
-    plan_only: bool = flag("true: print and log the plan, run nothing", counts=NEVER)
+    plan_only: bool = flag("true: print and log the plan, run nothing", counts=NEVER, often=True)
     until: str = text(
         "all: every seed; decided: at each of `looks`, go on only with what is undecided",
         "all",
@@ -484,11 +500,13 @@ class Halving:
 
 @dataclass(frozen=True)
 class Tune(Output, Workers, Methods, Halving, Checkpoints, Averaged, Averaging, Degenerate, Run):
-    method: str = declared(METHOD, default="kd", counts=ALWAYS)  # appendix D tunes KD
-    seed: int = declared(SEED, default=7, counts=ALWAYS)  # no shipped study has it
-    space: str = path("search space: a shipped name or a YAML file", "search")
+    """How settings are searched for."""
+
+    method: str = declared(METHOD, default="kd", counts=ALWAYS, often=True)  # appendix D tunes KD
+    seed: int = declared(SEED, default=7, counts=ALWAYS, often=True)  # no shipped study has it
+    space: str = path("search space: a shipped name or a YAML file", "search", often=True)
     trials: int | None = integer(
-        "trials in all, those of an interrupted search included (default: the space's)", high=10**6
+        "trials in all, those of an interrupted search included (default: the space's)", high=10**6, often=True
     )
     storage: str | None = text("where the search is kept: any Optuna storage URL (default: SQLite in cache_root)")
     sampler: str = text("how settings are drawn", "tpe", ("tpe", "random"))
@@ -509,26 +527,35 @@ class Runs:
 
 @dataclass(frozen=True)
 class Store(Runs):
-    study: str | None = text("the runs of this study only (a recipe's name)")
+    """Which study's runs are read."""
+
+    study: str | None = text("the runs of this study only (a recipe's name)", often=True)
 
 
 @dataclass(frozen=True)
 class Table:
+    """Scores that are in no store."""
+
     csv: str | None = path(
         "scores from a table instead of a store: task,model,init,method,seed,score; "
-        "audit: another paper's: table,split,row,column,mean,std"
+        "audit: another paper's: table,split,row,column,mean,std",
+        often=True,
     )
 
 
 @dataclass(frozen=True)
 class Report(Output, Table, Rule, Store):
+    """What is compared with what."""
+
     metric: str | None = text("metric to compare (default per task: best/test/score, else best/dev/score)")
     lower_is_better: list[str] | None = items("metrics of which lower is better and whose name does not say so")
-    reference: str = text("the method all others are compared with", "finetune")
+    reference: str = text("the method all others are compared with", "finetune", often=True)
 
 
 @dataclass(frozen=True)
 class Significance(Report):
+    """What more is read and told."""
+
     examples: str = text(
         "read predictions: intervals over seeds and examples, calibration (auto: of up to 1000 runs)",
         "auto",
@@ -544,11 +571,15 @@ class Tables(Output, Table, Store):
 
 @dataclass(frozen=True)
 class Audit(Table):
+    """What the table does not say."""
+
     n: int | None = integer("audit: runs per cell of the csv", low=2)
 
 
 @dataclass(frozen=True)
 class Submission(Output, Runs):
+    """The GLUE server's answers."""
+
     scores: str | None = path("CSV of the GLUE server's answers: run_id or task,model,init,method,seed; and score")
 
 
@@ -576,6 +607,23 @@ def parameters(entry_point: str) -> dict[str, Parameter]:
     """What an entry point takes, by name: where runs are trained, every method's own too."""
     kind = ENTRY_POINTS[entry_point]
     return of(kind) | (methods.own_parameters() if issubclass(kind, Fit) else {})
+
+
+def grouped(entry_point: str) -> dict[str, dict[str, Parameter]]:
+    """What an entry point takes, by group: what most people give, then facet by facet, in the facets' own words."""
+    kind, own = ENTRY_POINTS[entry_point], "A method's own, of those that are trained."
+    known = parameters(entry_point)
+    found: dict[str, dict[str, Parameter]] = {MOST_USED: {name: each for name, each in known.items() if each.often}}
+    for name, each in known.items():
+        facet = next((base for base in reversed(kind.__mro__) if name in vars(base).get("__annotations__", {})), None)
+        if not each.often:
+            found.setdefault(str(facet.__doc__) if facet else own, {})[name] = each
+    return {title: these for title, these in found.items() if these}
+
+
+def goes_on(entry_point: str) -> bool:
+    """Whether the same command goes on where an interrupted one was, instead of beginning again."""
+    return issubclass(ENTRY_POINTS[entry_point], Checkpoints)
 
 
 def with_defaults(entry_point: str, given: dict[str, Value]) -> dict[str, Value]:

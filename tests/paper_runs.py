@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import paper
-from analysis.present.paper_tables import GLUE, INITS, LAYOUTS
+from analysis.present.paper_tables import GLUE, INITS, layouts
 
 METHODS = {
     "Finetune": "finetune", "Base": "finetune", "LS": "ls", "TF-reg": "tfreg", "Self-KD": "selfkd", "KD": "kd",
@@ -38,7 +38,7 @@ def paper_shaped(tables: str = "1234567", keep=lambda place: True) -> pd.DataFra
         table, split, name, column = (cell[part] for part in ("table", "split", "row", "column"))
         if table not in tables or column == "Score" or table == "8":
             continue
-        layout = next(layout for layout in LAYOUTS if layout.table == table)
+        layout = next(layout for layout in layouts() if layout.table == table)
         task, init, split = layout.columns[split, column]
         method = METHODS.get(name, "teacher")
         n = paper.RUNS[table] if cell["std"] == cell["std"] else 1

@@ -4,12 +4,26 @@ import itertools
 import json
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from running import ROOT, artifacts, call, ended, in_this_process, measured, refused, run_of, runs, started, succeed
+from running import (
+    ROOT,
+    arguments,
+    artifacts,
+    call,
+    ended,
+    in_this_process,
+    measured,
+    refused,
+    run_of,
+    runs,
+    started,
+    succeed,
+)
 
 from labelreg import recipes, settings
 from labelreg.methods import PAPER as METHODS
@@ -325,9 +339,63 @@ def test_help_names_every_parameter(store):
             assert f"--{name} " in said, (entry_point, name)
 
 
+def test_help_begins_with_what_most_people_give_and_goes_by_facet():
+    for entry_point, kind in settings.ENTRY_POINTS.items():
+        groups = settings.grouped(entry_point)
+        names = [name for group in groups.values() for name in group]
+        assert sorted(names) == sorted(settings.parameters(entry_point)), "each once"
+        first = groups.get(settings.MOST_USED, {})
+        assert len(first) <= 12 and (not first or next(iter(groups)) == settings.MOST_USED), entry_point
+        assert not [title for title in groups if title.startswith(tuple(base.__name__ for base in kind.__mro__))]
+    study = settings.grouped("study")
+    assert {"methods", "seeds", "train_file", "plan_only"} <= set(study[settings.MOST_USED])
+    assert (
+        set(study["What decides."]) == {"level", "looks"}
+        and "tau" in study["A method's own, of those that are trained."]
+    )
+
+
+def test_help_names_defaults(store):
+    said = " ".join(call("train_student", help=None).out.split())
+    assert "fixes head initialisation, order of examples and dropout [42]" in said
+    assert "peak learning rate [the recipe's]" in said
+    assert "mlflow run . -e train_student [-P NAME=VALUE ...]" in said
+    assert "print the plan" not in said and "[false]" in " ".join(call("study", help=None).out.split())
+
+
+def test_the_entry_points_are_listed():
+    listed = subprocess.run([sys.executable, "-m", "entrypoints"], cwd=ROOT, capture_output=True, text=True, check=True)
+    lines = listed.stdout.splitlines()
+    assert [line.split()[0] for line in lines[: len(settings.ENTRY_POINTS)]] == list(settings.ENTRY_POINTS)
+    assert all(len(line) > 40 for line in lines[: len(settings.ENTRY_POINTS)])
+    wrong = subprocess.run([sys.executable, "-m", "entrypoints", "tune"], cwd=ROOT, capture_output=True, text=True)
+    assert wrong.returncode == 2 and wrong.stderr.startswith("error: ") and wrong.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "given", "told"),
+    [
+        ("train_student", {}, "the same command goes on where this one was"),
+        ("tune", {}, "the same command goes on where this one was"),
+        ("train_student", {"resume": "never"}, "the same command begins again"),
+        ("report", {}, "the same command begins again"),
+    ],
+)
+def test_an_interruption_says_what_goes_on(entry_point, given, told, capsys, monkeypatch):
+    from entrypoints.command import command
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", [entry_point, *arguments(given)])
+    with pytest.raises(SystemExit) as ended:
+        command(entry_point, interrupted, "")
+    assert (ended.value.code, capsys.readouterr().err) == (130, f"interrupted: {told}\n")
+
+
 def test_entry_points_of_mlproject_and_of_the_folder_are_the_same():
     import yaml
 
     named = set(yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"])
-    modules = {path.stem for path in (ROOT / "entrypoints").glob("*.py")} - {"__init__", "command"}
+    modules = {path.stem for path in (ROOT / "entrypoints").glob("*.py")} - {"__init__", "__main__", "command"}
     assert named == modules

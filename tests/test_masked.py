@@ -30,6 +30,7 @@ SECRET = "s3cret/of@me"  # as people choose them: not what an address may hold
         ("sqlite:////tmp/a@b/mlflow.db", "sqlite:////tmp/a@b/mlflow.db"),
         ("mail me@example.org at 12:30, a: b@c", "mail me@example.org at 12:30, a: b@c"),
         ("lr=2e-05 (http://127.0.0.1:5000)", "lr=2e-05 (http://127.0.0.1:5000)"),
+        ("http://h/#/x?viewStateShareKey=seeds&key=pa55word", "http://h/#/x?viewStateShareKey=seeds&key=***"),
     ],
 )
 def test_user_information_is_masked(text, shown):

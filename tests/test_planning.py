@@ -4,6 +4,7 @@ import pytest
 from pictures import own_folder
 from running import call, in_this_process, refused, runs, succeed
 
+from labelreg import output
 from labelreg.studies import outlook
 from labelreg.workers import executors
 
@@ -168,8 +169,8 @@ def test_a_plan_as_mlflow_run_asks_for_it(small, monkeypatch, flag):
     "seconds, words", [(0, "0 s"), (59, "59 s"), (60, "1 min"), (3600, "1 h 0 min"), (12_000, "3 h 20 min")]
 )
 def test_durations(seconds, words):
-    assert outlook.duration(seconds) == words
-    assert outlook.duration(2 * 86_400 + 4 * 3600) == "2 d 4 h"
+    assert output.duration(seconds) == words
+    assert output.duration(2 * 86_400 + 4 * 3600) == "2 d 4 h"
 
 
 def test_a_plan_knows_how_many_examples_a_score_is_from(small):

@@ -1,6 +1,7 @@
 """`significance` on a real store whose runs have predictions: read, not read, left out."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -38,7 +39,7 @@ def runs_of_mrpc(store, tmp_path):
 def test_significance_reads_predictions(runs_of_mrpc, tmp_path, monkeypatch):
     ended = succeed("significance", output_dir=tmp_path / "out", verbose=True)
     assert ended.err == ""
-    assert "f1 " in ended.out and "(2 seeds, 80 examples, crossed)" in ended.out
+    assert re.search(r"f1 +crossed +2 +80 ", ended.out)
     assert (
         "are left out here: no predictions of dev" in ended.out
         or "is left out here: no predictions of dev" in ended.out
@@ -50,11 +51,11 @@ def test_significance_reads_predictions(runs_of_mrpc, tmp_path, monkeypatch):
     assert "## Cost" in (tmp_path / "out" / "significance.md").read_text()
 
     ended = succeed("significance", examples="false", verbose=True)
-    assert "examples, crossed" not in ended.out and "Cost" in ended.out
+    assert "crossed" not in ended.out and "Cost" in ended.out
     monkeypatch.setattr(answer, "MOST_RUNS", 5)
     ended = succeed("significance", verbose=True)
     assert "predictions of more than 5 runs are not read unasked" in ended.out and "examples=true" in ended.out
-    assert "(2 seeds, 80 examples, crossed)" in succeed("significance", examples="true", verbose=True).out
+    assert "crossed" in succeed("significance", examples="true", verbose=True).out
 
 
 def test_examples_is_one_of_three_words(store):

@@ -1,18 +1,15 @@
 """`report` on real stores and tables, and its page in headless Chromium: two widths, light and dark, offline."""
 
 import re
-import shutil
 
 import mlflow
 import pytest
+from browsing import PATIENCE_MS, chromium
 from running import artifacts, call, refused, runs, succeed
 from stores import generate
 
 pytest_plugins = ["running"]
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
-PATIENCE_MS = 300_000
 EFFECTS = {"pretrained": {"ls": 0.0}, "random": {"ls": 3.0}}
 SEEN = """() => [...document.querySelectorAll('svg.chart')].map(svg => {
   const box = svg.getBoundingClientRect(), frame = svg.parentElement.getBoundingClientRect();
@@ -34,27 +31,19 @@ def report(store):
 
 def browsed(path, widths):
     """Open the file once per (width, scheme); the requests, the console and what `SEEN` and `INK` say."""
-    if not CHROMIUM:
-        pytest.skip("no chromium on the PATH: apt-get install -y chromium")
-    from playwright.sync_api import sync_playwright
-
     found = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET), timeout=PATIENCE_MS)
-        try:
-            for width, scheme in widths:
-                page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-                page.set_default_timeout(PATIENCE_MS)
-                asked, said = [], []
-                page.route("**/*", lambda route, request, asked=asked: (asked.append(request.url), route.continue_()))
-                page.on("console", lambda message, said=said: said.append(message.text))
-                page.on("pageerror", lambda error, said=said: said.append(str(error)))
-                page.goto(path.as_uri())
-                wide = page.evaluate("document.documentElement.scrollWidth")
-                found.append((width, wide, asked, said, page.evaluate(SEEN), page.evaluate(INK)))
-                page.close()
-        finally:
-            browser.close()
+    with chromium() as browser:
+        for width, scheme in widths:
+            page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+            page.set_default_timeout(PATIENCE_MS)
+            asked, said = [], []
+            page.route("**/*", lambda route, request, asked=asked: (asked.append(request.url), route.continue_()))
+            page.on("console", lambda message, said=said: said.append(message.text))
+            page.on("pageerror", lambda error, said=said: said.append(str(error)))
+            page.goto(path.as_uri())
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            found.append((width, wide, asked, said, page.evaluate(SEEN), page.evaluate(INK)))
+            page.close()
     return found
 
 
@@ -63,7 +52,7 @@ def test_the_page_of_a_store(report):
     text = report.read_text(encoding="utf-8")
     assert "ls (" in text and "is better than finetune" in text
     assert "Left out" not in text
-    assert len(re.findall("<svg", text)) == 13  # six of each init, and the interaction
+    assert len(re.findall("<svg", text)) == 11  # five of each init, and the interaction
     (run,) = runs("report")
     assert artifacts(run) == {"report.html"} and run.info.status == "FINISHED"
     path = mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="report.html")
@@ -74,7 +63,7 @@ def test_the_page_of_a_store(report):
         assert wide <= width, "the page scrolls sideways"
         assert asked == [report.as_uri()], "a request left the page"
         assert said == []
-        assert len(seen) == 13 and all(seen), seen
+        assert len(seen) == 11 and all(seen), seen
     assert len({ink for *_, ink in found}) == 2, "pictures follow the scheme"
 
 

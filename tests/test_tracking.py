@@ -328,7 +328,7 @@ def test_ctrl_c_and_sigterm(store, tiny, settings_file):
         os.killpg(under.pid, signal.SIGINT)
         ended = [end_of(*both) for both in zip((alone, under, terminated), folders, strict=True)]
     for each in (ended[0], ended[2]):
-        assert (each.status, each.err) == (130, "interrupted\n"), each
+        assert (each.status, each.err) == (130, "interrupted: the same command goes on where this one was\n"), each
     assert ended[1].status == 1, ended[1]
     assert "Aborted!" in ended[1].err or "failed ===" in ended[1].err, "whichever MLflow sees first: Ctrl-C, its child"
     assert sorted(states("finetune")) == ["KILLED", "KILLED"], "the nested teachers"

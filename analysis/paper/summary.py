@@ -9,9 +9,9 @@ import pandas as pd
 from analysis import AnalysisError, paper
 from analysis.hypothesis import min_p_value
 from analysis.paper import audit, possible
-from analysis.present.render import to_csv, to_text
+from analysis.present import render
 
-SHOWN = ["table", "split", "column", "row", "n", "difference", "p_low", "p_high", "p_welch_holm", "says"]
+SHOWN = ["table", "split", "column", "row", "n", "difference", "p_t_low", "p_t_high", "p_welch_holm", "says"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +38,10 @@ def of(csv: str | Path | None = None, n: int | None = None) -> Audit:
     runs = paper.RUNS if n is None else dict.fromkeys(printed["table"], n)
     ranges = audit.ranges(printed, runs)
     p_values = audit.exact_p_values(printed, runs)
-    return Audit(printed, audit.findings(printed, runs), ranges, p_values, tuple(_notes(printed, runs, ranges, left)))
+    return Audit(printed, audit.findings(printed, runs), ranges, p_values, tuple(_notes(printed, runs, left)))
 
 
-def _notes(printed: pd.DataFrame, runs: Mapping[str, int], ranges: pd.DataFrame, left: list[str]) -> Iterator[str]:
+def _notes(printed: pd.DataFrame, runs: Mapping[str, int], left: list[str]) -> Iterator[str]:
     if left:
         yield f"no scores, not looked at: {', '.join(left)}"
     alone = audit.without_reference(printed)
@@ -51,44 +51,28 @@ def _notes(printed: pd.DataFrame, runs: Mapping[str, int], ranges: pd.DataFrame,
     if not any(True for _ in audit.score_cells(printed)):
         yield f"no Score column with its tasks: a column named as one of {', '.join(audit.SCORE)} beside two or more"
     many = max(runs.values(), default=0)
-    if many > possible.LARGEST and len(ranges):
-        yield f"n = {many} is above {possible.LARGEST}: the paired range is the t-test's, not the signed-rank test's"
     if many > possible.LARGEST_UNTIED:
         yield f"n = {many} is above {possible.LARGEST_UNTIED}: only p-values below the smallest possible are found"
 
 
-def to_lines(found: Audit) -> list[str]:
+def to_text(found: Audit) -> str:
     """The audit as text, the findings last, where a terminal stops."""
-    lines = [f"{len(found.printed)} printed numbers of {found.printed['table'].nunique()} tables"]
-    if len(found.ranges):
-        lines += ["", *_range_lines(found.ranges), "", to_text(found.ranges[SHOWN])]
-    if len(found.p_values):
-        lines += [
-            "",
-            "Printed p-values, what exact signed-rank test gives them, and the effect (in sd of the differences)",
-        ]
-        lines += ["that so many pairs find with a power of 0.8:", "", to_text(found.p_values)]
-    lines += ["", f"Numbers that do not agree with each other: {len(found.findings)}", ""]
-    lines += [to_text(found.findings)] if len(found.findings) else []
-    return lines + [f"note: {note}" for note in found.notes]
-
-
-def _range_lines(ranges: pd.DataFrame) -> list[str]:
-    floor = ", ".join(f"{min_p_value(n):.4f} of {n}" for n in sorted(set(ranges["n"])))
-    says = ranges["says"].value_counts()
-    counted = ", ".join(f"{says.get(word, 0)} {word}" for word in (audit.ALWAYS, audit.PERHAPS, audit.NEVER))
-    unpaired = int((ranges["p_welch_holm"] <= audit.LEVEL).sum())
-    return [
-        f"What means and deviations leave open of {len(ranges)} comparisons (the deviation of paired differences is",
-        "anywhere between the difference and the sum of the two that are printed):",
-        f"  paired, exact signed-rank test at {audit.LEVEL:g}: {counted}",
-        f"  the smallest p that runs can give: {floor}",
-        f"  unpaired, Welch's t-test with Holm over the methods of a column: {unpaired} at or below {audit.LEVEL:g}",
-    ]
+    ranges = found.ranges
+    counted = ranges["says"].value_counts()
+    return render.filled(
+        "audit.txt.j2",
+        found=found,
+        level=audit.LEVEL,
+        says={word: counted.get(word, 0) for word in (audit.ALWAYS, audit.PERHAPS, audit.NEVER)},
+        floors={n: min_p_value(n) for n in sorted(set(ranges["n"]))},
+        unpaired=(ranges["p_welch_holm"] <= audit.LEVEL).sum(),
+        shown=SHOWN,
+        table=render.to_text,
+    )
 
 
 def files(found: Audit) -> dict[str, str]:
     """findings.csv, ranges.csv and audit.txt, by name."""
     tables = {"findings": found.findings, "ranges": found.ranges}
-    written = {f"{name}.csv": to_csv(frame) for name, frame in tables.items()}
-    return written | {"audit.txt": "\n".join(to_lines(found)) + "\n"}
+    written = {f"{name}.csv": render.to_csv(frame) for name, frame in tables.items()}
+    return written | {"audit.txt": to_text(found) + "\n"}

@@ -1,5 +1,6 @@
 """The one answer on a frame of runs: sections, from which text, Markdown, JSON, the page and summary runs are made."""
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,63 +10,16 @@ import numpy as np
 import pandas as pd
 
 from analysis import calibration, direction, examples, interaction, over_tasks, pairing
+from analysis.hypothesis import FEW
 from analysis.judge import COLUMNS, Rule, judge
 from analysis.pairing import DEV, LAST_DEV, Paired, method_rank
 from analysis.plan_check import follows, mark_tuned, planned_methods, seed_orders
 from analysis.predictions import Predictions, marked
 from analysis.present import render, wording
-from analysis.present.render import Section
+from analysis.present.render import Section, declared
 
 MOST_RUNS = 1000  # whose predictions are read unasked: 3 s for test sets of a thousand examples
 WHO = ["task", "model", "init", "method", "setting"]
-COMPARED = (
-    *("task", "model", "init", "method", "setting", "look", "n", "test", "mean_method", "mean_reference"),
-    *("mean_difference", "std_difference", "estimate", "low", "high", "p_value", "p_holm", "p_equivalence_holm"),
-    *("family_size", "margin", "verdict", "more_seeds", "seeds_for_margin"),
-)
-DETAILS = (*WHO, "level", "rank_biserial", "min_p_value", "p_holm_study", "p_equivalence", "decidable")
-INTERVAL = (
-    "n_seeds",
-    "n_examples",
-    "n_units",
-    "difference",
-    "low",
-    "high",
-    "share_seeds",
-    "share_examples",
-    "share_both",
-)
-THESE = (
-    "model",
-    "init",
-    "method",
-    "n_tasks",
-    "mean_difference",
-    "low",
-    "high",
-    "p_value",
-    "p_holm",
-    "margin",
-    "verdict",
-    "reason",
-)
-NEW_TASKS = (
-    "model",
-    "init",
-    "method",
-    "n_tasks",
-    "p_value",
-    "p_holm",
-    "min_p_holm",
-    "effect",
-    "effect_low",
-    "effect_high",
-    "tau",
-)
-BETWEEN = (
-    *("task", "model", "method", "setting", "n", "mean_pretrained", "mean_random"),
-    *("estimate", "low", "high", "p_value", "min_p_value", "p_holm"),
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,26 +72,20 @@ def answer(
         measured = calibration.calibrate(paired, evidence.predictions)
         judged = _new_examples(judged, table)
     told = [] if evidence.plans is None or judged.empty else follows(plans, paired, judged, metric, rule)
-    sections = [Section("read", "Read", evidence.remarks, brief=True)]
-    sections += _verdicts(paired, judged, rule)
+    sections = [section("read", evidence.remarks), *_verdicts(paired, judged, rule)]
     if len(judged):
         sections += [*_over_tasks(paired, judged, rule), *_interaction(paired, rule.level)]
         sections += [*_examples(table, left, evidence), *_calibration(paired, measured, rule.level)]
         sections += _cost(paired, evidence.runs)
     if told:  # a terminal hears of it where there is more to say than that it was followed
         apart = any(not line.endswith(": followed") for line in told)
-        sections.append(Section("plan", "The plan of the study", tuple(told), brief=apart))
+        sections.append(replace(section("plan", told), brief=apart))
     if len(paired.left_out):
-        title = f"Not compared: {wording.count(len(paired.left_out), 'run')}"
-        sections.append(Section("left_out", title, frame=paired.left_out))
+        runs = wording.count(len(paired.left_out), "run")
+        sections.append(section("left_out", frame=paired.left_out, runs=runs))
     parameters: dict[str, Any] = {"metric": metric, "lower_is_better": list(lower), "reference": paired.reference}
     parameters |= {"margin": rule.margins.plain(), "level": rule.level, "looks": list(rule.looks)}
     return Answer(evidence.runs, paired, judged, rule, sections, measured, parameters)
-
-
-def compared(paired: Paired) -> list[str]:
-    """The ids of all runs that are in a comparison."""
-    return list(dict.fromkeys(run for c in paired.comparisons for run in (*c.reference_run_ids, *c.run_ids)))
 
 
 def _last_epoch(
@@ -150,16 +98,16 @@ def _last_epoch(
     lower: Collection[str],
 ) -> pd.DataFrame:
     """With the verdict on the last epoch beside one on the best dev epoch, whose score is a maximum."""
-    judged = judged.assign(verdict_last=None, mean_last=float("nan"))
+    judged = judged.assign(verdict_last=None, mean_last=math.nan)
     if (judged["metric"] == DEV).any() and f"metrics.{LAST_DEV}" in runs:
         again = pairing.pair(runs, paired.reference, LAST_DEV, lower)
         again = replace(again, not_learnt=paired.not_learnt, examples=paired.examples)
         last = judge(again, rule, order, planned)
-        found = {tuple(row[name] for name in WHO): row for row in last.to_dict("records")}
-        for at, row in judged.iterrows():
-            other = found.get(tuple(row[name] for name in WHO))
-            if row["metric"] == DEV and other and other["n"]:
-                judged.loc[at, ["verdict_last", "mean_last"]] = other["verdict"], other["mean_difference"]
+        last = last.loc[last["n"] > 0, [*WHO, "verdict", "mean_difference"]]
+        names = {"verdict": "verdict_last", "mean_difference": "mean_last"}
+        last = judged[WHO].merge(last.rename(columns=names), how="left", on=WHO).set_index(judged.index)
+        chosen = judged["metric"] == DEV
+        judged = judged.assign(**{name: last[name].where(chosen) for name in names.values()})
     return judged
 
 
@@ -171,6 +119,14 @@ def _new_examples(judged: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 
 
 # Sections
+
+
+def section(name: str, text: Sequence[str] = (), frame: pd.DataFrame | None = None, **words: Any) -> Section:
+    """A section as templates/sections.yaml has it, with these sentences after its own, and a frame."""
+    told = dict(declared("sections.yaml")[name])
+    said = [line.format(**words) for line in told.pop("text", ())]
+    title, columns = told.pop("title", "").format(**words), told.pop("columns", "").split()
+    return Section(name, title, (*said, *text), frame, tuple(columns), **told)
 
 
 def scores(paired: Paired) -> pd.DataFrame:
@@ -195,63 +151,44 @@ def scores(paired: Paired) -> pd.DataFrame:
 def _verdicts(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Section]:
     table = scores(paired)
     shown = tuple(name for name in table if name != "not_learnt" or table[name].any())
-    means = Section("scores", "Scores, mean and standard deviation over seeds", frame=table, columns=shown)
+    means = replace(section("scores", frame=table), columns=shown)
     if judged.empty:
-        return [means, Section("comparisons", f"Compared with {paired.reference}", frame=judged)]
+        return [means, section("comparisons", frame=judged, reference=paired.reference)]
     families = defaultdict(list)
     for row in judged.to_dict("records"):
         families[row["task"], row["model"], row["init"], row["metric"], row["protocol"]].append(row)
     sentences = [f"{wording.family_name(rows[0])}: {wording.sentence(rows)}" for rows in families.values()]
     notes = [*wording.clause_lines(judged), *wording.remarks(judged)]
     decide = wording.deciding_lines(judged)
-    pairing_saves = over_tasks.pairing_line(paired)
-    beside = [
-        wording.TESTED,
-        *([pairing_saves] if pairing_saves else []),
-        *([wording.TWICE] if rule.looks or decide else []),
-    ]
+    beside = list(filter(None, [over_tasks.pairing_line(paired), wording.TWICE if rule.looks or decide else ""]))
+    details = section("details", beside, few=FEW)
     return [
-        Section("verdicts", "Verdicts", tuple(sentences), brief=True),
-        Section("brief", "In short", (), _brief(paired, table, judged), brief=True),
-        Section("notes", "What limits these verdicts", tuple(notes), brief=True),
-        Section("deciding", "What would decide", tuple(f"to decide {line}" for line in decide), brief=True),
+        section("verdicts", sentences),
+        section("brief", frame=_brief(paired, table, judged)),
+        section("notes", notes),
+        section("deciding", [f"to decide {line}" for line in decide]),
         means,
-        Section(
-            "comparisons", f"Compared with {paired.reference}", tuple(wording.verdict_lines(judged)), judged, COMPARED
-        ),
-        Section("details", "Levels, floors and study-wide p", tuple(beside), judged[list(DETAILS)]),
+        section("comparisons", wording.verdict_lines(judged), judged, reference=paired.reference),
+        replace(details, frame=judged[list(details.columns)]),
     ]
 
 
 def _brief(paired: Paired, table: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
     """The table of the terminal: what all rows share is left to the sentences above it."""
-    rows = []
-    for row in table[table["method"] == paired.reference].to_dict("records"):
-        rows.append({**row, "mean_method": row["mean"], "std_method": row["std"]})
-    both = pd.concat([pd.DataFrame(rows), judged], ignore_index=True)
+    reference = table[table["method"] == paired.reference].rename(columns={"mean": "mean_method", "std": "std_method"})
+    both = pd.concat([reference, judged], ignore_index=True)
     both["rank"] = [(m != paired.reference, *method_rank(m)) for m in both["method"]]
-    both = both.sort_values(["task", "model", "init", "rank"], kind="stable")
-    interval = [_interval(row) for row in both.to_dict("records")]
-    frame = pd.DataFrame(
-        {
-            **{name: both[name] for name in ("task", "model", "init") if both[name].nunique() > 1},
-            "method": [
-                wording.label({"method": m, "setting": s}) for m, s in zip(both["method"], both["setting"], strict=True)
-            ],
-            "mean": both["mean_method"],
-            "sd": both["std_method"],
-            "n": both["n"].astype(int),
-            "difference": both["mean_difference"],
-            "interval": interval,
-            "p_holm": both["p_holm"],
-            "verdict": both["verdict"].fillna(""),
-        }
-    )
-    return frame.reset_index(drop=True)
+    both = both.sort_values(["task", "model", "init", "rank"], kind="stable", ignore_index=True)
+    rows = both.to_dict("records")
+    both["method"], both["interval"] = [wording.label(row) for row in rows], [_interval(row) for row in rows]
+    shown = {"mean_method": "mean", "std_method": "sd", "n": "n", "mean_difference": "difference"}
+    apart = [name for name in ("task", "model", "init") if both[name].nunique() > 1]
+    both = both[[*apart, "method", *shown, "interval", "p_holm", "verdict"]].rename(columns=shown)
+    return both.fillna({"verdict": ""}).astype({"n": int})
 
 
 def _interval(row: dict) -> str:
-    if pd.isna(row.get("low")) or np.isinf(row["low"]):
+    if pd.isna(row["low"]) or np.isinf(row["low"]):
         return ""
     return f"[{render.signed(row['low'])}, {render.signed(row['high'])}]"
 
@@ -260,16 +197,11 @@ def _over_tasks(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Sectio
     these, new = over_tasks.these_tasks(paired, judged, rule), over_tasks.against_reference(paired)
     if these.empty:
         return []
-    lost = wording.not_learnt_cells(paired)
-    lines = (
-        f"over these tasks, mean of the differences (interval: {1 - rule.level:.0%}):",
-        *_directions(paired),
-        *lost,
-    )
-    told = (*over_tasks.across_lines(over_tasks.friedman(paired), new, rule.level), *lost)
+    lost, lowest = wording.not_learnt_cells(paired), new["min_p_holm"].min()
+    far = f"so few tasks cannot give less than Holm p = {render.p_text(lowest)}: {rule.level:g} is out of reach"
     return [
-        Section("these_tasks", "Over these tasks: one verdict", lines, these, THESE, brief=True),
-        Section("across", "For new tasks: a task counts once, with its mean", told, new, NEW_TASKS),
+        section("these_tasks", [*_directions(paired), *lost], these, confidence=1 - rule.level),
+        section("across", [*([far] if lowest > rule.level else []), *lost], new),
     ]
 
 
@@ -278,17 +210,15 @@ def _directions(paired: Paired) -> list[str]:
 
 
 def _interaction(paired: Paired, level: float) -> list[Section]:
-    table = interaction.interaction(paired)
-    lines = interaction.interaction_lines(table, paired, level)
-    lines += over_tasks.across_lines(pd.DataFrame(), interaction.interaction_across(paired), level)
-    if not lines:
+    table, alone = interaction.interaction(paired, level), interaction.unmatched_lines(paired)
+    if table.empty and not alone:
         return []
-    title = "Pre-training and regularisation: (method - reference | random) - (method - reference | pretrained)"
-    told = (*_directions(paired), *lines, *wording.not_learnt_cells(paired))
-    headline = wording.interaction_headline(table, level)
+    tasks = interaction.interaction_across(paired)
+    told = (*_directions(paired), *alone, *wording.not_learnt_cells(paired))
     return [
-        Section("question", "The paper's question", tuple(headline), brief=True),
-        Section("interaction", title, told, table, BETWEEN),
+        section("question", wording.interaction_headline(table, level)),
+        section("interaction", told, table),
+        *([section("interaction_across", frame=tasks)] if len(tasks) else []),
     ]
 
 
@@ -301,9 +231,7 @@ def _examples(table: pd.DataFrame, left: pd.DataFrame, evidence: Evidence) -> li
             "intervals over seeds and examples and for calibration"
         )
         return [Section("examples", "New seeds and new examples", (text,))]
-    title = "New seeds and new examples: intervals for both"
-    lines = (*examples.lines(table), *wording.left_out_lines(left))
-    return [Section("examples", title, lines, table, (*WHO, *INTERVAL)), *_left_out("examples", left)]
+    return [section("examples", wording.left_out_lines(left), table), *_left_out("examples", left)]
 
 
 def _calibration(paired: Paired, measured: calibration.Calibration | None, level: float) -> list[Section]:
@@ -312,26 +240,16 @@ def _calibration(paired: Paired, measured: calibration.Calibration | None, level
     if measured.runs.empty:
         return _left_out("calibration", measured.left_out)
     table = calibration.differences(paired, measured)
-    title = "Calibration and selective answers, as trained and with a temperature fitted on dev (lower is better)"
-    lines = (
-        "ece_floor: the ECE that so many examples give a model whose probabilities are right; aurc: area under the "
-        "risk-coverage curve; error_at_80: error among the 80% most confident answers",
-        *calibration.lines(table, level),
-    )
     return [
-        Section("calibration", title, lines, calibration.methods(measured)),
-        Section("calibration_differences", "", (), table, for_people=False),
+        section("calibration", calibration.lines(table, level), calibration.methods(measured)),
+        section("calibration_differences", frame=table),
         *_left_out("calibration", measured.left_out),
     ]
 
 
 def _cost(paired: Paired, runs: pd.DataFrame) -> list[Section]:
     table = calibration.costs(paired, runs)
-    text = (
-        "means over runs; teacher_seconds is the whole training of the teacher, which serves all seeds of a task; "
-        f"times_reference compares the total with {paired.reference}'s",
-    )
-    return [Section("cost", "Cost", text, table)] if len(table) else []
+    return [section("cost", frame=table, reference=paired.reference)] if len(table) else []
 
 
 def _left_out(part: str, left: pd.DataFrame) -> list[Section]:
@@ -340,7 +258,7 @@ def _left_out(part: str, left: pd.DataFrame) -> list[Section]:
         return []
     rows = [(reason, tuple(found["run_id"].unique())) for reason, found in left.groupby("reason", sort=False)]
     frame = pd.DataFrame(rows, columns=["reason", "run_ids"])
-    return [Section(f"{part}_left_out", "", (), frame, for_people=False)]
+    return [section(f"{part}_left_out", frame=frame)]
 
 
 # What is logged beside the sections
@@ -362,22 +280,19 @@ def summaries(paired: Paired, judged: pd.DataFrame) -> list[dict]:
     A method without any comparison has one too. Metrics: mean and std of the score over n seeds; beside a reference
     the mean difference, the interval of the difference [low, high] (unbounded ends are infinite), p_value and p_holm.
     """
-    ids = {tuple(key): list(group["run_id"]) for key, group in paired.runs.groupby([*WHO[:4]])}
-    found = []
+    ids = paired.runs.groupby(WHO[:4])["run_id"].agg(list).to_dict()
     pairs = set(judged[WHO[:4]].itertuples(index=False, name=None))
+    found = []
     for row in scores(paired).to_dict("records"):
         if tuple(row[name] for name in WHO[:4]) not in pairs:
-            metrics = {name: row[name] for name in ("mean", "std", "n")}
             lost = f", {row['not_learnt']} of them not learnt" if row["not_learnt"] else ""
             line = f"{row['method']}: mean {render.number(row['mean'])} over {wording.count(row['n'], 'seed')}{lost}"
-            alone = row["method"] != paired.reference
-            found.append((row, metrics, "", f"{line}; no pair with {paired.reference}" if alone else line))
+            alone = f"; no pair with {paired.reference}" if row["method"] != paired.reference else ""
+            found.append((row, {name: row[name] for name in ("mean", "std", "n")}, "", line + alone))
+    names = {"mean_method": "mean", "std_method": "std", "n": "n", "mean_difference": "difference"}
+    names |= {name: name for name in ("low", "high", "p_value", "p_holm")}
     for row, line in zip(judged.to_dict("records"), wording.verdict_lines(judged), strict=True):
-        metrics = {"mean": row["mean_method"], "std": row["std_method"], "n": row["n"]}
-        metrics |= {"difference": row["mean_difference"]}
-        metrics |= {name: row[name] for name in ("low", "high", "p_value", "p_holm")}
-        word = f"{row['verdict']} (negligible)" if row["negligible"] else row["verdict"]
-        found.append((row, metrics, word, line))
+        found.append((row, {names[name]: row[name] for name in names}, wording.verdict(row), line))
     return [
         {
             "params": {name: row[name] for name in (*WHO, "metric") if row[name]} | {"reference": paired.reference},

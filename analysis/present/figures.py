@@ -31,29 +31,19 @@ def figure1_scores(cells: pd.DataFrame, model: str) -> tuple[pd.DataFrame, list[
     if part.empty:
         return pd.DataFrame(columns=COLUMNS), []
     part = part.assign(method=[f"{m} [{s}]" if s else m for m, s in zip(part["method"], part["setting"], strict=True)])
-    tasks = _tasks(part)
-    part = part[part["task"].isin(tasks)]
-    place = ["init", "method", "seed"]
-    counts = part.groupby([*place, "split"])["task"].nunique().unstack("split", fill_value=0)
-    counts = counts.reindex(columns=list(SPLITS), fill_value=0)
-    whole = counts.max(axis=1) == len(tasks) if len(tasks) else counts.max(axis=1) > 0
-    split = "test" if len(counts) and (counts.loc[whole, "test"] == len(tasks)).all() and whole.any() else "dev"
-    complete = counts.index[(counts[split] == len(tasks)) & whole]
-    left = [
-        f"figure 1: {_name(method)} {init}, seed {seed}" for init, method, seed in counts.index.difference(complete)
-    ]
-    shown = part[(part["split"] == split) & pd.MultiIndex.from_frame(part[place]).isin(complete)]
-    frame = shown.groupby(place, sort=False)["score"].mean().reset_index()
-    return frame.assign(split=split, tasks=len(tasks))[COLUMNS], left
-
-
-def _tasks(part: pd.DataFrame) -> list[str]:
-    held = set(part["task"])
-    if set(GLUE.values()) <= held:
-        return list(GLUE.values())
+    place, held = ["init", "method", "seed"], set(part["task"])
     base = part[part["method"].str.partition(" [")[0] == "finetune"]
     common = [set(found["task"]) for _, found in (base if len(base) else part).groupby("init")]
-    return sorted(set.intersection(*common)) if common else []
+    tasks = list(GLUE.values()) if set(GLUE.values()) <= held else sorted(set.intersection(*common))
+    part = part[part["task"].isin(tasks)]
+    tables = {split: found.pivot_table("score", place, "task") for split, found in part.groupby("split")}
+    whole = {split: tables.get(split, pd.DataFrame()).reindex(columns=tasks).dropna() for split in SPLITS}
+    split = "test" if len(whole["test"]) and whole["dev"].index.isin(whole["test"].index).all() else "dev"
+    every = pd.MultiIndex.from_frame(part[place].drop_duplicates().sort_values(place))
+    left = every.difference(whole[split].index)
+    told = [f"figure 1: {_name(method)} {init}, seed {seed}" for init, method, seed in left]
+    frame = whole[split].mean(axis=1).rename("score").reset_index()
+    return frame.assign(split=split, tasks=len(tasks)).reindex(columns=COLUMNS), told
 
 
 @contextmanager

@@ -4,75 +4,60 @@ Score is the mean over tasks per seed, then mean and deviation over seeds; a see
 """
 
 import math
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 
 import pandas as pd
+import yaml
 
 from analysis import paper
 from analysis.hypothesis import signed_rank
 from analysis.pairing import DEV, METHODS, TEST, Paired
 from analysis.present.answer import scores as mean_scores
-from labelreg.methods import METHODS as KNOWN
+from labelreg.methods import METHODS as REGISTERED
 
-GLUE = {
-    "CoLA": "cola", "RTE": "rte", "MRPC": "mrpc", "SST-2": "sst2", "QNLI": "qnli", "MNLI": "mnli", "QQP": "qqp",
-}  # fmt: skip
-NAMES = {"finetune": "Finetune", "ls": "LS", "tfreg": "TF-reg", "selfkd": "Self-KD", "kd": "KD", "akd": "AKD"}
+KNOWN = yaml.safe_load(paper.CSV.with_name("layouts.yaml").read_text(encoding="utf-8"))
+GLUE, INITS, NAMES, TITLES = KNOWN["glue"], KNOWN["inits"], KNOWN["methods"], KNOWN["tables"]
+METHOD_OF = {name: method for method, name in NAMES.items()} | {"Base": "finetune"}
 TEACHER, SCORE, SPLITS = "teacher", "Score", ("dev", "test")
 SCORE_OF_A_TABLE = "score"
-TAUGHT = [name for name, each in KNOWN.items() if each.needs == "teacher"]  # by the run that teacher_run_id names
-INITS = {"Pre-trained": "pretrained", "From scratch": "random"}  # columns of tables 6 and 8
+TAUGHT = [name for name, each in REGISTERED.items() if each.needs == "teacher"]  # by the run that teacher_run_id names
 CELLS = ["task", "model", "init", "method", "setting", "seed", "split", "score"]
 COLUMNS = ["table", "split", "row", "column", "mean", "std", "n", "paper_mean", "paper_std", "difference"]
 
 
 @dataclass(frozen=True)
 class Layout:
-    """What a table shows: (split, column) -> (task, init, split of the score), `score` whether means follow."""
+    """What a table shows: (split, column) -> (task, init, split of the score), None for Score; and method -> row."""
 
     table: str
     title: str
     model: str
-    columns: dict[tuple[str, str], tuple[str, str, str]]
-    score: bool = False
-    rows: tuple[str, ...] = METHODS[:5]
-    base: str = NAMES["finetune"]
+    columns: dict[tuple[str, str], tuple[str, str, str] | None]
+    rows: dict[str, str]
 
-    def name(self, method: str) -> str:
-        """The row's name as printed."""
-        return self.base if method == "finetune" else "Teacher" if method == TEACHER else NAMES.get(method, method)
-
-
-def _glue(table: str, title: str, model: str, init: str, base: str = "Finetune") -> Layout:
-    columns = {(split, column): (task, init, split) for split in SPLITS for column, task in GLUE.items()}
-    return Layout(table, title, model, columns, score=True, rows=(TEACHER, *METHODS[:5]), base=base)
+    @property
+    def places(self) -> set[tuple[str, str]]:
+        """(task, init) of all columns."""
+        return {place[:2] for place in self.columns.values() if place}
 
 
-def _accuracy(table: str, title: str, task: str) -> Layout:
-    columns = {("", f"Accuracy ({split})"): (task, "pretrained", split) for split in SPLITS}
-    return Layout(table, title, "distilroberta", columns, rows=(TEACHER, "finetune", "ls", "tfreg", "kd"))
-
-
-LAYOUTS = (
-    _glue("1", "DistilRoBERTa on GLUE", "distilroberta", "pretrained"),
-    _glue("2", "BERT-small on GLUE", "bert-small", "pretrained"),
-    _glue("3", "DistilGPT-2 on GLUE", "distilgpt2", "pretrained"),
-    _accuracy("4", "DistilRoBERTa on SST-5", "sst5"),
-    _accuracy("5", "DistilRoBERTa on FewRel (64 classes)", "fewrel"),
-    Layout(
-        "6",
-        "ResNet18 on CIFAR100",
-        "resnet18",
-        {("", name): ("cifar100", INITS[name], "test") for name in ("From scratch", "Pre-trained")},
-        rows=("finetune", "ls", "tfreg"),
-        base="Base",
-    ),
-    _glue("7", "Randomly initialized DistilRoBERTa on GLUE", "distilroberta", "random", "Base"),
-)
-TESTED = {"tfreg": "Base vs TF-reg", "kd": "Base vs KD", "akd": "Finetune vs AKD"}  # the rows of table 8
-TITLE_8 = "Exact Wilcoxon signed-rank p, DistilRoBERTa on SST-5"
+@cache
+def layouts() -> tuple[Layout, ...]:
+    """Tables 1 to 7, by what the paper has in them."""
+    found = []
+    for table, cells in paper.read().groupby("table"):
+        if table != "8":
+            title, model, init, task = TITLES[table]
+            columns: dict[tuple[str, str], tuple[str, str, str] | None] = {}
+            for half, column in dict.fromkeys(zip(cells["split"], cells["column"], strict=True)):
+                split = half or ("dev" if "(dev)" in column else "test")
+                place = GLUE.get(column, task), INITS.get(column, init), split
+                columns[half, column] = None if column == SCORE else place
+            found.append(Layout(table, title, model, columns, {METHOD_OF[row]: row for row in cells["row"]}))
+    return tuple(found)
 
 
 @dataclass(eq=False)
@@ -120,14 +105,13 @@ def tables(runs: pd.DataFrame, paired: Paired) -> Tables:
     printed = {tuple(cell[name] for name in paper.COLUMNS[:4]): cell for cell in paper.read().to_dict("records")}
     made = Tables(pd.DataFrame(columns=COLUMNS), {})
     cells, shown = [], set()
-    for layout in LAYOUTS:
+    for layout in layouts():
         part = found[found["model"] == layout.model]
-        wanted = {(task, init) for task, init, _ in layout.columns.values()}
-        part = part[_among(part, ["task", "init"], wanted)]
+        part = part[_among(part, ["task", "init"], layout.places)]
         if part.empty:
             made.missing.append(f"table {layout.table} ({layout.title}): no runs")
             continue
-        shown |= {(layout.model, *place) for place in wanted}
+        shown |= {(layout.model, *place) for place in layout.places}
         cells += _fill(layout, part, made)
         made.titles[layout.table] = layout.title
     cells += _table8(paired, made)
@@ -155,87 +139,76 @@ def _own(found: pd.DataFrame, shown: set) -> Iterator[tuple[Layout, pd.DataFrame
     for (model, init), part in rest.groupby(["model", "init"], sort=True):
         tasks = list(dict.fromkeys(part["task"]))
         splits = [split for split in SPLITS if split in set(part["split"])]
-        columns = {(split, task): (task, init, split) for split in splits for task in tasks}
-        methods = [m for m in (TEACHER, *METHODS) if m in set(part["method"])]
+        columns: dict[tuple[str, str], tuple[str, str, str] | None] = {}
+        for split in splits:
+            columns |= {(split, task): (task, init, split) for task in tasks}
+            columns |= {(split, SCORE): None} if len(tasks) > 1 else {}
+        names = {m: NAMES.get(m, m) for m in (TEACHER, *METHODS) if m in set(part["method"])}
         name = " ".join(filter(None, [model, init]))
-        yield Layout(name, name, model, columns, score=len(tasks) > 1, rows=tuple(methods)), part
+        yield Layout(name, name, model, columns, names), part
 
 
 def _fill(layout: Layout, part: pd.DataFrame, made: Tables) -> list[tuple]:
     """The cells (table, split, row, column, mean, std, n) of a table; what it lacks goes to `made.missing`."""
-    cells, lacking = [], defaultdict(list)
-    held = {key: group for key, group in part.groupby(["method", "setting", "task", "init", "split"], sort=False)}
+    cells = []
+    keys = ["method", "setting", "task", "init", "split"]
+    held = {key: group.groupby("seed")["score"].mean() for key, group in part.groupby(keys, sort=False)}
     for split in dict.fromkeys(split for split, _ in layout.columns):
         columns = {column: place for (half, column), place in layout.columns.items() if half == split}
         for method, setting in _row_keys(layout, part):
-            name = f"{layout.name(method)} [{setting}]" if setting else layout.name(method)
-            by_column = {}
-            for column, place in columns.items():
-                group = held.get((method, setting, *place))
-                if group is None:
-                    lacking[split, name].append(column)
-                else:
-                    by_column[column] = group.groupby("seed")["score"].mean()
-                cells.append((layout.table, split, name, column, *_mean(by_column.get(column))))
-            if layout.score:
-                seeds = pd.DataFrame(by_column) if len(by_column) == len(columns) else pd.DataFrame()
-                cells.append((layout.table, split, name, SCORE, *_mean(_score(seeds, layout, split, name, made))))
-    for (split, name), names in lacking.items():
-        everything = len(names) == sum(half == split for half, _ in layout.columns)
-        told = "everything" if everything and len(names) > 1 else ", ".join(names)
-        made.missing.append(f"table {layout.table}{' ' * bool(split)}{split}, {name}: {told}")
+            name = layout.rows.get(method, NAMES.get(method, method)) + (f" [{setting}]" if setting else "")
+            keys_of = {column: (method, setting, *place) for column, place in columns.items() if place}
+            seeds = pd.DataFrame({column: held[key] for column, key in keys_of.items() if key in held})
+            absent = [column for column in keys_of if column not in seeds]
+            place = f"table {layout.table}{' ' * bool(split)}{split}, {name}: "
+            if absent:
+                made.missing.append(place + ("everything" if seeds.empty and len(absent) > 1 else ", ".join(absent)))
+            complete = seeds.iloc[:0] if absent else seeds.dropna()
+            means = pd.Series([seeds.mean().mean()]) if method == TEACHER and not absent else complete.mean(axis=1)
+            gone = ", ".join(map(str, seeds.index.difference(complete.index)))
+            if SCORE in columns and gone and not absent and method != TEACHER:
+                made.missing.append(f"{place}no Score of seed {gone}, which lack tasks")
+            for column in columns:
+                values = means if column == SCORE else seeds.get(column)
+                cells.append((layout.table, split, name, column, *_mean(values)))
     return cells
 
 
 def _row_keys(layout: Layout, part: pd.DataFrame) -> list[tuple[str, str]]:
     """(method, setting) of each row: the layout's methods with or without runs, then others that have runs."""
-    held = list(dict.fromkeys(zip(part["method"], part["setting"], strict=True)))
-    methods = list(dict.fromkeys([*layout.rows, *METHODS, *sorted({method for method, _ in held})]))
+    held = set(zip(part["method"], part["setting"], strict=True))
     keys = []
-    for method in methods:
+    for method in dict.fromkeys([*layout.rows, *METHODS, *sorted({method for method, _ in held})]):
         settings = sorted(setting for other, setting in held if other == method)
         keys += [(method, setting) for setting in settings] or ([(method, "")] if method in layout.rows else [])
     return keys
 
 
-def _score(seeds: pd.DataFrame, layout: Layout, split: str, name: str, made: Tables) -> pd.Series:
-    """Mean over tasks for every seed that has them all; a teacher's tasks may have seeds of their own."""
-    if name == layout.name(TEACHER) and len(seeds):
-        return pd.Series([seeds.mean().mean()])
-    complete = seeds.dropna()
-    if len(complete) < len(seeds):
-        without = ", ".join(map(str, seeds.index.difference(complete.index)))
-        made.missing.append(f"table {layout.table} {split}, {name}: no Score of seed {without}, which lack tasks")
-    return complete.mean(axis=1)
-
-
 def _mean(values: pd.Series | None) -> tuple[float, float, int]:
-    if values is None or values.empty:
-        return math.nan, math.nan, 0
+    values = pd.Series(dtype=float) if values is None else values.dropna()
     return float(values.mean()), float(values.std(ddof=1)), len(values)
 
 
 def _table8(paired: Paired, made: Tables) -> list[tuple]:
-    of = [c for c in paired.comparisons if (c.task, c.model) == ("sst5", "distilroberta")]
+    title, model, _, task = TITLES["8"]
+    of = [c for c in paired.comparisons if (c.task, c.model) == (task, model)]
     if not of:
-        made.missing.append(f"table 8 ({TITLE_8}): no pairs")
+        made.missing.append(f"table 8 ({title}): no pairs")
         return []
-    made.titles["8"] = TITLE_8
+    made.titles["8"] = title
     if {c.metric for c in of} == {DEV}:
         made.titles["8"] += ", dev scores: not every run has a test score"
     inits = {init: column for column, init in INITS.items()}
-    count: defaultdict[tuple[str, str], int] = defaultdict(int)
-    for c in of:
-        count[c.method, c.init] += 1
+    count = Counter((c.method, c.init) for c in of)
     cells = {}
     for c in of:
-        name = TESTED.get(c.method, f"Base vs {NAMES.get(c.method, c.method)}")
+        name = KNOWN["tested"].get(c.method, f"Base vs {NAMES.get(c.method, c.method)}")
         if count[c.method, c.init] > 1:
             name += f" [{c.setting}]"
         if c.init in inits:
             p = signed_rank(c.differences).p_value
             cells[name, inits[c.init]] = ("8", "", name, inits[c.init], p, math.nan, len(c.differences))
-    rows = list(dict.fromkeys([*TESTED.values(), *(name for name, _ in cells)]))
+    rows = list(dict.fromkeys([*KNOWN["tested"].values(), *(name for name, _ in cells)]))
     for name in rows:
         for column in INITS:
             if (name, column) not in cells and (name, column) != ("Finetune vs AKD", "From scratch"):

@@ -6,11 +6,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
+TEMPLATES = Path(__file__).parent / "templates"
 MOST_LINES = 8  # of a section in short
 
 
@@ -19,7 +23,7 @@ class Section:
     """One part of the answer: `name` in JSON, `title` and `text` (a sentence each) for people, and a frame.
 
     `columns`: those of the frame that people are shown (default all); JSON has every one. `brief`: a terminal shows it
-    unasked. What is not `for_people` is in JSON alone. `missing` is the line that stands for a part without data.
+    unasked. What is not `for_people` is in JSON alone.
     """
 
     name: str
@@ -29,7 +33,6 @@ class Section:
     columns: tuple[str, ...] = ()
     brief: bool = False
     for_people: bool = True
-    missing: str = ""
 
     def shown(self) -> pd.DataFrame | None:
         """The frame as people see it; None where there is nothing to see. A column without a value is left out."""
@@ -38,6 +41,32 @@ class Section:
         frame = self.frame[list(self.columns)] if self.columns else self.frame
         empty = [name for name in frame.columns if frame[name].isna().all() or (frame[name] == "").all()]
         return frame.drop(columns=empty)
+
+
+def filled(template: str, **values: Any) -> str:
+    """A template with these values; names are escaped in HTML alone."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=template.endswith(".html.j2"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["join_and"] = join
+    return environment.get_template(template).render(**values).strip("\n")
+
+
+@cache
+def declared(name: str) -> dict[str, Any]:
+    """What a YAML file of the templates says."""
+    return yaml.safe_load((TEMPLATES / name).read_text(encoding="utf-8"))
+
+
+def join(names: Sequence) -> str:
+    """a, b and c"""
+    words = [str(name) for name in names]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def as_text(sections: Sequence[Section], verbose: bool = True) -> str:

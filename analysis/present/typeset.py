@@ -3,7 +3,6 @@
 Under each row stand the paper's numbers and the differences of the means, where the paper has such a row.
 """
 
-import math
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -13,62 +12,45 @@ import pandas as pd
 from analysis import paper
 from analysis.present.paper_tables import Tables
 from analysis.present.render import to_markdown, to_text
+from analysis.reading import csv_table
 
 PAPER, DIFFERENCE = "(paper)", "(difference)"
-DECIMALS = 2  # where the paper has no such cell
+DECIMALS = 2
 ESCAPED = re.compile(r"[&%$#_{}]")
 
 
 def halves(tables: Tables) -> Iterator[tuple[str, str, pd.DataFrame]]:
     """(table, split, frame of printed cells), in order; the first column has no name, a missing cell is empty."""
-    digits = _digits()
+    printed = _as_printed()
     for (table, split), cells in tables.cells.groupby(["table", "split"], sort=False):
         columns = list(dict.fromkeys(cells["column"]))
         rows = []
         for name, row in cells.groupby("row", sort=False):
             places = {cell["column"]: cell for cell in row.to_dict("records")}
-            shown = [_printed(places.get(column), digits) for column in columns]
-            rows += [[text, *(cell[i] for cell in shown)] for i, text in enumerate((name, PAPER, DIFFERENCE))]
-            if not any(rows[-2][1:]):
-                del rows[-2:]
+            rows.append([name, *(_number(places[column]["mean"], places[column]["std"]) for column in columns)])
+            others = [printed.get((table, split, name.partition(" [")[0], column), "") for column in columns]
+            if any(others):
+                apart = [places[column]["difference"] for column in columns]
+                rows.append([PAPER, *others])
+                rows.append([DIFFERENCE, *("" if pd.isna(d) else f"{round(d, DECIMALS) + 0.0:+.2f}" for d in apart)])
         yield table, split, pd.DataFrame(rows, columns=["", *columns])
 
 
 @cache
-def _digits() -> dict[tuple, tuple[int, int]]:
-    """Decimals of mean and deviation: of each cell of the paper, and of most cells of a column."""
-    cells = paper.read()
-    found = {}
-    for cell in cells.to_dict("records"):
-        place = tuple(cell[name] for name in paper.COLUMNS[:4])
-        found[place] = _decimals(cell["mean_half"], cell["std_half"])
-    for key, column in cells[cells["row"] != "Teacher"].groupby(["table", "split", "column"]):
-        std = column["std_half"].dropna().mode()
-        found[key] = _decimals(column["mean_half"].mode()[0], std[0] if len(std) else math.nan)
-    return found
+def _as_printed() -> dict[tuple, str]:
+    """The paper's cells, digit by digit."""
+    cells = csv_table(paper.CSV).to_dict("records")
+    return {
+        tuple(cell[name] for name in paper.COLUMNS[:4]): " ± ".join(filter(None, [cell["mean"], cell["std"]]))
+        for cell in cells
+    }
 
 
-def _decimals(mean_half: float, std_half: float) -> tuple[int, int]:
-    mean = paper.decimals(mean_half)
-    return mean, mean if math.isnan(std_half) else paper.decimals(std_half)
-
-
-def _printed(cell: dict | None, digits: dict) -> tuple[str, str, str]:
-    if cell is None:
-        return "", "", ""
-    table, split, name, column = (cell[part] for part in paper.COLUMNS[:4])
-    usual = digits.get((table, split, column), (DECIMALS, DECIMALS))
-    mean, std = digits.get((table, split, name.partition(" [")[0], column), usual)
-    apart = "" if pd.isna(cell["difference"]) else f"{round(cell['difference'], mean) + 0.0:+.{mean}f}"
-    mine = _number(cell["mean"], cell["std"], mean, std)
-    return mine, _number(cell["paper_mean"], cell["paper_std"], mean, std), apart
-
-
-def _number(mean: float, std: float, digits: int, std_digits: int) -> str:
-    """As the paper prints it: 60.53 ± 0.70; one number alone has no deviation."""
+def _number(mean: float, std: float) -> str:
+    """60.53 ± 0.70; one number alone has no deviation."""
     if pd.isna(mean):
         return ""
-    return f"{mean:.{digits}f}" if pd.isna(std) else f"{mean:.{digits}f} ± {std:.{std_digits}f}"
+    return f"{mean:.2f}" if pd.isna(std) else f"{mean:.2f} ± {std:.2f}"
 
 
 def heading(tables: Tables, table: str, split: str = "") -> str:

@@ -2,10 +2,10 @@
 
 import math
 import textwrap
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 
 import pandas as pd
 
@@ -16,22 +16,12 @@ from analysis.judge import Rule, neither
 from analysis.margins import IN_POINTS
 from analysis.pairing import DEV, Paired
 from analysis.power import MOST, SURE
-from analysis.present.render import number, p_text, signed
+from analysis.present.render import filled, join, number, p_text, signed
 
 WORDS = ("better", "worse", "equivalent", "undecided", NOT_LEARNT)
 GLYPHS = {"better": "▲", "worse": "▼", "equivalent": "=", "undecided": "?", NOT_LEARNT: "∅"}
 LIBRARIES = ("numpy", "scipy", "pandas", "statsmodels", "matplotlib")
 LARGE_MARGIN = 0.05  # of the scores
-STEPS_OF_THE_VERDICT = (
-    "A method is called better or worse where the Holm-corrected p of the difference is at most the level, by the "
-    "sign of the estimate (negligible where equivalence is shown too); else equivalent where the Holm-corrected p "
-    "of equivalence is at most the level; else undecided."
-)
-TESTED = (
-    "Tested is whether the method's scores differ from the reference's, over seeds, for one test set and one setting: "
-    f"exact signed-rank test of the pairs, up to {FEW} seeds exact rank-sum test of the scores (signs of so few pairs "
-    "could decide nothing); Holm within the family."
-)
 TWICE = (
     "Whoever tests, adds seeds and tests again must plan it: testing at 8 and again at 20 seeds at 0.05 finds a "
     "difference where there is none in 7.8% of studies. Planned looks (looks=10,14,20) share the level; a verdict once "
@@ -55,6 +45,11 @@ def family_name(row: Mapping) -> str:
 def label(row: Mapping) -> str:
     """A method with its setting where it has one."""
     return f"{row['method']} [{row['setting']}]" if row["setting"] else row["method"]
+
+
+def verdict(row: Mapping) -> str:
+    """The word of a row of `judge`, negligible or not."""
+    return f"{row['verdict']} (negligible)" if row["negligible"] else row["verdict"]
 
 
 def unit(metric: str) -> str:
@@ -115,7 +110,7 @@ def clauses(row: Mapping) -> list[str]:
     found = [row.get("tuned") or ""] + ([lost_line(row)] if row["verdict"] != NOT_LEARNT else [])
     if row["metric"] == DEV:
         last = row.get("verdict_last")
-        beside = f"; last epoch: {last} ({signed(row['mean_last'])})" if last else ""
+        beside = f"; last epoch: {last} ({signed(row['mean_last'])})" if isinstance(last, str) else ""
         found.append(f"the maximum over epochs on the dev examples that chose the epoch{beside}")
     if not pd.isna(row.get("new_low", math.nan)):
         inside = row["new_low"] <= 0 <= row["new_high"]
@@ -184,9 +179,8 @@ def verdict_lines(judged: pd.DataFrame) -> list[str]:
 
 def _line(row: dict) -> str:
     where = ", ".join(filter(None, [row["task"], row["model"], row["init"], row["metric"]]))
-    word = f"{row['verdict']} (negligible)" if row["negligible"] else row["verdict"]
     rest = "; ".join([row["reason"], *clauses(row)])
-    head = f"{label(row)} vs {row['reference']} ({where}): {word}"
+    head = f"{label(row)} vs {row['reference']} ({where}): {verdict(row)}"
     if not row["n"]:
         return f"{head}; {rest}"
     spread = row["std_difference"]
@@ -274,93 +268,46 @@ def left_out_lines(left: pd.DataFrame) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def methods_section(paired: Paired, judged: pd.DataFrame, runs: pd.DataFrame, rule: Rule) -> list[str]:
-    """Paragraphs for the methods section of a paper: what was compared, tested, corrected, with what."""
-    rows = judged.to_dict("records")
-    names = join(list(dict.fromkeys(row["method"] for row in rows)))
-    cells = list(dict.fromkeys(family_name(row) for row in rows))
-    lower = sorted({row["metric"] for row in rows if row["negated"]})
-    seeds = {seed for row in rows for seed in row["seeds"]}
-    sizes = sorted({row["family_size"] for row in rows})
-    margins = sorted({row["margin"] for row in rows})
-    compared = (
-        f"We compared {names} with {paired.reference} in {count(len(cells), 'cell')} of task, model and "
-        f"initialisation: {join(cells)}. Runs were paired by seed: both runs of a "
-        "pair share the seed (initialisation of the head, order of examples, dropout), the split, the number of "
-        f"epochs and the data. Each comparison has {_range([row['n'] for row in rows], 'pair')} "
-        f"(seeds {', '.join(map(str, in_order(list(seeds))))}). The metric is "
-        f"{join(sorted({row['metric'] for row in rows}))}"
-        + (" in percent" if all(unit(row["metric"]) == "points" for row in rows) else "")
-        + (f"; of {join(lower)} lower is better, so that the sign of its differences was turned." if lower else ".")
-    )
-    few = any(row["test"] == RANK_SUM for row in rows)
-    tested = (
-        "Differences were tested with the exact two-sided Wilcoxon signed-rank test of the pairs"
-        + (f" (of up to {FEW} seeds, fixed beforehand, with the exact rank-sum test of the scores)" if few else "")
-        + ", whose null distributions were enumerated with ties; zero differences were dropped before ranking. "
-        "p-values were corrected by Holm's method within each family (the methods and settings planned for one cell; "
-        f"{_range(sizes, 'method')} per family), at level {rule.level:g}. The estimate is Hodges and Lehmann's, with "
-        f"its exact confidence interval. Equivalence within ±{join([f'{m:g}' for m in margins])} was tested "
-        f"by two one-sided exact tests, corrected likewise. {STEPS_OF_THE_VERDICT} The smallest p that the seeds at "
-        f"hand can give is {_p_range([row['min_p_value'] for row in rows])}. Inference is over seeds, for one test set "
-        "and one setting."
-    )
-    if rule.looks:
-        tested += (
-            f" The data were looked at after {join(list(map(str, rule.looks)))} seeds as planned, each time at "
-            f"{rule.level_of_a_look:.4g}, which holds the level of {rule.level:g} over all looks together."
-        )
-    if any(row["verdict"] == NOT_LEARNT for row in rows):
-        tested += (
-            " Where every run of both sides gives all examples one class, nothing was learnt and there is no verdict."
-        )
-    left = "No run was left out."
-    if len(paired.left_out):
-        reasons = paired.left_out["reason"].str.partition(":")[0].value_counts()
-        told = ", ".join(f"{reason} ({found})" for reason, found in reasons.items())
-        left = f"{count(len(paired.left_out), 'run')} had no part in any comparison: {told}."
-    return [compared, tested, left, *_software(used(paired, runs))]
-
-
-def _software(mine: pd.DataFrame) -> list[str]:
-    """Versions that trained and that compared; the digests of the data."""
-    trained = []
-    for column in sorted(name for name in mine.columns if name.startswith("tags.labelreg.version.")):
-        found = distinct(mine, column)
-        if found:
-            trained.append(f"{column.rpartition('.')[2]} {' and '.join(found)}")
-    python = distinct(mine, "tags.labelreg.python")
-    trained = ([f"Python {' and '.join(python)}"] if python else []) + trained
-    lines = [
-        (f"Runs were trained with {', '.join(trained)}. " if trained else "")
-        + f"The statistics were computed with {', '.join(f'{name} {_version(name)}' for name in LIBRARIES)}."
-    ]
+def methods_section(paired: Paired, judged: pd.DataFrame, runs: pd.DataFrame, rule: Rule) -> str:
+    """The methods section of a paper: what was compared, tested, corrected, with what (templates/methods.txt.j2)."""
+    mine, metrics = used(paired, runs), sorted(set(judged["metric"]))
+    names = [name for name in mine if name.startswith("tags.labelreg.version.")]
+    trained = {"Python": "tags.labelreg.python"} | {name.rpartition(".")[2]: name for name in sorted(names)}
+    data = {}
     if "tags.labelreg.data" in mine and "params.task" in mine:
-        digests = mine.dropna(subset=["tags.labelreg.data"]).groupby("params.task", sort=True)["tags.labelreg.data"]
-        told = [f"{task} {_some(list(dict.fromkeys(found)))}" for task, found in digests]
-        if told:
-            lines.append(
-                f"Data (first 32 hex digits of the sha256 over all examples of all splits): {'; '.join(told)}."
-            )
-    return lines
+        data = {task: distinct(rows, "tags.labelreg.data") for task, rows in mine.groupby("params.task")}
+    return filled(
+        "methods.txt.j2",
+        methods=distinct(judged, "method"),
+        reference=paired.reference,
+        cells=list(dict.fromkeys(family_name(row) for row in judged.to_dict("records"))),
+        pairs=_range(judged["n"].tolist(), "pair"),
+        seeds=in_order(list(set().union(*judged["seeds"]))),
+        metrics=metrics,
+        in_percent=all(unit(metric) == "points" for metric in metrics),
+        lower=sorted(set(judged.loc[judged["negated"], "metric"])),
+        few=FEW if (judged["test"] == RANK_SUM).any() else 0,
+        sizes=_range(judged["family_size"].tolist(), "method"),
+        margins=[f"{margin:g}" for margin in sorted(set(judged["margin"]))],
+        rule=rule,
+        p_range=" to ".join(dict.fromkeys(map(p_text, (judged["min_p_value"].min(), judged["min_p_value"].max())))),
+        not_learnt=(judged["verdict"] == NOT_LEARNT).any(),
+        left_out=dict(Counter(reason.partition(":")[0] for reason in paired.left_out["reason"])),
+        trained={name: found for name, column in trained.items() if (found := distinct(mine, column))},
+        libraries={name: version(name) for name in LIBRARIES},
+        data={task: digests for task, digests in data.items() if digests},
+        count=count,
+    )
 
 
 def used(paired: Paired, runs: pd.DataFrame) -> pd.DataFrame:
     """The rows of `runs` that are in a comparison."""
-    ids = {run_id for c in paired.comparisons for run_id in (*c.run_ids, *c.reference_run_ids)}
-    return runs[runs["run_id"].isin(ids)] if "run_id" in runs else runs.iloc[:0]
+    return runs[runs["run_id"].isin(paired.compared)] if "run_id" in runs else runs.iloc[:0]
 
 
 def distinct(frame: pd.DataFrame, column: str) -> list:
     """The values of a column, in the order in which they come; none where there is no such column."""
     return list(dict.fromkeys(frame[column].dropna())) if column in frame else []
-
-
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "?"
 
 
 def in_order(values: list) -> list:
@@ -376,16 +323,6 @@ def wrapped(lines: Sequence[str], width: int) -> list[str]:
     return [part for line in lines for part in textwrap.wrap(line, width, subsequent_indent="  ") or [""]]
 
 
-def _some(values: list, most: int = 3) -> str:
-    more = f" and {len(values) - most} more (one per seed or setting)" if len(values) > most else ""
-    return ", ".join(map(str, values[:most])) + more
-
-
-def _p_range(values: list[float]) -> str:
-    low, high = p_text(min(values)), p_text(max(values))
-    return low if low == high else f"{low} to {high}"
-
-
 def _range(values: list[int], noun: str) -> str:
     low, high = min(values), max(values)
     return count(low, noun) if low == high else f"{low} to {high} {noun}s"
@@ -393,7 +330,3 @@ def _range(values: list[int], noun: str) -> str:
 
 def count(number: int, noun: str, plural: str = "") -> str:
     return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
-
-
-def join(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

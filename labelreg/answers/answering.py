@@ -16,7 +16,7 @@ from analysis.present.answer import Answer, Evidence
 from labelreg.answers.sources import log_files, runs_of
 from labelreg.parameter import Value
 from labelreg.settings import Output, Report, Store, Table, of
-from labelreg.store import records, tracking
+from labelreg.store import records, tracking, views
 
 HOW_TO_BEGIN = """nothing to compare yet: it takes runs of finetune and of another method with the same seeds, e.g.
   mlflow run . -e train_student -P method=finetune -P seed=42
@@ -25,9 +25,7 @@ or a whole study: mlflow run ."""
 HOW_TO_BEGIN_A_TABLE = """nothing to compare yet: it takes rows of finetune and of another method with the same seeds;
 a baseline of another name is given by reference=NAME"""
 RULE = [name for name in of(Report) if name not in of(Output, Table, Store)]
-MORE = (
-    "more: significance.md and .json of run {} (make ui); mlflow run . -e report: a page; -P verbose=true: everything"
-)
+MORE = "more: significance.md and .json of run {}; mlflow run . -e report: a page; -P verbose=true: everything"
 
 
 def significance(given: dict[str, Value]) -> None:
@@ -42,6 +40,10 @@ def significance(given: dict[str, Value]) -> None:
         run.params(rule | source)
         _log(found, run, given.get("output_dir"), None if "csv" in given else str(given.get("where", "")))
     tell(found, run, bool(given.get("verbose")))  # when all is done: who reads no further (`| head`) ends nothing
+    if "csv" in given:
+        views.tell_run(run.run_id)
+    else:
+        views.tell("methods", tracking.experiment_id(given.get("experiment")))
 
 
 def report(runs: pd.DataFrame, run: tracking.Run, given: Mapping[str, Value]) -> None:
@@ -84,7 +86,7 @@ def predictions_of(
     runs: pd.DataFrame, paired: pairing.Paired, examples: str = "auto"
 ) -> Callable[[str, str], records.Columns | None] | None:
     """Predictions of the compared runs, where `examples` and their number let them be read; else None."""
-    ids = parts.compared(paired)
+    ids = paired.compared
     wanted = examples == "true" or examples == "auto" and len(ids) <= parts.MOST_RUNS
     return records.predictions(runs, ids) if ids and wanted else None
 

@@ -15,7 +15,7 @@ from labelreg.answers.answering import HOW_TO_BEGIN, HOW_TO_BEGIN_A_TABLE, answe
 from labelreg.answers.sources import log_files, runs_of
 from labelreg.parameter import Value
 from labelreg.settings import named
-from labelreg.store import logged, records, tracking
+from labelreg.store import logged, records, tracking, views
 
 HOW_TO_BEGIN_TABLES = """no runs to show yet: a table takes runs of one task and model, e.g.
   mlflow run . -e train_student -P method=finetune -P seed=42
@@ -37,6 +37,7 @@ def make_page(given: dict[str, Value]) -> None:
         if given.get("output_dir"):
             print(Path(str(given["output_dir"])) / PAGE, flush=True)
         print(f"{PAGE}: {len(html.encode()) / 1e6:.2f} MB, artifact of run {run.run_id}", flush=True)
+        views.tell_run(run.run_id)
 
 
 def _page(
@@ -71,6 +72,7 @@ def make_tables(given: dict[str, Value]) -> None:
     if len(made.cells) and len(paired.left_out):
         told.append(f"\n{len(paired.left_out)} runs are in no comparison; significance names them")
     print("\n".join(told), flush=True)
+    views.tell_run(run.run_id)
 
 
 def _figures(scores: pd.DataFrame, made: paper_tables.Tables) -> dict[str, Figure]:

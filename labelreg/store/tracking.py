@@ -28,7 +28,7 @@ from labelreg import whole
 from labelreg.errors import StoreLostError, UserError, foreseen, told, unknown
 from labelreg.output import masked, one_line
 from labelreg.parameter import Value
-from labelreg.store import logged, patience, sqlite
+from labelreg.store import logged, patience, sqlite, views
 from labelreg.store.patience import Spool, client, deliver, patiently
 
 if TYPE_CHECKING:
@@ -61,8 +61,7 @@ class Run:
         Raises:
             UserError: `mlflow run` was given another value than the one that the run uses.
         """
-        held = patiently(MlflowClient.get_run, self.run_id).data.params
-        held = {name: masked(value) for name, value in held.items()}
+        held = {name: masked(v) for name, v in patiently(MlflowClient.get_run, self.run_id).data.params.items()}
         values = {name: masked(value) if isinstance(value, str) else value for name, value in values.items()}
         texts = {name: logged.plain(value) for name, value in values.items() if value is not None}
         # `mlflow run` logged the user's words before labelreg read them: both must mean what the run uses
@@ -152,6 +151,7 @@ def connect() -> None:
             f"experiment {experiment.name} was made by an MLflow server and keeps its artifacts there: "
             "set MLFLOW_TRACKING_URI to the server's address, or name another experiment (MLFLOW_EXPERIMENT_NAME)"
         )
+    views.keep(experiment)
 
 
 def _deleted(experiment: "mlflow.entities.Experiment") -> UserError:

@@ -14,6 +14,7 @@ from labelreg.data.tasks import made_of
 from labelreg.errors import UserError
 from labelreg.methods import METHODS, label
 from labelreg.models import registry
+from labelreg.output import duration
 from labelreg.settings import Settings
 from labelreg.store import logged, tracking
 from labelreg.store.tracking import Found
@@ -342,15 +343,3 @@ def _time(outlook: Outlook, left: Sequence[str], jobs: int) -> str:
         return why
     more = f" (of {len(missing)} runs: {why})" if missing else ""
     return f"about {duration(sum(known) / max(1, min(jobs, len(left))))} with jobs={jobs} (from finished runs){more}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them: 45 s, 12 min, 3 h 20 min, 2 d 4 h."""
-    if round(seconds) < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 24 * 60:
-        return f"{minutes // 60} h {minutes % 60} min"
-    return f"{minutes // 1440} d {minutes % 1440 // 60} h"

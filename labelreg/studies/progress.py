@@ -8,8 +8,7 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-from labelreg.output import printable
-from labelreg.studies.outlook import duration
+from labelreg.output import duration, printable
 from labelreg.workers.steps import Event
 
 REFRESH_SECONDS = 1.0

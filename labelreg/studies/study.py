@@ -12,7 +12,7 @@ from labelreg.answers import answering
 from labelreg.errors import IncompleteError
 from labelreg.parameter import Value
 from labelreg.settings import Folders, facet
-from labelreg.store import checkpoint, tracking
+from labelreg.store import checkpoint, tracking, views
 from labelreg.studies import gate, grid, interim, outlook, plan, progress
 from labelreg.studies.plan import Design
 from labelreg.workers import executors
@@ -40,7 +40,7 @@ def carry_out(given: dict[str, Value]) -> int:
         spreads = gate.pilot(given, design, seen)
         gate.check(given, design, seen, spreads)
         _run(design, seen, spreads)
-        print("open the runs with `make ui`, or: mlflow ui --no-serve-artifacts (http://127.0.0.1:5000)", flush=True)
+        views.tell("methods", tracking.current_experiment())
     return 0
 
 
@@ -50,7 +50,7 @@ def _run(design: Design, seen: outlook.Outlook, spreads: Mapping[tuple, float]) 
     Raises:
         IncompleteError: runs failed; the others are done and judged.
     """
-    with _opened(design) as opened:
+    with _told_when_interrupted(design) as tell, _opened(design) as opened:
         opened.params({"recipe": design.name, "settings": design.steps[0].given["recipe"]} | design.asked)
         lines = plan.lines_of(design, seen, spreads)
         plan.log(opened, design, seen, lines)
@@ -58,6 +58,7 @@ def _run(design: Design, seen: outlook.Outlook, spreads: Mapping[tuple, float]) 
         left = len(design.steps) - len(seen.finished)
         print(lines[0], lines[1], f"{left} runs, {design.jobs} at a time", sep="\n", flush=True)
         work = _Work(design, opened, seen, _first_step(opened))
+        tell(work)
         # the margin as it was given: the usual one gives way to a small test set
         rule = design.plan | {"margin": design.asked.get("margin")}
         if design.decided:
@@ -67,6 +68,17 @@ def _run(design: Design, seen: outlook.Outlook, spreads: Mapping[tuple, float]) 
         answering.report(interim.frame(work.done), opened, rule)
         if work.failed:
             raise IncompleteError(_what_failed(work.failed, len(design.steps)))
+
+
+@contextmanager
+def _told_when_interrupted(design: Design) -> Iterator[Callable[["_Work"], None]]:
+    """A Ctrl-C says how far the study is; what is yielded takes the work that is counted."""
+    under_way: list[_Work] = []
+    try:
+        yield under_way.append
+    except KeyboardInterrupt:
+        done = f"{len(under_way[0].done)} of {len(design.steps)} runs are done; " if under_way else ""
+        raise KeyboardInterrupt(f"{done}the same command goes on with the others") from None
 
 
 @contextmanager

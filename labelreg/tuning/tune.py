@@ -22,9 +22,10 @@ from labelreg import job, one_run, places, recipes, training
 from labelreg.data import corpus, prepared
 from labelreg.errors import DivergedError, StoreLostError, UserError, unknown
 from labelreg.methods import METHODS, PAPER
+from labelreg.output import duration
 from labelreg.parameter import Value, convert
 from labelreg.settings import Checkpoints, Fit, Folders, Halving, Run, Tune, Workers, facet, methods_in_order, of
-from labelreg.store import checkpoint, logged, sqlite, tracking
+from labelreg.store import checkpoint, logged, sqlite, tracking, views
 from labelreg.store.patience import CLOSING_SECONDS, within
 from labelreg.tuning import search, search_report
 from labelreg.workers import executors
@@ -90,6 +91,7 @@ def carry_out(given: dict[str, Value]) -> None:
                 kept = _cross_check(run, searches[methods[0]], int(given["cross_check"]), common, every, workers)
             _report(run, searches, common, kept, given.get("output_dir"))
         claim.forget()
+    views.tell("search", tracking.current_experiment())
 
 
 def _methods(given: dict[str, Value]) -> list[str]:
@@ -201,14 +203,15 @@ def _round(
     workers: dict[str, Any],
 ) -> str:
     """Run this many trials of each search, a line per event; the reason of the last step that failed."""
-    reason = ""
+    reason, began, ended = "", time.monotonic(), 0
     task = partial(work, searches=searches, parent=run.run_id, experiment=tracking.current_experiment())
     for event in executors.execute(_steps(given, todo), task, **workers):
         if event.state in ("failed", "skipped"):
             reason = event.reason if event.state == "failed" else reason  # of skipped ones it is the consequence
             print(f"{event.step.name}: {event.state}: {event.reason}", flush=True)
         elif event.state == "done" and isinstance(event.result, Tried):
-            _say(run, searches, studies, event.result, event.seconds)
+            ended += 1
+            _say(run, searches, studies, event.result, event.seconds, (time.monotonic() - began) / ended)
         elif event.state == "done" and event.step.kind == "teacher" and not event.result.reused:
             made = event.result
             print(f"{event.step.name}: {made.split} score {made.score:.2f}{made.flaw()}", flush=True)
@@ -237,6 +240,7 @@ def _say(
     studies: "Mapping[str, optuna.Study]",
     tried: Tried,
     seconds: float,
+    pace: float,
 ) -> None:
     done = sum(trial.state.is_finished() for study in studies.values() for trial in search.own(study))
     failed = sum(trial.state.name == "FAIL" for study in studies.values() for trial in search.own(study))
@@ -246,7 +250,8 @@ def _say(
     line += f": {tried.reason}" if tried.reason else ""
     line += f", dev score {tried.score:.2f}{tried.flaw}" if tried.score is not None else ""
     found = search.best(studies[tried.method])
-    line += f" ({seconds:.0f} s); best {found[0].value:.2f}" if found else f" ({seconds:.0f} s)"
+    line += f" ({seconds:.0f} s)" + (f"; best {found[0].value:.2f}" if found else "")
+    line += f"; about {duration((total - done) * pace)} to go" if total > done else ""
     print(line, flush=True)
     best = {f"search/best/{tried.method}": search.score_of(found[0])} if found else {}
     run.metrics({"search/done": done, "search/failed": failed} | best, step=done)

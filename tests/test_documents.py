@@ -1,0 +1,111 @@
+"""The commands that README.md and the guide give, read out of them: each is one that there is; README's are run, small.
+
+What a command is given is what stands in the file. Added are only a smaller model, fewer examples and epochs, and files
+of the names that it gives; a study is planned.
+"""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import FILLERS, WORDS
+from running import ROOT, call
+
+from entrypoints.command import parse
+from labelreg import settings
+
+pytest_plugins = ["running"]
+
+DOCUMENTS = ("README.md", "docs/guide.md", "docs/results.md", "docs/statistics.md", "docs/methods.md")
+NOT_GIVEN = re.compile(r"NAME|FILE|FOLDER|\.\.\.")  # where a reader puts something of their own
+
+
+def commands(document: str) -> list[str]:
+    """The lines of the blocks and the words in backquotes that begin with a command, without their comments."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    found = [line for block in re.findall(r"^```\w*\n(.*?)^```", text, re.S | re.M) for line in block.splitlines()]
+    found += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M))
+    begins = re.compile(r"(mlflow run \.|make [a-z]|python -m |-P )")
+    return list(dict.fromkeys(re.split(r"\s+#", line)[0].strip() for line in found if begins.match(line)))
+
+
+ALL = [(document, line) for document in DOCUMENTS if (ROOT / document).is_file() for line in commands(document)]
+
+
+def asked(line: str) -> tuple[str, list[str]]:
+    """The entry point and the parameters of an `mlflow run` line, or of `-P name=value` alone (then of none: '')."""
+    words, entry_point, given = iter(shlex.split(line)), "", []
+    for word in words:
+        if word == "-P":
+            given.append(f"--{next(words)}")
+        elif word == "-e":
+            entry_point = next(words)
+        elif word == "--env-manager":
+            assert next(words) in ("local", "uv", "conda", "virtualenv")
+        else:
+            assert word in ("mlflow", "run", "."), f"{word} in: {line}"
+    return entry_point or ("main" if line.startswith("mlflow") else ""), given
+
+
+def test_there_are_commands_in_the_readme():
+    assert len(commands("README.md")) >= 10
+
+
+@pytest.mark.parametrize(("document", "line"), ALL)
+def test_a_command_is_one_that_there_is(document, line):
+    if line.startswith("make "):
+        assert re.search(rf"^{line.split()[1]}:", (ROOT / "Makefile").read_text(), re.M), line
+    elif line.startswith("python -m "):
+        module = line.split()[2]
+        assert NOT_GIVEN.search(module) or importlib.util.find_spec(module), line
+    else:
+        entry_point, words = asked(line)
+        words = [word for word in words if not NOT_GIVEN.search(word) and word != "--name=value"]
+        if entry_point:
+            assert entry_point in yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"]
+            assert len(parse(entry_point, words)) == len(words), "an empty value"
+        else:  # of some command: one takes all of them
+            names = {word.lstrip("-").partition("=")[0] for word in words}
+            taker = next((each for each in settings.ENTRY_POINTS if names <= set(settings.parameters(each))), None)
+            assert taker and parse(taker, words) is not None, line
+
+
+def write_file(path: Path, text_column: str) -> None:
+    labels = list(WORDS)
+    rows = [f"{' '.join(FILLERS[:3])} {WORDS[labels[n % 3]][n % 2]} {n},{labels[n % 3]}" for n in range(60)]
+    path.write_text("\n".join([f"{text_column},label", *rows]), encoding="utf-8")
+
+
+def small(entry_point: str, given: dict, tiny_models: Path) -> dict:
+    """What is added to a command so that it ends in seconds."""
+    if entry_point in ("study", "main"):
+        return {"plan_only": "true", "model_root": tiny_models}
+    if not entry_point.startswith("train"):
+        return {"trials": 1} if entry_point == "tune" else {}
+    few = {"model": "bert-small", "model_root": tiny_models, "epochs": 1, "lr": 1e-3, "batch_size": 8, "threads": 1}
+    return few | {"max_length": 32} | ({} if "train_file" in given else {"max_train_examples": 60, "rest": "off"})
+
+
+RUN = [line for line in commands("README.md") if line.startswith("mlflow run") and not NOT_GIVEN.search(line)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("line", dict.fromkeys(" ".join(line.split()) for line in RUN))
+def test_a_command_of_the_readme_runs(line, store, tiny_models):
+    entry_point, words = asked(line)
+    given = dict(word.removeprefix("--").split("=", 1) for word in words)
+    if "train_file" in given:
+        write_file(store / given["train_file"], given.get("text_column", "text"))
+    if "csv" in given:
+        rows = [
+            f"sst5,mine,pretrained,{m},{seed},{70 + seed + (m == 'kd')}"
+            for seed in range(6)
+            for m in ("finetune", "kd")
+        ]
+        (store / given["csv"]).write_text("\n".join(["task,model,init,method,seed,score", *rows]), encoding="utf-8")
+    found = call(entry_point, **(small(entry_point, given, tiny_models) | given))
+    assert found.status == 0 and not found.err, found
+    assert found.out.strip()
