@@ -241,7 +241,7 @@ class Teacher:
 class TeacherRun:
     """Which run a student learns from."""
 
-    teacher_run_id: str | None = text("take the logits of this run; of several, comma-separated, their mean")
+    teacher_run_id: str | None = text("take the logits of this run; kd: ID,ID for the mean of several")
     teacher_seed: int | None = integer("seed of the teacher (default 42)", low=0, high=LARGEST_SEED, usual=42)
 
 
