@@ -140,3 +140,28 @@ def test_a_mistake_in_it_is_one_line_before_anything_is_trained(content, functio
     mine.write_text(content) if content else mine.unlink()
     refused(call("train_student", **tiny, method=f"{mine}:{function}"), said)
     assert not runs("teacher") and not [run for run in runs("student") if run.data.metrics]
+
+
+@pytest.mark.slow
+def test_worker_processes_read_a_recipe_that_names_it(tiny, mine, tmp_path):
+    """The settings that a search found: the worker of another method's run reads the rule too."""
+    found = tmp_path / "found.yaml"
+    found.write_text(
+        "kind: settings\nextends: default\nrules:\n  - when: {method: [mine.py:loss]}\n    set: {poly: 0.5}\n"
+    )
+    study = tmp_path / "study.yaml"
+    study.write_text(f"kind: study\nsettings: {found}\nmodels: [bert-small]\ninits: [pretrained]\nseeds: [1]\n")
+    given = {name: value for name, value in tiny.items() if name != "model"}
+    given |= {"recipe": study, "methods": f"finetune,{mine}:loss", "jobs": 1}
+    ended = finish(python("study", **given), tmp_path)
+    assert ended.status == 0, ended
+    assert {run.data.params.get("poly") for run in runs("student")} == {None, "0.5"}
+
+
+@pytest.mark.slow
+def test_worker_processes_search_it(tiny, mine, tmp_path):
+    space = tmp_path / "space.yaml"
+    space.write_text("kind: search\ntrials: 2\nepochs: 1\nspace:\n  poly: [0.05, 0.2]\n")
+    ended = finish(python("tune", **tiny, method=f"{mine}:loss", space=space, jobs=1), tmp_path)
+    assert ended.status == 0, ended
+    assert {run.data.params["poly"] for run in runs("trial")} == {"0.05", "0.2"}
