@@ -381,9 +381,16 @@ def fingerprint(settings: Settings, machine: Machine, data: Digested, weights: s
     Args:
         weights: registry.weights_digest of the student.
         teacher: fingerprint of the run whose logits it learns from.
+
+    Raises:
+        UserError: a parameter of a method of the user's own has the name of something else in it.
     """
-    facts = settings.decisive() | machine.facts()
-    facts |= {"data": data.digest, "weights": weights, "teacher": teacher, "version": RESULT_VERSION}
+    facts, others = settings.decisive(), machine.facts()
+    others |= {"data": data.digest, "weights": weights, "teacher": teacher, "version": RESULT_VERSION}
+    if both := sorted(facts.keys() & others.keys()):  # one would hide the other
+        told = "every run has a fact of this name; take another"
+        raise UserError(f"method={settings.method}: {', '.join(both)}: {told}")
+    facts |= others
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
