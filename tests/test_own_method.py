@@ -3,7 +3,8 @@
 import pytest
 from running import call, finish, in_this_process, python, refused, run_of, runs, succeed
 
-from labelreg.methods import METHODS
+from labelreg.methods import METHODS, named
+from labelreg.studies import grid
 
 pytest_plugins = ["running"]
 
@@ -61,6 +62,30 @@ def test_another_content_of_the_file_is_another_run(tiny, mine):
     mine.write_text(MINE)
     third = run_of(succeed("train_student", **tiny, method=f"{mine}:loss"))
     assert first.data.tags["labelreg.fingerprint"] == third.data.tags["labelreg.fingerprint"]
+
+
+@pytest.mark.parametrize("name", ["value", "own", "told"])
+def test_its_parameters_may_have_any_name_and_change_no_other_run(name, tiny, mine):
+    before = run_of(succeed("train_student", **tiny))
+    mine.write_text(MINE.replace("poly", name))
+    first, second = (run_of(succeed("train_student", **tiny, method=f"{mine}:loss", **{name: x})) for x in (1, 2))
+    assert first.data.tags["labelreg.fingerprint"] != second.data.tags["labelreg.fingerprint"]
+    after = run_of(succeed("train_student", **tiny))
+    assert before.data.tags["labelreg.fingerprint"] == after.data.tags["labelreg.fingerprint"]
+    assert before.data.params == after.data.params
+
+
+def test_a_study_of_another_content_is_another_study(mine):
+    lists = {"tasks": ["sst5"], "models": ["m"], "inits": ["pretrained"], "seeds": [1]}
+    lists["methods"] = ["finetune", "mine.py:loss"]
+
+    def identity(content: str) -> str:
+        mine.write_text(content)
+        assert named(f"{mine}:loss") == "mine.py:loss"
+        return grid.identity(grid.steps(lists, {}, lambda model, task: "t"), "d")
+
+    first = identity(MINE)
+    assert identity(MINE.replace("poly=1.0", "poly=2.0")) != first == identity(MINE)
 
 
 def test_a_parameter_of_others_is_shared_and_keeps_its_own_default(tiny, mine):
