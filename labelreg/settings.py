@@ -329,7 +329,9 @@ class Settings(Saving, Resuming, Testing, Averaged, Averaging, Degenerate, Run):
 
     def value(self, name: str) -> Value:
         """A parameter by its name, its method's own included; None is what the run does not read."""
-        return self.own.get(name) if name in self.own or not hasattr(self, name) else getattr(self, name)
+        if name in self.own:
+            return self.own[name]
+        return vars(self).get(name) if name != "own" else None  # a method of the user's own may call its what it likes
 
     def values(self) -> dict[str, Value]:
         """All parameters that the run reads, by name."""
