@@ -203,9 +203,13 @@ def _on_dev(
 
 
 def _average(settings: Settings, phases: tuple[int, ...], steps: int) -> Average:
-    """The average of a run's weights: of its last phase alone, so that one begins with that phase at the earliest."""
+    """The average of a run's weights: of its last phase alone, so that one begins with that phase at the earliest.
+
+    SWA begins after that phase's warm-up at the earliest: the rate that it keeps is none of those that rise.
+    """
     first, last = (sum(phases) - phases[-1]) * steps, sum(phases) * steps
-    start = min(max(first, round(float(settings.average_start or 0) * last)), last - 1)
+    risen = _warmup(settings, last - first) if settings.average == "swa" else 0
+    start = min(max(first + risen, round(float(settings.average_start or 0) * last)), last - 1)
     return Average(settings, start, settings.swa_lr or _rate(settings, start - first, last - first))
 
 
@@ -354,10 +358,15 @@ def _clip(model: torch.nn.Module, settings: Settings) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
 
 
+def _warmup(settings: Settings, steps: int) -> int:
+    """Steps in which the learning rate rises."""
+    return round(settings.warmup_ratio * steps)
+
+
 def _rate(settings: Settings, step: int, steps: int) -> float:
     """The learning rate of a step (from 0): it rises linearly; then it falls linearly to 0, or, for SGD, is
     multiplied by lr_decay at each of lr_milestones (shares of the steps)."""
-    warmup = round(settings.warmup_ratio * steps)
+    warmup = _warmup(settings, steps)
     if step < warmup:
         share = (step + 1) / (warmup + 1)
     elif settings.optimizer == "sgd":
