@@ -331,7 +331,7 @@ class Settings(Saving, Resuming, Testing, Averaged, Averaging, Degenerate, Run):
         """A parameter by its name, its method's own included; None is what the run does not read."""
         if name in self.own:
             return self.own[name]
-        return vars(self).get(name) if name != "own" else None  # a method of the user's own may call its what it likes
+        return vars(self).get(name) if name != "own" else None  # one's own may have any name
 
     def values(self) -> dict[str, Value]:
         """All parameters that the run reads, by name."""
