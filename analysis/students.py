@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from labelreg.methods import label, own_file, own_parameters
+from labelreg.methods import AVERAGES, label, own_file, own_parameters
 from labelreg.settings import Averaged, Computing, Fit, Head, Images, Protocol, Sgd, Teacher, Text, of
 
 # equal in a pair; then the setting: what finetune has too, and what is the method's own
@@ -69,6 +69,7 @@ def read(runs: pd.DataFrame) -> list[Run]:
     def student(row: int) -> Run:
         values = {name: _value(params[name][row]) for name in names}
         values |= {name: usual for name, usual in USUAL.items() if values[name] is None}
+        averaged = _text(average[row]) in AVERAGES
         if values["precision_used"] is not None:  # what `auto` came to
             values["precision"] = values["precision_used"]
         return Run(
@@ -85,7 +86,7 @@ def read(runs: pd.DataFrame) -> list[Run]:
             shared=tuple(values[name] for name in SHARED),
             # finetune has no setting of its own but its average's, whatever was passed to its command
             own=tuple(
-                values[name] if _text(method[row]) != "finetune" or name in of(Averaged) else None
+                values[name] if (averaged if name in of(Averaged) else _text(method[row]) != "finetune") else None
                 for name in methods_own()
             ),
             data=_text(data[row]) or None,

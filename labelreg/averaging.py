@@ -2,8 +2,9 @@
 
 ema: an exponential moving average, a <- decay a + (1 - decay) w after each step. swa: the plain mean of the weights
 after each step, at a constant learning rate (Izmailov et al. 2018; Lu, Kobyzev et al. 2022 for fine-tuned language
-models). Both begin at `average_start`, with the weights after that step. What is evaluated, selected and stored is the
-average; what is trained on stays as it is. Statistics of batch normalisation are averaged too.
+models). Both begin at `average_start` (swa after the warm-up at the earliest), with the weights after that step. What
+is evaluated, selected and stored is the average; what is trained on stays as it is. Statistics of batch normalisation
+are averaged too.
 """
 
 import torch

@@ -196,7 +196,8 @@ def find_sources(job: Job, data: prepared.PreparedTask) -> tuple[tracking.Found,
     if len(names) > 1 and "teachers_mean" not in METHODS[job.settings.method].parameters:
         several = ", ".join(name for name, each in METHODS.items() if "teachers_mean" in each.parameters)
         raise UserError(f"teacher_run_id={wanted}: {job.settings.method} learns from one run; from several: {several}")
-    return tuple(_given_source(name, job, data) for name in names)
+    given = [_given_source(name, job, data) for name in names]
+    return tuple(sorted(given, key=lambda run: run.data.tags[tracking.FINGERPRINT]))  # a mean has no order
 
 
 def _given_source(name: str, job: Job, data: prepared.PreparedTask) -> tracking.Found:

@@ -241,7 +241,7 @@ class Teacher:
 class TeacherRun:
     """Which run a student learns from."""
 
-    teacher_run_id: str | None = text("take the logits of this run; of several, comma-separated, their mean")
+    teacher_run_id: str | None = text("take the logits of this run; kd: ID,ID for the mean of several")
     teacher_seed: int | None = integer("seed of the teacher (default 42)", low=0, high=LARGEST_SEED, usual=42)
 
 
@@ -329,7 +329,9 @@ class Settings(Saving, Resuming, Testing, Averaged, Averaging, Degenerate, Run):
 
     def value(self, name: str) -> Value:
         """A parameter by its name, its method's own included; None is what the run does not read."""
-        return self.own.get(name) if name in self.own or not hasattr(self, name) else getattr(self, name)
+        if name in self.own:
+            return self.own[name]
+        return vars(self).get(name) if name != "own" else None  # one's own may have any name
 
     def values(self) -> dict[str, Value]:
         """All parameters that the run reads, by name."""

@@ -124,10 +124,9 @@ def train(
     model.to(where)
     registry.compact(model, data)
     split, lengths = data.splits["train"].to(where), data.splits["train"].lengths
-    teacher = teacher.to(where) if teacher is not None else None
     method, seed, batch_size = methods.METHODS[settings.method], settings.seed, settings.batch_size
     loss_of, passes = method.loss_of(settings.own), method.passes(settings.own)
-    memory = method.memory_of(settings.own, len(data.classes), teacher)
+    memory = method.memory_of(settings.own, len(data.classes), None if teacher is None else teacher.to(where))
     varied = len(lengths.unique()) > 1  # else every batch but the last has one shape
     forward = torch.compile(model, dynamic=varied) if machine.compile == "on" else model
     optimizer = _optimizer(model, settings)
@@ -150,8 +149,7 @@ def train(
         batches, seen = batching.epoch_batches(lengths, batch_size, seed, epoch), split.of_epoch(seed, epoch)
         torch.manual_seed(batching.generator(seed, epoch, "dropout").initial_seed())
         shown = tqdm(batches, f"epoch {epoch}/{sum(phases)}", leave=False, disable=None if progress else True)
-        started = time.perf_counter()
-        total = torch.zeros((), device=where)
+        started, total = time.perf_counter(), torch.zeros((), device=where)
         model.train()
         for step, (batch, rate) in enumerate(zip(shown, rates, strict=True), (epoch - 1) * steps):
             index, width = batch.to(where, non_blocking=True), int(lengths[batch].max())
@@ -168,29 +166,49 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             average.add(model, step)
             total += loss.detach() * len(batch)
-        train_loss = total.item() / len(split)  # the epoch's only synchronisation
-        turned = epoch < sum(phases)  # into an epoch for which the method may keep something of this one
-        if turned:
+        train_loss = _finite(total.item() / len(split), epoch, settings)  # the epoch's only synchronisation
+        if follows := epoch < sum(phases):
             memory.turn(lambda: predict(model, data.splits["train"], machine))
         seconds = time.perf_counter() - started
-        if not math.isfinite(train_loss):
-            raise DivergedError(f"the loss of epoch {epoch} is {train_loss}: lower lr ({settings.lr:g})?")
         average.show(model)
         dev_logits, dev = _on_dev(model, data, settings, machine, epoch)
-        best = report.best if report else None
-        if best is None or dev["score"] > best.dev["score"]:
-            best = Point(epoch, dev, dev_logits, snapshot(model))
-        before = (report.train_seconds, report.tokens, report.passes) if report else (0.0, 0, 0)
-        report = EpochReport(
-            epoch, train_loss, dev, dev_logits, best, seconds, before[0] + seconds,
-            before[1] + passes * int(lengths.sum()), batching.padding_share(lengths, batches),
-            before[2] + passes + turned * memory.passes,
-        )  # fmt: skip
+        taken, tokens = passes + follows * memory.passes, passes * int(lengths.sum())
+        padding = batching.padding_share(lengths, batches)
+        report = _report(report, model, epoch, train_loss, dev, dev_logits, seconds, tokens, padding, taken)
         unsaved += time.perf_counter() - started
         if keep and unsaved >= settings.checkpoint_seconds:
             _keep(keep, model, optimizer, report, memory, average)
             unsaved = 0.0
         yield report
+
+
+def _finite(loss: float, epoch: int, settings: Settings) -> float:
+    if not math.isfinite(loss):
+        raise DivergedError(f"the loss of epoch {epoch} is {loss}: lower lr ({settings.lr:g})?")
+    return loss
+
+
+def _report(
+    before: EpochReport | None,
+    model: torch.nn.Module,
+    epoch: int,
+    train_loss: float,
+    dev: dict[str, float],
+    dev_logits: Tensor,
+    seconds: float,
+    tokens: int,
+    padding_share: float,
+    passes: int,
+) -> EpochReport:
+    """The report of an epoch after `before`: what it cost is added up, and the best point so far is kept."""
+    best = before.best if before else None
+    if best is None or dev["score"] > best.dev["score"]:
+        best = Point(epoch, dev, dev_logits, snapshot(model))
+    so_far = (before.train_seconds, before.tokens, before.passes) if before else (0.0, 0, 0)
+    return EpochReport(
+        epoch, train_loss, dev, dev_logits, best, seconds, so_far[0] + seconds, so_far[1] + tokens, padding_share,
+        so_far[2] + passes,
+    )  # fmt: skip
 
 
 def _on_dev(
@@ -203,9 +221,13 @@ def _on_dev(
 
 
 def _average(settings: Settings, phases: tuple[int, ...], steps: int) -> Average:
-    """The average of a run's weights: of its last phase alone, so that one begins with that phase at the earliest."""
+    """The average of a run's weights: of its last phase alone, so that one begins with that phase at the earliest.
+
+    SWA begins after that phase's warm-up at the earliest: the rate that it keeps is none of those that rise.
+    """
     first, last = (sum(phases) - phases[-1]) * steps, sum(phases) * steps
-    start = min(max(first, round(float(settings.average_start or 0) * last)), last - 1)
+    risen = _warmup(settings, last - first) if settings.average == "swa" else 0
+    start = min(max(first + risen, round(float(settings.average_start or 0) * last)), last - 1)
     return Average(settings, start, settings.swa_lr or _rate(settings, start - first, last - first))
 
 
@@ -354,10 +376,15 @@ def _clip(model: torch.nn.Module, settings: Settings) -> None:
         torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
 
 
+def _warmup(settings: Settings, steps: int) -> int:
+    """Steps in which the learning rate rises."""
+    return round(settings.warmup_ratio * steps)
+
+
 def _rate(settings: Settings, step: int, steps: int) -> float:
     """The learning rate of a step (from 0): it rises linearly; then it falls linearly to 0, or, for SGD, is
     multiplied by lr_decay at each of lr_milestones (shares of the steps)."""
-    warmup = round(settings.warmup_ratio * steps)
+    warmup = _warmup(settings, steps)
     if step < warmup:
         share = (step + 1) / (warmup + 1)
     elif settings.optimizer == "sgd":
@@ -381,9 +408,16 @@ def fingerprint(settings: Settings, machine: Machine, data: Digested, weights: s
     Args:
         weights: registry.weights_digest of the student.
         teacher: fingerprint of the run whose logits it learns from.
+
+    Raises:
+        UserError: a parameter of a method of the user's own has the name of something else in it.
     """
-    facts = settings.decisive() | machine.facts()
-    facts |= {"data": data.digest, "weights": weights, "teacher": teacher, "version": RESULT_VERSION}
+    facts, others = settings.decisive(), machine.facts()
+    others |= {"data": data.digest, "weights": weights, "teacher": teacher, "version": RESULT_VERSION}
+    if both := sorted(facts.keys() & others.keys()):  # one would hide the other
+        told = "every run has a fact of this name; take another"
+        raise UserError(f"method={settings.method}: {', '.join(both)}: {told}")
+    facts |= others
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -60,11 +60,13 @@ def logged(given, run_id, **tags):
         data=lambda *_: None,
     )
     settings = job.settings_of(given)
-    mine, teaching = job.Job(settings, given), None
+    mine, teaching = job.Job(settings, given), []
     machine = replace(job.machine_of(settings, data_of(settings)), compile="off")
     if METHODS[settings.method].needs:
         teacher = "teacher" if settings.teacher_run_id else job.source_job(mine).settings.model
-        teaching = SimpleNamespace(info=SimpleNamespace(run_id="ttt"), data=SimpleNamespace(params={"model": teacher}))
+        teaching = [
+            SimpleNamespace(info=SimpleNamespace(run_id="ttt"), data=SimpleNamespace(params={"model": teacher}))
+        ]
     one_run._log_start(run, settings, machine, data_of(settings), "f", teaching)
     return (
         {"run_id": run_id, "status": "FINISHED", "tags.labelreg.kind": "student"}

@@ -25,10 +25,12 @@ NOT_GIVEN = re.compile(r"NAME|FILE|FOLDER|\.\.\.")  # where a reader puts someth
 
 def commands(document: str) -> list[str]:
     """The lines of the blocks and the words in backquotes that begin with a command, without their comments."""
-    text = (ROOT / document).read_text(encoding="utf-8")
+    text = re.sub(r"\\\n *", "", (ROOT / document).read_text(encoding="utf-8"))  # a line that goes on
     found = [line for block in re.findall(r"^```\w*\n(.*?)^```", text, re.S | re.M) for line in block.splitlines()]
     found += re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M))
-    begins = re.compile(r"(mlflow run \.|make [a-z]|python -m |-P )")
+    begins = re.compile(
+        r"(?!.*\.py:)(mlflow run \.|make [a-z]|python -m |-P )"
+    )  # a loss of one's own is in no file here
     return list(dict.fromkeys(re.split(r"\s+#", line)[0].strip() for line in found if begins.match(line)))
 
 

@@ -3,7 +3,8 @@
 import pytest
 from running import call, finish, in_this_process, python, refused, run_of, runs, succeed
 
-from labelreg.methods import METHODS
+from labelreg.methods import METHODS, named
+from labelreg.studies import grid
 
 pytest_plugins = ["running"]
 
@@ -61,6 +62,30 @@ def test_another_content_of_the_file_is_another_run(tiny, mine):
     mine.write_text(MINE)
     third = run_of(succeed("train_student", **tiny, method=f"{mine}:loss"))
     assert first.data.tags["labelreg.fingerprint"] == third.data.tags["labelreg.fingerprint"]
+
+
+@pytest.mark.parametrize("name", ["value", "own", "told"])
+def test_its_parameters_may_have_any_name_and_change_no_other_run(name, tiny, mine):
+    before = run_of(succeed("train_student", **tiny))
+    mine.write_text(MINE.replace("poly", name))
+    first, second = (run_of(succeed("train_student", **tiny, method=f"{mine}:loss", **{name: x})) for x in (1, 2))
+    assert first.data.tags["labelreg.fingerprint"] != second.data.tags["labelreg.fingerprint"]
+    after = run_of(succeed("train_student", **tiny))
+    assert before.data.tags["labelreg.fingerprint"] == after.data.tags["labelreg.fingerprint"]
+    assert before.data.params == after.data.params
+
+
+def test_a_study_of_another_content_is_another_study(mine):
+    lists = {"tasks": ["sst5"], "models": ["m"], "inits": ["pretrained"], "seeds": [1]}
+    lists["methods"] = ["finetune", "mine.py:loss"]
+
+    def identity(content: str) -> str:
+        mine.write_text(content)
+        assert named(f"{mine}:loss") == "mine.py:loss"
+        return grid.identity(grid.steps(lists, {}, lambda model, task: "t"), "d")
+
+    first = identity(MINE)
+    assert identity(MINE.replace("poly=1.0", "poly=2.0")) != first == identity(MINE)
 
 
 def test_a_parameter_of_others_is_shared_and_keeps_its_own_default(tiny, mine):
@@ -130,6 +155,9 @@ def test_worker_processes_load_it_too(tiny, mine, tmp_path):
         ("def loss(logits, labels):\n    pass\n", "loss", "its form is (logits, labels); allowed is (logits, labels, "),
         ("def loss(a, b, c, d, weight):\n    pass\n", "loss", "weight needs a default that is a number"),
         ("def loss(a, b, c, d, lr=1.0):\n    pass\n", "loss", "lr: every run has a parameter of this name"),
+        (f"{MINE}".replace("poly", "weights"), "loss", "weights: every run has a fact of this name"),
+        (f"{MINE}".replace("poly", "version"), "loss", "version: every run has a fact of this name"),
+        (f"{MINE}".replace("poly", "device"), "loss", "device: every run has a fact of this name"),
         ("def loss(a, b, c, d):\n    return a\n", "loss", "gives a tensor [4, 3]; allowed is a scalar tensor"),
         ("def loss(a, b, c, d):\n    return 1.0\n", "loss", "gives float; allowed is a scalar tensor"),
         ("def loss(a, b, c, d):\n    return a.sun()\n", "loss", "AttributeError: 'Tensor' object has no attribute"),
@@ -140,3 +168,28 @@ def test_a_mistake_in_it_is_one_line_before_anything_is_trained(content, functio
     mine.write_text(content) if content else mine.unlink()
     refused(call("train_student", **tiny, method=f"{mine}:{function}"), said)
     assert not runs("teacher") and not [run for run in runs("student") if run.data.metrics]
+
+
+@pytest.mark.slow
+def test_worker_processes_read_a_recipe_that_names_it(tiny, mine, tmp_path):
+    """The settings that a search found: the worker of another method's run reads the rule too."""
+    found = tmp_path / "found.yaml"
+    found.write_text(
+        "kind: settings\nextends: default\nrules:\n  - when: {method: [mine.py:loss]}\n    set: {poly: 0.5}\n"
+    )
+    study = tmp_path / "study.yaml"
+    study.write_text(f"kind: study\nsettings: {found}\nmodels: [bert-small]\ninits: [pretrained]\nseeds: [1]\n")
+    given = {name: value for name, value in tiny.items() if name != "model"}
+    given |= {"recipe": study, "methods": f"finetune,{mine}:loss", "jobs": 1}
+    ended = finish(python("study", **given), tmp_path)
+    assert ended.status == 0, ended
+    assert {run.data.params.get("poly") for run in runs("student")} == {None, "0.5"}
+
+
+@pytest.mark.slow
+def test_worker_processes_search_it(tiny, mine, tmp_path):
+    space = tmp_path / "space.yaml"
+    space.write_text("kind: search\ntrials: 2\nepochs: 1\nspace:\n  poly: [0.05, 0.2]\n")
+    ended = finish(python("tune", **tiny, method=f"{mine}:loss", space=space, jobs=1), tmp_path)
+    assert ended.status == 0, ended
+    assert {run.data.params["poly"] for run in runs("trial")} == {"0.05", "0.2"}

@@ -51,7 +51,7 @@ def die(parameters: dict, folder: Path, place: str, count: int, when: str = "bef
 @pytest.mark.parametrize(
     "place, count, when, epochs_kept",
     [
-        ("labelreg.methods:smoothed_loss", 3, "before", 0),  # in the first epoch, before any checkpoint
+        ("labelreg.methods.paper:smoothed_loss", 3, "before", 0),  # in the first epoch, before any checkpoint
         ("labelreg.metrics:evaluate", 3, "before", 2),  # at the end of the third epoch
         ("labelreg.store.checkpoint:save_file", 3, "before", 2),  # before the third checkpoint is written
         ("labelreg.store.checkpoint:save_file", 3, "after", 2),  # when it is written but not yet in place

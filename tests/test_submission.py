@@ -110,6 +110,17 @@ def test_one_zip_per_cell_with_all_eleven_files(glue, store, tmp_path):
     assert [path.name for path in (store / "elsewhere").iterdir()] == [names[1]]
 
 
+def test_averaged_weights_have_a_zip_of_their_own(glue, store):
+    succeed("train_student", **glue, task="cola")
+    averaged = run_of(succeed("train_student", **glue, task="mrpc", average="swa"))
+    succeed("submission")
+    names = sorted(path.name for path in (store / "submissions").iterdir())
+    assert names == [f"bert-small-pretrained-{method}-42.zip" for method in ("finetune+swa", "finetune")]
+    succeed("train_student", **glue, task="mrpc")
+    table = scores_file(store, "task,model,init,method,seed,score", "mrpc,bert-small,pretrained,finetune+swa,42,50")
+    assert averaged.info.run_id in succeed("submission", scores=table).out
+
+
 def test_two_settings_of_a_cell_are_refused_and_a_repetition_is_not(glue, store):
     first = run_of(succeed("train_student", **glue, task="cola"))
     succeed("train_student", **glue, task="cola")

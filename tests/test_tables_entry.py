@@ -116,11 +116,11 @@ def test_no_runs_is_an_answer_and_unknown_names_are_mistakes(store):
 
 def test_the_audit_of_the_paper(store):
     ended = succeed("audit")
-    assert "Numbers that do not agree with each other: 9" in ended.out
-    assert "score    2      dev    Teacher     Score        82.19    84.29" in ended.out
+    assert "Numbers that do not agree with each other: 10" in ended.out
+    assert "score                 2      dev    Teacher     Score        82.19    84.29" in ended.out
     (run,) = runs("audit")
     assert artifacts(run) == {"findings.csv", "ranges.csv", "audit.txt"}
-    assert run.data.metrics["audit/findings"] == 9 and run.info.status == "FINISHED"
+    assert run.data.metrics["audit/findings"] == 10 and run.info.status == "FINISHED"
 
 
 def test_the_audit_of_a_table_of_ones_own(store, tmp_path):

@@ -192,21 +192,31 @@ def test_averaging_leaves_the_training_alone(run):
     assert not same_weights(plain[2], ema[2])
 
 
-def test_the_rate_of_swa_is_constant_from_its_start_on(run, monkeypatch):
-    rates = []
+@pytest.fixture
+def rates():
+    """The learning rates of all steps that are taken."""
+    found = []
+    hook = register_optimizer_step_pre_hook(lambda optimizer, *_: found.append(optimizer.param_groups[0]["lr"]))
+    yield found
+    hook.remove()
 
-    def note(optimizer, *_):
-        rates.append(optimizer.param_groups[0]["lr"])
 
-    hook = register_optimizer_step_pre_hook(note)
-    try:
-        run(epochs=2, average="swa", average_start=0.5, warmup_ratio=0.0)
-        run(epochs=2, average="swa", average_start=0.5, warmup_ratio=0.0, swa_lr=7e-4)
-    finally:
-        hook.remove()
+def test_the_rate_of_swa_is_constant_from_its_start_on(run, rates):
+    run(epochs=2, average="swa", average_start=0.5, warmup_ratio=0.0)
+    run(epochs=2, average="swa", average_start=0.5, warmup_ratio=0.0, swa_lr=7e-4)
     usual = [2e-3 * (12 - step) / 12 for step in range(12)]
     assert rates[:12] == pytest.approx([*usual[:6], *[usual[6]] * 6])
     assert rates[12:] == pytest.approx([*usual[:6], *[7e-4] * 6])
+
+
+def test_the_rate_of_swa_is_none_of_those_that_rise(run, rates):
+    """Kept at the first step of a warm-up, it would hardly train: akd's second phase has a warm-up of its own."""
+    run(epochs=2, average="swa", average_start=0.0, warmup_ratio=0.25)
+    rise = [2e-3 * nth / 4 for nth in (1, 2, 3)]
+    assert rates == pytest.approx([*rise, *[2e-3] * 9])
+    rates.clear()
+    run(method="akd", epochs=3, phase1_epochs=2, average="swa", average_start=0.5, warmup_ratio=0.5)
+    assert rates[12:] == pytest.approx([*rise, *[2e-3] * 3])
 
 
 def test_pskd_learns_from_the_model_of_the_epoch_before(model, data, monkeypatch):

@@ -7,10 +7,12 @@ import zlib
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import pytest
 from running import succeed
 from stores import generate
 
+from analysis import students
 from labelreg import settings
 from labelreg.store import views
 
@@ -79,6 +81,14 @@ def test_every_column_is_of_a_run(store):
         assert {chart["metricKey"] for chart in view.get("compareRunCharts", [])} <= {
             name.split("`")[1] for name in known
         }
+
+
+def test_a_curve_is_of_the_runs_that_an_answer_has_in_one_row():
+    runs = [{"method": "finetune"}, {"method": "finetune", "average": "swa"}, {"method": "finetune", "average": "ema"}]
+    given = pd.DataFrame([{"tags.labelreg.kind": "student", **{f"params.{k}": v for k, v in r.items()}} for r in runs])
+    keys = [f"params.{each['groupByData']}" for each in views.VIEWS["curves"]["groupBy"]["groupByKeys"]]
+    groups = given.reindex(columns=keys).drop_duplicates()
+    assert len(groups) == len({run.method for run in students.read(given)}) == 3
 
 
 def test_an_experiment_is_given_views_and_keeps_what_its_owner_said(store, monkeypatch):

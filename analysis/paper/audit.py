@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 import pandas as pd
 
 from analysis.hypothesis import holm, min_p_value
@@ -25,7 +26,7 @@ LEVEL = 0.05
 FINDINGS = ["check", "table", "split", "row", "column", "printed", "found", "note"]
 RANGES = [
     *("table", "split", "column", "row", "reference", "n", "difference"),
-    *("p_t_low", "p_t_high", "p_welch", "p_welch_holm", "says"),
+    *("p_low", "p_high", "p_t_low", "p_t_high", "p_welch", "p_welch_holm", "says"),
 ]
 P_VALUES = ["table", "split", "row", "column", "printed", "n", "W", "p_exact", "power_80"]
 MEAN_OF_DEVIATIONS = "the mean of the tasks' deviations, not the deviation of a score"
@@ -38,12 +39,13 @@ def scores_alone(printed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return printed[~other], sorted(set(printed.loc[other, "column"]))
 
 
-def findings(printed: pd.DataFrame, runs: Mapping[str, int]) -> pd.DataFrame:
+def findings(printed: pd.DataFrame, runs: Mapping[str, int], level: float = LEVEL) -> pd.DataFrame:
     """What does not agree, one row each with both values (FINDINGS): scores, their deviations, p-values.
 
-    `runs` is the number of runs per cell by table. `found` is what the other numbers give.
+    `runs` is the number of runs per cell by table. `found` is what the other numbers give. A check ends in
+    "(unlikely)" where the printed value is possible, but not credible.
     """
-    rows = score_means(printed) + score_deviations(printed) + p_values(printed, runs)
+    rows = score_means(printed) + score_deviations(printed, runs, level) + p_values(printed, runs)
     return pd.DataFrame(rows, columns=FINDINGS)
 
 
@@ -58,20 +60,35 @@ def score_means(printed: pd.DataFrame) -> list[tuple]:
     return rows
 
 
-def score_deviations(printed: pd.DataFrame) -> list[tuple]:
-    """Score deviations outside what the tasks' deviations allow, and those that are the mean of them."""
+def score_deviations(printed: pd.DataFrame, runs: Mapping[str, int], level: float = LEVEL) -> list[tuple]:
+    """Score deviations outside what the tasks' deviations allow; and those that only a rare accident gives.
+
+    Rare: Holm's p over all Score deviations is at most `level` if a seed means nothing across tasks.
+    """
+    rows, chances = [], []
     found = [item for item in score_cells(printed) if not (math.isnan(item[1]["std"]) or item[2]["std"].isna().any())]
-    means = {cell: score for cell, score in _means_of_deviations(found)}
-    rows = [
-        ("deviation (a mean)", *cell, score["column"], _std(score), "", MEAN_OF_DEVIATIONS)
-        for cell, score in means.items()
+    means = _means_of_deviations(found)
+    rows += [
+        ("deviation (a mean)", *cell, score["column"], _std(score), "", MEAN_OF_DEVIATIONS) for cell, score in means
     ]
     for cell, score, tasks in found:
+        if cell in [of_mean for of_mean, _ in means]:
+            continue
+        n, half = runs[cell[0]], score["std_half"]
         low, high = possible.deviation_of_mean(tasks["std"], tasks["std_half"])
-        off = score["std_half"] + possible.NOISE
-        if cell not in means and not low - off <= score["std"] <= high + off:
+        if not low - half - possible.NOISE <= score["std"] <= high + half + possible.NOISE:
             told = f"{low:.2f} to {high:.2f}"
             rows.append(("deviation", *cell, score["column"], _std(score), told, "what the tasks' deviations allow"))
+        elif n > 1:
+            shrunk = np.maximum(0, tasks["std"] - tasks["std_half"])
+            small, _ = possible.chance_of_deviation(score["std"] + half, shrunk, n)
+            _, large = possible.chance_of_deviation(score["std"] - half, tasks["std"] + tasks["std_half"], n)
+            chances.append((min(1, 2 * min(small, large)), cell, score, tasks, high))
+    for p, (_, cell, score, tasks, high) in zip(holm(chance[0] for chance in chances), chances, strict=True):
+        if p <= level:
+            usual = math.sqrt((tasks["std"] ** 2).sum()) / len(tasks)
+            note = f"at most {high:.2f}; Holm p = {p:.2g} if a seed's luck is not shared by the tasks"
+            rows.append(("deviation (unlikely)", *cell, score["column"], _std(score), f"about {usual:.2f}", note))
     return rows
 
 
@@ -93,16 +110,15 @@ def p_values(printed: pd.DataFrame, runs: Mapping[str, int]) -> list[tuple]:
     for cell in printed[_is_p(printed, any_test=False)].to_dict("records"):
         n = runs[cell["table"]]
         place, shown = [cell[name] for name in ("table", "split", "row", "column")], _show(cell)
+        low, high = cell["mean"] - cell["mean_half"], cell["mean"] + cell["mean_half"]
         if not 0 <= cell["mean"] <= 1:
             rows.append(("p-value", *place, shown, "0 to 1", "no probability"))
-        elif cell["mean"] + cell["mean_half"] < min_p_value(n):
+        elif high < min_p_value(n):
             rows.append(("p-value", *place, shown, f"{min_p_value(n):.4f}", f"the smallest that {n} pairs can give"))
-        elif n <= possible.LARGEST_UNTIED and not _statistics(cell, n):
-            nearest = min(possible.p_by_statistic(n).values(), key=lambda p: abs(p - cell["mean"]))
-            told = f"the nearest of {n} untied pairs; zeros or ties may give another"
-            scale = 10 ** decimals(cell["mean_half"])
-            if math.floor(nearest * scale) == round(cell["mean"] * scale):
-                told += f", or {nearest:.4f} was cut off, not rounded"
+        elif n <= possible.LARGEST_UNTIED and not _between(possible.p_values(n), low, high).size:
+            every = possible.p_values(n)
+            nearest = every[np.argmin(np.abs(every - cell["mean"]))]
+            told = f"the nearest of {n} untied pairs; {_otherwise(cell, n, nearest, low, high)}"
             rows.append(("p-value", *place, shown, f"{nearest:.4f}", told))
     return rows
 
@@ -115,26 +131,34 @@ def exact_p_values(printed: pd.DataFrame, runs: Mapping[str, int]) -> pd.DataFra
     rows = []
     for cell in printed[_is_p(printed, any_test=False)].to_dict("records"):
         n = runs[cell["table"]]
-        fits = _statistics(cell, n) if n <= possible.LARGEST_UNTIED else []
+        by_statistic = possible.p_by_statistic(n) if n <= possible.LARGEST_UNTIED else {}
+        fits = [w for w, p in by_statistic.items() if abs(p - cell["mean"]) <= cell["mean_half"] + possible.NOISE]
         w = ", ".join(map(str, fits)) or "none"
-        exact = possible.p_by_statistic(n)[fits[0]] if fits else math.nan
+        exact = by_statistic[fits[0]] if fits else math.nan
         place = [cell[name] for name in ("table", "split", "row", "column")]
         rows.append((*place, _show(cell), n, w, exact, detectable_effect(n)))
     return pd.DataFrame(rows, columns=P_VALUES).astype({"p_exact": float, "power_80": float})
 
 
-def _statistics(cell: Mapping, n: int) -> list[int]:
-    """Every W whose p is printed so."""
-    near = cell["mean_half"] + possible.NOISE
-    return [w for w, p in possible.p_by_statistic(n).items() if abs(p - cell["mean"]) <= near]
+def _otherwise(cell: dict, n: int, nearest: float, low: float, high: float) -> str:
+    """What else could have been printed as this p."""
+    if n > possible.LARGEST:
+        told = "zeros or ties may give it"
+    else:
+        tied = _between(possible.p_values_with_ties(n), low, high)
+        values = ", ".join(f"{value:.4f}" for value in tied)
+        told = f"only zeros or ties give it ({values})" if tied.size else "zeros and ties do not give it either"
+    scale = 10 ** decimals(cell["mean_half"])
+    cut = math.floor(nearest * scale) == round(cell["mean"] * scale)
+    return f"{told}, or {nearest:.4f} was cut off, not rounded" if cut else told
 
 
 def ranges(printed: pd.DataFrame, runs: Mapping[str, int], level: float = LEVEL) -> pd.DataFrame:
     """Per cell and method: the paired p-values that mean and sd leave open, and Welch's (RANGES).
 
-    p_t_low, p_t_high: paired t-test; p_welch: unpaired, p_welch_holm: Holm over the methods of a column. says: whether
-    the paired p is at most `level`, where n pairs can give the signed-rank test such a p at all. Rows with a deviation
-    are compared with their table's reference.
+    p_low, p_high: exact signed-rank test (n up to possible.LARGEST, no ties); p_t_low, p_t_high: paired t-test;
+    p_welch: unpaired, p_welch_holm: Holm over the methods of a column. says: whether the signed-rank p (above
+    that n, the t-test's) is at most `level`. Rows with a deviation are compared with their table's reference.
     """
     rows = []
     for (table, split, column), cells in _measured(printed).groupby(["table", "split", "column"], sort=False):
@@ -144,11 +168,11 @@ def ranges(printed: pd.DataFrame, runs: Mapping[str, int], level: float = LEVEL)
         if len(reference) != 1 or not others:
             continue
         tests = [_compared(cell, reference[0], runs[table], level) for cell in others]
-        corrected = iter(holm(welch for *_, welch, _ in tests if not math.isnan(welch)))
-        for cell, (*test, welch, says) in zip(others, tests, strict=True):
-            p_holm = math.nan if math.isnan(welch) else next(corrected)
+        corrected = iter(holm(test[5] for test in tests if not math.isnan(test[5])))
+        for cell, test in zip(others, tests, strict=True):
+            p_holm = math.nan if math.isnan(test[5]) else next(corrected)
             place = (table, split, column, cell["row"], reference[0]["row"], runs[table])
-            rows.append((*place, *test, welch, p_holm, says))
+            rows.append((*place, *test[:6], p_holm, test[6]))
     return pd.DataFrame(rows, columns=RANGES)
 
 
@@ -163,11 +187,16 @@ def _compared(cell: dict, reference: dict, n: int, level: float) -> tuple:
     half = cell["mean_half"] + reference["mean_half"]
     known = not math.isnan(reference["std"])  # else it is one number, without a spread of its own
     other, other_half = (reference["std"], reference["std_half"]) if known else (0.0, 0.0)
-    halves = half, cell["std_half"] + other_half
-    low, high = possible.paired_t_range(difference, cell["std"], other, n, *halves)
-    possibly = low <= level and min_p_value(n) <= level
-    says = NEVER if not possibly else ALWAYS if high <= level else PERHAPS
-    return round(difference, 9), low, high, possible.welch(difference, cell["std"], other, n), says
+    sd = possible.spread(cell["std"], other, cell["std_half"] + other_half)
+    if n <= possible.LARGEST:
+        low, high = possible.signed_rank_range(difference, sd, n, half)
+    else:
+        low, high = math.nan, math.nan
+    t_low, t_high = possible.paired_t_range(difference, sd, n, half)
+    least, most = (t_low, t_high) if math.isnan(low) else (low, high)
+    says = ALWAYS if most <= level else PERHAPS if least <= level else NEVER
+    welch = possible.welch(difference, cell["std"], other, n)
+    return round(difference, 9), low, high, t_low, t_high, welch, says
 
 
 def without_reference(printed: pd.DataFrame) -> list[str]:
@@ -196,6 +225,10 @@ def _is_p(printed: pd.DataFrame, any_test: bool = True) -> pd.Series:
         return found
     named = printed[["table", "row", "column"]].agg(" ".join, axis=1)
     return found & ~named.str.contains(OTHER_TEST)
+
+
+def _between(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    return values[(values >= low - possible.NOISE) & (values <= high + possible.NOISE)]
 
 
 def _show(cell: Mapping) -> str:

@@ -11,7 +11,7 @@ from analysis.hypothesis import min_p_value
 from analysis.paper import audit, possible
 from analysis.present import render
 
-SHOWN = ["table", "split", "column", "row", "n", "difference", "p_t_low", "p_t_high", "p_welch_holm", "says"]
+SHOWN = ["table", "split", "column", "row", "n", "difference", "p_low", "p_high", "p_welch_holm", "says"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +38,10 @@ def of(csv: str | Path | None = None, n: int | None = None) -> Audit:
     runs = paper.RUNS if n is None else dict.fromkeys(printed["table"], n)
     ranges = audit.ranges(printed, runs)
     p_values = audit.exact_p_values(printed, runs)
-    return Audit(printed, audit.findings(printed, runs), ranges, p_values, tuple(_notes(printed, runs, left)))
+    return Audit(printed, audit.findings(printed, runs), ranges, p_values, tuple(_notes(printed, runs, ranges, left)))
 
 
-def _notes(printed: pd.DataFrame, runs: Mapping[str, int], left: list[str]) -> Iterator[str]:
+def _notes(printed: pd.DataFrame, runs: Mapping[str, int], ranges: pd.DataFrame, left: list[str]) -> Iterator[str]:
     if left:
         yield f"no scores, not looked at: {', '.join(left)}"
     alone = audit.without_reference(printed)
@@ -51,6 +51,8 @@ def _notes(printed: pd.DataFrame, runs: Mapping[str, int], left: list[str]) -> I
     if not any(True for _ in audit.score_cells(printed)):
         yield f"no Score column with its tasks: a column named as one of {', '.join(audit.SCORE)} beside two or more"
     many = max(runs.values(), default=0)
+    if many > possible.LARGEST and len(ranges):
+        yield f"n = {many} is above {possible.LARGEST}: the paired range is the t-test's, not the signed-rank test's"
     if many > possible.LARGEST_UNTIED:
         yield f"n = {many} is above {possible.LARGEST_UNTIED}: only p-values below the smallest possible are found"
 

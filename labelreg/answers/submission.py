@@ -15,6 +15,7 @@ from analysis import units
 from analysis.reading import csv_table
 from labelreg.data.tasks import TASKS
 from labelreg.errors import UserError
+from labelreg.methods import label
 from labelreg.parameter import Value
 from labelreg.store import records, tracking
 
@@ -55,6 +56,9 @@ def _glue_students(runs: pd.DataFrame) -> pd.DataFrame:
         return runs.iloc[:0]
     glue = [name for name, task in TASKS.items() if task.glue]
     found = runs[(runs[kind] == "student") & (runs["status"] == "FINISHED") & runs["params.task"].isin(glue)]
+    if "params.average" in found:  # the same method with averaged weights is another row of the server's table
+        labels = [label(*pair) for pair in zip(found["params.method"], found["params.average"], strict=True)]
+        found = found.assign(**{"params.method": labels})
     return found.sort_values("start_time").drop_duplicates(fingerprint, keep="last")
 
 

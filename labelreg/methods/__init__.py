@@ -30,6 +30,7 @@ __all__ = [
     "Own",
     "PAPER",
     "annealing_factor",
+    "inherit",
     "label",
     "mean_of",
     "named",
@@ -69,6 +70,17 @@ def named(text: str) -> str:
     name, method = own_file.load(text, METHODS)
     METHODS[name] = method
     return name
+
+
+def inherit() -> None:
+    """Load what the process above has loaded: a recipe may name a method that this process's run does not have.
+
+    Raises:
+        UserError: as `named`.
+    """
+    for name in own_file.inherited():
+        if name not in METHODS:
+            named(name)
 
 
 def own_parameters() -> dict[str, Parameter]:

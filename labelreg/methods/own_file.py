@@ -81,6 +81,11 @@ def load(text: str, held: dict[str, Method]) -> tuple[str, Method]:
     )
 
 
+def inherited() -> list[str]:
+    """The names of the methods that a process above has loaded, whose files a worker process knows."""
+    return [*json.loads(os.environ.get(PLACES, "{}"))]
+
+
 def _run(text: str, path: Path, digest: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"labelreg_own_{digest}", path)
     assert spec and spec.loader  # its name ends with .py

@@ -15,7 +15,7 @@ import yaml
 
 from labelreg.data.tasks import made_of, own_name
 from labelreg.errors import UserError, unknown
-from labelreg.methods import METHODS, parted
+from labelreg.methods import METHODS, inherit, parted
 from labelreg.output import words_of
 from labelreg.parameter import Parameter, Value, convert
 from labelreg.settings import (
@@ -167,6 +167,7 @@ def resolve(given: Mapping[str, Value], role: str = "student") -> Settings:
     Raises:
         UserError: a recipe that does not decide what the run needs.
     """
+    inherit()
     name = str(given.get("recipe", DEFAULT))
     may = settable()
     known = _rules(name, may, ())
@@ -225,6 +226,7 @@ def _complete(decided: Mapping[str, Value], data: str, role: str, name: str) -> 
         return result
 
     own: Mapping[str, Value] = {key: value(key, each) for key, each in method.parameters.items()}
+    own = {key: each if each is None else convert(key, method.parameters[key], each) for key, each in own.items()}
     read: dict[str, Value] = {key: None if key in unread else value(key, each) for key, each in of(Settings).items()}
     own = method.complete({key: each for key, each in own.items() if each is not None}, read["epochs"])
     return Settings(**read, own=own)

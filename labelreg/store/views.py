@@ -73,7 +73,7 @@ def _charts(*charts: dict[str, Any]) -> dict[str, Any]:
     return {"compareRunCharts": list(charts), "compareRunSections": [section], "isAccordionReordered": True}
 
 
-WHICH = "method init task model"
+WHICH = "method average init task model"  # a curve is a mean over what agrees in these
 OWN = [name for name in settings.of_a_run() if name not in settings.of(settings.Settings)]  # the methods'
 DRAWN = " ".join([*settings.of(settings.Fit), *OWN])  # what a search may draw
 MEASURED = " ".join(f"summary/{name}" for name in "mean difference low high p_holm std n".split())
@@ -98,7 +98,7 @@ VIEWS: dict[str, dict[str, Any]] = {
     "seeds": state(
         "student",
         [
-            *_columns(params="method init seed", metrics="best/dev/score best/test/score best/rest/score"),
+            *_columns(params="method average init seed", metrics="best/dev/score best/test/score best/rest/score"),
             *_columns(params="task model", tags="labelreg.study"),
         ],
         BY_NAME,

@@ -14,6 +14,7 @@ from labelreg import recipes
 from labelreg.data import image_folder
 from labelreg.errors import UserError, unknown
 from labelreg.methods import METHODS, parted
+from labelreg.methods.own_file import FILE
 from labelreg.parameter import NEVER, Value, convert
 from labelreg.settings import method_label, methods_in_order, of_a_run
 from labelreg.whole import file_digest
@@ -148,7 +149,10 @@ def identity(steps: Sequence[Step], plan_digest: str, recipe: str = "") -> str:
         {key: kept(value) if key in files else value for key, value in step.given.items() if key in decides}
         for step in steps
     ]
-    text = json.dumps([plan_digest, kept(recipe), facts], sort_keys=True, default=str)
+    own = {str(step.given["method"]): METHODS[str(step.given["method"])].defaults.get(FILE) for step in steps}
+    files_of_methods = {name: digest for name, digest in own.items() if digest}
+    told = [plan_digest, kept(recipe), facts, *([files_of_methods] if files_of_methods else [])]
+    text = json.dumps(told, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

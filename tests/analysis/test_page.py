@@ -20,6 +20,7 @@ from analysis.present.charts import Row
 from analysis.present.page import page
 from analysis.present.render import as_text
 from analysis.present.wording import Source
+from labelreg.methods import PAPER
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -292,7 +293,9 @@ def test_rows_keep_their_numbers_and_show_unbounded_ends():
 
 def test_methods_differ_in_colour_and_in_marker():
     looks = [charts.look(method) for method in charts.METHODS]
-    assert len({look["color"] for look in looks}) == len({look["marker"] for look in looks}) == len(looks)
+    assert len({(look["color"], look["marker"]) for look in looks}) == len(looks)
+    papers = looks[: len(PAPER)]
+    assert len({look["color"] for look in papers}) == len({look["marker"] for look in papers}) == len(papers)
     assert charts.look("my-own") == charts.look("my-own")
 
 

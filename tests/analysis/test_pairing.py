@@ -256,6 +256,16 @@ def test_finetune_has_no_setting_of_its_own():
     assert pair(frame(*stray)).comparisons == pair(frame(*GOOD)).comparisons
 
 
+def test_without_averaged_weights_there_is_no_setting_of_an_average():
+    """`mlflow run` logs what was passed, read or not: -P average=none -P average_start=0.3."""
+    passed = {"average": "none", "average_start": "0.3"}
+    runs = [run(method, seed, **more) for method in ("finetune", "ls") for seed, more in ((1, {}), (2, passed))]
+    runs += [run("finetune", seed, **passed | {"average": "swa"}) for seed in (1, 2)]
+    paired = pair(frame(*runs))
+    assert [(c.method, c.seeds) for c in paired.comparisons] == [("finetune+swa", (1, 2)), ("ls", (1, 2))]
+    assert not paired.runs["setting"].any()
+
+
 def test_the_default_metric_is_test_where_every_run_of_the_task_has_it():
     rte = [run(m, s, np.nan if s else 60.0, dev=50.0 + s, task="rte") for m in ("finetune", "ls") for s in (0, 1)]
     paired = pair(

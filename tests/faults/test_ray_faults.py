@@ -76,30 +76,30 @@ def test_a_killed_worker_whose_server_is_away_goes_on_and_a_full_cluster_is_wait
         thread.start()
         ended = succeed("main", **given, executor="ray")
         thread.join()
+        first = [run for run in runs("student") if run.info.experiment_id == served]
+
+        release = tmp_path / "release"
+        other = subprocess.Popen([sys.executable, "-c", OTHER, str(release)])
+        wait_for(lambda: len(list(tmp_path.glob("release.?"))) == 2, "another program on both CPUs")
+        studies = len(runs("study"))
+
+        def let_in():
+            wait_for(lambda: len(runs("study")) > studies, "the second study's begin")
+            time.sleep(2)
+            seen["begun while the cluster was full"] = workers_at_work(os.environ["RAY_TMPDIR"])
+            release.touch()
+
+        thread = threading.Thread(target=let_in)
+        thread.start()
+        succeed("main", **given | {"methods": "finetune", "seeds": "2"}, executor="ray")
+        thread.join()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     assert len(seen["killed"]) == 2, "both were at work"
-    mine = [run for run in runs("student") if run.info.experiment_id == served]
-    assert {run.info.run_id for run in mine} == seen["runs"], ended
-    assert {run.info.status for run in mine} == {"FINISHED"}
-    for run in mine:
+    assert {run.info.run_id for run in first} == seen["runs"], ended
+    assert {run.info.status for run in first} == {"FINISHED"}
+    for run in first:
         history = [point.step for point in mlflow.MlflowClient().get_metric_history(run.info.run_id, "dev/score")]
         assert sorted(history) == list(range(1, EPOCHS + 1)), "each epoch once"
-
-    release = tmp_path / "release"
-    other = subprocess.Popen([sys.executable, "-c", OTHER, str(release)])
-    wait_for(lambda: len(list(tmp_path.glob("release.?"))) == 2, "another program on both CPUs")
-    studies = len(runs("study"))
-
-    def let_in():
-        wait_for(lambda: len(runs("study")) > studies, "the second study's begin")
-        time.sleep(2)
-        seen["begun while the cluster was full"] = workers_at_work(os.environ["RAY_TMPDIR"])
-        release.touch()
-
-    thread = threading.Thread(target=let_in)
-    thread.start()
-    succeed("main", **given | {"methods": "finetune", "seeds": "2"}, executor="ray")
-    thread.join()
     assert not other.wait(60)
     assert seen["begun while the cluster was full"] == []
     second = [run for run in runs("student") if run.info.experiment_id == served and run.data.params["seed"] == "2"]
