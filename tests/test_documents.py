@@ -5,6 +5,7 @@ of the names that it gives; a study is planned.
 """
 
 import importlib.util
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import FILLERS, WORDS
-from running import ROOT, call
+from running import ROOT, call, succeed
 
 from entrypoints.command import parse
 from labelreg import settings
@@ -108,6 +109,9 @@ def test_a_command_of_the_readme_runs(line, store, tiny_models):
             for m in ("finetune", "kd")
         ]
         (store / given["csv"]).write_text("\n".join(["task,model,init,method,seed,score", *rows]), encoding="utf-8")
+    if entry_point == "promote":  # what it chooses from
+        for seed, method in itertools.product(range(5), ("finetune", "ls")):
+            succeed("train_student", **small("train_student", {}, tiny_models), seed=seed, method=method, save_model=True)
     found = call(entry_point, **(small(entry_point, given, tiny_models) | given))
     assert found.status == 0 and not found.err, found
     assert found.out.strip()
