@@ -3,6 +3,7 @@
 import csv
 import os
 import random
+import sys
 import tempfile
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def isolated(tmp_path, monkeypatch):
         monkeypatch.delenv(f"MLFLOW_{name}", raising=False)
     monkeypatch.setenv("LABELREG_CACHE_ROOT", str(tmp_path / "cache"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setattr(sys, "path", sys.path.copy())  # MLflow puts the code of a model that it loads first
 
 
 @pytest.fixture

@@ -110,9 +110,11 @@ def test_a_command_of_the_readme_runs(line, store, tiny_models):
         ]
         (store / given["csv"]).write_text("\n".join(["task,model,init,method,seed,score", *rows]), encoding="utf-8")
     if entry_point == "promote":  # what it chooses from
+        write_file(store / "reviews.csv", "text")
         for seed, method in itertools.product(range(5), ("finetune", "ls")):
-            few = small("train_student", {}, tiny_models)
-            succeed("train_student", **few, seed=seed, method=method, save_model=True)
+            few = small("train_student", {"train_file": ""}, tiny_models) | {"epochs": 6, "lr": 3e-3}
+            few |= {"train_file": "reviews.csv"}
+            succeed("train_student", **few, seed=seed, method=method, save_model="true")
     found = call(entry_point, **(small(entry_point, given, tiny_models) | given))
     assert found.status == 0 and not found.err, found
     assert found.out.strip()

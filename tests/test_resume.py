@@ -134,7 +134,7 @@ def test_a_diverged_run_leaves_nothing_to_go_on_with(tiny, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("whom", ["the child", "the parent too"])
+@pytest.mark.parametrize("whom", [pytest.param("the child", marks=pytest.mark.soak), "the parent too"])
 def test_a_killed_mlflow_run_goes_on_and_the_new_run_is_a_launch(tiny, tmp_path, monkeypatch, whom):
     parameters = tiny | {"epochs": 80, "checkpoint_seconds": 0}
     checkpoints = tmp_path / "cache" / "checkpoints"

@@ -322,7 +322,7 @@ def test_methods_in_another_order_are_the_same_study():
     assert lists["methods"] == ["finetune", "ls", "kd"]
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_killed_study_goes_on_and_two_at_once_run_nothing_twice(small, store):
     """SIGKILL of all processes in the middle; then the same command twice at the same time."""
     import mlflow

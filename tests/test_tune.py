@@ -353,7 +353,7 @@ def test_a_mistake_in_the_space_is_one_line_before_anything_starts(small, space,
     assert not runs()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_search_whose_processes_are_killed_goes_on(tiny, space, tmp_path):
     parameters = {name: tiny[name] for name in ("train_file", "model", "model_root", "batch_size", "max_length")}
     parameters |= {

@@ -60,16 +60,19 @@ def near(shown, value):
 @pytest.mark.slow
 @pytest.mark.server
 @pytest.mark.browser
-def test_each_link_shows_methods_and_scores_without_a_click(page, server, served, monkeypatch, tiny_file, tiny_models):
-    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "Default")
+def test_each_link_shows_methods_and_scores_without_a_click(page, server, served, tiny_file, tiny_models):
     generate({"pretrained": {"ls": 1.5}, "random": {"ls": 0.0}}, ["sst2"], range(6), epochs=3)
     methods = succeed("significance").out.split()[-1]
     tiny = {"train_file": tiny_file, "model": "bert-small", "model_root": tiny_models, "max_length": 32}
     search = succeed("tune", **tiny, method="ls", trials=2, epochs=1, executor="local").out.split()[-1]
-    assert methods.startswith(f"{server}/#/experiments/0/runs?") and "=search&" in search
+    assert methods.startswith(f"{server}/#/experiments/{served}/runs?") and "=search&" in search
 
     page.goto(methods)
-    summaries = sorted(runs("summary"), key=lambda run: run.info.run_name)
+    here = {
+        kind: [run for run in runs(kind) if run.info.experiment_id == served]
+        for kind in ("summary", "student", "trial")
+    }
+    summaries = sorted(here["summary"], key=lambda run: run.info.run_name)
     assert column(page, "params.`method`") == [run.data.params["method"] for run in summaries]
     assert len(summaries) == 4 and "better" in column(page, "tags.`labelreg.verdict`")
     means = column(page, "metrics.`summary/mean`")
@@ -77,7 +80,7 @@ def test_each_link_shows_methods_and_scores_without_a_click(page, server, served
     assert page.get_by_text("Model training").is_visible(), "the UI's side for models"
 
     page.goto(methods.replace("=methods", "=seeds"))
-    students = {run.info.run_name: run for run in runs("student")}
+    students = {run.info.run_name: run for run in here["student"]}
     page.get_by_text(min(students), exact=True).wait_for()
     names = [name.splitlines()[-1] for name in column(page, "attributes.`Run Name`")]  # a colour stands before it
     seeds = column(page, "params.`seed`")
@@ -99,7 +102,7 @@ def test_each_link_shows_methods_and_scores_without_a_click(page, server, served
             assert any(all(near(*pair) for pair in zip(line, mean, strict=True)) for line in lines if len(line) == 3)
 
     page.goto(search)
-    trials = {run.data.tags["optuna.trial"]: run.data for run in runs("trial")}
+    trials = {run.data.tags["optuna.trial"]: run.data for run in here["trial"]}
     assert sorted(column(page, "tags.`optuna.trial`")) == sorted(trials) == ["0", "1"]
     assert set(column(page, "tags.`optuna.state`")) == {"complete"}
     assert set(column(page, "params.`lr`")) == {trial.params["lr"] for trial in trials.values()}

@@ -46,7 +46,7 @@ def rows(database: Path, query: str) -> list[tuple]:
         return connection.execute(query).fetchall()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_eight_writers_lose_nothing_on_a_new_sqlite_file(tmp_path):
     """Also: the tables of the store, its experiment and the data set are made by all of them at once."""
     database = tmp_path / "mlflow.db"
@@ -100,8 +100,7 @@ def own_server(isolated, tmp_path, empty_store, monkeypatch) -> Server:
     return Server(tmp_path / "server", empty_store)
 
 
-@pytest.mark.slow
-@pytest.mark.server
+@pytest.mark.soak
 def test_a_server_that_goes_away_costs_nothing(own_server, tiny_file, tiny_models, settings_file, tmp_path):
     """A study loses its server for good, ends as interrupted, goes on; then loses it for a while."""
     epochs = 300

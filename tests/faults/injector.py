@@ -19,8 +19,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import yaml
 from running import CHILD, Ended, finish
 
+OF_ONE_RUN = ("run_id", "model_id", "model_uuid", "utc_time_created")
 HOOK = Path(__file__).parent / "hook"
 FULL = str(errno.ENOSPC)  # as an action: the disk is full there
 
@@ -224,7 +226,9 @@ def record(run_id: str) -> dict:
 
 
 def _content(path: Path) -> object:
-    """What a file holds; safetensors writes the entries of its header in any order."""
+    """What a file holds; safetensors writes the entries of its header in any order, and MLmodel names run and time."""
+    if path.name == "MLmodel":
+        return {name: value for name, value in yaml.safe_load(path.read_text()).items() if name not in OF_ONE_RUN}
     if path.suffix != ".safetensors":
         return hashlib.sha256(path.read_bytes()).hexdigest()
     from safetensors import safe_open

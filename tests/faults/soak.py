@@ -12,6 +12,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 from injector import every_step_once, record
 from running import CHILD, new_store, python, runs
 
@@ -20,6 +21,7 @@ SECONDS = 600
 MOST_KILLS = 5
 
 
+@pytest.mark.soak
 def test_soak(store, tiny_file, tiny_models, tmp_path, monkeypatch, empty_store):
     """Chains until the time is over; at least one."""
     seconds = float(os.environ.get("LABELREG_SOAK_SECONDS", SECONDS))

@@ -70,7 +70,9 @@ def stopped(process, folder, number, group: bool = True):
     return found
 
 
-@pytest.mark.parametrize("number, group", [(signal.SIGINT, True), (signal.SIGTERM, False)])
+@pytest.mark.parametrize(
+    "number, group", [(signal.SIGINT, True), pytest.param(signal.SIGTERM, False, marks=pytest.mark.soak)]
+)
 def test_a_study_whose_runs_were_deleted_stops(number, group, study, store):
     """As in the UI: closing a deleted run is an error of MLflow's, in the place of the interruption."""
     with started(study, store) as process:

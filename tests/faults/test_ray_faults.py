@@ -1,4 +1,4 @@
-"""`make soak`: faults on a real Ray cluster; a worker is killed while the server is away, others hold it all."""
+"""Faults on a real Ray cluster; a worker is killed while the server is away, others hold it all."""
 
 import contextlib
 import os
@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
 from injector import Proxy, Rule
 from running import runs, succeed, wait_for
 from test_ray_tasks import cluster, epochs_kept  # noqa: F401, the fixture
@@ -40,6 +41,7 @@ def workers_at_work(folder: str) -> list[int]:
     return found
 
 
+@pytest.mark.soak
 def test_a_killed_worker_whose_server_is_away_goes_on_and_a_full_cluster_is_waited_for(
     cluster,  # noqa: F811
     tiny,
