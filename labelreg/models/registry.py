@@ -14,6 +14,7 @@ from torch import Tensor
 
 from labelreg import places
 from labelreg.errors import UserError, unknown
+from labelreg.models import adapter as adapters
 from labelreg.models import classifier, vision
 from labelreg.models.weights import converted
 from labelreg.output import words_of
@@ -108,6 +109,11 @@ def checkpoint(name: str, roots: places.Roots) -> Path:
             folder = hub_folder(hub_id, roots.model, "model", [*SMALL_FILES, WEIGHTS], roots.download)
             if not any(folder.glob(WEIGHTS)):
                 folder = hub_folder(hub_id, roots.model, "model", [*SMALL_FILES, "pytorch_model*.bin"], roots.download)
+    if base := adapters.base_of(folder):
+        raise UserError(
+            f"model {name}: {folder} holds an adapter of {base}, no whole model; give that, or merge the two "
+            "(merge_and_unload of peft)"
+        )
     if not (folder / "config.json").is_file():
         raise UserError(f"model {name}: {folder} has no config.json")
     return folder if any(folder.glob(WEIGHTS)) else _converted(folder, name, roots)
@@ -190,11 +196,12 @@ def load(
     roots: places.Roots,
     stem: str | None = None,
     head: str = "new",
+    adapter: adapters.Adapter | None = None,
 ) -> "vision.Classifier | classifier.TextClassifier":
     """A classifier, float32, in training mode; `seed` fixes all that is drawn.
 
     `init=random` is the library's own initialisation of the same architecture (section 4.2.2). `stem` is
-    an image classifier's (vision.load), `head` a text classifier's (classifier.build).
+    an image classifier's (vision.load), `head` and `adapter` a text classifier's (classifier.build, adapter.attach).
 
     Raises:
         UserError: an unknown name, or a checkpoint that is not to be had, damaged or of another architecture.
@@ -206,8 +213,39 @@ def load(
     model = classifier.build(name, path, classes, init, seed, head, layers, lambda: tokenizer(path).pad_token_id)
     if model.config.model_type in ("bert", "roberta") and not getattr(model.config, "is_decoder", False):
         encoder: Any = model.base_model
-        encoder.encoder.layer[-1] = FirstTokenLayer(encoder.encoder.layer[-1])
+        encoder.encoder.layer[-1] = classifier.FirstTokenLayer(encoder.encoder.layer[-1])
+    if adapter:
+        adapters.attach(name, model, adapter, seed, classifier.drawn(model, path))
     return model.train()
+
+
+def load_adapter(
+    folder: Path, name: str, digest: str, classes: tuple[str, ...], roots: places.Roots
+) -> "classifier.TextClassifier":
+    """The classifier whose adapter and head `save` wrote into `folder`, for evaluation.
+
+    Args:
+        name: the model that they were trained on; it is looked for as any other.
+        digest: its weights_digest.
+
+    Raises:
+        UserError: that model is not to be had, or has other weights.
+    """
+    if weights_digest(name, "pretrained", roots) != digest:
+        raise UserError(f"{folder} is an adapter of model {name}, whose files here are not those that it was made with")
+    model: Any = load(name, classes, "pretrained", 0, roots)
+    adapters.restore(model, folder)
+    return model.eval()
+
+
+def check_adapter(settings: Settings, roots: places.Roots) -> None:
+    """Raises UserError for lora_targets that the model has no layer for."""
+    adapter = adapters.of(settings)
+    if adapter and adapter.targets:
+        path = checkpoint(settings.model, roots)
+        with classifier.told(settings.model, path):
+            outline = classifier.skeleton(classifier.configuration(settings.model, path))
+        adapters.check_targets(settings.model, outline, adapter)
 
 
 def check_head(settings: Settings, classes: tuple[str, ...], roots: places.Roots) -> None:
@@ -215,41 +253,6 @@ def check_head(settings: Settings, classes: tuple[str, ...], roots: places.Roots
     if settings.head == "checkpoint":
         name = settings.model
         classifier.own_classes(name, checkpoint(name, roots), classes, settings.init)
-
-
-class FirstTokenLayer(torch.nn.Module):
-    """The last encoder layer of BERT or RoBERTa, computed for the first token alone.
-
-    Their classifiers read nothing else, so the result is the same; for minilm-3l this spares 28% of the
-    matrix products. The submodules keep their names, and with them the names of the weights.
-    """
-
-    attention: Any  # BERT's and RoBERTa's have no class in common
-    intermediate: Any
-    output: Any
-
-    def __init__(self, layer: torch.nn.Module):
-        super().__init__()
-        self.attention, self.intermediate, self.output = layer.attention, layer.intermediate, layer.output
-
-    def forward(
-        self, hidden: torch.Tensor, attention_mask: torch.Tensor | None = None, *_: Any, **__: Any
-    ) -> torch.Tensor:
-        """hidden [batch, tokens, width] -> [batch, 1, width]; attention_mask [batch, 1, tokens, tokens]."""
-        attention, first = self.attention.self, hidden[:, :1]
-
-        def heads(x: torch.Tensor) -> torch.Tensor:
-            return x.unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
-
-        context = torch.nn.functional.scaled_dot_product_attention(
-            heads(attention.query(first)),
-            heads(attention.key(hidden)),
-            heads(attention.value(hidden)),
-            attn_mask=None if attention_mask is None else attention_mask[:, :, :1],
-            dropout_p=attention.dropout.p if self.training else 0.0,
-        )
-        mixed = self.attention.output(context.transpose(1, 2).flatten(2), first)
-        return self.output(self.intermediate(mixed), mixed)
 
 
 def compact(model: torch.nn.Module, data: "PreparedTask") -> None:
@@ -264,6 +267,8 @@ def compact(model: torch.nn.Module, data: "PreparedTask") -> None:
     if not isinstance(table, torch.nn.Embedding):
         return
     full = table.weight
+    if not full.requires_grad:  # frozen: its rows have no gradients and no states
+        return
     # tied: a decoder's output layer may be the same table, and needs all of its rows
     holders = [module for module in model.modules() if any(p is full for p in module._parameters.values())]
     tables = [module for module in holders if isinstance(module, torch.nn.Embedding)]
@@ -344,8 +349,16 @@ def check_tokens(path: Path, splits: Mapping) -> None:
 
 
 def save(model: "vision.Classifier | classifier.TextClassifier", name: str, folder: Path, roots: places.Roots) -> None:
-    """Write a model as safetensors, with all that is needed to load it again; `name` is what it was loaded from."""
-    model.save_pretrained(folder)
+    """Write a model as safetensors, with all that is needed to load it again; `name` is what it was loaded from.
+
+    Of one with an adapter, the adapter and the head: the rest is what `name` has.
+    """
+    if hasattr(model, "adapter"):
+        path, known = checkpoint(name, roots), MODELS.get(name, Model(name))
+        whole = classifier.configuration(name, path).num_hidden_layers if known.layers else None
+        adapters.save(model, known.hub_id, whole, known.layers, folder)
+    else:
+        model.save_pretrained(folder)
     if not isinstance(model, vision.Classifier):
         loaded = tokenizer(checkpoint(name, roots))
         known = [key for key in loaded.model_input_names if key != "token_type_ids" or model.reads_types]
