@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from labelreg import metrics, places, serving, training, whole
+from labelreg import memory, metrics, places, serving, training, whole
 from labelreg.data import corpus, prepared, teacher_logits
 from labelreg.data.batching import REST
 from labelreg.errors import UserError
@@ -112,7 +112,7 @@ def _train(
     settings = job.settings
     name, init = settings.model, settings.init
     stem, head = settings.stem, settings.head  # the one of images, the other of text
-    training.forget_peak()
+    memory.forget_peak()
     model = registry.load(name, data.classes, init, settings.seed, roots, stem, head, adapter.of(settings))
     size = {"cost/trainable_parameters": adapter.parameters(model), "cost/model_mb": adapter.megabytes(model)}
     epochs = training.train(model, data, settings, machine, logits, claim.folder, progress=not job.quiet)
@@ -134,7 +134,7 @@ def _train(
         f"cost/{data.splits['train'].unit}_per_second": report.tokens / report.train_seconds,
         "cost/padding_share": report.padding_share,
         "cost/passes": report.passes,
-        "cost/peak_memory_mb": training.peak_memory_mb(),
+        "cost/peak_memory_mb": memory.peak_mb(),
     } | size
     if job.kind == "trial":  # a search looks at no test set, and needs no files
         selected = report.best if settings.selection == "best" else report

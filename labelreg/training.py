@@ -4,11 +4,9 @@ Whoever iterates logs, reports or prunes; stopping the iteration stops the train
 makes a finished record of it after any epoch.
 """
 
-import contextlib
 import hashlib
 import json
 import math
-import resource
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -269,7 +267,8 @@ def _restore(
     memory.state = memory.state | part("memory.")  # a method moves it where its batches are
     average.state = {name: value if name == COUNT else value.to(where) for name, value in part("average.").items()}
     state: dict[int, Weights] = {}
-    for (index, key), value in ((name.split(".", 1), value) for name, value in part("optimizer.").items()):
+    for name, value in part("optimizer.").items():
+        index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     weights = {name: value.to(where) for name, value in part("best.").items()} or snapshot(model)
@@ -341,21 +340,6 @@ def one_class(logits: Tensor, split: Split) -> int | None:
     """
     predicted = logits.argmax(1).unique()
     return int(predicted) if len(predicted) == 1 and len(split.labels.unique()) > 1 else None
-
-
-def forget_peak() -> None:
-    """Let `peak_memory_mb` begin anew, as a worker does one run after another; where the system cannot, it goes on."""
-    if device().type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    with contextlib.suppress(OSError):  # Linux alone has it, and not every container may
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def peak_memory_mb() -> float:
-    """The most memory that the process (or its GPU) has held since `forget_peak`, in MB."""
-    if device().type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
 def set_threads(threads: int) -> None:

