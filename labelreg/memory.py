@@ -1,4 +1,4 @@
-"""The most memory that a run has held. A worker does one run after another, so that the count is set back before each."""
+"""The most memory that a run has held. A worker does one run after another, so the count is set back before each."""
 
 import contextlib
 import re

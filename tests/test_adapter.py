@@ -182,8 +182,9 @@ def test_a_stored_adapter_loads_by_mlflow_and_by_peft(
     from peft import PeftModel
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
-    whole = run_of(succeed("train_student", **tiny | {"model": model}))
-    run = run_of(succeed("train_student", **tiny | {"model": model, "lr": 1e-2}, tuning=tuning))
+    given = tiny | {"model": model, "precision": "fp32"}
+    whole = run_of(succeed("train_student", **given))
+    run = run_of(succeed("train_student", **given | {"lr": 1e-2}, tuning=tuning))
     folder = tmp_path / "stored"
     mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="model", dst_path=str(folder))
     folder /= "model"
