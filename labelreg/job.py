@@ -121,13 +121,13 @@ def teacher_among(runs: Sequence[tracking.Found], settings: Settings) -> trackin
     """
     names = [name for name in of(Cell, Fit, Sgd, Head, Tuning, Lora, Text, Images) if name != "method"] + ["selection"]
     wanted = {name: logged.plain(value) for name in names if (value := settings.value(name)) is not None}
-    held = {
-        name: each.usual for name, each in of(Fit, Head, Tuning).items() if each.usual
-    }  # of runs before there was another
+    held = {name: each.usual for name, each in of(Fit, Head, Tuning).items() if each.usual}  # of earlier runs
+    unnamed = [name for name in of(Lora) if settings.tuning == LORA and settings.value(name) is None]
 
     def fits(run: tracking.Found) -> bool:
         params = held | run.data.params
-        return all(logged.same(params.get(name, ""), value) for name, value in wanted.items())
+        same = all(logged.same(params.get(name, ""), value) for name, value in wanted.items())
+        return same and not any(name in params for name in unnamed)
 
     return next(filter(fits, runs), None)
 
