@@ -8,12 +8,12 @@ from typing import Any
 import pandas as pd
 
 from labelreg.methods import AVERAGES, label, own_file, own_parameters
-from labelreg.settings import Averaged, Computing, Fit, Head, Images, Protocol, Sgd, Teacher, Text, of
+from labelreg.settings import Averaged, Computing, Fit, Head, Images, Lora, Protocol, Sgd, Teacher, Text, Tuning, of
 
 # equal in a pair; then the setting: what finetune has too, and what is the method's own
 PROTOCOL = tuple(name for name, known in of(Protocol, Text, Computing, Fit, Images).items() if known.pairs)
-SHARED = tuple(name for name in of(Fit, Sgd, Head) if name not in PROTOCOL)
-USUAL = {name: known.usual for name, known in of(Fit, Head).items() if known.usual}  # of runs that name none
+SHARED = tuple(name for name in of(Fit, Sgd, Head, Tuning, Lora) if name not in PROTOCOL)
+USUAL = {name: known.usual for name, known in of(Fit, Head, Tuning).items() if known.usual}  # of runs that name none
 
 
 def methods_own() -> tuple[str, ...]:

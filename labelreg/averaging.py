@@ -4,12 +4,13 @@ ema: an exponential moving average, a <- decay a + (1 - decay) w after each step
 after each step, at a constant learning rate (Izmailov et al. 2018; Lu, Kobyzev et al. 2022 for fine-tuned language
 models). Both begin at `average_start` (swa after the warm-up at the earliest), with the weights after that step. What
 is evaluated, selected and stored is the average; what is trained on stays as it is. Statistics of batch normalisation
-are averaged too.
+are averaged too; what is frozen is not.
 """
 
 import torch
 from torch import Tensor, nn
 
+from labelreg.models import adapter
 from labelreg.settings import Settings
 
 COUNT = "count"
@@ -33,7 +34,7 @@ class Average:
         """The model has taken a step (from 0)."""
         if self.kind not in ("ema", "swa") or step < self.start:
             return
-        now = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+        now = {name: value for name, value in adapter.trained(model).items() if value.is_floating_point()}
         if not self.state:
             self.state = {name: value.clone() for name, value in now.items()} | {COUNT: torch.tensor(1)}
             return
@@ -44,11 +45,11 @@ class Average:
     def show(self, model: nn.Module) -> None:
         """Give the model the average, where there is one, until `hide`."""
         if self.state:
-            self.trained = {name: value.clone() for name, value in model.state_dict().items()}
+            self.trained = {name: value.clone() for name, value in adapter.trained(model).items()}
             model.load_state_dict({name: value for name, value in self.state.items() if name != COUNT}, strict=False)
 
     def hide(self, model: nn.Module) -> None:
         """Give the model back what is trained on."""
         if self.trained:
-            model.load_state_dict(self.trained)
+            adapter.put(model, self.trained)
             self.trained = {}

@@ -8,9 +8,10 @@ from labelreg import places, recipes, training
 from labelreg.data import prepared
 from labelreg.data.tasks import made_of
 from labelreg.methods import METHODS, degenerate, own_file, own_parameters
-from labelreg.models import registry
+from labelreg.models import adapter, registry
 from labelreg.parameter import Value
 from labelreg.settings import (
+    LORA,
     Averaged,
     Averaging,
     Cell,
@@ -18,12 +19,14 @@ from labelreg.settings import (
     Fit,
     Head,
     Images,
+    Lora,
     Machine,
     Settings,
     Sgd,
     Teacher,
     TeacherRun,
     Text,
+    Tuning,
     of,
 )
 from labelreg.store import logged, tracking
@@ -50,6 +53,7 @@ class Job:
 def settings_of(given: Mapping[str, Value], role: str = "student") -> Settings:
     """The settings of one run: `given`, completed by its recipe and by the teacher that its model has."""
     settings = recipes.resolve(given, role)
+    adapter.check(settings)
     taught = METHODS[settings.method].needs == "teacher"
     if taught and not settings.teacher_model and not settings.teacher_run_id:
         return replace(settings, teacher_model=registry.teacher_of(settings.model, settings.task))
@@ -70,13 +74,15 @@ def ignored(settings: Settings, given: Mapping[str, Value]) -> list[str]:
             {"teacher_seed"} if method.needs == "teacher" and drawn_anew(settings) else set()
         ),
         f"average {settings.average} has none": recipes.not_averaged(settings.average),
+        f"tuning {settings.tuning} has none": set() if data == "images" or settings.tuning == LORA else {*of(Lora)},
         f"optimizer {settings.optimizer} has none": set() if settings.optimizer == "sgd" else {*of(Sgd)},
     }
     return [f"{name} is ignored: {why}" for why, names in reasons.items() for name in given if name in names]
 
 
 def check(settings: Settings, data: prepared.PreparedTask) -> None:
-    """Refuse a method that can do nothing with the classes of these examples, or one of the user's own that fails.
+    """Refuse a method that can do nothing with the classes of these examples, or one of the user's own that fails,
+    and an adapter for layers that the model does not have.
 
     Raises:
         UserError: and allow_degenerate is not given.
@@ -84,6 +90,7 @@ def check(settings: Settings, data: prepared.PreparedTask) -> None:
     method, allowed = METHODS[settings.method], bool(settings.allow_degenerate)
     degenerate.check(settings.method, method, settings.own, len(data.classes), allowed)
     own_file.trial(method, settings.own, len(data.classes))
+    registry.check_adapter(settings, places.roots(settings))
 
 
 def machine_of(settings: Settings, data: prepared.PreparedTask) -> Machine:
@@ -112,13 +119,15 @@ def teacher_among(runs: Sequence[tracking.Found], settings: Settings) -> trackin
     Args:
         runs: on the same examples, oldest first: a later one does not change what a study has begun.
     """
-    names = [name for name in of(Cell, Fit, Sgd, Head, Text, Images) if name != "method"] + ["selection"]
+    names = [name for name in of(Cell, Fit, Sgd, Head, Tuning, Lora, Text, Images) if name != "method"] + ["selection"]
     wanted = {name: logged.plain(value) for name in names if (value := settings.value(name)) is not None}
-    held = {name: each.usual for name, each in of(Fit, Head).items() if each.usual}  # of runs before there was another
+    held = {name: each.usual for name, each in of(Fit, Head, Tuning).items() if each.usual}  # of earlier runs
+    unnamed = [name for name in of(Lora) if settings.tuning == LORA and settings.value(name) is None]
 
     def fits(run: tracking.Found) -> bool:
         params = held | run.data.params
-        return all(logged.same(params.get(name, ""), value) for name, value in wanted.items())
+        same = all(logged.same(params.get(name, ""), value) for name, value in wanted.items())
+        return same and not any(name in params for name in unnamed)
 
     return next(filter(fits, runs), None)
 
@@ -136,7 +145,8 @@ def source_job(job: Job) -> Job:
     kind = "student" if METHODS[settings.method].needs == "finetune" else "teacher"
     given |= {"method": "finetune"}
     if kind == "teacher":
-        given = {name: each for name, each in given.items() if name not in of(Fit, Sgd, Head)}  # the recipe has its own
+        recipes_own = of(Fit, Sgd, Head, Tuning, Lora)  # the recipe has others for a teacher
+        given = {name: each for name, each in given.items() if name not in recipes_own}
         given |= {
             "model": settings.teacher_model,
             "init": registry.teacher_init(str(settings.teacher_model)),

@@ -13,13 +13,13 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from labelreg import metrics, places, serving, training, whole
+from labelreg import memory, metrics, places, serving, training, whole
 from labelreg.data import corpus, prepared, teacher_logits
 from labelreg.data.batching import REST
 from labelreg.errors import UserError
 from labelreg.job import Job, check, checkpoints, fingerprint, machine_of, settings_of, source_job, teacher_among
 from labelreg.methods import METHODS, mean_of, own_file
-from labelreg.models import registry
+from labelreg.models import adapter, registry
 from labelreg.output import duration
 from labelreg.settings import Machine, Settings
 from labelreg.store import checkpoint, models, records, tracking
@@ -112,7 +112,9 @@ def _train(
     settings = job.settings
     name, init = settings.model, settings.init
     stem, head = settings.stem, settings.head  # the one of images, the other of text
-    model = registry.load(name, data.classes, init, settings.seed, roots, stem, head)
+    memory.forget_peak()
+    model = registry.load(name, data.classes, init, settings.seed, roots, stem, head, adapter.of(settings))
+    size = {"cost/trainable_parameters": adapter.parameters(model), "cost/model_mb": adapter.megabytes(model)}
     epochs = training.train(model, data, settings, machine, logits, claim.folder, progress=not job.quiet)
     began = time.monotonic()
     for count, report in enumerate(job.watch(opened, epochs) if job.watch else epochs, 1):
@@ -132,8 +134,8 @@ def _train(
         f"cost/{data.splits['train'].unit}_per_second": report.tokens / report.train_seconds,
         "cost/padding_share": report.padding_share,
         "cost/passes": report.passes,
-        "cost/peak_memory_mb": training.peak_memory_mb(),
-    }
+        "cost/peak_memory_mb": memory.peak_mb(),
+    } | size
     if job.kind == "trial":  # a search looks at no test set, and needs no files
         selected = report.best if settings.selection == "best" else report
         _tag_one_class(opened, data, "dev", selected.dev_logits)
@@ -157,7 +159,7 @@ def _train(
         _write_predictions(folder, outcome.logits, data)
         opened.folder(folder)
         if job.kind == "teacher" or settings.save_model == "true":
-            known = serving.facts(data, settings)
+            known = serving.facts(data, settings, roots)
             write = partial(serving.write, known=known, model=model, name=name, roots=roots)
             models.store(opened, folder / "model", serving.kind(known), write, (data.task, data.digest))
     return report
@@ -299,7 +301,8 @@ def _log_start(
         tags[tracking.REST] = data.rest
     if settings.teacher_run_id:  # not found by the settings: who runs it again must name it too
         tags["labelreg.teacher_given"] = "true"
-    run.params(values, tags | {f"labelreg.version.{name}": version(name) for name in VERSIONS})
+    names = (*VERSIONS, "peft") if adapter.of(settings) else VERSIONS
+    run.params(values, tags | {f"labelreg.version.{name}": version(name) for name in names})
     run.data(settings.task, data.digest, str(settings.train_file or settings.task))
 
 

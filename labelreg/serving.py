@@ -21,10 +21,11 @@ from labelreg.data import image_files, images, text
 from labelreg.data.batching import UNLABELLED
 from labelreg.data.prepared import PreparedTask
 from labelreg.errors import UserError
-from labelreg.models import registry, vision
-from labelreg.settings import Machine, Settings
+from labelreg.models import adapter, registry, vision
+from labelreg.settings import Folders, Machine, Settings
 
 FACTS = "labelreg.json"  # beside the weights: what else a prediction depends on
+BASE = "base"  # in FACTS, of an adapter: what it is put into
 CLASS = "class"
 EXAMPLE = "a text such as those that are to be classified"  # nobody's own: a store has no raw texts
 # what this module and those below it import, and what the tokenizers of transformers need
@@ -54,18 +55,23 @@ def kind(known: Mapping[str, Any]) -> Kind:
     reads, columns = "string" if "max_length" in known else "binary", known["columns"]
     row = EXAMPLE if reads == "string" else image_files.grey(known["side"])
     # a build such as +cpu is the choice of whoever installs it
-    pinned = [f"{name}=={version(name).partition('+')[0]}" for name in NEEDS]
+    names = (*NEEDS, *known.get(BASE, {}).get("packages", ()))
+    pinned = [f"{name}=={version(name).partition('+')[0]}" for name in names]
     inputs = dict.fromkeys(columns, reads)
     return Kind(inputs, _answers(known), pd.DataFrame({name: [row] for name in columns}), pinned)
 
 
-def facts(data: PreparedTask, settings: Settings) -> dict[str, Any]:
+def facts(data: PreparedTask, settings: Settings, roots: places.Roots) -> dict[str, Any]:
     """What a prediction depends on beside the weights, as JSON."""
     found: dict[str, Any] = {"task": data.task, "classes": list(data.classes), "columns": list(data.columns)}
     split = data.splits["train"]
     if isinstance(split, images.Images):
         moments = {"mean": split.mean.tolist(), "deviation": split.deviation.tolist()}
         return found | moments | {"side": split.pixels.shape[-1], "size": split.size}
+    if adapter.of(settings):
+        carried = registry.MODELS[settings.model].package if settings.model in registry.MODELS else None
+        digest = registry.weights_digest(settings.model, settings.init, roots)
+        found[BASE] = {"model": settings.model, "digest": digest, "packages": ["peft", *filter(None, [carried])]}
     return found | {"max_length": settings.max_length}
 
 
@@ -143,7 +149,10 @@ def _load_pyfunc(path: str) -> Served:
     known = json.loads((folder / FACTS).read_text(encoding="utf-8"))
     if vision.network(str(folder)):
         return Served(vision.saved(folder), None, known)
-    roots = places.Roots(None, None, folder, download=False)
+    roots, classes = places.Roots(None, None, folder, download=False), tuple(known["classes"])
     with contextlib.redirect_stdout(sys.stderr):  # `mlflow models predict` prints its answer, and nothing else
-        model = registry.load(str(folder), tuple(known["classes"]), "pretrained", 0, roots, head="checkpoint")
+        if base := known.get(BASE):  # it lies where any model is looked for: a package, LABELREG_MODEL_ROOT, the hub
+            model = registry.load_adapter(folder, base["model"], base["digest"], classes, places.roots(Folders()))
+        else:
+            model = registry.load(str(folder), classes, "pretrained", 0, roots, head="checkpoint")
     return Served(model.eval(), registry.tokenizer(folder), known)

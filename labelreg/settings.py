@@ -18,7 +18,9 @@ INITS = ("pretrained", "random")
 SELECTIONS = ("best", "last")
 STEMS = ("cifar", "imagenet")
 AUGMENTATIONS = ("none", "crop+rotation", "crop+flip+rotation")
+FULL, LORA, HEAD = TUNINGS = ("full", "lora", "head")
 LARGEST_SEED = 2**32 - 1  # what every library takes
+LARGEST_RANK = 4096  # wider than any layer that an adapter could spare
 LARGEST_IMAGE = 4096  # pixels; a batch of 8 such pictures is 1.6 GB
 MOST_THREADS = max(1024, os.cpu_count() or 1)  # OpenMP ends a process that asks for some ten thousand
 
@@ -115,6 +117,40 @@ class Head:
         counts=UNUSUAL,
         usual="new",
         silent=True,
+    )
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Which weights are trained; what only tasks of text read, and a teacher has of its own."""
+
+    tuning: str = text(
+        "text: what is trained: all weights (full, the default), a LoRA adapter and the head, or the head alone",
+        None,
+        TUNINGS,
+        counts=UNUSUAL,
+        usual=FULL,
+        recipe=True,
+        silent=True,
+    )
+
+
+LORA_SETTING: dict[str, Any] = {"counts": UNUSUAL, "recipe": True}
+
+
+@dataclass(frozen=True)
+class Lora:
+    """What only tuning=lora reads; a teacher has its own."""
+
+    lora_r: int | None = integer("lora: rank of the adapter (default 8)", high=LARGEST_RANK, usual=8, **LORA_SETTING)
+    lora_alpha: int | None = integer(
+        "lora: the adapter is scaled by lora_alpha / lora_r (default 16)", usual=16, **LORA_SETTING
+    )
+    lora_dropout: float | None = number(
+        "lora: dropout before the adapter (default 0)", low=0, high=1, open_high=True, usual=0.0, **LORA_SETTING
+    )
+    lora_targets: list[str] | None = items(
+        "lora: linear layers that have one, by the ends of their names: query,value (default: all)", **LORA_SETTING
     )
 
 
@@ -317,7 +353,7 @@ class Saving:
 
 
 @dataclass(frozen=True)
-class Run(Files, Folders, TeacherRun, Teacher, Computing, Protocol, Images, Text, Head, Sgd, Fit, Cell):
+class Run(Files, Folders, TeacherRun, Teacher, Computing, Protocol, Images, Text, Head, Lora, Tuning, Sgd, Fit, Cell):
     """What a run is done with, whoever asks for it."""
 
 
@@ -471,6 +507,8 @@ class Study(
     Images,
     Text,
     Head,
+    Lora,
+    Tuning,
     Sgd,
     Fit,
 ):

@@ -7,7 +7,6 @@ makes a finished record of it after any epoch.
 import hashlib
 import json
 import math
-import resource
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -25,7 +24,7 @@ from labelreg.data import batching
 from labelreg.data.batching import REST, Split
 from labelreg.data.prepared import PreparedTask
 from labelreg.errors import DivergedError, UserError
-from labelreg.models import registry
+from labelreg.models import adapter, registry
 from labelreg.settings import Machine, Settings
 from labelreg.store import checkpoint
 
@@ -239,7 +238,7 @@ def _keep(
     memory: methods.Memory,
     average: Average,
 ) -> None:
-    tensors = {f"model.{name}": value for name, value in (average.trained or model.state_dict()).items()}
+    tensors = {f"model.{name}": value for name, value in (average.trained or adapter.trained(model)).items()}
     tensors |= {f"memory.{name}": value for name, value in memory.state.items()}
     tensors |= {f"average.{name}": value for name, value in average.state.items()}
     for index, state in optimizer.state_dict()["state"].items():
@@ -264,7 +263,7 @@ def _restore(
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
     where = device()
-    model.load_state_dict(part("model."))
+    adapter.put(model, part("model."))
     memory.state = memory.state | part("memory.")  # a method moves it where its batches are
     average.state = {name: value if name == COUNT else value.to(where) for name, value in part("average.").items()}
     state: dict[int, Weights] = {}
@@ -297,7 +296,7 @@ def conclude(
     for which in sorted(points, key=settings.selection.__eq__):  # the selected one last: its weights stay
         point = points[which]
         if point.epoch != loaded.epoch:
-            model.load_state_dict(point.weights)
+            adapter.put(model, point.weights)
             loaded, logits = point, {"dev": point.dev_logits}
         wanted = dict.fromkeys([*tests, *(splits if which == settings.selection else ())])  # each once
         logits |= {split: predict(model, data.splits[split], machine) for split in wanted if split not in logits}
@@ -309,8 +308,8 @@ def conclude(
 
 
 def snapshot(model: torch.nn.Module) -> Weights:
-    """A copy of the weights."""
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+    """A copy of the weights that are trained."""
+    return {name: value.detach().clone() for name, value in adapter.trained(model).items()}
 
 
 @torch.inference_mode()
@@ -343,13 +342,6 @@ def one_class(logits: Tensor, split: Split) -> int | None:
     return int(predicted) if len(predicted) == 1 and len(split.labels.unique()) > 1 else None
 
 
-def peak_memory_mb() -> float:
-    """The most memory that the process (or its GPU) has held, in MB."""
-    if device().type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-
-
 def set_threads(threads: int) -> None:
     """Compute threads of this process; more or fewer change the last bits of a result."""
     torch.set_num_threads(threads)
@@ -361,11 +353,11 @@ def _autocast(where: torch.device, machine: Machine) -> torch.autocast:
 
 def _optimizer(model: torch.nn.Module, settings: Settings) -> torch.optim.Optimizer:
     """AdamW without decay on vectors (biases, norms), or SGD with momentum and decay on all (Yuan et al. 2020)."""
+    trained = [p for p in model.parameters() if p.requires_grad]
     if settings.optimizer == "sgd":
         momentum, decay = settings.momentum, settings.weight_decay
-        return torch.optim.SGD(model.parameters(), settings.lr, momentum=momentum, weight_decay=decay)
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
+        return torch.optim.SGD(trained, settings.lr, momentum=momentum, weight_decay=decay)
+    matrices, vectors = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
 

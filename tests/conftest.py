@@ -23,6 +23,9 @@ WORDS = {
     "bad": "dull cold flat stale clumsy empty".split(),
     "so so": "plain usual average middling mixed common".split(),
 }
+# architectures of the models since the paper, by a part of their hub ids
+SINCE = {"ModernBERT": "modernbert", "ettin": "modernbert", "deberta-v3": "deberta-v2", "xlm-roberta": "xlm-roberta"}
+SINCE |= {"Qwen3": "qwen3"}
 FILLERS = "a the film story and cast it is with plot scene one".split()
 
 
@@ -64,6 +67,7 @@ def tiny_file(tmp_path) -> Path:
 def tiny_models(tmp_path_factory) -> Path:
     """A model_root with a small random checkpoint under each hub id of the registry."""
     import torch
+    import zoo  # which has WORDS of this file
     from transformers import BertConfig, BertForMaskedLM, GPT2Config, GPT2LMHeadModel, RobertaConfig, RobertaForMaskedLM
 
     from labelreg.models.registry import MODELS
@@ -72,7 +76,13 @@ def tiny_models(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("model_root")
     tokenizers = _tokenizers(tmp_path_factory.mktemp("tokenizers"))
     small = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "max_position_embeddings": 132}
-    for seed, hub_id in enumerate(sorted({model.hub_id for model in MODELS.values() if model.hub_id})):
+    every = sorted({model.hub_id for model in MODELS.values() if model.hub_id})
+    since = {hub_id: kind for hub_id in every for part, kind in SINCE.items() if part in hub_id}
+    for seed, (hub_id, kind) in enumerate(since.items()):
+        tokenizer, options = zoo.ARCHITECTURES[kind]
+        as_left = "AutoModelForCausalLM" if kind == "qwen3" else "AutoModelForMaskedLM"  # by pre-training
+        zoo.build(root / hub_id, kind, tokenizer, options | {"max_position_embeddings": 132}, seed, as_left)
+    for seed, hub_id in enumerate(hub_id for hub_id in every if hub_id not in since):
         torch.manual_seed(seed)
         family = "gpt2" if "gpt2" in hub_id else "roberta" if "roberta" in hub_id else "bert"
         vocabulary = {"vocab_size": len(tokenizers[family])}

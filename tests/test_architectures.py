@@ -5,16 +5,17 @@ import json
 import random
 from dataclasses import replace
 
+import conftest
 import pytest
 import torch
 from conftest import FILLERS, WORDS
 from torch.testing import assert_close
 from zoo import ARCHITECTURES, POSITIONS, build
 
-from labelreg import places, training
+from labelreg import places, recipes, training
 from labelreg.data import batching, corpus
 from labelreg.errors import UserError
-from labelreg.models import classifier, registry
+from labelreg.models import adapter, classifier, registry
 from labelreg.settings import Machine, Settings
 
 pytest_plugins = ["zoo"]
@@ -247,3 +248,85 @@ def test_the_class_of_a_text_does_not_depend_on_the_order_of_batches(prepared):
             with torch.inference_mode():
                 found = model(**split.inputs(batch, int(split.lengths[batch].max()))).logits
             assert torch.equal(found.argmax(1), first[batch])
+
+
+# adapters
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_an_adapter_of_any_architecture_is_scored_as_it_is_saved(name, prepared, zoo, tmp_path):
+    from peft import PeftModel
+    from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+
+    settings, data, where = prepared(name, tuning="lora", lora_r=4, lora_alpha=8, lora_dropout=0.1, lr=0.05)
+    model = load(settings, data, where, adapter=adapter.of(settings))
+    start, frozen = training.snapshot(model), model.state_dict()
+    frozen = {key: value.clone() for key, value in frozen.items() if key not in start}
+    registry.compact(model, data)
+    assert model.state_dict().keys() == start.keys() | frozen.keys(), "a frozen table stays whole"
+    split, head = data.splits["test"], of_the_head(model)
+    *_, report = training.train(model, data, settings, MACHINE)
+    outcome = training.conclude(model, data, report, settings, MACHINE, ["test"])
+    for key, value in model.state_dict().items():
+        assert key in start or torch.equal(value, frozen[key]), key
+        assert key not in start or not torch.equal(value, start[key]) or not value.any(), key
+    assert head and all(f"{key}.modules_to_save.default" in " ".join(start) for key in head)
+    assert_close(alone(model, split), outcome.logits["test"], atol=1e-4 * outcome.logits["test"].abs().max(), rtol=0)
+
+    folder = tmp_path / "saved"
+    registry.save(model, settings.model, folder, where)
+    assert [path.name for path in folder.glob("*.safetensors")] == [adapter.WEIGHTS]
+    digest = registry.weights_digest(settings.model, "pretrained", where)
+    again = registry.load_adapter(folder, settings.model, digest, data.classes, where)
+    assert torch.equal(training.predict(again, split, MACHINE), outcome.logits["test"])
+    if model.padding_side == "right":  # the tokenizer's files say which
+        base = AutoModelForSequenceClassification.from_pretrained(zoo(name), config=AutoConfig.from_pretrained(folder))
+        plain = PeftModel.from_pretrained(base, folder).eval()
+        texts = [ROWS[i][0] for i in split.idx.tolist()]
+        coded = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
+        with torch.inference_mode():
+            found = plain(**coded).logits
+        assert_close(found.softmax(1), outcome.logits["test"].softmax(1), atol=1e-4, rtol=0)
+
+
+def of_the_head(model):
+    """Modules that are no part of the base model and have weights."""
+    children = [name for name, child in model.named_children() if any(True for _ in child.parameters())]
+    return [name for name in children if name != model.base_model_prefix]
+
+
+# names of models since the paper
+
+SINCE = [name for name, known in registry.MODELS.items() if any(part in known.hub_id for part in conftest.SINCE)]
+LAST = ("qwen3-0.6b", "qwen3-1.7b")  # decoders, which read the last token
+
+
+@pytest.mark.parametrize("name", SINCE)
+def test_a_model_since_the_paper_reads_what_its_head_needs(name, tiny_roots, prepare, tiny_file):
+    data = prepare(train_file=str(tiny_file), model=name)
+    model = registry.load(name, data.classes, "pretrained", 0, tiny_roots)
+    split = data.splits["train"]
+    assert model.padding_side == "right" and not model.reads_types
+    assert_close(alone(model, split), training.predict(model, split, MACHINE), atol=1e-4, rtol=1e-4)
+    inputs = split.inputs(torch.arange(1), int(split.lengths[0]))
+    first, last = ({key: value.clone() for key, value in inputs.items()} for _ in "ab")
+    first["input_ids"][0, 0] += 1
+    last["input_ids"][0, -1] += 1
+    with torch.inference_mode():
+        whole, begun, ended = (model.eval()(**each).logits for each in (inputs, first, last))
+    assert not torch.allclose(whole, begun) and not torch.allclose(whole, ended)
+    if name in LAST:  # what stands behind a token does not reach it: the logits are the last one's
+        longer = {key: torch.cat([value, value[:, -1:]], 1) for key, value in inputs.items()}
+        longer["attention_mask"][0, -1] = 0
+        with torch.inference_mode():
+            assert_close(model(**longer).logits, whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", [name for name in SINCE if registry.MODELS[name].teacher])
+def test_a_student_since_the_paper_has_a_teacher_of_its_family_and_rates(name):
+    teacher = registry.teacher_of(name, "sst5")
+    assert registry.MODELS[teacher].hub_id.split("/")[0] == registry.MODELS[name].hub_id.split("/")[0]
+    student = recipes.resolve({"recipe": "modern", "model": name, "method": "kd"})
+    theirs = recipes.resolve({"recipe": "modern", "model": teacher}, "teacher")
+    assert 0 < theirs.lr <= student.lr
+    assert student.epochs and theirs.epochs

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 
 from labelreg import places, whole
 from labelreg.errors import UserError
-from labelreg.models import registry
+from labelreg.models import classifier, registry
 from labelreg.settings import Folders
 
 CLASSES = ("bad", "good", "so so")
@@ -297,7 +297,7 @@ def test_logits_do_not_depend_on_padding(name, load, encode):
 def test_gpt2_pads_with_its_end_of_text_and_keeps_its_layers(load, tiny_roots):
     tokenizer = registry.tokenizer(registry.checkpoint("gpt2", tiny_roots))
     assert tokenizer.pad_token == tokenizer.eos_token == "<|endoftext|>"
-    assert not any(isinstance(module, registry.FirstTokenLayer) for module in load("gpt2").modules())
+    assert not any(isinstance(module, classifier.FirstTokenLayer) for module in load("gpt2").modules())
     assert load("gpt2").config.pad_token_id == load("gpt2", "random").config.pad_token_id == tokenizer.pad_token_id
 
 
@@ -318,7 +318,7 @@ def test_what_is_saved_is_loaded(name, load, encode, tiny_roots, tmp_path):
 @pytest.mark.parametrize("name", ["bert-small", "distilroberta", "minilm-3l"])
 def test_the_first_tokens_layer_equals_the_whole_layer(name, paired, load, encode):
     fast = load(name).eval()
-    assert isinstance(fast.base_model.encoder.layer[-1], registry.FirstTokenLayer)
+    assert isinstance(fast.base_model.encoder.layer[-1], classifier.FirstTokenLayer)
     plain = plain_twin(fast).eval()
     labels = torch.tensor([0, 1, 2, 1])
     for texts in (TEXTS, ["a fine film"] * 4):  # with padding, and without any

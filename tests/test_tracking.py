@@ -26,7 +26,8 @@ EPOCHS = 2
 COMMON = {"lr": "2e-5", "batch_size": 8, "epochs": EPOCHS, "max_length": 32, "threads": 1, "text_column": "the text"}
 PER_EPOCH = {"train/loss", "dev/score", "dev/accuracy", "dev/nll", "dev/ece", "dev/brier"}
 AT_THE_END = {"best/epoch", *(f"{which}/{split}/score" for which in ("best", "last") for split in ("dev", "test"))}
-COST = {f"cost/{name}" for name in ("train_seconds", "tokens_per_second", "padding_share", "peak_memory_mb", "passes")}
+COST = "train_seconds tokens_per_second padding_share passes peak_memory_mb trainable_parameters model_mb".split()
+COST = {f"cost/{name}" for name in COST}
 PARAMS = set(
     "task model init method seed split_seed lr batch_size epochs phase1_epochs alpha tau a max_length "
     "max_train_examples weight_decay warmup_ratio precision compile threads selection teacher_model teacher_run_id "

