@@ -723,7 +723,7 @@ def given_teacher(given: Mapping[str, Value]) -> str:
 
 
 def needs_of(method: str, given: Mapping[str, Value]) -> str | None:
-    """What kind of run a run of this method learns from: teacher, finetune, or none, as where the user's own teaches."""
+    """The kind of run that a run of this method learns from (teacher, finetune); None too where a file teaches."""
     needs = methods.METHODS[method].needs
     return None if needs == "teacher" and given_teacher(given) else needs
 
