@@ -93,7 +93,7 @@ def carry_out(job: Job) -> Done:
                 print("".join(map(partial(_taught_by_one_class, data), teaching, each)), end="", flush=True)
             if own and not job.quiet:
                 prepared.tell(own_teacher.lines(own))
-            logits = mean_of(each, settings.own) if each else own and own.logits
+            logits = mean_of(each, settings.own) if each else own.logits if own else None
             report = _train(job, machine, opened, data, roots, logits, identity, claim)
             if teaching:
                 seconds = sum(source.data.metrics.get("cost/train_seconds", 0.0) for source in teaching)
@@ -299,8 +299,8 @@ def _log_start(
     if teaching:
         values["teacher_run_id"] = ",".join(source.info.run_id for source in teaching)
         values["teacher_model"] = _each("model", teaching)
-        own = METHODS[settings.method].needs == "finetune"  # a twin's seed is the run's
-        values["teacher_seed"] = None if own else _each("seed", teaching)
+        twin = METHODS[settings.method].needs == "finetune"  # its seed is the run's
+        values["teacher_seed"] = None if twin else _each("seed", teaching)
     if own:
         values |= {"teacher_values": own.kind, "teacher_digest": own.file_digest}
     tags = {tracking.DATA: data.digest, tracking.FINGERPRINT: fingerprint, "labelreg.python": platform.python_version()}

@@ -255,8 +255,9 @@ def _numbers(column: pd.Series, said: Sequence[str], origin: str) -> np.ndarray:
 
 def _kind(values: np.ndarray, asked: str, said: Sequence[str], origin: str) -> str:
     """What the rows are [examples, classes]; where that is not said, what all of them can be and none cannot."""
-    sums, negative = values.sum(axis=1), (values < 0).any(axis=1)
-    alike = ~negative & (np.abs(sums - 1) <= NEAR)
+    sums: np.ndarray = values.sum(axis=1)
+    negative: np.ndarray = (values < 0).any(axis=1)
+    alike: np.ndarray = ~negative & (np.abs(sums - 1) <= NEAR)
     if asked == LOGITS:
         return LOGITS
     if alike.all():
