@@ -212,6 +212,13 @@ def test_what_may_be_either_is_refused_and_can_be_said(read, taught, table):
     assert "as they are" in own_teacher.lines(as_said)[0]
 
 
+def test_a_teacher_that_knows_nothing_is_told(read, taught):
+    own, _ = read(train_file=taught(values=np.tile([0.5, 0.3, 0.2], (60, 1))), teacher_column="gpt_")
+    assert "no better than the most frequent class (33.33%): are its rows" in own_teacher.lines(own)[-1]
+    own, _ = read(train_file=taught(), teacher_column="gpt_")
+    assert len(own_teacher.lines(own)) == 1
+
+
 # what is refused of a file
 
 

@@ -113,11 +113,20 @@ def read(settings: Settings, data: PreparedTask) -> OwnTeacher:
         said = [f"row {row + 1}" for row in at]
     prefix = settings.teacher_column or PREFIX
     columns = _columns_of_classes(frame, prefix, data.classes, str(path), settings)
-    values = np.column_stack([_numbers(frame[column].iloc[at], said, str(path)) for column in columns])
+    values = np.column_stack(
+        [_numbers(_column(frame, column, str(path)).iloc[at], said, str(path)) for column in columns]
+    )
     kind = _kind(values, str(settings.teacher_values), said, str(path))
     logits, told = as_logits(values) if kind == PROBABILITIES else (values, [])
     tensor = torch.from_numpy(logits.astype(np.float32))
-    accuracy = metrics.evaluate(tensor.numpy(), data.splits["train"].labels.numpy(), "accuracy")["accuracy"]
+    labels = data.splits["train"].labels.numpy()
+    accuracy = metrics.evaluate(tensor.numpy(), labels, "accuracy")["accuracy"]
+    most = 100 * np.bincount(labels).max() / len(labels)
+    if accuracy <= most:  # as where the rows of a file are in another order than its ids say
+        told = [
+            *told,
+            f"no better than the most frequent class ({most:.2f}%): are its rows and classes the right ones?",
+        ]
     source = f"{prefix}* of {path.name}"
     return OwnTeacher(tensor, kind, source, accuracy, file_digest(path)[:32], tuple(told))
 
@@ -235,8 +244,6 @@ def _columns_of_classes(
         raise UserError(f"{origin}: no column {prefix + missing[0]!r} ({has}); {needed}{way}")
     if strange := [each for each in there if each not in classes]:
         raise UserError(f"{origin}: the column {prefix + strange[0]!r} is of no class; {needed}")
-    if twice := [each for each in classes if there.count(each) > 1]:
-        raise UserError(f"{origin}: {there.count(twice[0])} columns are named {prefix + twice[0]!r}")
     return [prefix + each for each in classes]
 
 
