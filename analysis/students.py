@@ -18,7 +18,8 @@ USUAL = {name: known.usual for name, known in of(Fit, Head, Tuning).items() if k
 
 def methods_own() -> tuple[str, ...]:
     """What is a method's own, of any method there is, or its average's."""
-    return (*own_parameters(), *of(Teacher), *of(Averaged), own_file.SETTINGS)
+    teachers = (*of(Teacher), "teacher_column", "teacher_file", "teacher_digest")  # a model, or the user's own
+    return (*own_parameters(), *teachers, *of(Averaged), own_file.SETTINGS)
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Run:
     data: object
     fingerprint: object
     one_class: str  # the class that it is known to give every example; empty where it has learnt
-    teacher: str  # the run that it learnt from, where there was one
+    teacher: str  # the run that it learnt from, or the file (its digest and columns), where there was one
     metric: str = ""
     score: float = math.nan
 
@@ -64,6 +65,7 @@ def read(runs: pd.DataFrame) -> list[Run]:
     data, fingerprint = column("tags.labelreg.data"), column("tags.labelreg.fingerprint")
     average = column("params.average")
     one_class, teacher = column("tags.labelreg.one_class"), column("params.teacher_run_id")
+    digest, prefix = column("params.teacher_digest"), column("params.teacher_column")
     start = pd.to_datetime(pd.Series(column("start_time"), dtype=object), utc=True, errors="coerce")
 
     def student(row: int) -> Run:
@@ -92,10 +94,15 @@ def read(runs: pd.DataFrame) -> list[Run]:
             data=_text(data[row]) or None,
             fingerprint=_text(fingerprint[row]) or None,
             one_class=_text(one_class[row]),
-            teacher=_text(teacher[row]),
+            teacher=_text(teacher[row]) or _own_teacher(_text(digest[row]), _text(prefix[row])),
         )
 
     return [student(row) for row in range(len(runs)) if _text(kind[row]) == "student"]
+
+
+def _own_teacher(digest: str, prefix: str) -> str:
+    """A teacher of the user's own in words: the digest of its file, and how its columns begin."""
+    return f"file {digest[:8]} {prefix.replace(', ', ' ')}".strip() if digest else ""
 
 
 def _value(raw: Any) -> int | float | str | None:

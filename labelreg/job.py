@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from labelreg import places, recipes, training
-from labelreg.data import prepared
+from labelreg.data import own_teacher, prepared
 from labelreg.data.tasks import made_of
 from labelreg.methods import METHODS, degenerate, own_file, own_parameters
 from labelreg.models import adapter, registry
@@ -21,12 +21,15 @@ from labelreg.settings import (
     Images,
     Lora,
     Machine,
+    OwnTeacher,
     Settings,
     Sgd,
     Teacher,
     TeacherRun,
     Text,
     Tuning,
+    given_teacher,
+    needs_of,
     of,
 )
 from labelreg.store import logged, tracking
@@ -54,7 +57,7 @@ def settings_of(given: Mapping[str, Value], role: str = "student") -> Settings:
     """The settings of one run: `given`, completed by its recipe and by the teacher that its model has."""
     settings = recipes.resolve(given, role)
     adapter.check(settings)
-    taught = METHODS[settings.method].needs == "teacher"
+    taught = needs_of(settings.method, vars(settings)) == "teacher"
     if taught and not settings.teacher_model and not settings.teacher_run_id:
         return replace(settings, teacher_model=registry.teacher_of(settings.model, settings.task))
     return settings
@@ -64,10 +67,18 @@ def ignored(settings: Settings, given: Mapping[str, Value]) -> list[str]:
     """One line for each given parameter that a run with these settings does not read, with the reason."""
     method, data = METHODS[settings.method], made_of(settings.task, settings.train_file)
     read = {*method.parameters} | ({"teacher_run_id"} if method.needs else set())
-    read |= {"teacher_model", "teacher_seed"} if method.needs == "teacher" else set()
+    read |= {"teacher_model", "teacher_seed", *of(OwnTeacher)} if method.needs == "teacher" else set()
+    twin, own = method.needs == "finetune", method.needs == "teacher" and given_teacher(vars(settings))
     others = {name for kind, names in recipes.OF_DATA.items() if kind != data for name in names}
     reasons = {
-        f"method {settings.method} has none": {*own_parameters(), *of(Teacher, TeacherRun)} - read,
+        f"method {settings.method} has none": {*own_parameters(), *of(Teacher, TeacherRun, OwnTeacher)}
+        - read
+        - ({*of(OwnTeacher)} if twin else set()),
+        f"method {settings.method} learns from its own fine-tuned twin": {*of(OwnTeacher)} if twin else set(),
+        f"{own} is the teacher": {"teacher_model", "teacher_seed"} if own else set(),
+        "no teacher of your own is given (teacher_file, teacher_column)": (
+            {*of(OwnTeacher)} if method.needs == "teacher" and not own else set()
+        ),
         f"the task is made of {data}": others,
         "teacher_run_id names the teacher": {"teacher_seed"} if method.needs and settings.teacher_run_id else set(),
         f"task {settings.task} is drawn anew for each seed, and its teacher has that seed": (
@@ -98,11 +109,23 @@ def machine_of(settings: Settings, data: prepared.PreparedTask) -> Machine:
     return training.machine_of(settings, len(data.splits["train"]))
 
 
-def fingerprint(job: Job, data: prepared.PreparedTask, teaching: Sequence[tracking.Found] = ()) -> str:
-    """The run's fingerprint; that of a source yet to be trained follows from its settings."""
+def fingerprint(
+    job: Job,
+    data: prepared.PreparedTask,
+    teaching: Sequence[tracking.Found] = (),
+    own: own_teacher.OwnTeacher | None = None,
+) -> str:
+    """The run's fingerprint; that of a source yet to be trained follows from its settings.
+
+    Args:
+        teaching: the runs that it learns from.
+        own: or the user's own teacher; it is read where the settings name one that is not given.
+    """
     settings, roots = job.settings, places.roots(job.settings)
     taught_by = ",".join(run.data.tags[tracking.FINGERPRINT] for run in teaching) or None
-    if not taught_by and METHODS[settings.method].needs:
+    if not taught_by and given_teacher(vars(settings)):
+        taught_by = (own or own_teacher.read(settings, data)).digest
+    elif not taught_by and METHODS[settings.method].needs:
         taught_by = fingerprint(source_job(job), data)
     weights = registry.weights_digest(settings.model, settings.init, roots)
     return training.fingerprint(settings, machine_of(settings, data), data, weights, taught_by)
@@ -140,7 +163,7 @@ def drawn_anew(settings: Settings) -> bool:
 def source_job(job: Job) -> Job:
     """The run that a student needs first: its teacher, or (Self-KD) its own fine-tuned twin."""
     settings = job.settings
-    students = {**own_parameters(), **of(Teacher, TeacherRun, Averaging, Averaged, Degenerate)}
+    students = {**own_parameters(), **of(Teacher, TeacherRun, OwnTeacher, Averaging, Averaged, Degenerate)}
     given = {name: each for name, each in job.given.items() if name not in students}
     kind = "student" if METHODS[settings.method].needs == "finetune" else "teacher"
     given |= {"method": "finetune"}

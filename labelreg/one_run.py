@@ -14,14 +14,14 @@ import pandas as pd
 import torch
 
 from labelreg import memory, metrics, places, serving, training, whole
-from labelreg.data import corpus, prepared, teacher_logits
+from labelreg.data import corpus, own_teacher, prepared, teacher_logits
 from labelreg.data.batching import REST
 from labelreg.errors import UserError
 from labelreg.job import Job, check, checkpoints, fingerprint, machine_of, settings_of, source_job, teacher_among
 from labelreg.methods import METHODS, mean_of, own_file
 from labelreg.models import adapter, registry
 from labelreg.output import duration
-from labelreg.settings import Machine, Settings
+from labelreg.settings import Machine, Settings, given_teacher, needs_of
 from labelreg.store import checkpoint, models, records, tracking
 from labelreg.workers.steps import Step
 
@@ -53,14 +53,16 @@ def carry_out(job: Job) -> Done:
     """
     settings, roots = job.settings, places.roots(job.settings)
     training.set_threads(training.threads_of(settings))
+    own_teacher.check(settings)
     data = corpus.prepare(settings, roots)
     if not job.quiet and not job.reuse:  # what a student needs first reads the same
         prepared.say(data)
     registry.check_head(settings, data.classes, roots)
     check(settings, data)
-    machine, needs = machine_of(settings, data), METHODS[settings.method].needs
+    machine, needs = machine_of(settings, data), needs_of(settings.method, vars(settings))
     teaching = find_sources(job, data) if needs else ()
-    identity = fingerprint(job, data, teaching)
+    own = own_teacher.read(settings, data) if given_teacher(vars(settings)) else None
+    identity = fingerprint(job, data, teaching, own)
     name = f"{settings.task} {settings.model} {settings.init} {settings.method} seed={settings.seed}"
     if not job.quiet:
         print(
@@ -85,15 +87,19 @@ def carry_out(job: Job) -> Done:
             if before and not job.quiet:
                 print(f"going on with the interrupted run {before}", flush=True)
             teaching = teaching or ((_make_source(job, data, opened),) if needs else ())
-            _log_start(opened, settings, machine, data, identity, teaching)
+            _log_start(opened, settings, machine, data, identity, teaching, own)
             each = [_logits(source, data, roots) for source in teaching]
             if not job.quiet:
                 print("".join(map(partial(_taught_by_one_class, data), teaching, each)), end="", flush=True)
-            logits = mean_of(each, settings.own) if each else None
+            if own and not job.quiet:
+                prepared.tell(own_teacher.lines(own))
+            logits = mean_of(each, settings.own) if each else own.logits if own else None
             report = _train(job, machine, opened, data, roots, logits, identity, claim)
             if teaching:
                 seconds = sum(source.data.metrics.get("cost/train_seconds", 0.0) for source in teaching)
                 opened.metrics({"cost/teacher_seconds": seconds}, report.epoch)
+            if own:
+                opened.metrics({"teacher/train/accuracy": own.accuracy}, report.epoch)
         claim.forget()
     return done(tracking.get(opened.run_id))
 
@@ -286,6 +292,7 @@ def _log_start(
     data: prepared.PreparedTask,
     fingerprint: str,
     teaching: Sequence[tracking.Found],
+    own: own_teacher.OwnTeacher | None = None,
 ) -> None:
     values = settings.told() | machine.facts()
     values["rest"] = "on" if data.rest else None if settings.rest == "auto" else settings.rest
@@ -294,8 +301,10 @@ def _log_start(
     if teaching:
         values["teacher_run_id"] = ",".join(source.info.run_id for source in teaching)
         values["teacher_model"] = _each("model", teaching)
-        own = METHODS[settings.method].needs == "finetune"  # a twin's seed is the run's
-        values["teacher_seed"] = None if own else _each("seed", teaching)
+        twin = METHODS[settings.method].needs == "finetune"  # its seed is the run's
+        values["teacher_seed"] = None if twin else _each("seed", teaching)
+    if own:
+        values |= {"teacher_values": own.kind, "teacher_digest": own.file_digest}
     tags = {tracking.DATA: data.digest, tracking.FINGERPRINT: fingerprint, "labelreg.python": platform.python_version()}
     if data.rest:
         tags[tracking.REST] = data.rest

@@ -282,6 +282,28 @@ class TeacherRun:
 
 
 @dataclass(frozen=True)
+class OwnTeacher:
+    """Any model in the world as the teacher: what it says of the training rows."""
+
+    teacher_column: str | None = text(
+        "how the columns of your own teacher begin, one a class: gpt_ reads gpt_good, gpt_bad (teacher_file: p_)",
+        high=LONGEST_NAME,
+    )
+    teacher_file: str | None = path(
+        "file with these columns where train_file lacks them; its column idx is a row's number there, from 0"
+    )
+    teacher_id_column: str | None = text(
+        "column of teacher_file and train_file that names a row, instead of idx; of images, their paths"
+    )
+    teacher_values: str | None = text(
+        "what your own teacher's columns hold (default auto: what all rows are, and none can be else)",
+        None,
+        ("auto", "probabilities", "logits"),
+        usual="auto",
+    )
+
+
+@dataclass(frozen=True)
 class Computing:
     """What is asked of the machine; a fingerprint has what came of it (`Machine`)."""
 
@@ -353,7 +375,23 @@ class Saving:
 
 
 @dataclass(frozen=True)
-class Run(Files, Folders, TeacherRun, Teacher, Computing, Protocol, Images, Text, Head, Lora, Tuning, Sgd, Fit, Cell):
+class Run(
+    Files,
+    Folders,
+    OwnTeacher,
+    TeacherRun,
+    Teacher,
+    Computing,
+    Protocol,
+    Images,
+    Text,
+    Head,
+    Lora,
+    Tuning,
+    Sgd,
+    Fit,
+    Cell,
+):
     """What a run is done with, whoever asks for it."""
 
 
@@ -498,6 +536,7 @@ class Study(
     Resuming,
     Files,
     Folders,
+    OwnTeacher,
     Teacher,
     Computing,
     Testing,
@@ -730,6 +769,17 @@ def methods_in_order(labels: Iterable[str]) -> list[str]:
     """Methods in the order of METHODS, each before itself with averaged weights."""
     rank = {name: nth for nth, name in enumerate(methods.METHODS)}
     return sorted(labels, key=lambda each: (rank[methods.parted(each)[0]], each))
+
+
+def given_teacher(given: Mapping[str, Value]) -> str:
+    """The parameter by which the user gives a teacher of his own, with its value; empty where he gives none."""
+    return next((f"{name}={given[name]}" for name in ("teacher_file", "teacher_column") if given.get(name)), "")
+
+
+def needs_of(method: str, given: Mapping[str, Value]) -> str | None:
+    """The kind of run that a run of this method learns from (teacher, finetune); None too where a file teaches."""
+    needs = methods.METHODS[method].needs
+    return None if needs == "teacher" and given_teacher(given) else needs
 
 
 def facet(kind: type, given: Mapping[str, Value]) -> Any:

@@ -119,7 +119,8 @@ def clauses(row: Mapping) -> list[str]:
         found.append(f"on these {row['examples']:,} examples; for new ones {interval} {word}")
     if row["teachers"]:
         ids = row["teachers"].split(", ")
-        alone = f"for this teacher ({ids[0][:8]})" if len(ids) == 1 else f"{len(ids)} teachers"
+        first = ids[0] if " " in ids[0] else ids[0][:8]  # a file and its columns, or a run
+        alone = f"for this teacher ({first})" if len(ids) == 1 else f"{len(ids)} teachers"
         found.append(alone)
     if not pd.isna(row["mean_corrected"]):
         found.append(f"stopped at a look: without what stopping adds, {signed(row['mean_corrected'])}")

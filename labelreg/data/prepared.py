@@ -59,8 +59,13 @@ def lines(data: PreparedTask) -> list[str]:
 
 def say(data: PreparedTask, said: set[str] | None = None) -> None:
     """Print what was read; of several preparations, what has not been `said` yet."""
+    tell(lines(data), said)
+
+
+def tell(lines: Iterable[str], said: set[str] | None = None) -> None:
+    """Print those of the lines that have not been `said` yet."""
     said = set() if said is None else said
-    if new := [line for line in lines(data) if line not in said]:
+    if new := [line for line in lines if line not in said]:
         print("\n".join(new), flush=True)
     said.update(new)
 

@@ -29,11 +29,13 @@ from labelreg.settings import (
     Images,
     Lists,
     Lora,
+    OwnTeacher,
     Settings,
     Sgd,
     Testing,
     Text,
     Tuning,
+    given_teacher,
     method_named,
     of,
     settable,
@@ -208,6 +210,20 @@ def not_averaged(average: str) -> set[str]:
     return {*of(Averaged)} - read
 
 
+def _with_own_teacher(run: Mapping[str, Value]) -> set[str]:
+    """What a method with a teacher does not read where the user gives one of his own, or else where he does not.
+
+    Raises:
+        UserError: a run is named as the teacher too.
+    """
+    own = given_teacher(run)
+    if own and run.get("teacher_run_id"):
+        raise UserError(
+            f"teacher_run_id={run['teacher_run_id']} and {own}: a student learns from one; give one of them"
+        )
+    return {"teacher_model", "teacher_seed"} if own else {*of(OwnTeacher)}
+
+
 def _complete(decided: Mapping[str, Value], data: str, role: str, name: str) -> Settings:
     """Leave out what the run does not read; what it needs and nothing decides is a mistake of the recipe."""
     method, run = METHODS[str(decided["method"])], dict(decided)
@@ -216,8 +232,9 @@ def _complete(decided: Mapping[str, Value], data: str, role: str, name: str) -> 
     unread |= set() if run.get("optimizer") == "sgd" else set(of(Sgd))
     unread |= set() if run.get("tuning") == LORA else set(of(Lora))
     unread |= set() if method.needs else {"teacher_run_id"}
-    unread |= set() if method.needs == "teacher" else {"teacher_model", "teacher_seed"}
+    unread |= set() if method.needs == "teacher" else {"teacher_model", "teacher_seed", *of(OwnTeacher)}
     unread |= {"teacher_seed"} if run.get("teacher_run_id") else set()
+    unread |= _with_own_teacher(run) if method.needs == "teacher" else set()
     unread |= {*of(Testing), *of(Averaging)} if role == "teacher" else set()
     unread |= not_averaged("none" if role == "teacher" else str(run.get("average", "none")))
 

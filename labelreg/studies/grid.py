@@ -16,7 +16,7 @@ from labelreg.errors import UserError, unknown
 from labelreg.methods import METHODS, parted
 from labelreg.methods.own_file import FILE
 from labelreg.parameter import NEVER, Value, convert
-from labelreg.settings import method_label, methods_in_order, of_a_run
+from labelreg.settings import method_label, methods_in_order, needs_of, of_a_run
 from labelreg.whole import file_digest
 from labelreg.workers.steps import Step
 
@@ -90,7 +90,7 @@ def steps(
             run = (
                 dict(given) | place | {"seed": seed, "method": base} | ({"average": average} if base != method else {})
             )
-            needs = METHODS[base].needs
+            needs = needs_of(base, run)
             if needs == "teacher":
                 name = str(given.get("teacher_model") or teacher_of(model, task))
                 own = f" seed={seed}" if task.startswith("fewrel") and not given.get("train_file") else ""

@@ -8,14 +8,14 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from labelreg import job, one_run, places, recipes, training
-from labelreg.data import corpus, prepared
+from labelreg.data import corpus, own_teacher, prepared
 from labelreg.data.batching import REST
 from labelreg.data.tasks import made_of
 from labelreg.errors import UserError
 from labelreg.methods import METHODS, label
 from labelreg.models import registry
 from labelreg.output import duration
-from labelreg.settings import Settings
+from labelreg.settings import Settings, given_teacher
 from labelreg.store import logged, tracking
 from labelreg.store.tracking import Found
 from labelreg.workers.steps import Step
@@ -101,15 +101,28 @@ class _Here:
         self.where = where
         self._facts: dict[tuple, Facts | None] = {}
         self._weights: dict[tuple[str, str], str | None] = {}
+        self._teachers: dict[tuple, str] = {}
+
+    def _key(self, settings: Settings) -> tuple:
+        by_seed = corpus.task_of(settings).split_by == "seed"
+        return (*(settings.value(name) for name in _EXAMPLES), settings.seed if by_seed else None)
 
     def facts(self, step: Step, settings: Settings) -> Facts | None:
         """Of a teacher, the student's: the examples are the same, and its own tokenizer may not be here."""
         own = job.settings_of(step.given) if step.kind == "teacher" else settings
-        task = corpus.task_of(own)
-        key = (*(own.value(name) for name in _EXAMPLES), own.seed if task.split_by == "seed" else None)
+        key = self._key(own)
         if key not in self._facts:
             self._facts[key] = _facts(own, self.where)
         return self._facts[key]
+
+    def teacher(self, settings: Settings) -> str | None:
+        """The digest of the user's own teacher on examples that are prepared, where it teaches this run."""
+        if not given_teacher(vars(settings)):
+            return None
+        key = self._key(settings)
+        if key not in self._teachers:
+            self._teachers[key] = own_teacher.read(settings, corpus.prepare(settings, self.where)).digest
+        return self._teachers[key]
 
     def weights(self, model: str, init: str) -> str | None:
         if (model, init) not in self._weights:
@@ -192,8 +205,8 @@ def _identities(
         weights = here.weights(own.model, own.init)
         if not weights:
             continue
-        machine = training.machine_of(own, facts.examples)
-        fingerprints[step.name] = training.fingerprint(own, machine, facts, weights, next(iter(taught_by), None))
+        machine, taught = training.machine_of(own, facts.examples), next(iter(taught_by), None) or here.teacher(own)
+        fingerprints[step.name] = training.fingerprint(own, machine, facts, weights, taught)
         same = known.get((step.kind, fingerprints[step.name], facts.rest if own.rest else None))
         if same:
             finished[step.name] = same

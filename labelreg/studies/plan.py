@@ -11,12 +11,12 @@ from analysis import pairing, plan_check
 from analysis.margins import USUAL, margins
 from analysis.present import render
 from labelreg import job, places, recipes
-from labelreg.data import corpus, prepared
+from labelreg.data import corpus, own_teacher, prepared
 from labelreg.data.tasks import made_of, own_name
 from labelreg.errors import UserError
 from labelreg.models import registry
 from labelreg.parameter import Value, convert
-from labelreg.settings import Protocol, Workers, named, of, parameters
+from labelreg.settings import Protocol, Workers, given_teacher, named, of, parameters
 from labelreg.store import tracking
 from labelreg.studies import grid, interim, outlook
 from labelreg.workers.steps import Step
@@ -55,6 +55,7 @@ def design_of(given: dict[str, Value]) -> Design:
     asked = grid.lists(recipe, given)
     lists = dict(asked)
     looks = _looks(given, lists)
+    _check_own_teacher(given, lists)
     teachers = grid.teacher_seeds(str(given.get("teacher_seeds") or "one"), lists["seeds"])
     steps = grid.steps(lists, _common(given, recipe), registry.teacher_of, recipes.without(recipe), teachers)
     grid.check_order(steps)
@@ -115,11 +116,21 @@ def _looks(given: dict[str, Value], lists: dict[str, list]) -> list[int]:
     return looks
 
 
+def _check_own_teacher(given: dict[str, Value], lists: dict[str, list]) -> None:
+    """One file is of one task's rows, and of one teacher."""
+    own = given_teacher(given)
+    if own and len(lists["tasks"]) > 1:
+        raise UserError(f"{own}: it has the rows of one task; tasks={','.join(lists['tasks'])}: give one")
+    if own and (given.get("teacher_seeds") or "one") != "one":
+        raise UserError(f"teacher_seeds={given['teacher_seeds']}: {own} is the teacher of every seed, none is trained")
+
+
 def _check(steps: Sequence[Step]) -> None:
     """One run of each cell is resolved, all names in it are known, and its models read what its task is made of."""
     for step in {step.cell: step for step in steps}.values():
         settings = job.settings_of(step.given)
         corpus.task_of(settings)
+        own_teacher.check(settings)
         own = [settings.model]
         places.roots(settings)
         if step.kind == "teacher":
@@ -162,6 +173,8 @@ def gate_of(
 def lines_of(design: Design, seen: outlook.Outlook, pilot: Mapping[tuple, float]) -> list[str]:
     """The plan in lines; `pilot`: spreads that other seeds have, where they have one."""
     lines = outlook.lines(seen, design.name, design.jobs)
+    own = next((step for step in design.steps if given_teacher(vars(seen.settings[step.name]))), None)
+    lines += [f"{given_teacher(own.given)} is the teacher of its students: none is trained"] if own else []
     lines += ["", render.to_text(outlook.readable(seen)), ""]
     spreads = interim.spreads({name: found.info.run_id for name, found in seen.finished.items()})
     for place in families(design.plan):
@@ -183,6 +196,7 @@ def prepare(steps: Sequence[Step]) -> None:
     """Prepare each data set for each model, and say what was read: a mistake in either is told before a run begins."""
     settings, said = outlook.settings_of(steps), set[str]()
     seen: dict[tuple, prepared.PreparedTask] = {}
+    taught = set[tuple]()
     for step in steps:
         own = settings[step.name]
         where = places.roots(own)
@@ -196,3 +210,6 @@ def prepare(steps: Sequence[Step]) -> None:
             seen[key] = corpus.prepare(own, where)
             prepared.say(seen[key], said)
         job.check(own, seen[key])
+        if given_teacher(vars(own)) and key not in taught:
+            prepared.tell(own_teacher.lines(own_teacher.read(own, seen[key])), said)
+            taught.add(key)

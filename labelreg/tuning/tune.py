@@ -19,12 +19,27 @@ import sqlalchemy
 
 from analysis.present import render
 from labelreg import job, one_run, places, recipes, training
-from labelreg.data import corpus, prepared
+from labelreg.data import corpus, own_teacher, prepared
 from labelreg.errors import DivergedError, StoreLostError, UserError, unknown
 from labelreg.methods import METHODS, PAPER
 from labelreg.output import duration
 from labelreg.parameter import Value, convert
-from labelreg.settings import Checkpoints, Fit, Folders, Halving, Run, Tune, Workers, facet, methods_in_order, of
+from labelreg.settings import (
+    Checkpoints,
+    Files,
+    Fit,
+    Folders,
+    Halving,
+    OwnTeacher,
+    Run,
+    Tune,
+    Workers,
+    facet,
+    given_teacher,
+    methods_in_order,
+    needs_of,
+    of,
+)
 from labelreg.store import checkpoint, logged, sqlite, tracking, views
 from labelreg.store.patience import CLOSING_SECONDS, within
 from labelreg.tuning import search, search_report
@@ -127,11 +142,14 @@ def _name(given: dict[str, Value], space: search.Space, asked: dict[str, Value],
     """
     given = given | {name: values[0] for name, values in space.items()}
     settings = job.settings_of(given)
+    own_teacher.check(settings)
     data, first = corpus.prepare(settings, places.roots(settings)), job.Job(settings, given)
     job.check(settings, data)
     prepared.say(data, said)
     teaching = one_run.find_sources(first, data) if settings.teacher_run_id else ()
-    facts = [job.fingerprint(first, data, teaching), space, asked["sampler"]]
+    own = own_teacher.read(settings, data) if given_teacher(vars(settings)) else None
+    prepared.tell(own_teacher.lines(own) if own else (), said)
+    facts = [job.fingerprint(first, data, teaching, own), space, asked["sampler"]]
     digest = _digest([*facts, *(asked[name] for name in PRUNER)])
     return f"{settings.method} {settings.task} {settings.model} {settings.init} {digest}"
 
@@ -221,7 +239,7 @@ def _round(
 def _steps(given: dict[str, Value], todo: dict[str, int]) -> list[Step]:
     """First what students learn from, one after another (kd and akd may share it); then trials, methods in turn."""
     steps: list[Step] = []
-    for method in [method for method, count in todo.items() if count and METHODS[method].needs]:
+    for method in [method for method, count in todo.items() if count and needs_of(method, given)]:
         before = (steps[-1].name,) if steps else ()
         steps.append(Step(f"what {method} learns from", given | {"method": method}, "teacher", before))
     sources = {str(step.given["method"]): (step.name,) for step in steps}
@@ -419,7 +437,8 @@ def _report(
                 print("  importances: " + ", ".join(f"{key} {share:.2f}" for key, share in shares.items()), flush=True)
         run.folder(folder)
     place = output_dir or tracking.get(run.run_id).info.artifact_uri.removeprefix("file://")
-    both = f"; both with -P train_file={given['train_file']}" if given.get("train_file") else ""
+    files = [name for name in of(Files, OwnTeacher) if given.get(name)]  # no settings file may name them
+    both = f"; both with {' '.join(f'-P {name}={given[name]}' for name in files)}" if files else ""
     print(f"settings: {place}/{SETTINGS_FILE} (train_student -P recipe=FILE, main -P settings=FILE{both})", flush=True)
     print(f"tuned on seed {given['seed']}: a comparison with them must use other seeds", flush=True)
 
