@@ -150,6 +150,7 @@ def _load_pyfunc(path: str) -> Served:
     if vision.network(str(folder)):
         return Served(vision.saved(folder), None, known)
     roots, classes = places.Roots(None, None, folder, download=False), tuple(known["classes"])
+    model: Any
     with contextlib.redirect_stdout(sys.stderr):  # `mlflow models predict` prints its answer, and nothing else
         if base := known.get(BASE):  # it lies where any model is looked for: a package, LABELREG_MODEL_ROOT, the hub
             model = registry.load_adapter(folder, base["model"], base["digest"], classes, places.roots(Folders()))

@@ -264,7 +264,7 @@ def _kind(values: np.ndarray, asked: str, said: Sequence[str], origin: str) -> s
     """What the rows are [examples, classes]; where that is not said, what all of them can be and none cannot."""
     sums: np.ndarray = values.sum(axis=1)
     negative: np.ndarray = (values < 0).any(axis=1)
-    alike: np.ndarray = ~negative & (np.abs(sums - 1) <= NEAR)
+    alike = np.logical_and(~negative, np.abs(sums - 1) <= NEAR)
     if asked == LOGITS:
         return LOGITS
     if alike.all():

@@ -188,7 +188,7 @@ def restore(model: Any, folder: Path) -> None:
     """Put what `save` wrote into the model that it was made of, for evaluation."""
     from peft import LoraConfig, set_peft_model_state_dict
 
-    config = LoraConfig.from_pretrained(folder)
+    config = LoraConfig.from_pretrained(str(folder))
     config.layer_replication = None  # `registry.load` has chosen already
     _put_into(model, config)
     set_peft_model_state_dict(model.adapter[0], load_file(folder / WEIGHTS))

@@ -376,9 +376,9 @@ def save(model: "vision.Classifier | classifier.TextClassifier", name: str, fold
         model.save_pretrained(folder)
     if not isinstance(model, vision.Classifier):
         loaded = tokenizer(checkpoint(name, roots))
-        known = [key for key in loaded.model_input_names if key != "token_type_ids" or model.reads_types]
+        names = [key for key in loaded.model_input_names if key != "token_type_ids" or model.reads_types]
         # chat models' files have the left side, for generation; what stands in init_kwargs is written
-        for key, value in {"padding_side": model.padding_side, "model_input_names": known}.items():
+        for key, value in {"padding_side": model.padding_side, "model_input_names": names}.items():
             setattr(loaded, key, value)
             loaded.init_kwargs[key] = value
         loaded.save_pretrained(folder)
