@@ -39,6 +39,11 @@ def command(entry_point: str, given: Sequence[tuple]) -> str:
     return " ".join(["mlflow run .", *([] if entry_point == "main" else [f"-e {entry_point}"]), *words])
 
 
+def with_model(row: dict) -> str:
+    """The command that does this run again and stores its model."""
+    return command("train_student", [*_logged(row, "train_student", ("save_model",)), ("save_model", "true")])
+
+
 def _studies(runs: pd.DataFrame, parents: set[str]) -> dict[str, str]:
     """The command of each of these runs that is a study and logged all that it was given."""
     if not parents or KIND not in runs or f"params.{ALWAYS}" not in runs:
