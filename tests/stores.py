@@ -50,7 +50,8 @@ def generate(
                     params = {"task": task, "model": "minilm-3l", "init": init, "method": method, "seed": seed}
                     params |= {"epochs": epochs, "lr": lr, "batch_size": 32, "split_seed": 42, "selection": "best"}
                     tags = {"labelreg.kind": "student", "labelreg.study": "generated", "labelreg.data": f"{at:032x}"}
-                    tags |= {"labelreg.fingerprint": f"{number + int(lr * 1e9):032x}", "labelreg.version.torch": "2.14.0"}
+                    tags |= {"labelreg.fingerprint": f"{number + int(lr * 1e9):032x}"}
+                    tags |= {"labelreg.version.torch": "2.14.0"}
                     client.log_batch(
                         run_id,
                         metrics=[Metric(*point) for point in points(init, method, score, epochs, number, chance)],
