@@ -1,5 +1,6 @@
 # make demo: set up and answer the question in small. make test: set up, lint, types, all tests.
-# make soak: the longest tests of faults, and runs killed at random points for ten minutes (LABELREG_SOAK_SECONDS, LABELREG_SOAK_SEED).
+# make soak: the longest tests, then runs killed at random points for ten minutes (LABELREG_SOAK_SECONDS,
+# LABELREG_SOAK_SEED).
 # make lock: after a change of conda.yaml's pins.
 PYTHON ?= python3
 VENV := .venv
@@ -53,7 +54,7 @@ test: setup
 test-browser: setup $(VENV)/browser
 	python -m pytest -m browser
 
-soak: setup # faults at a scale that takes minutes, then kills at random points for ten
+soak: setup
 	OMP_NUM_THREADS=1 python -m pytest -s --timeout=0 -m soak tests tests/faults/soak.py
 
 ui: setup

@@ -87,8 +87,8 @@ def _logged(row: dict, entry_point: str, without: Sequence[str] = ()) -> list[tu
     """(name, value) of what a run logged of its entry point's parameters."""
     names = [name for name in named(entry_point) if name not in without]
     found = {name: row.get(f"params.{name}") for name in names}
-    if not pd.isna(precision := row.get("params.precision_used")):  # what `auto` came to
-        found["precision"] = precision
+    used = {name: row.get(f"params.{name}_used") for name in found}  # what `auto` came to
+    found |= {name: value for name, value in used.items() if not pd.isna(value)}
     if row.get(GIVEN_TEACHER) != "true":  # found, or trained first, by the settings
         found.pop("teacher_run_id", None)
     if entry_point == "train_student" and not pd.isna(own := row.get(f"params.{own_file.SETTINGS}")):

@@ -42,13 +42,12 @@ def card(name: str, method: str, why: Sequence[str], judged: pd.DataFrame, found
         f"## Limits\n\n{LIMITS}",
         f"Made by labelreg, run {run.info.run_id}, fingerprint {tags[tracking.FINGERPRINT]}.",
     ]  # fmt: skip
-    front = yaml.safe_dump(_front(name, run), sort_keys=False, allow_unicode=True)
+    front = yaml.safe_dump(_front(name, params, run.data.metrics), sort_keys=False, allow_unicode=True)
     return f"---\n{front}---\n\n" + "\n\n".join(parts) + "\n"
 
 
-def _front(name: str, run: tracking.Found) -> dict[str, Any]:
+def _front(name: str, params: dict[str, str], metrics: dict[str, float]) -> dict[str, Any]:
     """What the hub reads of a card."""
-    params = logged.params(run)
     task = None if "train_file" in params else TASKS.get(params["task"])  # a file of one's own may take any name
     images = bool(vision.network(params["model"]))
     kind = "image-classification" if images else "text-classification"
@@ -57,14 +56,16 @@ def _front(name: str, run: tracking.Found) -> dict[str, Any]:
         front["library_name"] = "transformers"
         if params["init"] == "pretrained":
             known = MODELS.get(params["model"])
-            if known or not Path(params["model"]).is_dir():
-                front["base_model"] = known.hub_id if known else params["model"]
+            if known:
+                front["base_model"] = known.hub_id
+            elif not Path(params["model"]).is_dir():
+                front["base_model"] = params["model"]
     if task and "/" in task.source:
         front["datasets"] = [task.source]
     which, metric = params.get("selection", "best"), task.metric if task else "accuracy"
     measured = [
         {"type": metric, "value": value, "name": key}
-        for key, value in sorted(run.data.metrics.items())
+        for key, value in sorted(metrics.items())
         if key.startswith(f"{which}/") and key.endswith("/score")
     ]
     data = {"name": params["task"], "type": task.source if task else params["task"]}

@@ -15,7 +15,7 @@ from labelreg.answers.sources import runs_of
 from labelreg.errors import UserError
 from labelreg.parameter import Value
 from labelreg.settings import named
-from labelreg.store import logged, models, tracking, views
+from labelreg.store import models, tracking, views
 
 CALIBRATION = ("nll", "ece", "brier")  # of what is served: probabilities as they are
 SHOWN = {"ece": "ece above its floor"}
@@ -46,20 +46,20 @@ def promote(given: dict[str, Value]) -> None:
     runs, _, metric, remarks = runs_of(given)
     found = answer(runs, given, metric, remarks, "true")
     choice = choose(found, bool(given.get("accept_worse_calibration")))
+    (row,) = found.runs[found.runs["run_id"] == choice.run_id].to_dict("records")
+    chosen = f"{choice.method}, seed {row['params.seed']}"
     run, model = _stored(choice.run_id)
     if model is None:
-        (row,) = found.runs[found.runs["run_id"] == choice.run_id].to_dict("records")
         raise UserError(
-            f"run {choice.run_id} ({choice.method}, seed {row['params.seed']}) is what the evidence supports, and has "
-            f"stored no model: {again.with_model(row)}, then this command again"
+            f"run {choice.run_id} ({chosen}) is what the evidence supports, and has stored no model: "
+            f"{again.with_model(row)}, then this command again"
         )
     written = card.card(name, choice.method, choice.why, choice.rows, found, run)
     with tracking.open_run("promote", f"promote {name}") as opened:
         opened.params({each: given.get(each) for each in named("promote")})
         tags = {tracking.VERDICT: choice.why[0], tracking.DATA: run.data.tags[tracking.DATA]}
         version = models.register(name, model, written, "; ".join(choice.why), tags)
-    print(f"{name} version {version} is {models.CHAMPION}: {choice.method}, seed {logged.params(run)['seed']}, "
-          f"run {run.info.run_id}", *choice.why, sep="\n  ", flush=True)  # fmt: skip
+    print(f"{name} version {version} is {models.CHAMPION}: {chosen}, run {run.info.run_id}", *choice.why, sep="\n  ")
     print(f"mlflow models serve -m models:/{name}@{models.CHAMPION} --env-manager local", flush=True)
     views.tell_run(opened.run_id)
 

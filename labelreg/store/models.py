@@ -162,7 +162,7 @@ def register(name: str, model: LoggedModel, card: str, line: str, tags: dict[str
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    version = patiently(_version, name, model, run_id, tags, line)
+    version = patiently(_version, name, model, run_id)
     for key, value in tags.items():
         patiently(MlflowClient.set_model_version_tag, name, version, key, value)
     patiently(MlflowClient.update_model_version, name, version, line)
@@ -170,11 +170,10 @@ def register(name: str, model: LoggedModel, card: str, line: str, tags: dict[str
     return version
 
 
-def _version(store: MlflowClient, name: str, model: LoggedModel, run_id: str, tags: dict[str, str], line: str) -> str:
+def _version(store: MlflowClient, name: str, model: LoggedModel, run_id: str) -> str:
     """The version of `name` that this model is: looked for first, as an answer may be lost and the call repeated."""
     source = f"models:/{model.model_id}"
     for each in store.search_model_versions(f"run_id = '{run_id}'"):
         if (each.name, each.source) == (name, source):
             return str(each.version)
-    made = store.create_model_version(name, source, run_id, tags, description=line, model_id=model.model_id)
-    return str(made.version)
+    return str(store.create_model_version(name, source, run_id, model_id=model.model_id).version)
