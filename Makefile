@@ -6,9 +6,9 @@ PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
-# each file is checked against its hash; what a lock lists is all that it needs. pip, slower, for a machine where pip
-# alone knows its package index (uv does not read pip.conf)
-install = uv pip install --quiet --python $(VENV)/bin/python --require-hashes --no-deps -r $(1) || \
+# each file is checked against its hash; what a lock lists is all that it needs. Whom the machine trusts, uv trusts, as
+# pip does. pip, slower, for a machine where pip alone knows its package index (uv does not read pip.conf)
+install = uv pip install --quiet --system-certs --python $(VENV)/bin/python --require-hashes --no-deps -r $(1) || \
 	  $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $(1)
 
 .PHONY: setup demo picture test test-browser soak ui bench lock
