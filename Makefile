@@ -1,13 +1,14 @@
 # make demo: set up and answer the question in small. make test: set up, lint, types, all tests.
-# make soak: the longest tests of faults, and runs killed at random points for ten minutes (LABELREG_SOAK_SECONDS, LABELREG_SOAK_SEED).
+# make soak: the longest tests, then runs killed at random points for ten minutes (LABELREG_SOAK_SECONDS,
+# LABELREG_SOAK_SEED).
 # make lock: after a change of conda.yaml's pins.
 PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
-# each file is checked against its hash; what a lock lists is all that it needs. pip, slower, for a machine where pip
-# alone knows its package index (uv does not read pip.conf)
-install = uv pip install --quiet --python $(VENV)/bin/python --require-hashes --no-deps -r $(1) || \
+# each file is checked against its hash; what a lock lists is all that it needs. Whom the machine trusts, uv trusts, as
+# pip does. pip, slower, for a machine where pip alone knows its package index (uv does not read pip.conf)
+install = uv pip install --quiet --system-certs --python $(VENV)/bin/python --require-hashes --no-deps -r $(1) || \
 	  $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $(1)
 
 .PHONY: setup demo picture test test-browser soak ui bench lock
@@ -53,7 +54,7 @@ test: setup
 test-browser: setup $(VENV)/browser
 	python -m pytest -m browser
 
-soak: setup # faults at a scale that takes minutes, then kills at random points for ten
+soak: setup
 	OMP_NUM_THREADS=1 python -m pytest -s --timeout=0 -m soak tests tests/faults/soak.py
 
 ui: setup

@@ -31,7 +31,8 @@ FILLERS = "a the film story and cast it is with plot scene one".split()
 
 @pytest.fixture(autouse=True)
 def isolated(tmp_path, monkeypatch):
-    """Caches and runs go to this test's folder; nothing of the caller's environment comes in."""
+    """Caches, runs and what is written beside them go to this test's folder; the caller's environment stays out."""
+    monkeypatch.chdir(tmp_path)  # MLflow's own place for artifacts is `mlruns` of the folder in which one is
     for name in ("DATA_ROOT", "MODEL_ROOT"):
         monkeypatch.delenv(f"LABELREG_{name}", raising=False)
     for name in ("RUN_ID", "EXPERIMENT_ID", "EXPERIMENT_NAME"):

@@ -235,8 +235,7 @@ def empty_store(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def store(isolated, empty_store, tmp_path, monkeypatch) -> Path:
-    """The test's own store, as `isolated` names it; files and artifacts go to tmp_path."""
-    monkeypatch.chdir(tmp_path)
+    """The test's own store, as `isolated` names it."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     new_store(empty_store, tmp_path)
     return tmp_path
@@ -338,7 +337,6 @@ def served(server, isolated, tmp_path, monkeypatch) -> str:
     """The server as the test's store, with an experiment of its own; the experiment's id."""
     import mlflow
 
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", tmp_path.name)
     return mlflow.create_experiment(tmp_path.name)

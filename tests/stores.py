@@ -21,6 +21,7 @@ def generate(
     epochs: int = 4,
     examples: int = 400,
     spread: float = 0.4,
+    lr: float = 5e-4,
 ) -> int:
     """Write finished students of the contract's shape to MLflow's current store; how many.
 
@@ -47,9 +48,10 @@ def generate(
                     run = client.create_run("0", start_time=number, run_name=f"{task} {init} {method} {seed}")
                     run_id = run.info.run_id
                     params = {"task": task, "model": "minilm-3l", "init": init, "method": method, "seed": seed}
-                    params |= {"epochs": epochs, "lr": 5e-4, "batch_size": 32, "split_seed": 42, "selection": "best"}
+                    params |= {"epochs": epochs, "lr": lr, "batch_size": 32, "split_seed": 42, "selection": "best"}
                     tags = {"labelreg.kind": "student", "labelreg.study": "generated", "labelreg.data": f"{at:032x}"}
-                    tags |= {"labelreg.fingerprint": f"{number:032x}", "labelreg.version.torch": "2.14.0"}
+                    tags |= {"labelreg.fingerprint": f"{number + int(lr * 1e9):032x}"}
+                    tags |= {"labelreg.version.torch": "2.14.0"}
                     client.log_batch(
                         run_id,
                         metrics=[Metric(*point) for point in points(init, method, score, epochs, number, chance)],

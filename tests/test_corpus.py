@@ -334,7 +334,6 @@ def test_a_bad_file_is_refused_in_one_line(case, refused, tmp_path):
 
 
 def test_a_missing_file(refused, tmp_path, tiny_file, monkeypatch):
-    monkeypatch.chdir(tmp_path)
     refused(f"none.csv: no such file or folder in {tmp_path}", train_file="none.csv")
     refused("none.csv: no such file", train_file=tmp_path / "none.csv")
     refused("none.csv: no such file", train_file=tiny_file, dev_file=tmp_path / "none.csv")

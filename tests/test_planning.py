@@ -49,7 +49,6 @@ def test_a_plan_needs_neither_data_nor_weights(store, recipe, students, teachers
     ],
 )
 def test_a_model_that_reads_something_else_is_refused_in_the_plan(store, monkeypatch, tmp_path, given, words):
-    monkeypatch.chdir(tmp_path)
     own_folder(tmp_path / "pets")
     refused(call("study", **given, plan_only="true"), words, "choose one of")
 

@@ -155,7 +155,6 @@ def test_processes_that_make_it_anew_at_once(tmp_path):
 def test_what_may_not_be_read_is_not_made_anew(tmp_path, monkeypatch):
     from test_files import rights_of_another
 
-    monkeypatch.chdir(tmp_path)
     tmp_path.chmod(0o755)  # pytest's own folders above it are closed to others
     folder = Path("prepared/key")
     prepared.kept(folder, made)

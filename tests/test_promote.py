@@ -162,3 +162,33 @@ def test_where_narrows_to_one_question(store):
 
 def test_promote_asks_what_significance_is_asked():
     assert set(named("promote")) <= {*named("significance"), "name", "accept_worse_calibration"}
+
+
+def test_a_reference_of_several_settings_is_no_one_baseline(store):
+    """Better than a weak finetune is not better than the strong one."""
+    for lr, scores in ((1e-05, {"ls": 5.0}), (3e-05, {"ls": -1.0})):
+        generate({"pretrained": scores}, ["rte"], range(8), spread=0.05, lr=lr)
+    refused(call("promote", name="reviews", accept_worse_calibration="true"), "finetune has 2 settings here", "where")
+    assert chosen(where="params.lr = '3e-05'").startswith("finetune, seed ")
+
+
+def test_the_run_that_was_done_again_has_the_model_wherever_it_is(reviews, monkeypatch, tmp_path):
+    """Narrowed by study and experiment, the evidence is the old run, the model that of its twin."""
+    named = {**reviews, "train_file": tmp_path / "my reviews (new).csv"}  # which mlflow run logs in quotes
+    reviews["train_file"].rename(named["train_file"])
+    for seed in range(5):
+        for method in ("finetune", "ls"):
+            succeed("train_student", **named, method=method, seed=seed)
+    import mlflow
+
+    for run in runs("student"):
+        mlflow.MlflowClient().set_tag(run.info.run_id, "labelreg.study", "mine")
+        mlflow.MlflowClient().set_tag(run.info.run_id, "mlflow.project.entryPoint", "train_student")
+    ended = call("promote", name="reviews", study="mine", accept_worse_calibration="true")
+    words = shlex.split(ended.err.partition("mlflow run . -e train_student ")[2].rpartition(", then")[0])
+    given = dict(word.split("=", 1) for word in words if word != "-P")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "another")
+    again = run_of(succeed("train_student", **given, model_root=reviews["model_root"]))
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
+    said = succeed("promote", name="reviews", study="mine", accept_worse_calibration="true").out
+    assert "reviews version 1 is champion" in said and again.info.run_id in said

@@ -212,7 +212,6 @@ def test_an_own_files_task_is_its_stem_unless_named(tmp_path, monkeypatch):
     assert resolve("table9", "ls", train_file=str(own))["task"] == "my reviews"
     assert resolve("table9", "ls", train_file=str(own), task="films")["task"] == "films"
     assert resolve("table9", "kd", init="random", train_file=str(own))["alpha"] == 0.5
-    monkeypatch.chdir(tmp_path)
     assert resolve("table9", "ls", train_file="my reviews.csv")["task"] == "my reviews"
     for here in (".", "../" + tmp_path.name + "/"):
         assert resolve("table13", "ls", train_file=here)["task"] == tmp_path.name

@@ -197,7 +197,6 @@ def test_a_study_is_known_by_what_its_files_hold(tmp_path, monkeypatch):
         given = {"train_file": str(file), "recipe": str(recipe)}
         return grid.identity(grid.steps(GRID, given, teacher_of), "d", str(recipe))
 
-    monkeypatch.chdir(tmp_path)
     file, recipe = tmp_path / "reviews.csv", tmp_path / "own.yaml"
     file.write_text("text,label\ngood,1\n")
     recipe.write_text("kind: settings\n")

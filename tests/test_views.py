@@ -3,7 +3,9 @@
 import base64
 import json
 import re
+import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import mlflow
@@ -125,3 +127,20 @@ def test_make_ui_says_where_the_views_are(store, capsys, made):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == (len(views.VIEWS) if made else 1)
     assert all(view in line for view, line in zip(views.VIEWS, lines, strict=made)) or "no runs yet" in lines[0]
+
+
+def test_many_first_commands_at_once_keep_them(store):
+    """Another process may write a tag between this one's looking and its writing: MLflow ends in UNIQUE constraint."""
+    client = mlflow.MlflowClient()
+    for number in range(10):
+        made = client.get_experiment(client.create_experiment(f"new {number}"))
+        gate = threading.Barrier(8)
+
+        def first(_, made=made, gate=gate):
+            gate.wait()
+            views.keep(made)
+
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(first, range(8)))
+        tags = client.get_experiment(made.experiment_id).tags
+        assert {f"{views.TAG}{view}" for view in views.VIEWS} <= set(tags)

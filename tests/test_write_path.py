@@ -101,6 +101,7 @@ def own_server(isolated, tmp_path, empty_store, monkeypatch) -> Server:
 
 
 @pytest.mark.soak
+@pytest.mark.server
 def test_a_server_that_goes_away_costs_nothing(own_server, tiny_file, tiny_models, settings_file, tmp_path):
     """A study loses its server for good, ends as interrupted, goes on; then loses it for a while."""
     epochs = 300

@@ -39,6 +39,11 @@ def command(entry_point: str, given: Sequence[tuple]) -> str:
     return " ".join(["mlflow run .", *([] if entry_point == "main" else [f"-e {entry_point}"]), *words])
 
 
+def with_model(row: dict) -> str:
+    """The command that does this run again and stores its model."""
+    return command("train_student", [*_logged(row, "train_student", ("save_model",)), ("save_model", "true")])
+
+
 def _studies(runs: pd.DataFrame, parents: set[str]) -> dict[str, str]:
     """The command of each of these runs that is a study and logged all that it was given."""
     if not parents or KIND not in runs or f"params.{ALWAYS}" not in runs:
@@ -82,8 +87,8 @@ def _logged(row: dict, entry_point: str, without: Sequence[str] = ()) -> list[tu
     """(name, value) of what a run logged of its entry point's parameters."""
     names = [name for name in named(entry_point) if name not in without]
     found = {name: row.get(f"params.{name}") for name in names}
-    if not pd.isna(precision := row.get("params.precision_used")):  # what `auto` came to
-        found["precision"] = precision
+    used = {name: row.get(f"params.{name}_used") for name in found}  # what `auto` came to
+    found |= {name: value for name, value in used.items() if not pd.isna(value)}
     if row.get(GIVEN_TEACHER) != "true":  # found, or trained first, by the settings
         found.pop("teacher_run_id", None)
     if entry_point == "train_student" and not pd.isna(own := row.get(f"params.{own_file.SETTINGS}")):

@@ -1,6 +1,7 @@
 """The model card of a promoted model: README.md with the hub's YAML front matter, made of the answer and the run."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -12,7 +13,7 @@ from analysis.present.render import signed
 from labelreg.data.tasks import TASKS
 from labelreg.models.registry import MODELS, vision
 from labelreg.settings import FULL, of_a_run
-from labelreg.store import tracking
+from labelreg.store import logged, tracking
 
 LIMITS = """- The scores are of the data named above; of other texts or images nothing was measured.
 - The verdict is about these settings and seeds, not about the method in general.
@@ -23,7 +24,7 @@ LIMITS = """- The scores are of the data named above; of other texts or images n
 
 def card(name: str, method: str, why: Sequence[str], judged: pd.DataFrame, found: Answer, run: tracking.Found) -> str:
     """The card as Markdown."""
-    params, tags = run.data.params, run.data.tags
+    params, tags = logged.params(run), run.data.tags
     parts = [
         f"# {name}",
         f"{params['model']} for the task {params['task']}, trained with {method}, seed {params['seed']}.",
@@ -41,13 +42,13 @@ def card(name: str, method: str, why: Sequence[str], judged: pd.DataFrame, found
         f"## Limits\n\n{LIMITS}",
         f"Made by labelreg, run {run.info.run_id}, fingerprint {tags[tracking.FINGERPRINT]}.",
     ]  # fmt: skip
-    front = yaml.safe_dump(_front(name, run), sort_keys=False, allow_unicode=True)
+    front = yaml.safe_dump(_front(name, params, run.data.metrics), sort_keys=False, allow_unicode=True)
     return f"---\n{front}---\n\n" + "\n\n".join(parts) + "\n"
 
 
-def _front(name: str, run: tracking.Found) -> dict[str, Any]:
+def _front(name: str, params: dict[str, str], metrics: dict[str, float]) -> dict[str, Any]:
     """What the hub reads of a card."""
-    params, task = run.data.params, TASKS.get(run.data.params["task"])
+    task = None if "train_file" in params else TASKS.get(params["task"])  # a file of one's own may take any name
     images = bool(vision.network(params["model"]))
     kind = "image-classification" if images else "text-classification"
     front: dict[str, Any] = {"pipeline_tag": kind, "tags": ["labelreg", params["method"]]}
@@ -55,13 +56,16 @@ def _front(name: str, run: tracking.Found) -> dict[str, Any]:
         front["library_name"] = "transformers" if params.get("tuning", FULL) == FULL else "peft"
         if params["init"] == "pretrained":
             known = MODELS.get(params["model"])
-            front["base_model"] = known.hub_id if known else params["model"]
+            if known:
+                front["base_model"] = known.hub_id
+            elif not Path(params["model"]).is_dir():
+                front["base_model"] = params["model"]
     if task and "/" in task.source:
         front["datasets"] = [task.source]
     which, metric = params.get("selection", "best"), task.metric if task else "accuracy"
     measured = [
         {"type": metric, "value": value, "name": key}
-        for key, value in sorted(run.data.metrics.items())
+        for key, value in sorted(metrics.items())
         if key.startswith(f"{which}/") and key.endswith("/score")
     ]
     data = {"name": params["task"], "type": task.source if task else params["task"]}

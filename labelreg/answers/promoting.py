@@ -1,13 +1,13 @@
 """From verdict to model: what is registered is what the answer of `significance` supports; nothing is decided anew."""
 
-import shlex
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.pairing import Comparison
-from analysis.present import wording
+from analysis.pairing import Comparison, Paired
+from analysis.present import again, wording
 from analysis.present.answer import Answer
 from labelreg.answers import card
 from labelreg.answers.answering import HOW_TO_BEGIN, answer
@@ -46,18 +46,20 @@ def promote(given: dict[str, Value]) -> None:
     runs, _, metric, remarks = runs_of(given)
     found = answer(runs, given, metric, remarks, "true")
     choice = choose(found, bool(given.get("accept_worse_calibration")))
-    run = tracking.get(choice.run_id)
-    model = models.of_run(run)
+    (row,) = found.runs[found.runs["run_id"] == choice.run_id].to_dict("records")
+    chosen = f"{choice.method}, seed {row['params.seed']}"
+    run, model = _stored(choice.run_id)
     if model is None:
-        raise UserError(f"run {choice.run_id} ({choice.method}, seed {run.data.params['seed']}) is what the evidence "
-                        f"supports, and has stored no model: {_again(run)}, then this command again")  # fmt: skip
+        raise UserError(
+            f"run {choice.run_id} ({chosen}) is what the evidence supports, and has stored no model: "
+            f"{again.with_model(row)}, then this command again"
+        )
     written = card.card(name, choice.method, choice.why, choice.rows, found, run)
     with tracking.open_run("promote", f"promote {name}") as opened:
         opened.params({each: given.get(each) for each in named("promote")})
         tags = {tracking.VERDICT: choice.why[0], tracking.DATA: run.data.tags[tracking.DATA]}
         version = models.register(name, model, written, "; ".join(choice.why), tags)
-    print(f"{name} version {version} is {models.CHAMPION}: {choice.method}, seed {run.data.params['seed']}, "
-          f"run {choice.run_id}", *choice.why, sep="\n  ", flush=True)  # fmt: skip
+    print(f"{name} version {version} is {models.CHAMPION}: {chosen}, run {run.info.run_id}", *choice.why, sep="\n  ")
     print(f"mlflow models serve -m models:/{name}@{models.CHAMPION} --env-manager local", flush=True)
     views.tell_run(opened.run_id)
 
@@ -77,6 +79,7 @@ def choose(found: Answer, any_calibration: bool = False) -> Choice:
         told = "; ".join(", ".join(filter(None, each)) for each in families)
         raise UserError(f"{len(families)} questions are answered here ({told}), and one model is registered: narrow "
                         "with where (params.task = 'sst5' and params.model = 'minilm-3l') or study")  # fmt: skip
+    _one_baseline(found.paired)
     better = judged[judged["verdict"] == "better"].sort_values("mean_difference", kind="stable", ascending=False)
     blind = judged[(judged["verdict"] == "undecided") & ~judged["decidable"].astype(bool)]
     if better.empty and len(blind):
@@ -100,6 +103,32 @@ def choose(found: Answer, any_calibration: bool = False) -> Choice:
     return Choice(method, run_id, (why, seed), judged)
 
 
+def _one_baseline(paired: Paired) -> None:
+    """Raises UserError where the reference has several settings: differences from each say nothing of the others."""
+    runs: dict[str, set[str]] = defaultdict(set)
+    for comparison in paired.comparisons:
+        for seed, run_id in zip(comparison.seeds, comparison.reference_run_ids, strict=True):
+            runs[seed].add(run_id)
+    several = max(map(len, runs.values()), default=1)
+    if several > 1:
+        raise UserError(
+            f"{paired.reference} has {several} settings here, and each method is compared with the one of its own: "
+            "narrow with where (params.lr = '2e-05') or study"
+        )
+
+
+def _stored(run_id: str) -> tuple[tracking.Found, "models.LoggedModel | None"]:
+    """A run and its model; where it has stored none, those of the newest run of its fingerprint that has."""
+    run = tracking.get(run_id)
+    if model := models.of_run(run):
+        return run, model
+    alike = {name: run.data.tags[name] for name in (tracking.FINGERPRINT, tracking.KIND)}
+    for other in reversed(tracking.find(tracking.tagged(alike))):
+        if model := models.of_run(other):
+            return other, model
+    return run, None
+
+
 def _comparison(found: Answer, row: Mapping) -> Comparison:
     return next(c for c in found.paired.comparisons if (c.method, c.setting) == (row["method"], row["setting"]))
 
@@ -115,10 +144,11 @@ def _calibrated(found: Answer, row: Mapping, allowed: bool) -> str:
         here = (table["method"] == row["method"]) & (table["setting"] == row["setting"]) & (table["scaled"] == "none")
         table = table[here & table["measure"].isin(CALIBRATION)]
     way = "accept_worse_calibration=true registers it all the same"
-    if table.empty:
+    if table.empty or (table["min_p_holm"] > found.rule.level).any():
+        why = "no predictions" if table.empty else f"predictions of {table['n'].min()} pairs, too few to tell"
         if allowed:
-            return "its calibration is not known"
-        raise UserError(f"{row['method']} is better, and its calibration is not known (no predictions): {way}")
+            return f"its calibration is not known ({why})"
+        raise UserError(f"{row['method']} is better, and its calibration is not known ({why}): {way}")
     worse = table[(table["p_holm"] <= found.rule.level) & (table["estimate"] > 0)]
     told = ", ".join(
         f"{SHOWN.get(each['measure'], each['measure'])} {each['mean_method']:.3f} against {each['mean_reference']:.3f}"
@@ -145,11 +175,3 @@ def _median(found: Answer, run_ids: list[str], method: str) -> tuple[str, str]:
     spread = f"{order[0][0]:.2f} to {order[-1][0]:.2f}"
     why = f"seed {seed}: its dev score {score:.2f} is the median of {len(order)} runs that learnt ({spread})"
     return run_ids[nth], f"{why}, so that neither luck nor the test set chose it"
-
-
-def _again(run: tracking.Found) -> str:
-    """The command that does a run again and stores its model."""
-    params = run.data.params
-    left = {"teacher_model", "teacher_seed"} if "teacher_run_id" in params else set()
-    told = [f"{name}={params[name]}" for name in named("train_student") if name in params and name not in left]
-    return "mlflow run . -e train_student " + " ".join(f"-P {shlex.quote(each)}" for each in [*told, "save_model=true"])

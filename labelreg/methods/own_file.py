@@ -90,6 +90,7 @@ def _run(text: str, path: Path, digest: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"labelreg_own_{digest}", path)
     assert spec and spec.loader  # its name ends with .py
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for what a name in quotes means
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing is left beside the user's file
     try:
         spec.loader.exec_module(module)

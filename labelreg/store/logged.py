@@ -4,6 +4,7 @@ import hashlib
 import shlex
 from functools import lru_cache
 
+from mlflow.entities import Run
 from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from labelreg.errors import UserError
@@ -26,6 +27,11 @@ def unquoted(text: str) -> str:
     except ValueError:
         return text
     return words[0] if len(words) == 1 else text if words else ""
+
+
+def params(run: Run) -> dict[str, str]:
+    """A run's parameters as they were given: `mlflow run` logs them as it quotes them for a shell."""
+    return {name: unquoted(value) for name, value in run.data.params.items()}
 
 
 def means(held: str, name: str, value: Value) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput, Metric
+from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -24,7 +24,7 @@ from mlflow.utils.validation import _validate_model_name
 
 from labelreg.errors import UserError
 from labelreg.output import words_of
-from labelreg.store import patience, tracking
+from labelreg.store import logged, patience, tracking
 from labelreg.store.patience import patiently
 
 if TYPE_CHECKING:
@@ -59,15 +59,15 @@ def store(run: tracking.Run, folder: Path, kind: "Kind", write: Callable[[Path],
     _measure(run.run_id, model.model_id, data)
 
 
-def _logged_model(run_id: str) -> "mlflow.entities.LoggedModel":
+def _logged_model(run_id: str) -> LoggedModel:
     """The LoggedModel of a run: made once, however often a call is repeated or the run is gone on with."""
     run = patiently(MlflowClient.get_run, run_id)
     name = re.sub(r"[/:.%\"']", "-", str(run.info.run_name))  # what MLflow does not take
 
-    def made(store: MlflowClient) -> "mlflow.entities.LoggedModel":
+    def made(store: MlflowClient) -> LoggedModel:
         where = run.info.experiment_id
         found = store.search_logged_models([where], f"source_run_id = '{run_id}'")
-        return found[0] if found else store.create_logged_model(where, name, run_id, {}, dict(run.data.params))
+        return found[0] if found else store.create_logged_model(where, name, run_id, {}, logged.params(run))
 
     model = patiently(made)
     if not run.outputs or model.model_id not in {each.model_id for each in run.outputs.model_outputs}:
@@ -75,7 +75,7 @@ def _logged_model(run_id: str) -> "mlflow.entities.LoggedModel":
     return model
 
 
-def _package(folder: Path, kind: "Kind", run_id: str, model: "mlflow.entities.LoggedModel") -> None:
+def _package(folder: Path, kind: "Kind", run_id: str, model: LoggedModel) -> None:
     """Write what makes a folder an MLflow model: MLmodel, the code, the environment's files, an example."""
     made = Model(FOLDER, run_id, model_id=model.model_id, model_uuid=model.model_id)
     probabilities = [ColSpec("double", name) for name in kind.outputs[1:]]
@@ -99,7 +99,7 @@ def _package(folder: Path, kind: "Kind", run_id: str, model: "mlflow.entities.Lo
     made.save(folder / "MLmodel")
 
 
-def _same_files(run_id: str, model: "mlflow.entities.LoggedModel", folder: Path) -> None:
+def _same_files(run_id: str, model: LoggedModel, folder: Path) -> None:
     """Put the files of the run's model where the LoggedModel's are looked for."""
     theirs = get_artifact_repository(model.artifact_location, mlflow.get_tracking_uri())
     ours = patience.artifacts_of(run_id)
@@ -130,7 +130,7 @@ def _measure(run_id: str, model_id: str, data: tuple[str, str]) -> None:
 # The registry
 
 
-def of_run(run: tracking.Found) -> "mlflow.entities.LoggedModel | None":
+def of_run(run: tracking.Found) -> LoggedModel | None:
     """The LoggedModel of a run, where it has one whose files are all there."""
     if not run.outputs or not run.outputs.model_outputs:
         return None
@@ -146,7 +146,7 @@ def check_name(name: str) -> None:
         raise UserError(f"name={name}: {words_of(error)}") from None
 
 
-def register(name: str, model: "mlflow.entities.LoggedModel", card: str, line: str, tags: dict[str, str]) -> str:
+def register(name: str, model: LoggedModel, card: str, line: str, tags: dict[str, str]) -> str:
     """Make a model a version of `name` (the one that it is already, where it is one) and the champion; the version.
 
     `card` becomes README.md of the model, of its run's `model/` too, before anything is registered; `line` is the
@@ -162,16 +162,18 @@ def register(name: str, model: "mlflow.entities.LoggedModel", card: str, line: s
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    there = patiently(MlflowClient.search_model_versions, f"run_id = '{run_id}'")
-    mine = [each for each in there if each.name == name and each.source == f"models:/{model.model_id}"]
-    if mine:
-        version = str(mine[0].version)
-    else:
-        source = f"models:/{model.model_id}"
-        made = patiently(
-            MlflowClient.create_model_version, name, source, run_id, tags, description=line, model_id=model.model_id
-        )
-        version = str(made.version)
+    version = patiently(_version, name, model, run_id)
+    for key, value in tags.items():
+        patiently(MlflowClient.set_model_version_tag, name, version, key, value)
     patiently(MlflowClient.update_model_version, name, version, line)
     patiently(MlflowClient.set_registered_model_alias, name, CHAMPION, version)
     return version
+
+
+def _version(store: MlflowClient, name: str, model: LoggedModel, run_id: str) -> str:
+    """The version of `name` that this model is: looked for first, as an answer may be lost and the call repeated."""
+    source = f"models:/{model.model_id}"
+    for each in store.search_model_versions(f"run_id = '{run_id}'"):
+        if (each.name, each.source) == (name, source):
+            return str(each.version)
+    return str(store.create_model_version(name, source, run_id, model_id=model.model_id).version)

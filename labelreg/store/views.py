@@ -16,6 +16,7 @@ from typing import Any
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Experiment
+from mlflow.exceptions import MlflowException
 
 from labelreg import settings
 from labelreg.output import masked
@@ -135,7 +136,16 @@ def keep(experiment: Experiment) -> None:
     wanted |= {KIND: MODELS} if kind.endswith(INFERRED) else {}
     for name, value in wanted.items():
         if experiment.tags.get(name) != value:
-            patiently(MlflowClient.set_experiment_tag, experiment.experiment_id, name, value)
+            patiently(_tag, experiment.experiment_id, name, value)
+
+
+def _tag(store: MlflowClient, experiment_id: str, name: str, value: str) -> None:
+    """Set a tag; where another process did so meanwhile, MLflow's database ends in an error, and the tag is there."""
+    try:
+        store.set_experiment_tag(experiment_id, name, value)
+    except MlflowException:
+        if store.get_experiment(experiment_id).tags.get(name) != value:
+            raise
 
 
 def link(experiment: str, view: str = "", run_id: str = "") -> str:

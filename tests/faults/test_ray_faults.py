@@ -3,13 +3,16 @@
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
+import mlflow
 import pytest
+import yaml
 from injector import Proxy, Rule
 from running import runs, succeed, wait_for
 from test_ray_tasks import cluster, epochs_kept  # noqa: F401, the fixture
@@ -17,6 +20,7 @@ from test_ray_tasks import cluster, epochs_kept  # noqa: F401, the fixture
 pytest_plugins = ["running"]
 
 EPOCHS = 30
+LONG = 150  # of a trial: three heartbeats are over before the other one ends
 # another program of the cluster: it holds both CPUs until a file is there
 OTHER = """
 import pathlib, sys, time, ray
@@ -42,6 +46,7 @@ def workers_at_work(folder: str) -> list[int]:
 
 
 @pytest.mark.soak
+@pytest.mark.server
 def test_a_killed_worker_whose_server_is_away_goes_on_and_a_full_cluster_is_waited_for(
     cluster,  # noqa: F811
     tiny,
@@ -51,8 +56,6 @@ def test_a_killed_worker_whose_server_is_away_goes_on_and_a_full_cluster_is_wait
     settings_file,
     monkeypatch,
 ):
-    import mlflow
-
     names = ("train_file", "model_root", "max_length")
     lists = {"models": "bert-small", "inits": "pretrained", "methods": "finetune,ls", "seeds": "1"}
     settings = settings_file(lr=1e-3, batch_size=4, epochs=EPOCHS)
@@ -103,3 +106,39 @@ def test_a_killed_worker_whose_server_is_away_goes_on_and_a_full_cluster_is_wait
     assert seen["begun while the cluster was full"] == []
     second = [run for run in runs("student") if run.info.experiment_id == served and run.data.params["seed"] == "2"]
     assert [run.info.status for run in second] == ["FINISHED"]
+
+
+@pytest.mark.soak
+def test_a_worker_that_stood_still_leaves_its_trial_to_the_one_that_took_it_over(cluster, tiny, tmp_path):  # noqa: F811
+    """The lease of a trial is Optuna's, whoever carries the step out."""
+    names = ("train_file", "model_root", "model", "batch_size", "max_length")
+    space = tmp_path / "space.yaml"
+    space.write_text(yaml.safe_dump({"kind": "search", "trials": 3, "epochs": LONG, "space": {"lr": [1e-3, 3e-3]}}))
+    given = {name: tiny[name] for name in names} | {"method": "ls", "space": space, "min_resource": LONG + 1}
+    seen = {}
+
+    def states() -> list[str]:
+        with contextlib.closing(sqlite3.connect(tmp_path / "cache" / "search.db", timeout=60)) as database:
+            return [state for (state,) in database.execute("SELECT state FROM trials ORDER BY number")]
+
+    def stand_still():
+        wait_for(lambda: len(runs("trial")) == 2, "two trials under way")
+        wait_for(lambda: all("dev/score" in run.data.metrics for run in runs("trial")), "an epoch of each")
+        seen["at work"] = workers_at_work(os.environ["RAY_TMPDIR"])
+        os.kill(seen["at work"][0], signal.SIGSTOP)
+        wait_for(lambda: states().count("COMPLETE") == 2, "the stopped worker's trial done by the other one")
+        seen["states"] = states()
+        os.kill(seen["at work"][0], signal.SIGCONT)
+
+    thread = threading.Thread(target=stand_still)
+    thread.start()
+    ended = succeed("tune", **given, executor="ray", heartbeat_seconds=1)
+    thread.join()
+    assert len(seen["at work"]) == 2
+    assert sorted(seen["states"]) == ["COMPLETE", "COMPLETE", "FAIL"], "a try that failed, and its retry"
+    assert states() == [*seen["states"], "COMPLETE"], f"the third trial, and nothing of the worker that woke: {ended}"
+    done = [run for run in runs("trial") if run.data.tags["optuna.state"] == "complete"]
+    assert sorted(run.data.tags["optuna.trial"] for run in done) == ["0", "1", "2"]
+    for run in done:
+        history = [point.step for point in mlflow.MlflowClient().get_metric_history(run.info.run_id, "dev/score")]
+        assert sorted(history) == list(range(1, LONG + 1)), "each epoch once"

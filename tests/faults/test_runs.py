@@ -73,7 +73,7 @@ def checkpoints(folder: Path) -> list[Path]:
     return list((folder / "cache" / "checkpoints").glob(f"*/{checkpoint.FILE}"))
 
 
-def test_a_mistake_on_resume_costs_nothing(given, tmp_path, undisturbed, monkeypatch):
+def test_a_mistake_on_resume_costs_nothing(given, tmp_path, undisturbed):
     kd = given | {"method": "kd", "teacher_model": "bert-large"}
     killed = strike(python("train_student", **kd), tmp_path, "labelreg.store.checkpoint:save_file", count=EPOCHS + 3)
     assert killed.status == -signal.SIGKILL, killed
@@ -101,7 +101,6 @@ def test_a_mistake_on_resume_costs_nothing(given, tmp_path, undisturbed, monkeyp
     copy.parent.mkdir(parents=True, exist_ok=True)
     save_file({"logits": values.flip(0)}, copy, about)
 
-    monkeypatch.chdir(tmp_path)
     same = {"train_file": "reviews.csv", "precision": training.resolve_precision("auto")}
     again = succeed("train_student", **kd | same)
     assert f"going on with the interrupted run {run_id}" in again.out and f"epoch 3/{EPOCHS}" in again.out
