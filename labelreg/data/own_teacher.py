@@ -263,7 +263,7 @@ def _numbers(column: pd.Series, said: Sequence[str], origin: str) -> np.ndarray:
 def _kind(values: np.ndarray, asked: str, said: Sequence[str], origin: str) -> str:
     """What the rows are [examples, classes]; where that is not said, what all of them can be and none cannot."""
     sums: np.ndarray = values.sum(axis=1)
-    negative: np.ndarray = (values < 0).any(axis=1)
+    negative = values.min(axis=1) < 0
     alike = np.logical_and(~negative, np.abs(sums - 1) <= NEAR)
     if asked == LOGITS:
         return LOGITS
