@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
-from running import call, run_of, runs, succeed
+from running import call, in_this_process, run_of, runs, succeed
 from safetensors import safe_open
 from torch.testing import assert_close
 
@@ -20,6 +20,7 @@ from labelreg.errors import UserError
 from labelreg.models import adapter, registry
 from labelreg.settings import TUNINGS, Lora, Machine, of, with_defaults
 from labelreg.store import checkpoint
+from labelreg.store import logged as logs
 
 pytest_plugins = ["running"]
 EPOCHS = 3
@@ -173,7 +174,7 @@ def test_a_recipe_decides_for_students_and_teachers(tmp_path, tiny_file):
 def test_a_teacher_is_one_of_the_same_tuning(tiny_file):
     def logged(**given):
         settings = settings_of(tiny_file, **given)
-        params = {name: str(value) for name, value in settings.told().items() if value is not None}
+        params = {name: logs.plain(value) for name, value in settings.told().items() if value is not None}
         return SimpleNamespace(data=SimpleNamespace(params=params)), settings
 
     every = [{"tuning": "full"}, {}, {"tuning": "head"}, {"lora_r": 4}, {"lora_targets": ["query"]}]
@@ -238,11 +239,19 @@ def test_a_stored_adapter_loads_by_mlflow_and_by_peft(
     assert [plain.config.id2label[i] for i in range(3)] == [name.removeprefix("p_") for name in expected]
 
 
-def test_a_study_pairs_within_a_tuning_and_logs_what_it_cost(tiny, tiny_models):
+@pytest.fixture
+def study(tiny, tmp_path) -> dict:
+    """Parameters of a study of four small runs."""
+    path = tmp_path / "study.yaml"
+    path.write_text("kind: study\nsettings: default\nmodels: [bert-small]\ninits: [pretrained]\nseeds: [1, 2]\n")
     given = {name: value for name, value in tiny.items() if name not in ("model", "lr")}
-    given |= {"models": "bert-small", "methods": "finetune,ls", "inits": "pretrained", "seeds": "1,2", "jobs": 1}
+    return given | {"recipe": path, "methods": "finetune,ls"}
+
+
+def test_a_study_pairs_within_a_tuning_and_logs_what_it_cost(study, monkeypatch):
+    monkeypatch.setattr("labelreg.workers.executors.execute", in_this_process)
     for tuning in ("full", "lora"):
-        succeed("study", **given, lr=1e-3, tuning=tuning)
+        succeed("study", **study, lr=1e-3, tuning=tuning)
     found = runs("student")
     assert len(found) == 8
     tuned = [run for run in found if run.data.params.get("tuning") == "lora"]
@@ -256,7 +265,10 @@ def test_a_study_pairs_within_a_tuning_and_logs_what_it_cost(tiny, tiny_models):
     for run in found:
         cost = run.data.metrics
         assert cost["cost/peak_memory_mb"] > 0 and cost["cost/train_seconds"] > 0
-        assert (cost["cost/trainable_parameters"] < 60_000) == (run in tuned) == (cost["cost/model_mb"] < 0.24)
+        assert cost["cost/trainable_parameters"] * 4 / 1e6 == pytest.approx(cost["cost/model_mb"])
+    for name in ("cost/trainable_parameters", "cost/model_mb"):
+        (few,), (many,) = ({run.data.metrics[name] for run in found if (run in tuned) == is_} for is_ in (True, False))
+        assert few < many / 2
 
 
 def frame_of(run) -> pd.DataFrame:
@@ -323,10 +335,8 @@ def test_without_peft_it_is_said_before_anything_is_read(tiny, monkeypatch):
     assert succeed("train_student", **tiny)
 
 
-def test_a_study_with_layers_that_are_not_there_begins_no_run(tiny):
-    given = {name: value for name, value in tiny.items() if name != "model"}
-    given |= {"models": "bert-small", "inits": "pretrained", "seeds": "1,2", "methods": "finetune,ls"}
-    assert_refused(call("study", **given, tuning="lora", lora_targets="w"), "lora_targets=w: model bert-small has no")
+def test_a_study_with_layers_that_are_not_there_begins_no_run(study):
+    assert_refused(call("study", **study, tuning="lora", lora_targets="w"), "lora_targets=w: model bert-small has no")
     assert not runs("student")
 
 

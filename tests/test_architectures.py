@@ -283,7 +283,8 @@ def test_an_adapter_of_any_architecture_is_scored_as_it_is_saved(name, prepared,
         base = AutoModelForSequenceClassification.from_pretrained(zoo(name), config=AutoConfig.from_pretrained(folder))
         plain = PeftModel.from_pretrained(base, folder).eval()
         texts = [ROWS[i][0] for i in split.idx.tolist()]
-        coded = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="pt")
+        cut = {"padding": True, "truncation": True, "max_length": SETTINGS.max_length}
+        coded = AutoTokenizer.from_pretrained(folder)(texts, **cut, return_tensors="pt")
         with torch.inference_mode():
             found = plain(**coded).logits
         assert_close(found.softmax(1), outcome.logits["test"].softmax(1), atol=1e-4, rtol=0)
@@ -316,8 +317,8 @@ def test_a_model_since_the_paper_reads_what_its_head_needs(name, tiny_roots, pre
         whole, begun, ended = (model.eval()(**each).logits for each in (inputs, first, last))
     assert not torch.allclose(whole, begun) and not torch.allclose(whole, ended)
     if name in LAST:  # what stands behind a token does not reach it: the logits are the last one's
-        longer = {key: torch.cat([value, value[:, -1:]], 1) for key, value in inputs.items()}
-        longer["attention_mask"][0, -1] = 0
+        longer = {key: torch.cat([value, value[:, -1:]], 1) for key, value in inputs.items()}  # masked it is not
+        longer["input_ids"][0, -1] = split.pad_id  # by which the head knows the last token
         with torch.inference_mode():
             assert_close(model(**longer).logits, whole, atol=1e-5, rtol=0)
 
