@@ -284,7 +284,7 @@ def test_mistakes_are_one_line_and_status_2(tiny, taught, table, tmp_path):
     refused(call("train_student", **given, teacher_file=lost), "none.csv: no such file")
     refused(call("train_student", **given, teacher_column="llama_"), "taught.csv: no column 'llama_bad'")
     both = {"teacher_run_id": "0" * 32, "teacher_column": "gpt_"}
-    refused(call("train_student", **given, **both), "teacher_run_id=000", "teacher_column=gpt_: a student learns from one")
+    refused(call("train_student", **given, **both), "teacher_run_id=000", "teacher_column=gpt_: a student learns")
     refused(call("train_student", **given, teacher_column="gpt_", teacher_id_column="id"), "it goes with teacher_file")
     refused(
         call("train_student", **given, teacher_column="gpt_", teacher_values="odds"), "unknown teacher_values 'odds'"
