@@ -95,6 +95,31 @@ def test_from_verdict_to_model(reviews, tmp_path):
     refused(call("promote"), "name=NAME")
 
 
+def test_an_adapter_is_promoted_as_any_model(reviews, tiny_models, tmp_path, monkeypatch):
+    import mlflow
+
+    given = reviews | {"save_model": "true", "tuning": "lora", "lr": 1e-2}
+    for seed in SEEDS:
+        for method in ("finetune", "ls"):
+            succeed("train_student", **given, method=method, seed=seed)
+    said = succeed("promote", name="reviews", accept_worse_calibration="true").out
+    assert "reviews version 1 is champion" in said
+    version = mlflow.MlflowClient().get_model_version_by_alias("reviews", "champion")
+    folder = Path(mlflow.artifacts.download_artifacts("models:/reviews@champion", dst_path=str(tmp_path / "taken")))
+    card = yaml.safe_load((folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)[1])
+    assert card["library_name"] == "peft" and card["base_model"].startswith("google/bert_uncased")
+    assert [path.name for path in folder.glob("*.safetensors")] == ["adapter_model.safetensors"]
+    monkeypatch.setenv("LABELREG_MODEL_ROOT", str(tiny_models))
+    found = mlflow.artifacts.download_artifacts(
+        run_id=version.run_id, artifact_path="predictions/test.parquet", dst_path=str(tmp_path)
+    )
+    expected = pd.read_parquet(found).set_index("idx").filter(like="p_")
+    rows = pd.read_csv(reviews["train_file"])[["text"]].loc[expected.index]
+    told = mlflow.pyfunc.load_model("models:/reviews@champion").predict(rows)
+    assert list(told["class"]) == [name.removeprefix("p_") for name in expected.idxmax(axis=1)]
+    pd.testing.assert_frame_equal(told[list(expected)], expected, atol=1e-5, check_names=False, check_dtype=False)
+
+
 @pytest.fixture
 def generated(store):
     """Writes runs with known effects and predictions."""

@@ -15,6 +15,8 @@ import pytest
 import requests
 from running import BIN, ROOT, artifacts, finish, run_of, started, succeed, wait_for
 
+from labelreg.settings import TUNINGS
+
 pytest_plugins = ["running"]
 
 
@@ -65,12 +67,14 @@ def test_a_served_model_gives_over_http_what_its_run_predicted(tiny, tiny_file, 
     assert not bad.ok and "row 1 has no text in column 'review'" in bad.text
 
 
-def test_the_command_line_reads_a_csv(tiny, tiny_file, tmp_path):
-    run = run_of(succeed("train_student", **tiny, method="ls"))
+@pytest.mark.parametrize("tuning", TUNINGS)
+def test_the_command_line_reads_a_csv(tuning, tiny, tiny_file, tiny_models, tmp_path):
+    run = run_of(succeed("train_student", **tiny, method="ls", tuning=tuning))
     command = [str(BIN / "mlflow"), "models", "predict", "-m", f"runs:/{run.info.run_id}/model"]
     command += ["-i", str(tiny_file), "-t", "csv", "--env-manager", "local"]
     (elsewhere := tmp_path / "elsewhere").mkdir()
-    ended = finish(command, elsewhere, PYTHONPATH="")
+    root = {} if tuning == "full" else {"LABELREG_MODEL_ROOT": str(tiny_models)}  # where an adapter's base is
+    ended = finish(command, elsewhere, PYTHONPATH="", **root)
     told = json.loads(ended.out)["predictions"]  # nothing else is printed
     assert len(told) == 60 and set(told[0]) == {"class", "p_bad", "p_good", "p_so so"}
 
