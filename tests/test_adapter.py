@@ -224,6 +224,7 @@ def test_a_stored_adapter_loads_by_mlflow_and_by_peft(
     assert_close(
         torch.tensor(told[list(expected)].values), torch.tensor(expected.values), atol=1e-5, rtol=0, check_dtype=False
     )
+    assert list(told["class"]) == [name.removeprefix("p_") for name in expected.idxmax(axis=1)]
 
     hub_id = registry.MODELS[model].hub_id
     about = json.loads((folder / adapter.CONFIGURATION).read_text())
@@ -269,6 +270,25 @@ def test_a_study_pairs_within_a_tuning_and_logs_what_it_cost(study, monkeypatch)
     for name in ("cost/trainable_parameters", "cost/model_mb"):
         (few,), (many,) = ({run.data.metrics[name] for run in found if (run in tuned) == is_} for is_ in (True, False))
         assert few < many / 2
+
+
+def test_an_adapter_of_a_folder_that_has_a_head_is_loaded_again(tiny, tiny_file, tmp_path):
+    """The head goes on from the checkpoint's; the base is the folder, wherever one stands."""
+    import mlflow
+
+    first = run_of(succeed("train_student", **tiny | {"lr": 1e-2, "epochs": EPOCHS}))
+    folder = mlflow.artifacts.download_artifacts(
+        run_id=first.info.run_id, artifact_path="model", dst_path=str(tmp_path / "first")
+    )
+    given = tiny | {"model": folder, "head": "checkpoint", "tuning": "lora", "precision": "fp32", "method": "ls"}
+    run = run_of(succeed("train_student", **given))
+    found = mlflow.artifacts.download_artifacts(
+        run_id=run.info.run_id, artifact_path="predictions/test.parquet", dst_path=str(tmp_path)
+    )
+    expected = pd.read_parquet(found).set_index("idx").filter(like="p_")
+    rows = pd.read_csv(tiny_file)[["text"]].loc[expected.index]
+    told = mlflow.pyfunc.load_model(f"runs:/{run.info.run_id}/model").predict(rows)
+    pd.testing.assert_frame_equal(told[list(expected)], expected, atol=1e-5, check_names=False, check_dtype=False)
 
 
 def frame_of(run) -> pd.DataFrame:
@@ -335,9 +355,16 @@ def test_without_peft_it_is_said_before_anything_is_read(tiny, monkeypatch):
     assert succeed("train_student", **tiny)
 
 
-def test_a_study_with_layers_that_are_not_there_begins_no_run(study):
-    assert_refused(call("study", **study, tuning="lora", lora_targets="w"), "lora_targets=w: model bert-small has no")
-    assert not runs("student")
+@pytest.mark.parametrize(
+    ("model", "targets"),
+    [("bert-small", "w"), ("bert-small", "pooler.dense"), ("minilm-3l", "layer.5.attention.self.query")],
+    ids=["unknown", "drawn", "left out"],
+)
+def test_a_study_with_layers_that_are_not_there_begins_no_run(study, model, targets):
+    """A pooler that the checkpoint lacks is trained whole; minilm-3l has three layers of six."""
+    said = f"lora_targets={targets}: model {model} has no linear layer"
+    assert_refused(call("study", **study, models=model, tuning="lora", lora_targets=targets), said)
+    assert not runs("student") and not runs("study")
 
 
 def test_a_stored_adapter_is_no_model(trained, tiny_roots, tmp_path):

@@ -114,9 +114,9 @@ def _targets(name: str, model: Any, wanted: Collection[str], new: Collection[str
     return list(found) if wanted else linear
 
 
-def check_targets(name: str, model: "PreTrainedModel", adapter: Adapter) -> None:
-    """Raises UserError for targets that `model` (an outline will do) has no linear layer for."""
-    _targets(name, model, adapter.targets)
+def check_targets(name: str, model: "PreTrainedModel", adapter: Adapter, new: Collection[str]) -> None:
+    """Raises UserError for targets that `model` (an outline will do) has no linear layer for; `new` as in `attach`."""
+    _targets(name, model, adapter.targets, new)
 
 
 # what is trained, of any model

@@ -258,9 +258,12 @@ def check_adapter(settings: Settings, roots: places.Roots) -> None:
     adapter = adapters.of(settings)
     if adapter and adapter.targets:
         path = checkpoint(settings.model, roots)
+        config = classifier.configuration(settings.model, path)
+        if settings.model in MODELS and MODELS[settings.model].layers:
+            config.num_hidden_layers = len(MODELS[settings.model].layers)
         with classifier.told(settings.model, path):
-            outline = classifier.skeleton(classifier.configuration(settings.model, path))
-        adapters.check_targets(settings.model, outline, adapter)
+            outline = classifier.skeleton(config)
+        adapters.check_targets(settings.model, outline, adapter, classifier.drawn(outline, path))
 
 
 def check_head(settings: Settings, classes: tuple[str, ...], roots: places.Roots) -> None:
