@@ -388,6 +388,14 @@ def test_code_of_a_checkpoint_is_never_run(tiny, tiny_models, tmp_path):
     file.write_text(json.dumps(config | {"model_type": "theirs"}))
     said = "config.json asks for code that comes with the checkpoint .*, and such code is never run"
     assert_refused(call("train_student", **tiny | {"model": folder}), said)
+    file.write_text(json.dumps(config))
+    file, said = folder / "tokenizer_config.json", said.replace("config.json", "tokenizer_config.json")
+    for kind, status in (("BertTokenizer", 0), ("TheirTokenizer", 2), (None, 2), (["a list"], 2)):
+        code = {"auto_map": {"AutoTokenizer": ["modeling.Own", None]}, "tokenizer_class": kind}
+        file.write_text(json.dumps(code))
+        ended = call("train_student", **tiny | {"model": folder})
+        assert ended.status == status, ended
+        assert status == 0 or re.search(said, ended.err)
     assert not (tmp_path / "ran").exists()
 
 

@@ -141,7 +141,7 @@ def check_code(name: str, path: Path, file: Path) -> None:
     except (OSError, ValueError):
         return  # told where it is read
     code = asked.get("auto_map") if isinstance(asked, dict) else None
-    known = asked.get("model_type", asked.get("tokenizer_class", "")) if code else ""
+    known = str(asked.get("model_type", asked.get("tokenizer_class", ""))) if code else ""
     if code and known not in CONFIG_MAPPING and not _has_tokenizer(known):
         raise UserError(
             f"model {name}: {file.name} asks for code that comes with the checkpoint (auto_map, {path}), and such code "
