@@ -121,7 +121,7 @@ def train(
     """
     where = device()
     model.to(where)
-    registry.compact(model, data)
+    registry.compact(model, data, decays=bool(settings.weight_decay))
     split, lengths = data.splits["train"].to(where), data.splits["train"].lengths
     method, seed, batch_size = methods.METHODS[settings.method], settings.seed, settings.batch_size
     loss_of, passes = method.loss_of(settings.own), method.passes(settings.own)
@@ -262,8 +262,11 @@ def _restore(
     def part(prefix: str) -> Weights:
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
-    where = device()
-    adapter.put(model, part("model."))
+    where, held = device(), part("model.")
+    if any(value.shape != held[name].shape for name, value in model.state_dict().items() if name in held):
+        print(f"{folder}: a checkpoint of an earlier version: the run begins again at its first epoch", flush=True)
+        return None  # which trained rows of the token embedding that only other splits have
+    adapter.put(model, held)
     memory.state = memory.state | part("memory.")  # a method moves it where its batches are
     average.state = {name: value if name == COUNT else value.to(where) for name, value in part("average.").items()}
     state: dict[int, Weights] = {}
@@ -312,18 +315,18 @@ def snapshot(model: torch.nn.Module) -> Weights:
     return {name: value.detach().clone() for name, value in adapter.trained(model).items()}
 
 
-@torch.inference_mode()
 def predict(model: torch.nn.Module, split: Split, machine: Machine) -> Tensor:
     """Logits of every example, in the split's order [examples, classes], float32 on the CPU."""
     where = device()
-    model.to(where).eval()
     lengths, split = split.lengths, split.to(where)
     result: Tensor | None = None
-    for batch in batching.sorted_batches(lengths, EVALUATION_BATCH):
-        with _autocast(where, machine):
-            logits = model(**split.inputs(batch.to(where), int(lengths[batch].max()))).logits
-        result = logits.new_empty(len(split), logits.shape[1], dtype=torch.float32) if result is None else result
-        result[batch.to(where)] = logits.float()
+    with registry.expanded(model.to(where)), torch.inference_mode():
+        model.eval()
+        for batch in batching.sorted_batches(lengths, EVALUATION_BATCH):
+            with _autocast(where, machine):
+                logits = model(**split.inputs(batch.to(where), int(lengths[batch].max()))).logits
+            result = logits.new_empty(len(split), logits.shape[1], dtype=torch.float32) if result is None else result
+            result[batch.to(where)] = logits.float()
     assert result is not None  # a split has examples
     return result.cpu()
 

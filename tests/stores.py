@@ -22,8 +22,9 @@ def generate(
     examples: int = 400,
     spread: float = 0.4,
     lr: float = 5e-4,
+    experiment: str = "0",
 ) -> int:
-    """Write finished students of the contract's shape to MLflow's current store; how many.
+    """Write finished students of the contract's shape to an experiment (its id) of MLflow's store; how many.
 
     Args:
         effects: init -> method -> true difference to finetune, in points.
@@ -45,7 +46,7 @@ def generate(
                     score = common + effect + chance.normal(0, spread)
                     right = round(score / 100 * examples)
                     score = 100 * right / examples if artifacts else score
-                    run = client.create_run("0", start_time=number, run_name=f"{task} {init} {method} {seed}")
+                    run = client.create_run(experiment, start_time=number, run_name=f"{task} {init} {method} {seed}")
                     run_id = run.info.run_id
                     params = {"task": task, "model": "minilm-3l", "init": init, "method": method, "seed": seed}
                     params |= {"epochs": epochs, "lr": lr, "batch_size": 32, "split_seed": 42, "selection": "best"}

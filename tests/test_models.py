@@ -353,7 +353,7 @@ def test_a_compact_embedding_trains_as_the_whole_table(name, decay, load, encode
     inputs = encode(name)
     split = SimpleNamespace(ids=inputs["input_ids"].flatten(), pad_id=load(name).config.pad_token_id)
     data = SimpleNamespace(splits={"train": split})
-    used = registry.used_tokens(data)
+    used = registry.used_tokens(data, ["train"])
     labels = torch.tensor([0, 1, 2, 1])
     whole, small = load(name).eval(), load(name).eval()
     before = small.get_input_embeddings().weight.detach().clone()

@@ -497,9 +497,34 @@ def test_bf16_gives_float32_logits(run):
     assert reports[-1].train_loss == pytest.approx(run()[0][-1].train_loss, rel=0.05)
 
 
-def test_only_what_the_data_use_is_trained(data):
-    used = registry.used_tokens(data)
-    assert set(used.tolist()) == {data.splits["train"].pad_id}.union(*(s.ids.tolist() for s in data.splits.values()))
+def test_only_what_the_training_set_uses_is_trained(data, model):
+    split = data.splits["train"]
+    used = registry.used_tokens(data, ["train"])
+    assert set(used.tolist()) == {split.pad_id, *split.ids.tolist()}
+    every = registry.used_tokens(data, data.splits)
+    assert set(every.tolist()) == {split.pad_id}.union(*(each.ids.tolist() for each in data.splits.values()))
+
+    for decays, rows in {False: used, True: every}.items():
+        small = model()
+        registry.compact(small, data, decays)
+        assert len(small.get_input_embeddings().weight) == len(rows)
+
+
+def test_tokens_that_the_training_set_lacks_are_evaluated_with_their_rows(prepare, tiny_file, model):
+    """The table is whole for an evaluation, with what is trained in it, and the trained rows go on afterwards."""
+    data = prepare(train_file=tiny_file, max_train_examples=3)
+    other = data.splits["dev"].ids
+    lacking = other[~torch.isin(other.long(), registry.used_tokens(data, ["train"]))]
+    assert len(lacking), "dev has a token of its own"
+    whole, small = model(), model()
+    registry.compact(small, data)
+    few = small.get_input_embeddings()
+    with torch.no_grad():
+        few.weight.add_(0.5)
+        whole.get_input_embeddings().weight[few.used] += 0.5
+    for split in data.splits.values():
+        assert torch.equal(training.predict(small, split, FP32), training.predict(whole, split, FP32))
+    assert small.get_input_embeddings() is few
 
 
 def test_precision_is_what_was_asked_for():

@@ -61,7 +61,7 @@ def near(shown, value):
 @pytest.mark.server
 @pytest.mark.browser
 def test_each_link_shows_methods_and_scores_without_a_click(page, server, served, tiny_file, tiny_models):
-    generate({"pretrained": {"ls": 1.5}, "random": {"ls": 0.0}}, ["sst2"], range(6), epochs=3)
+    generate({"pretrained": {"ls": 1.5}, "random": {"ls": 0.0}}, ["sst2"], range(6), epochs=3, experiment=served)
     methods = succeed("significance").out.split()[-1]
     tiny = {"train_file": tiny_file, "model": "bert-small", "model_root": tiny_models, "max_length": 32}
     search = succeed("tune", **tiny, method="ls", trials=2, epochs=1, executor="local").out.split()[-1]
@@ -95,7 +95,7 @@ def test_each_link_shows_methods_and_scores_without_a_click(page, server, served
     lines, text = page.evaluate(DRAWN)[0], page.locator("body").inner_text()
     for init in ("pretrained", "random"):
         for method in ("finetune", "ls"):
-            assert f"method: {method}, init: {init}" in text, "a line's name"
+            assert f"method: {method}, average: (none), init: {init}, task: sst2" in text, "a line's name"
             mine = [run.info.run_id for run in students.values() if f" {init} {method} " in run.info.run_name]
             points = [mlflow.MlflowClient().get_metric_history(run_id, "dev/score") for run_id in mine]
             mean = [sum(point.value for point in epoch) / len(mine) for epoch in zip(*points, strict=True)]

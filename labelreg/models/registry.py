@@ -3,7 +3,8 @@
 import copy
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -273,13 +274,17 @@ def check_head(settings: Settings, classes: tuple[str, ...], roots: places.Roots
         classifier.own_classes(name, checkpoint(name, roots), classes, settings.init)
 
 
-def compact(model: torch.nn.Module, data: "PreparedTask") -> None:
-    """Train only the rows of the token embedding that occur in `data` (corpus.PreparedTask), in place of the table.
+def compact(model: torch.nn.Module, data: "PreparedTask", decays: bool = False) -> None:
+    """Train only the rows of the token embedding that the training set of `data` names, in place of the table.
 
-    Gradients and optimiser states then cost what the data's vocabulary costs, not the model's. The result is
-    the same: a row that no example names has no gradient. The embedding keeps its class and what that does
-    beside looking up (Gemma and BART scale). A model without token embeddings, or with such as are more than
-    a table of rows, stays as it is. `expand` undoes it.
+    Gradients and optimiser states then cost what that vocabulary costs, not the model's. The result is the same: a row
+    that no example names has no gradient. The embedding keeps its class and what that does beside looking up
+    (Gemma and BART scale). A model without token embeddings, or with such as are more than a table of rows, stays
+    as it is. `expanded` has the table while other splits are evaluated, `expand` undoes it.
+
+    Args:
+        data: corpus.PreparedTask.
+        decays: the weights decay: the rows of all splits are trained, as decay moves those without a gradient too.
     """
     table = classifier.embedding(model)
     if not isinstance(table, torch.nn.Embedding):
@@ -292,7 +297,7 @@ def compact(model: torch.nn.Module, data: "PreparedTask") -> None:
     tables = [module for module in holders if isinstance(module, torch.nn.Embedding)]
     if len(tables) < len(holders):
         return
-    used = used_tokens(data).to(full.device)
+    used = used_tokens(data, data.splits if decays else ["train"]).to(full.device)
     start = getattr(model.config, "decoder_start_token_id", None)  # of what decodes, a token beside the text's own
     used = used if start is None else torch.cat([used, used.new_tensor([start])]).unique()
     rows = torch.nn.Parameter(full.detach()[used].clone())
@@ -333,17 +338,28 @@ def expand(model: torch.nn.Module) -> None:
     """Put the trained rows back into the whole table."""
     small: list[Any] = [module for module in model.modules() if hasattr(module, "whole")]
     for few in small:
-        whole = few.whole[0]
+        whole = few.whole[0].to(few.weight.device)
         with torch.no_grad():
-            whole.weight[few.used] = few.weight.detach().to(whole.weight.device)
-    _replace(model, {few: few.whole[0].to(few.weight.device) for few in small})
+            whole.weight[few.used] = few.weight.detach()
+    _replace(model, {few: few.whole[0] for few in small})
 
 
-def used_tokens(data: "PreparedTask") -> torch.Tensor:
-    """The ids that occur in any split, the padding's among them, sorted [rows]."""
+@contextmanager
+def expanded(model: torch.nn.Module) -> Iterator[None]:
+    """The whole table in the place of its trained rows, for texts that have other tokens than the training set."""
+    small: list[Any] = [module for module in model.modules() if hasattr(module, "whole")]
+    expand(model)
+    try:
+        yield
+    finally:
+        _replace(model, {few.whole[0]: few for few in small})
+
+
+def used_tokens(data: "PreparedTask", names: Iterable[str]) -> torch.Tensor:
+    """The ids that occur in the splits of these names, the padding's among them, sorted [rows]."""
     splits: Any = data.splits  # of text: Tokens
     padding = torch.tensor([splits["train"].pad_id], dtype=torch.int32)
-    return torch.cat([padding, *(split.ids for split in splits.values())]).unique().long()
+    return torch.cat([padding, *(splits[name].ids for name in names)]).unique().long()
 
 
 def check_tokens(path: Path, splits: Mapping) -> None:

@@ -256,6 +256,19 @@ def test_the_checkpoint_of_another_run_is_not_gone_on_with(given, tmp_path, undi
     assert found == undisturbed()
 
 
+def test_a_checkpoint_with_more_rows_of_the_embedding_begins_again(given, tmp_path, undisturbed):
+    """Earlier versions trained the rows of every split's tokens."""
+    with pytest.raises(KeyboardInterrupt):
+        train(given, 3, interrupt)
+    (file,) = checkpoints(tmp_path)
+    tensors, found = checkpoint.load(file.parent)
+    (name,) = [each for each in tensors if each.startswith("model.") and each.endswith("word_embeddings.weight")]
+    checkpoint.save(file.parent, tensors | {name: torch.cat([tensors[name], tensors[name][:2]])}, found)
+    again = succeed("train_student", **given)
+    assert "of an earlier version" in again.out and f"epoch 1/{EPOCHS}" in again.out
+    assert record(run_of(again).info.run_id) == undisturbed()
+
+
 def test_a_cache_that_is_deleted_costs_the_checkpoints_only(given, tmp_path, undisturbed, capsys):
     train(given, 2, lambda: shutil.rmtree(tmp_path / "cache"))
     assert "keeps no checkpoints" in capsys.readouterr().out
