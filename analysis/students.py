@@ -11,15 +11,16 @@ from labelreg.methods import AVERAGES, label, own_file, own_parameters
 from labelreg.settings import Averaged, Computing, Fit, Head, Images, Lora, Protocol, Sgd, Teacher, Text, Tuning, of
 
 # equal in a pair; then the setting: what finetune has too, and what is the method's own
-PROTOCOL = tuple(name for name, known in of(Protocol, Text, Computing, Fit, Images).items() if known.pairs)
-SHARED = tuple(name for name in of(Fit, Sgd, Head, Tuning, Lora) if name not in PROTOCOL)
+PROTOCOL = tuple(name for name, known in of(Protocol, Text, Computing, Fit, Tuning, Images).items() if known.pairs)
+SHARED = tuple(name for name in of(Fit, Sgd, Head, Lora) if name not in PROTOCOL)
 USUAL = {name: known.usual for name, known in of(Fit, Head, Tuning).items() if known.usual}  # of runs that name none
+
+OWN_TEACHER = "teacher_logits"  # what the user's own teacher says: one teacher in any file and any columns is one
 
 
 def methods_own() -> tuple[str, ...]:
     """What is a method's own, of any method there is, or its average's."""
-    teachers = (*of(Teacher), "teacher_column", "teacher_file", "teacher_digest")  # a model, or the user's own
-    return (*own_parameters(), *teachers, *of(Averaged), own_file.SETTINGS)
+    return (*own_parameters(), *of(Teacher), OWN_TEACHER, *of(Averaged), own_file.SETTINGS)
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Run:
     data: object
     fingerprint: object
     one_class: str  # the class that it is known to give every example; empty where it has learnt
-    teacher: str  # the run that it learnt from, or the file (its digest and columns), where there was one
+    teacher: str  # the run that it learnt from, or the digest of what the user's own says, where there was one
     metric: str = ""
     score: float = math.nan
 
@@ -65,7 +66,7 @@ def read(runs: pd.DataFrame) -> list[Run]:
     data, fingerprint = column("tags.labelreg.data"), column("tags.labelreg.fingerprint")
     average = column("params.average")
     one_class, teacher = column("tags.labelreg.one_class"), column("params.teacher_run_id")
-    digest, prefix = column("params.teacher_digest"), column("params.teacher_column")
+    own_teacher, file, prefix = (column(f"params.teacher_{name}") for name in ("logits", "digest", "column"))
     start = pd.to_datetime(pd.Series(column("start_time"), dtype=object), utc=True, errors="coerce")
 
     def student(row: int) -> Run:
@@ -74,6 +75,9 @@ def read(runs: pd.DataFrame) -> list[Run]:
         averaged = _text(average[row]) in AVERAGES
         if values["precision_used"] is not None:  # what `auto` came to
             values["precision"] = values["precision_used"]
+        # a task that is drawn anew for each seed has other logits for each: there the file says which teacher it is
+        values[OWN_TEACHER] = _text(own_teacher[row]) or f"{_text(file[row])} {_text(prefix[row])}".strip() or None
+        taught = f"own {values[OWN_TEACHER]}"[: len("own ") + 8] if _text(file[row]) else ""
         return Run(
             row=row,
             run_id=_text(run_id[row]),
@@ -94,15 +98,10 @@ def read(runs: pd.DataFrame) -> list[Run]:
             data=_text(data[row]) or None,
             fingerprint=_text(fingerprint[row]) or None,
             one_class=_text(one_class[row]),
-            teacher=_text(teacher[row]) or _own_teacher(_text(digest[row]), _text(prefix[row])),
+            teacher=_text(teacher[row]) or taught,
         )
 
     return [student(row) for row in range(len(runs)) if _text(kind[row]) == "student"]
-
-
-def _own_teacher(digest: str, prefix: str) -> str:
-    """A teacher of the user's own in words: the digest of its file, and how its columns begin."""
-    return f"file {digest[:8]} {prefix.replace(', ', ' ')}".strip() if digest else ""
 
 
 def _value(raw: Any) -> int | float | str | None:

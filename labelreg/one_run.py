@@ -17,7 +17,17 @@ from labelreg import memory, metrics, places, serving, training, whole
 from labelreg.data import corpus, own_teacher, prepared, teacher_logits
 from labelreg.data.batching import REST
 from labelreg.errors import UserError
-from labelreg.job import Job, check, checkpoints, fingerprint, machine_of, settings_of, source_job, teacher_among
+from labelreg.job import (
+    Job,
+    check,
+    checkpoints,
+    drawn_anew,
+    fingerprint,
+    machine_of,
+    settings_of,
+    source_job,
+    teacher_among,
+)
 from labelreg.methods import METHODS, mean_of, own_file
 from labelreg.models import adapter, registry
 from labelreg.output import duration
@@ -305,6 +315,7 @@ def _log_start(
         values["teacher_seed"] = None if twin else _each("seed", teaching)
     if own:
         values |= {"teacher_values": own.kind, "teacher_digest": own.file_digest}
+        values |= {} if drawn_anew(settings) else {"teacher_logits": own.digest}
     tags = {tracking.DATA: data.digest, tracking.FINGERPRINT: fingerprint, "labelreg.python": platform.python_version()}
     if data.rest:
         tags[tracking.REST] = data.rest

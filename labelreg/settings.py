@@ -132,6 +132,7 @@ class Tuning:
         usual=FULL,
         recipe=True,
         silent=True,
+        pairs=True,
     )
 
 

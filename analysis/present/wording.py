@@ -119,7 +119,7 @@ def clauses(row: Mapping) -> list[str]:
         found.append(f"on these {row['examples']:,} examples; for new ones {interval} {word}")
     if row["teachers"]:
         ids = row["teachers"].split(", ")
-        first = ids[0] if " " in ids[0] else ids[0][:8]  # a file and its columns, or a run
+        first = ids[0] if " " in ids[0] else ids[0][:8]  # one of the user's own, or a run
         alone = f"for this teacher ({first})" if len(ids) == 1 else f"{len(ids)} teachers"
         found.append(alone)
     if not pd.isna(row["mean_corrected"]):

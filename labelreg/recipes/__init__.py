@@ -255,5 +255,7 @@ def _complete(decided: Mapping[str, Value], data: str, role: str, name: str) -> 
     own: Mapping[str, Value] = {key: value(key, each) for key, each in method.parameters.items()}
     own = {key: each if each is None else convert(key, method.parameters[key], each) for key, each in own.items()}
     read: dict[str, Value] = {key: None if key in unread else value(key, each) for key, each in of(Settings).items()}
+    if isinstance(targets := read["lora_targets"], list):
+        read["lora_targets"] = sorted(set(targets)) or None  # neither their order nor an empty list decides anything
     own = method.complete({key: each for key, each in own.items() if each is not None}, read["epochs"])
     return Settings(**read, own=own)

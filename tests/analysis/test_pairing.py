@@ -427,3 +427,27 @@ def test_a_number_that_no_metric_has_is_left_out():
     paired = pair(frame(*GOOD[:-1], GOOD[-1] | {"metrics.best/test/score": 1e300}))
     assert paired.left_out["reason"].iloc[-1] == "no score: best/test/score is 1e+300"
     assert len(paired.comparisons[0].seeds) == 2
+
+
+def test_one_teacher_of_the_users_own_in_two_files_is_one_and_what_was_read_otherwise_is_another():
+    def taught(seed, logits, **more):
+        given = {"teacher_logits": logits, "teacher_digest": "f" * 32, "teacher_column": "p_"} | more
+        return run("kd", seed, **given)
+
+    plain = [run("finetune", seed) for seed in (1, 2, 3, 4)]
+    csv, parquet = {"teacher_file": "gpt.csv"}, {"teacher_file": "gpt.parquet", "teacher_digest": "e" * 32}
+    same = [taught(1, "a" * 32, **csv), taught(2, "a" * 32, **csv), taught(3, "a" * 32, **parquet)]
+    (found,) = pair(frame(*plain, *same)).comparisons
+    assert found.seeds == (1, 2, 3)
+    other = [taught(4, "b" * 32, **csv, teacher_values="logits")]
+    assert len(pair(frame(*plain, *same, *other)).comparisons) == 2
+
+
+def test_what_trains_an_adapter_is_not_compared_with_what_trains_all_weights():
+    lora = {"tuning": "lora", "lora_r": "8"}
+    plain, kd = [run("finetune", seed) for seed in (1, 2)], [run("kd", seed, **lora) for seed in (1, 2)]
+    paired = pair(frame(*plain, *kd))
+    assert not paired.comparisons
+    assert "tuning" in " ".join(paired.left_out["reason"])
+    (found,) = pair(frame(*plain, *kd, *(run("finetune", seed, **lora) for seed in (1, 2)))).comparisons
+    assert found.method == "kd" and found.seeds == (1, 2)
