@@ -1,9 +1,11 @@
 """A teacher of one's own: what any model says of the training rows teaches, row by row, or is refused in one line."""
 
+import json
 import random
 import shutil
 import signal
 from dataclasses import replace
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -187,6 +189,9 @@ NOT_SO = [  # values of the first training row, teacher_values, what the line sa
     ([float("inf"), 0.5, 0.5], "logits", "has 'inf', no finite number, in column 'gpt_bad'"),
     ([1e300, 0.5, 0.5], "logits", "no finite number"),
     (["high", 0.5, 0.5], "auto", "has 'high', no finite number"),
+    ([0.5, 0.3, 0.17], "probabilities", r"sums to 0\.97, .*teacher_values=probabilities; put the row right\)$"),
+    ([0.5, 0.3, 0.17], "auto", r"sums to 0\.97, .*which of them are all\? Put the row right$"),
+    ([0.5, 0.3, 0.19], "auto", r"sums to 0\.99, .* Give teacher_values=probabilities, .*, or put the row right$"),
 ]
 
 
@@ -212,11 +217,88 @@ def test_what_may_be_either_is_refused_and_can_be_said(read, taught, table):
     assert "as they are" in own_teacher.lines(as_said)[0]
 
 
+@pytest.mark.parametrize("percent", [True, False])
+def test_minus_1_where_a_call_failed_makes_no_logits(percent, read, taught, table, prepare):
+    rows = prepare(train_file=taught()).splits["train"].idx.tolist()  # 48
+
+    def failed(count):
+        values = 100 * probabilities(said_of(table["label"])) if percent else np.abs(said_of(table["label"])) + 1
+        values[rows[5 : 5 + count]] = -1
+        return {"train_file": taught(values=values), "teacher_column": "gpt_"}
+
+    expected = (
+        rf"row {rows[5] + 1} has a negative number \(-1, -1, -1\), as do 4 of 48 rows.* Give teacher_values=logits"
+    )
+    wrong(expected, read, **failed(4))
+    assert read(**failed(4), teacher_values="logits")[0].kind == "logits"
+    assert read(**failed(5))[0].kind == "logits"
+
+
+def test_probabilities_of_two_digits(read, taught, table):
+    third = np.full((60, 3), 0.33)
+    given = {"train_file": taught(values=third), "teacher_column": "gpt_"}
+    with pytest.raises(UserError, match=r"sums to 0\.99, not to 1 .*Give teacher_values=probabilities") as error:
+        read(**given)
+    assert "logits" not in str(error.value)
+    own, _ = read(**given, teacher_values="probabilities")
+    assert own.kind == "probabilities" and own.logits.abs().max() < 1e-6
+    assert own.remarks[0] == "48 of 48 rows summed to 1 within 0.02 only: set right"
+    p = np.tile([0.9, 0.05, 0.03], (60, 1))
+    own, _ = read(train_file=taught(values=p), teacher_column="gpt_", teacher_values="probabilities")
+    assert np.allclose(own.logits.softmax(1), p[:48] / 0.98, atol=1e-6)
+    scores = taught(values=np.tile([0.9, 0.7, 0.2], (60, 1)))  # of a sigmoid
+    with pytest.raises(UserError, match=r"sums to 1\.8, .*probabilities that are wrong\? Put the row right$"):
+        read(train_file=scores, teacher_column="gpt_")
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.5, 10**400], "row 2 has '10000.*', no finite number, in column 'p'"),
+        ([0.5, [0.1, 0.2]], r"row 2 has '\[0\.1, 0\.2\]', no finite number"),
+        ([0.5, {"a": 1}], "row 2 has .*, no finite number"),
+        ([0.5, 1j], r"row 1 has '\(0\.5\+0j\)', no finite number"),
+        (pd.Series([0.5, 1j], dtype=object), "row 2 has '1j', no finite number"),
+        (pd.to_timedelta([1, 2], unit="s"), "row 1 has '0 days 00:00:01', no finite number"),
+        (pd.to_datetime(["2026-01-01", "2026-01-02"]), "row 1 has '2026-01-01 00:00:00', no finite number"),
+        (pd.to_datetime(["2026-01-01", None]).tz_localize("UTC"), "row 1 has '2026-01-01 .*', no finite number"),
+        ([0.5, pd.NaT], "row 2 has no value"),
+        (["0.5", "1_0"], "row 2 has '1_0', no finite number"),
+    ],
+)
+def test_what_is_no_number(values, expected):
+    with pytest.raises(UserError, match=f"^t: {expected}") as error:
+        own_teacher._numbers(pd.Series(values, name="p"), ["row 1", "row 2"], "t")
+    assert "\n" not in str(error.value) and len(str(error.value)) < 200
+
+
+def test_what_is_a_number():
+    for values in (["0.5", " 2 "], [0.5, 2], [Decimal("0.5"), 2], [np.float32(0.5), "2"], pd.array([0.5, 2])):
+        assert own_teacher._numbers(pd.Series(values, name="p"), ["row 1", "row 2"], "t").tolist() == [0.5, 2]
+
+
+def test_a_whole_number_of_json_that_float64_cannot_hold(read, table, tmp_path):
+    path, columns = tmp_path / "large.jsonl", {f"gpt_{name}": 10**400 for name in CLASSES}
+    path.write_text("".join(json.dumps(row | columns) + "\n" for row in table.to_dict("records")))
+    wrong(r"row \d+ has '1000.*', no finite number, in column 'gpt_bad'", read, train_file=path, teacher_column="gpt_")
+
+
 def test_a_teacher_that_knows_nothing_is_told(read, taught):
     own, _ = read(train_file=taught(values=np.tile([0.5, 0.3, 0.2], (60, 1))), teacher_column="gpt_")
-    assert "no better than the most frequent class (33.33%): are its rows" in own_teacher.lines(own)[-1]
+    assert "no better than the most frequent class (33.33%), give or take chance" in own_teacher.lines(own)[-1]
     own, _ = read(train_file=taught(), teacher_column="gpt_")
     assert len(own_teacher.lines(own)) == 1
+
+
+@pytest.mark.parametrize(("right", "told"), [(25, True), (26, False)])  # of 48: 33.33% + 20.41% are 25.8 rows
+def test_a_teacher_that_is_right_by_chance_is_told(right, told, read, taught, table, prepare):
+    rows = prepare(train_file=taught()).splits["train"].idx.tolist()
+    truth = np.array([CLASSES.index(label) for label in table["label"]])
+    said = (truth + 1) % 3
+    said[rows[:right]] = truth[rows[:right]]
+    own, _ = read(train_file=taught(values=np.eye(3)[said]), teacher_column="gpt_")
+    assert own.accuracy == pytest.approx(100 * right / 48)
+    assert any("give or take chance: are its rows" in line for line in own_teacher.lines(own)) == told
 
 
 # what is refused of a file
@@ -224,10 +306,6 @@ def test_a_teacher_that_knows_nothing_is_told(read, taught):
 
 def without(name):
     return lambda frame: frame.drop(columns=name, inplace=True)
-
-
-def another(frame):
-    frame["gpt_awful"] = 0.1
 
 
 @pytest.mark.parametrize(
@@ -238,12 +316,83 @@ def another(frame):
             "gpt_",
             "no column 'gpt_so so' .it has gpt_bad, gpt_good.*each class: gpt_bad, gpt_good",
         ),
-        (another, "gpt_", "the column 'gpt_awful' is of no class; .*gpt_bad, gpt_good, gpt_so so"),
         (lambda frame: None, "llama_", "no column 'llama_bad' .no column begins with 'llama_'"),
     ],
 )
 def test_columns_must_be_the_classes(change, column, expected, read, taught):
     wrong(expected, read, train_file=taught(change), teacher_column=column)
+
+
+def test_other_columns_that_begin_so_are_told(read, taught):
+    def others(frame):
+        frame["gpt_4_bad"], frame["gpt_reason"] = 0.1, "it reads so"
+
+    alone, _ = read(train_file=taught(), teacher_column="gpt_")
+    own, _ = read(train_file=taught(others), teacher_column="gpt_")
+    assert own.digest == alone.digest and alone.remarks == ()
+    assert own.remarks == ("columns that begin with gpt_ and are of no class: gpt_4_bad, gpt_reason",)
+
+    def one_less(frame):
+        others(frame)
+        frame.drop(columns="gpt_bad", inplace=True)
+
+    wrong("no column 'gpt_bad' .it has gpt_good, .*gpt_4_bad", read, train_file=taught(one_less), teacher_column="gpt_")
+
+
+def in_file(folder, values, ids, name="idx"):
+    path = folder / "teacher.csv"
+    pd.DataFrame(values, columns=[f"p_{name}" for name in CLASSES]).assign(**{name: ids}).to_csv(path, index=False)
+    return path
+
+
+def test_a_column_of_train_file_that_is_named_idx(read, taught, table, tmp_path):
+    """A shuffled file's own idx would be taken as the row's number, and every row would have another's teacher."""
+    values, own_ids = said_of(table["label"]), random.Random(5).sample(range(60), 60)
+
+    def column(ids):
+        def change(frame):
+            frame["idx"] = ids
+
+        return taught(change)
+
+    file = in_file(tmp_path, values, own_ids)
+    path = column(own_ids)
+    wrong("taught.csv: train_file has a column idx that is not the row's number .row 1, which is 0, has .* give "
+          "teacher_id_column=idx", read, train_file=path, teacher_file=file)  # fmt: skip
+    columns, _ = read(train_file=path, teacher_column="gpt_")
+    assert read(train_file=path, teacher_file=file, teacher_id_column="idx")[0].digest == columns.digest
+    wrong("row 60, which is 59, has a", read, train_file=column([*range(59), "a"]), teacher_file=file)
+    wrong("row 1, which is 0, has 1", read, train_file=column(range(1, 61)), teacher_file=file)
+    in_file(tmp_path, values, range(60))
+    assert read(train_file=column(range(60)), teacher_file=file)[0].digest == columns.digest
+
+
+def test_rows_that_may_count_from_1(read, taught, table, prepare, tmp_path):
+    """Where row 0 is none that is trained on, none is missing: each row would have the next one's teacher."""
+    path, values = taught(), said_of(table["label"])
+    splits = (prepare(train_file=path, split_seed=seed) for seed in range(500))
+    data = next(each for each in splits if _fits(each.splits["train"].idx.tolist()))
+    rows = data.splits["train"].idx.tolist()
+    from_1, from_0 = np.arange(1, 61), np.arange(60)
+    gap = next(row for row in range(5, 58) if row not in rows and row + 1 not in rows)
+
+    def reads(ids, those, **given):
+        file = in_file(tmp_path, values[those], ids[those])
+        return lambda **_: read(data, teacher_file=file, **({"train_file": path} | given))[0]
+
+    refusal = "idx begins at 1, where rows count from 0; if these do, put row 0 in too"
+    wrong("idx 60, but .* has 60 rows", reads(from_1, from_0 >= 0))
+    wrong(refusal, reads(from_1, from_0 < 59))  # the last row's answer is missing
+    wrong(refusal, reads(from_1, (from_0 < 59) & (from_0 != gap)))  # and another's
+    wrong(f"{refusal}.*training set of sst5, from 0$", reads(from_1, from_0 >= 0, train_file=None, task="sst5"))
+    whole = reads(from_0, from_0 >= 0)()
+    assert reads(from_0, np.isin(from_0, rows))().digest == whole.digest, "the rows that are trained on have gaps"
+    assert reads(from_0, np.isin(from_0, [0, *range(1, 59)]))().digest == whole.digest
+
+
+def _fits(rows):
+    """Row 0 and the last are not trained on, 1 is, and somewhere two that follow each other are not."""
+    return 1 in rows and not {0, 59} & set(rows) and any(not {row, row + 1} & set(rows) for row in range(5, 58))
 
 
 IDS = [  # what becomes of the file's ids, what the line says
@@ -381,7 +530,7 @@ def test_a_study_trains_no_teacher(tiny, taught, tmp_path, monkeypatch):
     assert "teacher_digest" in by_method["kd"].data.params and "teacher_digest" not in by_method["selfkd"].data.params
     assert by_method["kd"].data.metrics["teacher/train/accuracy"] > 80
     said = succeed("significance", verbose="true").out
-    assert f"for this teacher (file {by_method['kd'].data.params['teacher_digest'][:8]} gpt_)" in " ".join(said.split())
+    assert f"for this teacher (own {by_method['kd'].data.params['teacher_logits'][:8]})" in " ".join(said.split())
     planned = succeed("study", **given, plan_only="true").out
     assert "6 reused" in planned and "teacher_column=gpt_ is the teacher of its students: none is trained" in planned
     again = succeed("study", **given).out

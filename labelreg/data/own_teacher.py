@@ -6,6 +6,8 @@ One column a class, PREFIX and the class's name: in the file that is trained on,
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,8 @@ ID, PREFIX = "idx", "p_"  # as a run's own predictions/*.parquet have them
 PROBABILITIES, LOGITS = "probabilities", "logits"
 FLOOR = 1e-7  # what a smaller probability counts as: its logarithm is finite (docs/choices.md)
 NEAR = 1e-3  # how far from 1 a row of probabilities may sum: they are often rounded to four digits
+LOOSE = 0.02  # the same where the user says that they are probabilities: two digits, as a chat model writes them
+NEGATIVE = 0.1  # rows of logits that have a negative number, at least: fewer are -1 for a failed call, or the like
 SHOWN = 5  # rows and columns that an error line names
 _NUMBER = re.compile("[0-9]{1,18}")
 
@@ -97,7 +101,8 @@ def read(settings: Settings, data: PreparedTask) -> OwnTeacher:
 
     Raises:
         UserError: the file cannot be read, has columns of other classes, lacks a row, names one twice; a value that is
-            no finite number; probabilities that are negative or do not sum to 1; what may be either kind.
+            no finite number; probabilities that are negative or do not sum to 1; what may be either kind; rows whose
+            numbers may count from 1.
     """
     check(settings)
     wanted = data.splits["train"].idx.tolist()
@@ -112,20 +117,22 @@ def read(settings: Settings, data: PreparedTask) -> OwnTeacher:
         frame = files.read(path, settings.label_column or "label").frame
         said = [f"row {row + 1}" for row in at]
     prefix = settings.teacher_column or PREFIX
-    columns = _columns_of_classes(frame, prefix, data.classes, str(path), settings)
+    columns, others = _columns_of_classes(frame, prefix, data.classes, str(path), settings)
     values = np.column_stack(
         [_numbers(_column(frame, column, str(path)).iloc[at], said, str(path)) for column in columns]
     )
-    kind = _kind(values, str(settings.teacher_values), said, str(path))
-    logits, told = as_logits(values) if kind == PROBABILITIES else (values, [])
+    kind, rounded = _kind(values, str(settings.teacher_values), said, str(path))
+    logits, floored = as_logits(values) if kind == PROBABILITIES else (values, [])
+    told = [*others, *rounded, *floored]
     tensor = torch.from_numpy(logits.astype(np.float32))
     labels = data.splits["train"].labels.numpy()
     accuracy = metrics.evaluate(tensor.numpy(), labels, "accuracy")["accuracy"]
     most = 100 * np.bincount(labels).max() / len(labels)
-    if accuracy <= most:  # as where the rows of a file are in another order than its ids say
-        told = [
-            *told,
-            f"no better than the most frequent class ({most:.2f}%): are its rows and classes the right ones?",
+    noise = 3 * np.sqrt(most * (100 - most) / len(labels))  # three standard errors, in percent
+    if accuracy <= most + noise:  # as where the rows of a file are in another order than its ids say
+        told += [
+            f"no better than the most frequent class ({most:.2f}%), give or take chance: are its rows and classes the "
+            "right ones?"
         ]
     source = f"{prefix}* of {path.name}"
     return OwnTeacher(tensor, kind, source, accuracy, file_digest(path)[:32], tuple(told))
@@ -158,6 +165,8 @@ def _ids_of_rows(settings: Settings, wanted: Sequence[int]) -> list[str]:
     """What the rows of these numbers (from 0, in the source of the training set) are called in teacher_file."""
     column = settings.teacher_id_column
     if not column:
+        if settings.train_file:
+            _check_own_numbers(settings)
         return list(map(str, wanted))
     path = own_path(settings.train_file)
     if path.is_dir():
@@ -173,7 +182,7 @@ def _rows(column: pd.Series, ids: Sequence[str], path: Path, name: str, settings
     """The row of teacher_file (from 0) that each id names."""
     row_of = {each: row for row, each in enumerate(_named(column, path, name))}
     if not settings.teacher_id_column:
-        _check_numbers(row_of, path, settings)
+        _check_numbers(row_of, ids, path, settings)
     missing = [each for each in ids if each not in row_of]
     if missing:
         raise UserError(
@@ -194,18 +203,43 @@ def _named(column: pd.Series, path: Path, name: str) -> list[str]:
     return names
 
 
-def _check_numbers(row_of: dict[str, int], path: Path, settings: Settings) -> None:
-    """Numbers of rows must be numbers, and none beyond the last: so are those that count from 1 found."""
+def _check_own_numbers(settings: Settings) -> None:
+    """A column of train_file that is named as the row's number must be it: teacher_file may have it from there."""
+    source = own_path(settings.train_file)
+    frame = files.read(source, settings.label_column or "label").frame
+    if ID in map(str, frame.columns):
+        column = _column(frame, ID, str(source))
+        other = np.flatnonzero(_floats(column) != np.arange(len(column)))
+        if len(other):
+            raise UserError(
+                f"{source}: train_file has a column {ID} that is not the row's number (row {other[0] + 1}, which is "
+                f"{other[0]}, has {shown(column.iloc[other[0]])}): give teacher_id_column={ID}, or "
+                "name that column otherwise"
+            )
+
+
+def _check_numbers(row_of: dict[str, int], ids: Sequence[str], path: Path, settings: Settings) -> None:
+    """Numbers of rows must be numbers that count from 0; from 1, every row would have the next one's teacher.
+
+    The rows that are trained on may lack row 0, and a file of them alone has gaps. So one that begins at 1 is refused
+    where it has no gap, or would have every row that is trained on if it counted from 1.
+    """
     for each, row in row_of.items():
         if not _NUMBER.fullmatch(each):
             raise UserError(f"{path}: row {row + 1} has {ID} {shown(each)!r}; {_meaning(settings)}")
+    there = set(map(int, row_of))
     if settings.train_file:
         source = own_path(settings.train_file)
-        rows, most = len(files.read(source, settings.label_column or "label").frame), max(map(int, row_of))
+        rows, most = len(files.read(source, settings.label_column or "label").frame), max(there)
         if most >= rows:
             raise UserError(
                 f"{path}: {ID} {most}, but {source} has {rows} rows, from 0 to {rows - 1}: they count from 0"
             )
+    if min(there) == 1 and (max(there) == len(there) or all(int(each) + 1 in there for each in ids)):
+        raise UserError(
+            f"{path}: {ID} begins at 1, where rows count from 0; if these do, put row 0 in too (a row that is not "
+            f"trained on may be empty); {_meaning(settings)}"
+        )
 
 
 def _meaning(settings: Settings) -> str:
@@ -214,8 +248,9 @@ def _meaning(settings: Settings) -> str:
         return f"{name} is an image's path below {source}"
     if name:
         return f"{name} is what the column of that name has in {source}"
-    of = settings.train_file or f"the training set of {settings.task}"
-    return f"{ID} is the row's number in {of}, from 0 (teacher_id_column=NAME takes ids of your own)"
+    if source:
+        return f"{ID} is the row's number in {source}, from 0 (teacher_id_column=NAME takes ids of your own)"
+    return f"{ID} is the row's number in the training set of {settings.task}, from 0"
 
 
 # what stands in a row
@@ -233,8 +268,8 @@ def _column(frame: pd.DataFrame, name: str, origin: str) -> pd.Series:
 
 def _columns_of_classes(
     frame: pd.DataFrame, prefix: str, classes: Sequence[str], origin: str, settings: Settings
-) -> list[str]:
-    """The column of each class, in the order of the classes; none is missing, and none is of another."""
+) -> tuple[list[str], list[str]]:
+    """The column of each class, in the order of the classes, none missing; and a remark on others that begin so."""
     names = list(map(str, frame.columns))
     there = [name.removeprefix(prefix) for name in names if name.startswith(prefix)]
     needed = f"needed is a column for each class: {_listed([prefix + each for each in classes], 10)}"
@@ -242,46 +277,78 @@ def _columns_of_classes(
         way = "" if settings.teacher_column else "; teacher_column=PREFIX names columns that begin otherwise"
         has = f"it has {_listed([prefix + each for each in there])}" if there else f"no column begins with {prefix!r}"
         raise UserError(f"{origin}: no column {prefix + missing[0]!r} ({has}); {needed}{way}")
-    if strange := [each for each in there if each not in classes]:
-        raise UserError(f"{origin}: the column {prefix + strange[0]!r} is of no class; {needed}")
-    return [prefix + each for each in classes]
+    others = [prefix + each for each in there if each not in classes]
+    told = [f"columns that begin with {prefix} and are of no class: {_listed(others)}"] if others else []
+    return [prefix + each for each in classes], told
 
 
 def _numbers(column: pd.Series, said: Sequence[str], origin: str) -> np.ndarray:
     """A column as float64 [rows]."""
-    numbers = pd.to_numeric(column, errors="coerce").to_numpy(np.float64, na_value=np.nan)
+    numbers = _floats(column)
     with np.errstate(over="ignore"):  # what float32 cannot hold is not finite either
         wrong = np.flatnonzero(~np.isfinite(numbers.astype(np.float32)))
     if len(wrong):
         value = column.iloc[wrong[0]]
-        empty = not isinstance(value, str) and pd.isna(value) or not str(value).strip()
+        empty = (
+            not isinstance(value, str) and pd.api.types.is_scalar(value) and pd.isna(value) or not str(value).strip()
+        )
         what = "no value" if empty else f"{shown(value)!r}, no finite number,"
         raise UserError(f"{origin}: {said[wrong[0]]} has {what} in column {str(column.name)!r}")
     return numbers
 
 
-def _kind(values: np.ndarray, asked: str, said: Sequence[str], origin: str) -> str:
-    """What the rows are [examples, classes]; where that is not said, what all of them can be and none cannot."""
+def _floats(column: pd.Series) -> np.ndarray:
+    """What has numbers, or texts of numbers, as float64 [rows]; nan where there is none."""
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_complex_dtype(column):
+        return column.to_numpy(np.float64, na_value=np.nan)
+    values = [value if isinstance(value, str) else _float(value) for value in column]
+    return pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").to_numpy(np.float64)
+
+
+def _float(value: object) -> float:
+    """A number as float64; of what is none (a date, a list, nothing), or too large for it, nan."""
+    try:
+        return float(value) if isinstance(value, Real | Decimal) else np.nan
+    except OverflowError:
+        return np.nan
+
+
+def _kind(values: np.ndarray, asked: str, said: Sequence[str], origin: str) -> tuple[str, list[str]]:
+    """What the rows are [examples, classes]; where that is not said, what all of them can be and none cannot.
+
+    And a remark on rows of probabilities that are taken for ones although their sum is not near 1.
+    """
     sums: np.ndarray = values.sum(axis=1)
     negative = values.min(axis=1) < 0
-    alike = np.logical_and(~negative, np.abs(sums - 1) <= NEAR)
+    alike, loose = (~negative & (np.abs(sums - 1) <= most + 1e-9) for most in (NEAR, LOOSE))
     if asked == LOGITS:
-        return LOGITS
+        return LOGITS, []
     if alike.all():
-        return PROBABILITIES
-    if asked == "auto" and negative.any() and not alike.any():
-        return LOGITS
-    row = int(np.argmin(alike))
+        return PROBABILITIES, []
+    if asked == PROBABILITIES and loose.all():
+        return PROBABILITIES, [f"{(~alike).sum()} of {len(values)} rows summed to 1 within {LOOSE:g} only: set right"]
+    if asked == "auto" and negative.mean() >= NEGATIVE and not alike.any():
+        return LOGITS, []
+    row = int(np.argmax(negative) if negative.any() else np.argmin(loose if asked == PROBABILITIES else alike))
     numbers = f"{', '.join(f'{each:.6g}' for each in values[row, :SHOWN])}{', ...' * (values.shape[1] > SHOWN)}"
     why = "has a negative number" if negative[row] else f"sums to {sums[row]:.6g}, not to 1"
     line = f"{origin}: {said[row]} {why} ({numbers})"
+    bounded = not negative.any() and values.max() <= 1  # as logits, they would teach next to nothing
     if asked == PROBABILITIES:
-        raise UserError(f"{line}: no probabilities (teacher_values={asked}; logits are teacher_values={LOGITS})")
+        way = "put the row right" if bounded else f"logits are teacher_values={LOGITS}"
+        raise UserError(f"{line}: no probabilities (teacher_values={asked}; {way})")
     if alike.any():
         line += f", while {said[int(np.argmax(alike))]} is made of probabilities: which of them are all?"
+    elif negative.any():
+        line += f", as do {negative.sum()} of {len(values)} rows, fewer than logits have: are they wrong?"
+    elif bounded:
+        line += ", and no row has a number below 0 or above 1: probabilities that are wrong?"
     else:
         line += ", and no row has a negative number: logits, or probabilities that are wrong?"
-    raise UserError(f"{line} Give teacher_values={LOGITS}, or put the row right")
+    ways = [f"give teacher_values={LOGITS}"] * (not bounded)
+    ways += [f"give teacher_values={PROBABILITIES}, which sets sums within {LOOSE:g} of 1 right"] * bool(loose.all())
+    todo = ", or ".join([*ways, "put the row right"])
+    raise UserError(f"{line} {todo[0].upper()}{todo[1:]}")
 
 
 def _listed(names: Iterable[object], most: int = SHOWN) -> str:
