@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from labelreg import places, recipes, training
+from labelreg import memory, places, recipes, training
 from labelreg.data import corpus
 from labelreg.methods import PAPER as METHODS
 from labelreg.models import registry
@@ -61,21 +61,22 @@ def prepared(seed: int = 42, **given) -> tuple[corpus.PreparedTask, Settings, Ma
 def labelreg(order: int) -> dict:
     """All methods, beginning with another one each round; logits of a teacher are read, not computed."""
     names = list(METHODS)[order % len(METHODS) :] + list(METHODS)[: order % len(METHODS)]
-    seconds, memory = {}, 0.0
+    seconds, peak = {}, 0.0
     for name in names:
         data, settings, machine = prepared(method=name)
         chance = torch.Generator().manual_seed(0)
         teacher = (
             torch.randn(len(data.splits["train"]), len(data.classes), generator=chance) if METHODS[name].needs else None
         )
+        memory.forget_peak()
         model = registry.load("minilm", data.classes, "pretrained", 42, places.roots(settings))
         report = next(training.train(model, data, settings, machine, teacher))
         seconds[name] = report.epoch_seconds
-        memory = memory or training.peak_memory_mb()
+        peak = peak or memory.peak_mb()  # of the first: those after it begin with what it left
     began = time.perf_counter()
     training.predict(model, data.splits["train"], machine)
     teacher_pass = time.perf_counter() - began
-    return {"seconds": seconds, "padding": report.padding_share, "memory": memory, "teacher_pass": teacher_pass}
+    return {"seconds": seconds, "padding": report.padding_share, "memory": peak, "teacher_pass": teacher_pass}
 
 
 def rival(name: str, checkpoint: str = "minilm") -> dict:
@@ -86,6 +87,7 @@ def rival(name: str, checkpoint: str = "minilm") -> dict:
 
     data, settings, machine = prepared(method="finetune")
     path = registry.checkpoint(checkpoint, places.roots(settings))
+    memory.forget_peak()
     model = AutoModelForSequenceClassification.from_pretrained(path, num_labels=len(data.classes))
     teacher = None
     if name == ONLINE:
@@ -123,7 +125,7 @@ def rival(name: str, checkpoint: str = "minilm") -> dict:
         )  # fmt: skip
         began = time.perf_counter()
         trainer.train()
-        return {"seconds": {name: time.perf_counter() - began}, "memory": training.peak_memory_mb()}
+        return {"seconds": {name: time.perf_counter() - began}, "memory": memory.peak_mb()}
 
 
 def textbrewer_epoch() -> dict:
@@ -136,6 +138,7 @@ def textbrewer_epoch() -> dict:
 
     data, settings, _ = prepared(method="finetune")
     path, where = registry.checkpoint("minilm", places.roots(settings)), training.device()
+    memory.forget_peak()
     teacher, student = (
         AutoModelForSequenceClassification.from_pretrained(path, num_labels=len(data.classes)).to(where)
         for _ in range(2)
@@ -161,7 +164,7 @@ def textbrewer_epoch() -> dict:
                 optimizer, loader, num_epochs=1, scheduler_class=get_linear_schedule_with_warmup,
                 scheduler_args=schedule, max_grad_norm=1.0,
             )  # fmt: skip
-        return {"seconds": {TEXTBREWER: time.perf_counter() - began}, "memory": training.peak_memory_mb()}
+        return {"seconds": {TEXTBREWER: time.perf_counter() - began}, "memory": memory.peak_mb()}
 
 
 def gemm_rate(precision: str) -> float:
@@ -198,7 +201,7 @@ def main() -> None:
         return
     data, _, machine = prepared(method="finetune")
     seconds: dict[str, list[float]] = {}
-    memory: dict[str, float] = {}
+    peaks: dict[str, float] = {}
     rates, padding, teacher_pass = [], 0.0, 0.0
     for order in range(given.rounds):
         rates.append(gemm_rate(machine.precision))
@@ -209,19 +212,19 @@ def main() -> None:
             )
             for variant, value in found["seconds"].items():
                 seconds.setdefault(variant, []).append(value)
-            memory[name] = max(memory.get(name, 0.0), found["memory"])
+            peaks[name] = max(peaks.get(name, 0.0), found["memory"])
             padding, teacher_pass = found.get("padding", padding), found.get("teacher_pass", teacher_pass)
             print(f"round {order + 1}: {name} {found['seconds']}", file=sys.stderr, flush=True)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
-    report(medians, memory, padding, teacher_pass, max(rates), data)
+    report(medians, peaks, padding, teacher_pass, max(rates), data)
     if given.out:
         Path(given.out).write_text(
-            json.dumps({"seconds": seconds, "memory_mb": memory, "gemm": rates}), encoding="utf-8"
+            json.dumps({"seconds": seconds, "memory_mb": peaks, "gemm": rates}), encoding="utf-8"
         )
 
 
 def report(
-    medians: dict, memory: dict, padding: float, teacher_pass: float, rate: float, data: corpus.PreparedTask
+    medians: dict, peaks: dict, padding: float, teacher_pass: float, rate: float, data: corpus.PreparedTask
 ) -> None:
     """The table, and the ratios against their targets."""
     versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
@@ -233,7 +236,7 @@ def report(
     print("|---|---:|---:|---:|---:|---:|---:|")
     for name, value in medians.items():
         ours = name in METHODS
-        share, mb = (f"{padding:.1%}" if ours else "-"), memory["labelreg" if ours else name]
+        share, mb = (f"{padding:.1%}" if ours else "-"), peaks["labelreg" if ours else name]
         print(
             f"| {name} | {value:.2f} | {value / medians[PADDED]:.3f} | {tokens / value:.0f} | {share} | {mb:.0f} "
             f"| {flop / rate / value:.2f} |"
@@ -242,7 +245,7 @@ def report(
     for numerator, denominator, most in TARGETS:
         print(f"| {numerator} / {denominator} | {medians[numerator] / medians[denominator]:.3f} | {most} |")
     print(f"| kd / {TEXTBREWER} | {medians['kd'] / medians[TEXTBREWER]:.3f} | reported |")
-    print(f"| peak memory, labelreg / {GROUPED} | {memory['labelreg'] / memory[GROUPED]:.3f} | 1.0 |")
+    print(f"| peak memory, labelreg / {GROUPED} | {peaks['labelreg'] / peaks[GROUPED]:.3f} | 1.0 |")
     grid = (EPOCHS * medians["kd"] + teacher_pass) / (EPOCHS * medians[ONLINE])
     print(f"| {EPOCHS} kd epochs and the one teacher pass / the same by {ONLINE} | {grid:.3f} | reported |")
 

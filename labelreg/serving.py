@@ -70,8 +70,8 @@ def facts(data: PreparedTask, settings: Settings, roots: places.Roots) -> dict[s
         return found | moments | {"side": split.pixels.shape[-1], "size": split.size}
     if adapter.of(settings):
         carried = registry.MODELS[settings.model].package if settings.model in registry.MODELS else None
-        digest = registry.weights_digest(settings.model, settings.init, roots)
-        found[BASE] = {"model": settings.model, "digest": digest, "packages": ["peft", *filter(None, [carried])]}
+        base = {"model": registry.anywhere(settings.model), "digest": registry.base_digest(settings.model, roots)}
+        found[BASE] = base | {"packages": ["peft", *filter(None, [carried])]}
     return found | {"max_length": settings.max_length}
 
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -12,9 +13,11 @@ import pytest
 import torch
 from running import call, in_this_process, run_of, runs, succeed
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from analysis.pairing import pair
+from bench import engine
 from labelreg import job, memory, recipes, training
 from labelreg.errors import UserError
 from labelreg.models import adapter, registry
@@ -291,6 +294,25 @@ def test_an_adapter_of_a_folder_that_has_a_head_is_loaded_again(tiny, tiny_file,
     pd.testing.assert_frame_equal(told[list(expected)], expected, atol=1e-5, check_names=False, check_dtype=False)
 
 
+def test_an_adapter_of_a_folder_is_loaded_from_any_other(tiny, tiny_models, tmp_path, monkeypatch):
+    import mlflow
+
+    base = shutil.copytree(tiny_models / registry.MODELS["bert-small"].hub_id, tmp_path / "mybase")
+    monkeypatch.chdir(tmp_path)
+    run = run_of(succeed("train_student", **tiny | {"model": "mybase"}, tuning="lora"))
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(elsewhere)
+    uri = f"runs:/{run.info.run_id}/model"
+    loaded = mlflow.pyfunc.load_model(uri)
+    assert len(loaded.predict(loaded.input_example)) == 1
+    folder = mlflow.artifacts.download_artifacts(uri, dst_path=str(tmp_path / "stored"))
+    assert adapter.base_of(tmp_path / "stored" / "model") == adapter.base_of(Path(folder)) == str(base)
+    base.rename(tmp_path / "moved")
+    said = f"the base {base} of this adapter is not here: set LABELREG_MODEL_ROOT=.*: model {base}: no such folder"
+    with pytest.raises(UserError, match=said):
+        mlflow.pyfunc.load_model(uri)
+
+
 def frame_of(run) -> pd.DataFrame:
     """A run as `mlflow.search_runs` gives it."""
     row = {"run_id": run.info.run_id, "status": run.info.status, "start_time": run.info.start_time}
@@ -374,8 +396,54 @@ def test_a_stored_adapter_is_no_model(trained, tiny_roots, tmp_path):
     with pytest.raises(UserError, match=f"holds an adapter of {hub_id}, no whole model; give that, or merge"):
         registry.load(str(tmp_path / "saved"), done.data.classes, "pretrained", 0, tiny_roots)
     with pytest.raises(UserError, match="is an adapter of model bert-large, whose files here are not those"):
-        digest = registry.weights_digest("bert-small", "pretrained", tiny_roots)
+        digest = registry.base_digest("bert-small", tiny_roots)
         registry.load_adapter(tmp_path / "saved", "bert-large", digest, done.data.classes, tiny_roots)
+    (tmp_path / "saved" / "model.safetensors").touch()
+    with pytest.raises(UserError, match=f"remove {adapter.CONFIGURATION} and {adapter.WEIGHTS} there"):
+        registry.checkpoint(str(tmp_path / "saved"), tiny_roots)
+
+
+def test_the_tokenizer_of_an_adapters_base_is_not_asked(trained, tiny_models, tiny_roots, tmp_path):
+    """GPT-2's head looks for the padding's id, which the tokenizer decides: the one that is stored."""
+    base = shutil.copytree(tiny_models / registry.MODELS["distilgpt2"].hub_id, tmp_path / "base")
+    done, folder = trained(model=str(base), stop=1), tmp_path / "saved"
+    registry.save(done.model, str(base), folder, tiny_roots)
+    digest = registry.base_digest(str(base), tiny_roots)
+    for file in registry.TOKENIZER_FILES:
+        (base / file).unlink(missing_ok=True)
+    again = registry.load_adapter(folder, str(base), digest, done.data.classes, tiny_roots)
+    told, expected = (training.predict(model, done.data.splits["test"], MACHINE) for model in (again, done.model))
+    assert torch.equal(told, expected)
+
+
+@pytest.mark.parametrize("tuning", TUNED)
+def test_a_damaged_adapter_is_refused(trained, tiny_roots, tmp_path, tuning):
+    done, folder = trained(tuning=tuning, stop=1), tmp_path / "saved"
+    registry.save(done.model, "bert-small", folder, tiny_roots)
+    digest = registry.base_digest("bert-small", tiny_roots)
+    weights = load_file(folder / adapter.WEIGHTS)
+    name = min(weights)
+    missing = {key: value for key, value in weights.items() if key != name}
+    for bad in (missing, weights | {"strange": torch.zeros(1)}, weights | {name: torch.zeros(1, 1)}):
+        save_file(bad, folder / adapter.WEIGHTS)
+        said = f"{adapter.WEIGHTS} is damaged: .*{'strange' if 'strange' in bad else re.escape(name)}"
+        with pytest.raises(UserError, match=said):
+            registry.load_adapter(folder, "bert-small", digest, done.data.classes, tiny_roots)
+    save_file(weights, folder / adapter.WEIGHTS)
+    registry.load_adapter(folder, "bert-small", digest, done.data.classes, tiny_roots)
+
+
+def test_a_model_without_linear_layers_has_none_for_an_adapter(tiny, study, tiny_models, tmp_path):
+    from transformers import IBertConfig, IBertModel
+
+    folder = shutil.copytree(tiny_models / registry.MODELS["distilroberta"].hub_id, tmp_path / "ibert")
+    about = json.loads((folder / "config.json").read_text())
+    IBertModel(IBertConfig(**about | {"model_type": "ibert"}), add_pooling_layer=False).save_pretrained(folder)
+    said = "tuning=lora: model .*ibert has no linear layer for an adapter; give tuning=head or full"
+    assert_refused(call("train_student", **tiny | {"model": folder}, tuning="lora"), said)
+    assert_refused(call("study", **study, models=folder, tuning="lora"), said)
+    assert not runs()
+    succeed("train_student", **tiny | {"model": folder}, tuning="head")
 
 
 def test_code_of_a_checkpoint_is_never_run(tiny, tiny_models, tmp_path):
@@ -414,3 +482,11 @@ def test_the_peak_of_memory_is_the_runs_own():
     held = memory.peak_mb()
     memory.forget_peak()
     assert held > before + 150 and memory.peak_mb() < held - 100
+
+
+def test_the_speed_bench_tells_the_peak_of_memory(tiny_models, monkeypatch):
+    monkeypatch.delenv("LABELREG_DATA_ROOT", raising=False)
+    monkeypatch.setenv("LABELREG_MODEL_ROOT", str(tiny_models))
+    monkeypatch.setattr(engine, "EXAMPLES", 64)
+    for found in (engine.labelreg(0), engine.rival(engine.DYNAMIC)):
+        assert found["memory"] > 0 and all(value > 0 for value in found["seconds"].values())

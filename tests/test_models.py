@@ -435,6 +435,18 @@ def test_a_weights_digest_is_of_what_training_starts_from(copy, tiny_roots):
     assert digest(copy, "random") == drawn
 
 
+def test_a_base_digest_is_of_all_but_the_tokenizer(copy, tiny_roots):
+    first = registry.base_digest(str(copy), tiny_roots)
+    assert first == registry.base_digest("bert-small", tiny_roots)
+    assert len({first, *(registry.base_digest(name, tiny_roots) for name in ("minilm", "minilm-3l"))}) == 3
+    (copy / "tokenizer.json").write_text((copy / "tokenizer.json").read_text() + " ")
+    assert registry.base_digest(str(copy), tiny_roots) == first
+    for file in ("config.json", "model.safetensors"):
+        before = registry.base_digest(str(copy), tiny_roots)
+        (copy / file).write_bytes((copy / file).read_bytes() + b" ")
+        assert registry.base_digest(str(copy), tiny_roots) != before
+
+
 def test_a_tokenizer_digest_is_of_what_cuts_text(copy):
     first = registry.tokenizer_digest(copy)
     (copy / "README.md").write_text("words")

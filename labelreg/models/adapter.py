@@ -67,7 +67,7 @@ def attach(name: str, model: Any, adapter: Adapter, seed: int, new: Collection[s
         new: modules of the base model that the checkpoint does not have: they were drawn, and are trained too.
 
     Raises:
-        UserError: no linear layer has such a name.
+        UserError: there is no linear layer, or none of such a name.
     """
     from peft import LoraConfig
 
@@ -97,13 +97,15 @@ def _targets(name: str, model: Any, wanted: Collection[str], new: Collection[str
     """Names of the linear layers of the base model, those whose names end as is `wanted`.
 
     Raises:
-        UserError: an end that no name has.
+        UserError: there is none, or an end that no name has.
     """
     from transformers.pytorch_utils import Conv1D  # GPT-2's linear layers
 
     body, drawn = f"{model.base_model_prefix}.", tuple(f"{each}." for each in new)
     modules = [each for each, module in model.named_modules() if isinstance(module, torch.nn.Linear | Conv1D)]
     linear = [each for each in modules if each.startswith(body) and not each.startswith(drawn)]
+    if not linear:
+        raise UserError(f"tuning={LORA}: model {name} has no linear layer for an adapter; give tuning=head or {FULL}")
     found: dict[str, None] = {}
     for end in wanted:
         ended = [each for each in linear if f".{each}".endswith(f".{end}")]
@@ -185,10 +187,23 @@ def save(model: Any, base: str, whole: int | None, layers: tuple[int, ...], fold
 
 
 def restore(model: Any, folder: Path) -> None:
-    """Put what `save` wrote into the model that it was made of, for evaluation."""
-    from peft import LoraConfig, set_peft_model_state_dict
+    """Put what `save` wrote into the model that it was made of, for evaluation.
+
+    Raises:
+        UserError: the weights are not those of the adapter: some are missing, strange or of another shape.
+    """
+    from peft import LoraConfig, get_peft_model_state_dict, set_peft_model_state_dict
 
     config = LoraConfig.from_pretrained(str(folder))
     config.layer_replication = None  # `registry.load` has chosen already
     _put_into(model, config)
-    set_peft_model_state_dict(model.adapter[0], load_file(folder / WEIGHTS))
+    weights = load_file(folder / WEIGHTS)
+    own = get_peft_model_state_dict(model.adapter[0], save_embedding_layers=False)
+    found, expected = ({(key, value.shape) for key, value in each.items()} for each in (weights, own))
+    strange = found ^ expected
+    if strange:
+        raise UserError(
+            f"{folder / WEIGHTS} is damaged: its names and shapes are not those of the adapter in {CONFIGURATION} "
+            f"({min(key for key, _ in strange)})"
+        )
+    set_peft_model_state_dict(model.adapter[0], weights)

@@ -125,6 +125,11 @@ def checkpoint(name: str, roots: places.Roots) -> Path:
             if not any(folder.glob(WEIGHTS)):
                 folder = hub_folder(hub_id, roots.model, "model", [*SMALL_FILES, "pytorch_model*.bin"], roots.download)
     if base := adapters.base_of(folder):
+        if any(folder.glob("model*.safetensors")):
+            raise UserError(
+                f"model {name}: {folder} holds whole weights and an adapter of {base}; if the whole weights are meant, "
+                f"remove {adapters.CONFIGURATION} and {adapters.WEIGHTS} there"
+            )
         raise UserError(
             f"model {name}: {folder} holds an adapter of {base}, no whole model; give that, or merge the two "
             "(merge_and_unload of peft)"
@@ -141,6 +146,11 @@ def _converted(source: Path, name: str, roots: places.Roots) -> Path:
         raise UserError(f"model {name}: {source} has neither model.safetensors nor pytorch_model.bin")
     beside = [file for file in source.iterdir() if file.is_file() and any(file.match(each) for each in SMALL_FILES)]
     return converted(name, binary, roots.cache, roots.download, beside)
+
+
+def anywhere(name: str) -> str:
+    """The name that a model has whatever the working folder: of a folder, its whole path."""
+    return str(Path(name).resolve()) if name not in MODELS and Path(name).is_dir() else name
 
 
 def check_name(model: str) -> None:
@@ -213,11 +223,13 @@ def load(
     stem: str | None = None,
     head: str = "new",
     adapter: adapters.Adapter | None = None,
+    words: Path | None = None,
 ) -> "vision.Classifier | classifier.TextClassifier":
     """A classifier, float32, in training mode; `seed` fixes all that is drawn.
 
     `init=random` is the library's own initialisation of the same architecture (section 4.2.2). `stem` is
-    an image classifier's (vision.load), `head` and `adapter` a text classifier's (classifier.build, adapter.attach).
+    an image classifier's (vision.load), `head` and `adapter` a text classifier's (classifier.build, adapter.attach),
+    `words` the folder of its tokenizer, where that is not the checkpoint's.
 
     Raises:
         UserError: an unknown name, or a checkpoint that is not to be had, damaged or of another architecture.
@@ -226,7 +238,9 @@ def load(
         return vision.load(name, classes, init, seed, roots, str(stem))
     path = checkpoint(name, roots)
     layers = MODELS[name].layers if name in MODELS else ()
-    model = classifier.build(name, path, classes, init, seed, head, layers, lambda: tokenizer(path).pad_token_id)
+    model = classifier.build(
+        name, path, classes, init, seed, head, layers, lambda: tokenizer(words or path).pad_token_id
+    )
     if model.config.model_type in ("bert", "roberta") and not getattr(model.config, "is_decoder", False):
         encoder: Any = model.base_model
         encoder.encoder.layer[-1] = classifier.FirstTokenLayer(encoder.encoder.layer[-1])
@@ -242,22 +256,29 @@ def load_adapter(
 
     Args:
         name: the model that they were trained on; it is looked for as any other.
-        digest: its weights_digest.
+        digest: its base_digest.
 
     Raises:
         UserError: that model is not to be had, or has other weights.
     """
-    if weights_digest(name, "pretrained", roots) != digest:
+    try:
+        found = base_digest(name, roots)
+    except (UserError, ModuleNotFoundError) as error:  # the latter of a package that carries it
+        raise UserError(
+            f"the base {name} of this adapter is not here: set LABELREG_MODEL_ROOT=FOLDER, laid out like the hub (or, "
+            f"where {name} was a folder of its own, bring that back): {error}"
+        ) from None
+    if found != digest:
         raise UserError(f"{folder} is an adapter of model {name}, whose files here are not those that it was made with")
-    model: Any = load(name, classes, "pretrained", 0, roots)
+    model: Any = load(name, classes, "pretrained", 0, roots, words=folder)
     adapters.restore(model, folder)
     return model.eval()
 
 
 def check_adapter(settings: Settings, roots: places.Roots) -> None:
-    """Raises UserError for lora_targets that the model has no layer for."""
+    """Raises UserError for a model that has no layer for an adapter, or none for lora_targets."""
     adapter = adapters.of(settings)
-    if adapter and adapter.targets:
+    if adapter and adapter.rank:
         path = checkpoint(settings.model, roots)
         config = classifier.configuration(settings.model, path)
         if settings.model in MODELS and MODELS[settings.model].layers:
@@ -388,7 +409,7 @@ def save(model: "vision.Classifier | classifier.TextClassifier", name: str, fold
     Of one with an adapter, the adapter and the head: the rest is what `name` has.
     """
     if hasattr(model, "adapter"):
-        path, known = checkpoint(name, roots), MODELS.get(name, Model(name))
+        path, known = checkpoint(name, roots), MODELS.get(name, Model(anywhere(name)))
         whole = classifier.configuration(name, path).num_hidden_layers if known.layers else None
         adapters.save(model, known.hub_id, whole, known.layers, folder)
     else:
@@ -433,6 +454,13 @@ def weights_digest(name: str, init: str, roots: places.Roots) -> str:
     layers = MODELS[name].layers if name in MODELS else ()
     facts = f"{layers} {file_digests(files)} {tokenizer_digest(path)}{_since(path, init)}"
     return digest(facts)
+
+
+def base_digest(name: str, roots: places.Roots) -> str:
+    """What the base of an adapter is: configuration, weights, and the layers that are kept; its tokenizer is not."""
+    path = checkpoint(name, roots)
+    layers = MODELS[name].layers if name in MODELS else ()
+    return digest(f"{layers} {file_digests([path / 'config.json', *sorted(path.glob(WEIGHTS))])}")
 
 
 def _since(path: Path, init: str) -> str:
