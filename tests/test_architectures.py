@@ -276,7 +276,7 @@ def test_an_adapter_of_any_architecture_is_scored_as_it_is_saved(name, prepared,
     folder = tmp_path / "saved"
     registry.save(model, settings.model, folder, where)
     assert [path.name for path in folder.glob("*.safetensors")] == [adapter.WEIGHTS]
-    digest = registry.weights_digest(settings.model, "pretrained", where)
+    digest = registry.base_digest(settings.model, where)
     again = registry.load_adapter(folder, settings.model, digest, data.classes, where)
     assert torch.equal(training.predict(again, split, MACHINE), outcome.logits["test"])
     if model.padding_side == "right":  # the tokenizer's files say which
