@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -106,6 +107,17 @@ def test_a_run_that_was_stopped_ends_the_same_to_the_last_bit(trained, tmp_path,
     for name, value in straight.report.best.weights.items():
         assert torch.equal(value, resumed.report.best.weights[name]), name
     assert straight.report.dev == resumed.report.dev
+
+
+def test_a_worker_keeps_no_adapter_of_an_earlier_run(tiny_roots):
+    """A study's worker does one run after another, and its memory rose from run to run."""
+    kept = []
+    for seed in range(4):
+        model = registry.load("bert-small", ("a", "b"), "pretrained", seed, tiny_roots, adapter=adapter.Adapter(4))
+        alive = sum(each() is not None for each in kept)
+        kept.append(weakref.ref(model))
+        del model
+    assert not alive
 
 
 @pytest.mark.parametrize("average", ["none", "swa"])

@@ -6,6 +6,7 @@ All other weights are frozen: they stand in no snapshot, no checkpoint and no st
 """
 
 import copy
+import gc
 import importlib.util
 import json
 import warnings
@@ -71,6 +72,7 @@ def attach(name: str, model: Any, adapter: Adapter, seed: int, new: Collection[s
     """
     from peft import LoraConfig
 
+    gc.collect()  # a PeftModel and its model hold each other: an earlier run's go now, or memory grows run by run
     head = [*(child for child, _ in model.named_children() if child != model.base_model_prefix), *new]
     head = [each for each in head if any(True for _ in model.get_submodule(each).parameters())]
     config = LoraConfig(
