@@ -15,6 +15,9 @@ import yaml
 from conftest import FILLERS, WORDS
 from running import ROOT, call, succeed
 
+from analysis import pairing, reading
+from analysis.judge import judge
+from analysis.present import render
 from entrypoints.command import parse
 from labelreg import settings
 
@@ -118,3 +121,22 @@ def test_a_command_of_the_readme_runs(line, store, tiny_models):
     found = call(entry_point, **(small(entry_point, given, tiny_models) | given))
     assert found.status == 0 and not found.err, found
     assert found.out.strip()
+
+
+@pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda path: path.name)
+def test_links_lead_to_what_is_there(path):
+    links = re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8"))
+    assert [link for link in links if "://" not in link and not (path.parent / link).exists()] == []
+
+
+def test_the_table_of_all_methods_is_what_its_scores_give():
+    """docs/results.md against results/methods-sst5.csv: means, differences, p and verdicts."""
+    runs, _ = reading.scores_table(ROOT / "results" / "methods-sst5.csv")
+    judged = judge(pairing.pair(runs, metric="score")).set_index("method")
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").partition("## Do the improved variants")[2]
+    rows = re.findall(r"^\| `(.+?)` \| (\S+) ± \S+ \| (\S+) \| (\S+) \| (\w+) \|", text, re.M)
+    assert [name for name, *_ in rows] == list(judged.index)
+    for name, mean, difference, p, verdict in rows:
+        row = judged.loc[name]
+        assert (mean, p) == (render.number(row["mean_method"]), render.p_text(row["p_holm"])), name
+        assert (float(difference), verdict) == (float(render.number(row["mean_difference"])), row["verdict"]), name

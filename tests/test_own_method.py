@@ -1,5 +1,8 @@
 """A method in a file of the user's own: it trains, is compared, tuned and repeated like those that ship."""
 
+import shlex
+
+import mlflow
 import pytest
 from running import call, finish, in_this_process, python, refused, run_of, runs, succeed
 
@@ -43,6 +46,24 @@ def test_it_trains_under_its_name_with_its_parameters(tiny, mine):
     assert usual.data.params["method_settings"] == f"poly=1.0,method_file={usual.data.params['method_file']}"
     assert usual.data.tags["labelreg.fingerprint"] != given.data.tags["labelreg.fingerprint"]
     assert not list(mine.parent.glob("__pycache__")), "nothing is left beside the user's file"
+
+
+@pytest.mark.parametrize("entry_point", ["train_student", "study"])
+def test_mlflow_run_logs_its_file_before_the_run_names_it(entry_point, tiny, mine, monkeypatch, tmp_path):
+    """`mlflow run . -P method=/folder/mine.py:loss`: what it logged, as it quotes it, means the method's name."""
+    opened = mlflow.MlflowClient().create_run("0").info.run_id
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text("{kind: study, models: [bert-small], inits: [pretrained], seeds: [42]}")
+    words, given = ("method", f"{mine}:loss"), {}
+    if entry_point == "study":
+        words = ("methods", f"{mine}:loss,finetune")
+        given = {"recipe": recipe, "jobs": 1, "accept_undecidable": "true", "poly": 0.5}
+    mlflow.MlflowClient().log_param(opened, words[0], shlex.quote(words[1]))
+    monkeypatch.setenv("MLFLOW_RUN_ID", opened)
+    parameters = {name: value for name, value in tiny.items() if name != "model" or entry_point != "study"}
+    succeed(entry_point, **(parameters | given | {words[0]: words[1]}))
+    run = mlflow.get_run(opened)
+    assert run.info.status == "FINISHED" and run.data.params[words[0]] == shlex.quote(words[1])
 
 
 def test_without_its_weight_it_is_finetune_bit_for_bit(tiny, mine):

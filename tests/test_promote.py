@@ -72,6 +72,8 @@ def test_from_verdict_to_model(reviews, tmp_path):
     )
     assert "no method is shown to be better than finetune" in said and "is the median of 5 runs that learnt" in said
     version = mlflow.MlflowClient().get_model_version_by_alias("reviews", "champion")
+    tags = mlflow.get_logged_model(version.source.removeprefix("models:/")).tags
+    assert json.loads(tags["mlflow.modelVersions"]) == [{"name": "reviews", "version": "1"}], "the UI's page reads it"
     assert version.run_id == again.info.run_id and "is the median" in version.description
     loaded = mlflow.pyfunc.load_model("models:/reviews@champion")
     assert set(loaded.predict(pd.DataFrame({"text": ["a film", "a dull story"]}))["class"]) <= {"good", "bad"}

@@ -9,7 +9,7 @@ from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
 from labelreg.errors import UserError
 from labelreg.parameter import Value, convert, joined
-from labelreg.settings import known
+from labelreg.settings import known, method_label
 
 
 def plain(value: Value) -> str:
@@ -38,6 +38,8 @@ def means(held: str, name: str, value: Value) -> bool:
     """Whether the text that a run holds of a parameter, as a user may have written it, means this value."""
     if len(held) >= MAX_PARAM_VAL_LENGTH:  # `mlflow run` logged it, and MLflow cut it off (ending in ...)
         return _bare(plain(value)).startswith(_bare(held).removesuffix("..."))
+    if name == "method":  # one's own is given by its file, and logged by its name
+        return _labels([unquoted(held)]) == [value]
     if not isinstance(value, list | bool) or name not in known():
         return same(held, plain(value))
     try:
@@ -45,8 +47,16 @@ def means(held: str, name: str, value: Value) -> bool:
     except UserError:
         return False
     if name == "methods" and isinstance(value, list):  # their order decides nothing
-        return sorted(given) == sorted(value)
+        return sorted(_labels(given)) == sorted(_labels(value))
     return given == value
+
+
+def _labels(methods: list[str]) -> list[str]:
+    """Methods by their names; a text that names none stays as it is."""
+    try:
+        return [method_label(method) for method in methods]
+    except UserError:
+        return methods
 
 
 def _bare(text: str) -> str:

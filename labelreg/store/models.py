@@ -1,6 +1,7 @@
 """A stored model as MLflow knows one: a folder that `mlflow models` serves, a LoggedModel, a registered version."""
 
 import contextlib
+import json
 import logging
 import os
 import re
@@ -20,6 +21,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 from mlflow.types import ColSpec, Schema
+from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS
 from mlflow.utils.validation import _validate_model_name
 
 from labelreg.errors import UserError
@@ -163,6 +165,11 @@ def register(name: str, model: LoggedModel, card: str, line: str, tags: dict[str
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
     version = patiently(_version, name, model, run_id)
+    # what the UI's page of the model reads; MLflow's own register_model writes it too
+    there = json.loads(model.tags.get(MLFLOW_MODEL_VERSIONS, "[]"))
+    versions = [each for each in there if each["name"] != name or str(each["version"]) != version]
+    told = json.dumps([*versions, {"name": name, "version": version}])
+    patiently(MlflowClient.set_logged_model_tags, model.model_id, {MLFLOW_MODEL_VERSIONS: told})
     for key, value in tags.items():
         patiently(MlflowClient.set_model_version_tag, name, version, key, value)
     patiently(MlflowClient.update_model_version, name, version, line)
