@@ -6,6 +6,7 @@ import random
 import shlex
 from pathlib import Path
 
+import mlflow
 import pandas as pd
 import pytest
 import yaml
@@ -91,7 +92,10 @@ def test_from_verdict_to_model(reviews, tmp_path):
     assert "with temperature" in text and "| lr | 0.003 |" in text
     assert (Path(again.info.artifact_uri.removeprefix("file://")) / "model" / "README.md").is_file()
 
+    assert f"Its own scores: {scores['best/dev/score']:.2f} on dev, {scores['best/test/score']:.2f} on test." in text
+
     assert "reviews version 1 is champion" in succeed("promote", name="reviews").out, "it is there already"
+    assert said.splitlines()[-1].endswith("/#/models/reviews/versions/1")
     assert len(registered()) == 1
     refused(call("promote", name="re/views"), "name=re/views", "'/'")
     refused(call("promote"), "name=NAME")
@@ -172,7 +176,11 @@ def test_without_predictions_calibration_is_not_known(store):
     [
         ([], 0, ["no verdict", "train_student -P method=finetune"]),
         (["rte"], 3, ["no verdict", "3 seeds are too few", "more"]),
-        (["rte", "cola"], 8, ["2 questions are answered here (cola, ", "rte, ", "where"]),
+        (
+            ["rte", "cola"],
+            8,
+            ["2 questions are answered here (cola, ", "rte, ", "narrow with where=params.task = 'cola', or study"],
+        ),
     ],
 )
 def test_what_is_missing_is_said_and_nothing_changes(tasks, seeds, words, store):
@@ -185,6 +193,24 @@ def test_what_is_missing_is_said_and_nothing_changes(tasks, seeds, words, store)
 def test_where_narrows_to_one_question(store):
     generate({"pretrained": {"ls": 0.0}}, ["rte", "cola"], range(8))
     assert chosen(where="params.task = 'rte'").startswith("finetune, seed ")
+
+
+def test_two_settings_of_one_task_are_told_apart_by_what_the_runs_have(store):
+    """tuning=full, say, is logged by no run: a filter by it would find none."""
+    seen = set()
+    for max_length, tuning in ((128, None), (64, "lora")):
+        generate({"pretrained": {"ls": 0.0}}, ["rte"], range(8), lr=max_length * 1e-6)
+        for run in runs("student"):
+            if run.info.run_id not in seen:
+                client = mlflow.MlflowClient()
+                client.log_param(run.info.run_id, "max_length", max_length)
+                if tuning:
+                    client.log_param(run.info.run_id, "tuning", tuning)
+                seen.add(run.info.run_id)
+    said = call("promote", name="reviews").err
+    where = said.partition("narrow with where=")[2].partition(", or study")[0]
+    assert "max_length" in where and "full" not in where, said
+    assert chosen(where=where).startswith("finetune, seed ")
 
 
 def test_promote_asks_what_significance_is_asked():

@@ -17,7 +17,7 @@ from labelreg.store import logged, tracking
 
 LIMITS = """- The scores are of the data named above; of other texts or images nothing was measured.
 - The verdict is about these settings and seeds, not about the method in general.
-- Probabilities are served as the model gives them; dividing its logits by the temperature is left to the caller.
+- Probabilities are served as the model gives them, without the temperature.
 - What the data's owners allow, and the licence of the model that it began from, hold for this model too.
 - It was not examined for what it makes of groups of people."""
 
@@ -27,7 +27,8 @@ def card(name: str, method: str, why: Sequence[str], judged: pd.DataFrame, found
     params, tags = logged.params(run), run.data.tags
     parts = [
         f"# {name}",
-        f"{params['model']} for the task {params['task']}, trained with {method}, seed {params['seed']}.",
+        f"{params['model']} for the task {params['task']}, trained with {method}, seed {params['seed']}. "
+        f"Its own scores: {_own_scores(params, run.data.metrics)}.",
         "Chosen because:\n\n" + "\n".join(f"- {line}" for line in why),
         "## Data\n\n" + _table({
             "task": params["task"],
@@ -62,15 +63,22 @@ def _front(name: str, params: dict[str, str], metrics: dict[str, float]) -> dict
                 front["base_model"] = params["model"]
     if task and "/" in task.source:
         front["datasets"] = [task.source]
-    which, metric = params.get("selection", "best"), task.metric if task else "accuracy"
-    measured = [
-        {"type": metric, "value": value, "name": key}
-        for key, value in sorted(metrics.items())
-        if key.startswith(f"{which}/") and key.endswith("/score")
-    ]
+    metric = task.metric if task else "accuracy"
+    measured = [{"type": metric, "value": value, "name": name} for name, value in _measured(params, metrics).items()]
     data = {"name": params["task"], "type": task.source if task else params["task"]}
     result = {"task": {"type": kind}, "dataset": data, "metrics": measured}
     return front | {"model-index": [{"name": name, "results": [result]}]}
+
+
+def _measured(params: dict[str, str], metrics: dict[str, float]) -> dict[str, float]:
+    """The scores of the weights that are served, by their names."""
+    which = params.get("selection", "best")
+    names = sorted(name for name in metrics if name.startswith(f"{which}/") and name.endswith("/score"))
+    return {name: metrics[name] for name in names}
+
+
+def _own_scores(params: dict[str, str], metrics: dict[str, float]) -> str:
+    return ", ".join(f"{value:.2f} on {name.split('/')[1]}" for name, value in _measured(params, metrics).items())
 
 
 def _table(rows: dict[str, Any]) -> str:

@@ -61,7 +61,7 @@ def promote(given: dict[str, Value]) -> None:
         version = models.register(name, model, written, "; ".join(choice.why), tags)
     print(f"{name} version {version} is {models.CHAMPION}: {chosen}, run {run.info.run_id}", *choice.why, sep="\n  ")
     print(f"mlflow models serve -m models:/{name}@{models.CHAMPION} --env-manager local", flush=True)
-    views.tell_run(opened.run_id)
+    views.tell_version(name, version)
 
 
 def choose(found: Answer, any_calibration: bool = False) -> Choice:
@@ -77,8 +77,10 @@ def choose(found: Answer, any_calibration: bool = False) -> Choice:
     families = list(judged[FAMILY].drop_duplicates().itertuples(index=False, name=None))
     if len(families) > 1:
         told = "; ".join(", ".join(filter(None, each)) for each in families)
-        raise UserError(f"{len(families)} questions are answered here ({told}), and one model is registered: narrow "
-                        "with where (params.task = 'sst5' and params.model = 'minilm-3l') or study")  # fmt: skip
+        raise UserError(
+            f"{len(families)} questions are answered here ({told}), and one model is registered: narrow with "
+            f"{_narrowing(families, found.runs)}study"
+        )
     _one_baseline(found.paired)
     better = judged[judged["verdict"] == "better"].sort_values("mean_difference", kind="stable", ascending=False)
     blind = judged[(judged["verdict"] == "undecided") & ~judged["decidable"].astype(bool)]
@@ -101,6 +103,29 @@ def choose(found: Answer, any_calibration: bool = False) -> Choice:
         why = f"{why}; {calibrated}"
     run_id, seed = _median(found, run_ids, method)
     return Choice(method, run_id, (why, seed), judged)
+
+
+def _narrowing(families: list[tuple], runs: pd.DataFrame) -> str:
+    """A `where` that leaves one of these questions, of parameters that the runs have; "" where there is none."""
+    for task, model, init, _, protocol in families:
+        about = {"task": task, "model": model, "init": init}
+        about |= dict(each.split("=", 1) for each in protocol.split(", ") if "=" in each)
+        about = {
+            name: value
+            for name, value in about.items()
+            if f"params.{name}" in runs
+            and (runs[f"params.{name}"] == value).any()
+            and not all(_has(family, name, value) for family in families)
+        }
+        if sum(all(_has(family, *each) for each in about.items()) for family in families) == 1:
+            return "where=" + " and ".join(f"params.{name} = '{value}'" for name, value in about.items()) + ", or "
+    return ""
+
+
+def _has(family: tuple, name: str, value: str) -> bool:
+    """Whether a question is about this value of a parameter."""
+    place = dict(zip(FAMILY, family, strict=True))
+    return place[name] == value if name in place else f"{name}={value}" in place["protocol"].split(", ")
 
 
 def _one_baseline(paired: Paired) -> None:

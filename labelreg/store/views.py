@@ -12,6 +12,7 @@ import json
 import zlib
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import quote
 
 import mlflow
 from mlflow import MlflowClient
@@ -150,10 +151,13 @@ def _tag(store: MlflowClient, experiment_id: str, name: str, value: str) -> None
 
 def link(experiment: str, view: str = "", run_id: str = "") -> str:
     """The address of a view or of a run in the MLflow UI: of the tracking server, or of what `make ui` starts."""
-    uri = masked(mlflow.get_tracking_uri())
-    place = uri.rstrip("/") if uri.startswith("http") else HERE
     rest = f"/{run_id}" if run_id else f"?{KEY}={view}{SIDE}{MODES.get(view, '')}"
-    return f"{place}/#/experiments/{experiment}/runs{rest}"
+    return f"{_server()}/#/experiments/{experiment}/runs{rest}"
+
+
+def _server() -> str:
+    uri = masked(mlflow.get_tracking_uri())
+    return uri.rstrip("/") if uri.startswith("http") else HERE
 
 
 def tell(view: str, experiment: str) -> None:
@@ -166,6 +170,11 @@ def tell_run(run_id: str) -> None:
     """Print where a run opens, as a command's last line."""
     found = patiently(MlflowClient.get_run, run_id)
     _print(link(found.info.experiment_id, run_id=run_id))
+
+
+def tell_version(name: str, version: str) -> None:
+    """Print where a version of a registered model opens, as a command's last line."""
+    _print(f"{_server()}/#/models/{quote(name, safe='')}/versions/{version}")
 
 
 def _print(address: str) -> None:
