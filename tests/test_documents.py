@@ -129,14 +129,30 @@ def test_links_lead_to_what_is_there(path):
     assert [link for link in links if "://" not in link and not (path.parent / link).exists()] == []
 
 
-def test_the_table_of_all_methods_is_what_its_scores_give():
-    """docs/results.md against results/methods-sst5.csv: means, differences, p and verdicts."""
-    runs, _ = reading.scores_table(ROOT / "results" / "methods-sst5.csv")
+@pytest.mark.parametrize(
+    ("scores", "section"),
+    [("methods-sst5", "## Do the improved variants"), ("methods-sst5-tuned", "### The same, each method")],
+)
+def test_the_table_of_all_methods_is_what_its_scores_give(scores, section):
+    """docs/results.md against the scores: means, differences, p and verdicts."""
+    runs, _ = reading.scores_table(ROOT / "results" / f"{scores}.csv")
     judged = judge(pairing.pair(runs, metric="score")).set_index("method")
-    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").partition("## Do the improved variants")[2]
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8").partition(section)[2].partition("\n#")[0]
     rows = re.findall(r"^\| `(.+?)` \| (\S+) ± \S+ \| (\S+) \| (\S+) \| (\w+) \|", text, re.M)
     assert [name for name, *_ in rows] == list(judged.index)
     for name, mean, difference, p, verdict in rows:
         row = judged.loc[name]
         assert (mean, p) == (render.number(row["mean_method"]), render.p_text(row["p_holm"])), name
         assert (float(difference), verdict) == (float(render.number(row["mean_difference"])), row["verdict"]), name
+
+
+def test_the_table_of_adapters_is_what_its_scores_give():
+    """docs/results.md against results/lora-sst5.csv."""
+    runs, _ = reading.scores_table(ROOT / "results" / "lora-sst5.csv")
+    judged = judge(pairing.pair(runs, metric="score")).set_index("protocol")
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    for name, of in (("all weights", "tuning=full"), ("LoRA", "tuning=lora")):
+        (told,) = re.findall(rf"^\| {name} \| (\S+) ± \S+ \| (\S+) ± \S+ \| (\S+) \| (\S+) \| (\w+) \|", text, re.M)
+        row = judged.loc[of]
+        means = [render.number(row[column]) for column in ("mean_reference", "mean_method", "mean_difference")]
+        assert told == (*means, render.p_text(row["p_holm"]), row["verdict"])
