@@ -1,7 +1,7 @@
 """The verdict on every comparison, one row each: what people, programs and the MLflow UI are told is read from it."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,11 +42,22 @@ class Rule:
         return joint(self.looks).level(self.level) if self.looks else self.level
 
 
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """What a plan (as it was logged) is about, of the comparisons that there are; plan_check.held finds it.
+
+    families: Comparison.where, with the methods that it compares there; comparisons: Comparison.who of those that it
+    planned; own: whether runs of its study say so, and not the names of its cells alone.
+    """
+
+    logged: Mapping
+    families: Mapping[tuple, Sequence[str]]
+    comparisons: Collection[tuple]
+    own: bool
+
+
 def judge(
-    paired: Paired,
-    rule: Rule | None = None,
-    order: Sequence | Mapping = (),
-    planned: Mapping[tuple, Sequence[str]] | None = None,
+    paired: Paired, rule: Rule | None = None, order: Sequence = (), planned: Sequence[Planned] = ()
 ) -> pd.DataFrame:
     """One row per comparison: COLUMNS, and EXTRA with the family of Holm's correction and the reason.
 
@@ -59,9 +70,9 @@ def judge(
     mean_corrected is the mean without what stopping adds to it. p_holm_study is Holm over all rows.
 
     Args:
-        order: of all seeds, or a mapping from (task, model, init) to it; default: rising.
-        planned: the methods of the plan's family by (task, model, init). Others are additions: they are corrected for
-            all methods there are, and change no planned verdict.
+        order: of all seeds, where no plan has one; default: rising.
+        planned: the first of these that planned a comparison has its family and its order of seeds. What none planned
+            is an addition: it is corrected for all methods there are, and changes no planned verdict.
 
     Raises:
         AnalysisError: a margin, level or looks that are not allowed.
@@ -70,21 +81,17 @@ def judge(
     rows = []
     for members in paired.families:
         first = members[0]
-        key = first.task, first.model, first.init
         margin = rule.margins.of(first.task, first.metric, paired.examples.get(first.task))
-        ours = tuple((planned or {}).get(key, ()))
-        seeds = order.get(key, ()) if isinstance(order, Mapping) else order
-        mine = [c for c in members if c.method in ours]
-        whole = mine == members or not ours
-        parts = [members] if whole or not mine else [mine, members]
-        told: dict[int, tuple[Comparison, Decision, tuple[str, ...], int]] = {}
-        for family in parts:  # the planned first: what was added is told of in the larger family
-            size = len(family) + len(set(ours) - {c.method for c in family})
+        told: dict[tuple, tuple[Comparison, Decision, tuple[str, ...], int]] = {}
+        for family, ours, seeds in _parts(members, order, planned):
+            if told.keys() >= {c.who for c in family}:
+                continue
+            size = len(family) + len(ours - {c.method for c in family})
             cut, found = _decide(paired, family, margin, rule, size, seeds)
             names = tuple(_label(c) for c in family)
             for i, c in enumerate(family):
-                told.setdefault(members.index(c), (cut[i], found[i], names, size))
-        rows += [_row(paired, *told[i], margin, rule) for i in range(len(members))]
+                told.setdefault(c.who, (cut[i], found[i], names, size))
+        rows += [_row(paired, *told[c.who], margin, rule) for c in members]
     if not rows:
         verdicts({}, 1.0, rule.level)  # a mistake is one, with nothing to compare too
         check_looks(rule.looks, 1, rule.level)
@@ -92,6 +99,20 @@ def judge(
     frame["p_holm_study"] = holm(frame["p_value"])
     kinds = dict.fromkeys(NUMBERS, float) | dict.fromkeys(COUNTS, "Int64") | {"p_failures": float}
     return frame.astype(kinds)
+
+
+def _parts(
+    members: list[Comparison], order: Sequence, planned: Sequence[Planned]
+) -> Iterator[tuple[list[Comparison], set[str], Sequence]]:
+    """What each plan holds of a family, the methods that it counts, and the order of its seeds; last the whole family,
+    in which what was added is told of."""
+    where = members[0].where
+    here = [plan for plan in planned if where in plan.families]
+    for plan in here:
+        mine = [c for c in members if c.who in plan.comparisons]
+        yield mine, set(plan.families[where]), plan.logged["plan"]["seeds"]
+    everyone = {method for plan in here for method in plan.families[where]}
+    yield members, everyone, here[0].logged["plan"]["seeds"] if here else order
 
 
 def _decide(

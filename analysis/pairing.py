@@ -54,6 +54,16 @@ class Comparison:
     reference_run_ids: tuple[str, ...]
     teachers: tuple[str, ...] = ()  # the runs that the method's runs learnt from, "" for none
 
+    @property
+    def who(self) -> tuple[str, ...]:
+        """Its name: no other comparison of the same metric has it."""
+        return self.task, self.model, self.init, self.method, self.setting
+
+    @property
+    def where(self) -> tuple[str, ...]:
+        """The name of its family, whichever the metric."""
+        return self.task, self.model, self.init, self.family
+
 
 @dataclass(frozen=True, eq=False)
 class Paired:

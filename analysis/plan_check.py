@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from analysis.hypothesis import FEW, check_margin, floor, n_seeds
 from analysis.interim import OPEN, joint
+from analysis.judge import Planned, Rule
 from analysis.margins import Margins
+from analysis.pairing import Paired
 from analysis.power import detectable_effect, least_seeds, reachable, seeds_needed
 from analysis.present.render import filled
 
-if TYPE_CHECKING:
-    from analysis.judge import Rule
-    from analysis.pairing import Paired
+WHO = ["task", "model", "init", "method", "setting"]  # Comparison.who
+PARENT = "tags.mlflow.parentRunId"
 
 
 @dataclass(frozen=True)
@@ -108,42 +108,69 @@ def plan_digest(plan: dict) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def held(plans: Sequence[Mapping], paired: Paired, runs: pd.DataFrame) -> list[Planned]:
+    """What each of `plans` (records.plans, newest first) is about; those that no run of theirs speaks for come last.
+
+    Plans name no settings: the runs that a study made (it is their parent) or reused have them. What has such a run on
+    the method's side is what it planned.
+    """
+    above = dict(zip(runs["run_id"], runs[PARENT], strict=True)) if PARENT in runs else {}
+    found = [_held(logged, paired, above) for logged in plans if not logged.get("lost")]
+    return sorted(filter(lambda plan: plan.families, found), key=lambda plan: not plan.own)
+
+
+def _held(logged: Mapping, paired: Paired, above: Mapping[str, str]) -> Planned:
+    reused = logged.get("reused")
+    ids = {run_id for run_id in paired.compared if above.get(run_id) == logged["run_id"]}.union(reused or ())
+    mine = [c for c in paired.comparisons if not ids.isdisjoint(c.run_ids)]
+    families = {c.where for c in paired.comparisons if not ids.isdisjoint((*c.run_ids, *c.reference_run_ids))}
+    own = bool(families)
+    if reused is None:  # logged before plans named what they reuse: the rest of their families may be theirs, too
+        families = families or {c.where for c in paired.comparisons}
+        known = {(c.where, c.method) for c in mine}
+        mine += [c for c in paired.comparisons if c.where in families and (c.where, c.method) not in known]
+    cells = dict.fromkeys(map(tuple, logged["plan"]["cells"]))
+    methods: dict[tuple, list[str]] = {cell[:3]: [] for cell in cells}
+    for *place, method in cells:
+        methods[tuple(place)] += [method] if method != paired.reference else []
+    compared = {where: methods[where[:3]] for where in families if where[:3] in methods}
+    return Planned(logged, compared, {c.who for c in mine if c.who[:4] in cells}, own)
+
+
 def follows(
     plans: Sequence[Mapping],
+    planned: Sequence[Planned],
     paired: Paired,
     judged: pd.DataFrame,
     metric: str | None,
     rule: Rule,
 ) -> list[str]:
-    """Sentences on whether what is reported follows `plans`: each cell the newest plan that holds it.
+    """Sentences on whether what is reported follows `plans`: each comparison the plan that it was judged by.
 
-    Each plan has run_id, start (seconds, when its study began), digest (as it was logged) and plan; newest first.
-    A cell that no plan holds is an addition to the newest plan of its task, model and init, else to the newest. Of a
-    plan that is `lost` (why, in words) only that is said.
+    Each plan has run_id, start (seconds, when its study began), digest (as it was logged) and plan; `planned`: of
+    `held`. What none planned is an addition to the first plan that is about its family. Of a plan that is `lost` (why,
+    in words) only that is said.
     """
     said = [_lost(logged) for logged in plans if logged.get("lost")]
-    plans = [logged for logged in plans if not logged.get("lost")]
-    if not plans:
-        return said or [
-            "no plan was logged before these runs: margin, level and seeds could have been chosen afterwards"
-        ]
-    holders: dict[tuple, int] = {}
-    for at, logged in enumerate(plans):
-        for cell in map(tuple, logged["plan"]["cells"]):
-            holders.setdefault(cell, at)
-            holders.setdefault(cell[:3], at)
+    who = list(judged[WHO].itertuples(index=False, name=None))
+    by = [_judge_of(name, family, planned) for name, family in zip(who, judged["protocol"], strict=True)]
+    for plan in planned:
+        rows = judged.loc[[each is plan for each in by]]
+        if len(rows):
+            mine = {name for name, each in zip(who, by, strict=True) if each is plan}
+            said += _follows(plan, mine, paired, rows, metric, rule)
+            said += [_other(plan, other) for other in planned if not mine.isdisjoint(other.comparisons)
+                     and other.logged["digest"] != plan.logged["digest"]]  # fmt: skip
+    if not planned and not said:
+        return ["no plan was logged before these runs: margin, level and seeds could have been chosen afterwards"]
+    alone = [name for name, each in zip(who, by, strict=True) if planned and not each]
+    return said + ([f"no plan was logged before these runs: {_cells(alone)}"] if alone else [])
 
-    def held(frame: pd.DataFrame, at: int) -> pd.DataFrame:
-        cells = frame[["task", "model", "init", "method"]].itertuples(index=False, name=None)
-        return frame.loc[[holders.get(cell, holders.get(cell[:3], 0)) == at for cell in cells]]
 
-    for at, logged in enumerate(plans):
-        cells = [cell for cell, holder in holders.items() if holder == at and len(cell) == 4]
-        runs, rows = held(paired.runs, at), held(judged, at)
-        if len(runs) or len(rows):
-            said += _follows(logged, cells, runs, rows, paired.reference, metric, rule)
-            said += _planned_before(logged, plans[at + 1 :], cells)
-    return said
+def _judge_of(who: tuple, family: str, planned: Sequence[Planned]) -> Planned | None:
+    """The plan that a comparison is judged by, or is an addition to."""
+    about = [plan for plan in planned if (*who[:3], family) in plan.families]
+    return next((plan for plan in about if who in plan.comparisons), about[0] if about else None)
 
 
 def _lost(logged: Mapping) -> str:
@@ -153,68 +180,43 @@ def _lost(logged: Mapping) -> str:
 
 
 def _follows(
-    logged: Mapping,
-    cells: list[tuple],
-    runs: pd.DataFrame,
-    judged: pd.DataFrame,
-    reference: str,
-    metric: str | None,
-    rule: Rule,
+    planned: Planned, mine: Collection[tuple], paired: Paired, judged: pd.DataFrame, metric: str | None, rule: Rule
 ) -> list[str]:
-    """What is said of one plan, about those of its cells that no newer plan holds."""
-    run_id, digest, plan = (logged[name] for name in ("run_id", "digest", "plan"))
+    """What is said of one plan, about the comparisons that are judged by it (`mine`; `judged`: their rows)."""
+    run_id, digest, plan = (planned.logged[name] for name in ("run_id", "digest", "plan"))
     if plan_digest(plan) != digest:
         return [f"plan.json of run {run_id} is not the plan that was logged: its digest is not {digest}"]
-    departs = compare_plan({**plan, "cells": [cell for cell in cells if cell[3] != reference]}, judged, metric, rule)
-    before = int((runs["start"] < logged["start"]).sum())
+    others = {who[:4] for who in planned.comparisons if who not in mine} - {who[:4] for who in mine}
+    cells = [cell for cell in map(tuple, plan["cells"]) if cell not in others]
+    departs = compare_plan({**plan, "cells": cells}, judged, metric, rule)
+    ids = {run for c in paired.comparisons if c.who in mine for run in (*c.run_ids, *c.reference_run_ids)}
+    runs = paired.runs[paired.runs["run_id"].isin(ids)]
+    before = int((runs["start"] < planned.logged["start"]).sum())
     if before:
         departs.append(f"{before} of {len(runs)} runs are older than the plan: their scores could be known to it")
     return [f"plan {digest} of run {run_id}: {'not followed' if departs else 'followed'}", *departs]
 
 
-def _planned_before(logged: Mapping, older: Sequence[Mapping], cells: list[tuple]) -> list[str]:
-    said, plan = [], logged["plan"]
-    for old in older:
-        if old["digest"] != logged["digest"] and not set(cells).isdisjoint(map(tuple, old["plan"]["cells"])):
-            changed = ", ".join(key for key in plan if _plain(plan[key]) != _plain(old["plan"].get(key)))
-            said.append(f"run {old['run_id']} had planned some of these cells before, with other {changed}")
-    return said
+def _other(plan: Planned, other: Planned) -> str:
+    """That another plan holds what this one does."""
+    mine, theirs = plan.logged, other.logged
+    changed = ", ".join(key for key in mine["plan"] if _plain(mine["plan"][key]) != _plain(theirs["plan"].get(key)))
+    when = "had planned some of these cells before" if theirs["start"] <= mine["start"] else "planned them later"
+    unsure = "" if other.own else " (perhaps for other settings: none of its runs is among these)"
+    return f"run {theirs['run_id']} {when}, with other {changed}{unsure}"
 
 
-def seed_orders(plans: Sequence[Mapping], default: Sequence) -> Mapping[tuple, Sequence]:
-    """The order of the seeds of each (task, model, init): of the newest of `plans` that holds it, else `default`."""
-    found: defaultdict[tuple, Sequence] = defaultdict(lambda: default)
-    for logged in reversed(plans):
-        found |= {tuple(cell[:3]): logged["plan"]["seeds"] for cell in logged["plan"]["cells"]}
-    return found
-
-
-def planned_methods(plans: Sequence[Mapping], reference: str) -> Mapping[tuple, tuple[str, ...]]:
-    """The methods that the newest plan of a (task, model, init) compares: the family of Holm's correction."""
-    found: dict[tuple, tuple[str, ...]] = {}
-    for logged in reversed(plans):
-        mine: defaultdict[tuple, list[str]] = defaultdict(list)
-        for *place, method in logged["plan"]["cells"]:
-            if method != reference:
-                mine[tuple(place)].append(method)
-        found |= {place: tuple(dict.fromkeys(methods)) for place, methods in mine.items()}
-    return found
-
-
-def mark_tuned(judged: pd.DataFrame, plans: Sequence[Mapping]) -> pd.DataFrame:
+def mark_tuned(judged: pd.DataFrame, plans: Sequence[Mapping], planned: Sequence[Planned]) -> pd.DataFrame:
     """The frame of `judge` with a column `tuned`: the mark of allow_tuned_seeds on the verdicts that it concerns.
 
-    `plans` as for `follows`; each has tuned, the seeds that its study's settings were tuned on: a mark for its cells,
-    and for those of no plan where its own cells are lost.
+    `plans` as for `follows`; each has tuned, the seeds that its study's settings were tuned on: a mark for what it
+    planned, and for what no plan holds where its own cells are lost.
     """
-    tuned: dict[tuple, set] = {}
     unknown = {seed for logged in plans if logged.get("lost") for seed in logged["tuned"]}
-    for logged in plans:
-        for cell in map(tuple, logged["plan"]["cells"]):
-            tuned.setdefault(cell, set()).update(logged["tuned"])
     marks = []
-    for row in judged.itertuples():
-        seeds = sorted(tuned.get((row.task, row.model, row.init, row.method), unknown) & set(row.seeds))
+    for who, used in zip(judged[WHO].itertuples(index=False, name=None), judged["seeds"], strict=True):
+        tuned = [set(plan.logged["tuned"]) for plan in planned if who in plan.comparisons] or [unknown]
+        seeds = sorted(set.union(*tuned) & set(used))
         marks.append(f"tuned on seeds of this comparison ({', '.join(map(str, seeds))})" if seeds else "")
     return judged.assign(tuned=pd.Series(marks, judged.index, dtype=object))
 
@@ -272,7 +274,8 @@ def _some(values: Sequence) -> str:
 
 
 def _cells(cells: Sequence[tuple]) -> str:
-    return _some([f"{method} ({task}, {model}, {init})" for task, model, init, method in cells])
+    """Of cells, or of comparisons with their settings."""
+    return _some([f"{cell[3]} ({', '.join(filter(None, [*cell[:3], *cell[4:]]))})" for cell in cells])
 
 
 def _words(value: object) -> str:

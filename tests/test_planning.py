@@ -5,6 +5,7 @@ from pictures import own_folder
 from running import call, in_this_process, refused, runs, succeed
 
 from labelreg import output
+from labelreg.store import records
 from labelreg.studies import outlook
 from labelreg.workers import executors
 
@@ -107,6 +108,9 @@ def test_what_is_done_is_known_before_anything_runs(small, store, monkeypatch):
 
     monkeypatch.setattr(executors, "execute", None)  # nothing is left to execute
     assert "7 reused" in succeed("study", **small).out
+    newest, first = records.plans({"smoke"}, ())
+    ids = {run.info.run_id for kind in ("student", "teacher") for run in runs(kind)}
+    assert (set(newest["reused"]), first["reused"], newest["digest"]) == (ids, [], first["digest"])
     assert {run.data.tags["labelreg.fingerprint"] for kind in ("student", "teacher") for run in runs(kind)} == trained
 
 

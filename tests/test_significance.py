@@ -65,11 +65,12 @@ def planned(at: int = -1000, **other) -> tuple[str, str]:
     import mlflow
 
     cells = [("rte", "m", init, method) for init in EFFECTS for method in ("finetune", "ls", "kd")]
+    reused = other.pop("reused", None)
     plan = make_plan(**{"cells": cells, "seeds": SEEDS, "metric": None, "margins": margins(0.5), "level": 0.05} | other)
     digest, client = plan_digest(plan), mlflow.MlflowClient()
     tags = {"labelreg.kind": "study", "labelreg.study": "generated", "labelreg.plan": digest}
     run_id = client.create_run("0", start_time=AT + at, run_name="study", tags=tags).info.run_id
-    client.log_dict(run_id, plan, "plan.json")
+    client.log_dict(run_id, plan if reused is None else plan | {"reused": reused}, "plan.json")
     client.set_terminated(run_id)
     return run_id, digest
 
@@ -256,3 +257,56 @@ def test_a_table_that_labelreg_did_not_write(store):
     assert "is given by reference=NAME" in succeed("significance", csv="table.csv").out
     assert "better than baseline" in succeed("significance", csv="table.csv", reference="baseline").out
     assert run.data.params["csv"] == "table.csv" and "significance.json" in artifacts(run)
+
+
+def of_ls(**given) -> dict[str, tuple[int, float]]:
+    """What significance says of ls, by its setting: family size and Holm's p."""
+    succeed("significance", output_dir="told", **given)
+    table = pd.read_csv("told/significance.csv", keep_default_na=False).query("method == 'ls'")
+    return {row.setting: (row.family_size, float(row.p_holm)) for row in table.itertuples()}
+
+
+def said_of_plans() -> list[str]:
+    return json.loads(Path("told/significance.json").read_text())["text"]["plan"]
+
+
+def a_study(methods: list[str], at: int, reused: list[str] | None, **settings) -> list[str]:
+    """A study with its plan and its runs, less those of the methods that it reuses; the ids of all its runs."""
+    cells = [("rte", "m", "random", method) for method in ("finetune", *methods)]
+    study, _ = planned(at=at, cells=cells, reused=reused)
+    there = [run for run in runs("student") if run.info.run_id in (reused or [])]
+    held = {(run.data.params["method"], int(run.data.params["seed"])) for run in there}
+    ids = []
+    for method, seed in [(m, s) for m in ("finetune", *methods) for s in SEEDS if (m, s) not in held]:
+        effect = {"finetune": 0.0, "ls": 3 + NOISE[seed]}.get(method, 50 * NOISE[seed])
+        ids.append(student(method, seed, 70 + seed + effect, "random", study, at=at + 500, **settings))
+    return ids + [run.info.run_id for run in there]
+
+
+@pytest.mark.parametrize("setting", [{"epochs": 5}, {"lr": 1e-5}], ids=["another family", "another setting"])
+@pytest.mark.parametrize("reused", [None, []], ids=["before plans named what they reuse", "now"])
+def test_a_second_study_with_other_settings_changes_no_p_of_the_first(store, setting, reused):
+    a_study(["ls"], -1000, reused)
+    assert list(of_ls().values()) == [(1, 1 / 128)]
+    a_study(["ls", "kd", "tfreg"], 5000, reused, **setting)
+    for given in ({}, {"study": "generated"}):
+        both = of_ls(**given)
+        assert sorted(both.values()) == [(1, 1 / 128), (3, 3 / 128)], both
+        assert [line.endswith(": followed") for line in said_of_plans()] == [True, True], said_of_plans()
+    assert list(of_ls(where=f"attributes.start_time < {AT + 3000}").values()) == [(1, 1 / 128)]
+    first, *more = said_of_plans()
+    assert first.endswith(": followed")
+    assert [line.partition(" planned")[2] for line in more] == (
+        []
+        if reused == []
+        else [" them later, with other cells (perhaps for other settings: none of its runs is among these)"]
+    )
+
+
+def test_a_second_study_that_adds_a_method_corrects_for_all_that_it_plans(store):
+    first = a_study(["ls"], -1000, [])
+    a_study(["ls", "kd"], 5000, first)
+    assert of_ls() == {"": (2, 2 / 128)}
+    followed, older, before = said_of_plans()
+    assert followed.endswith("not followed") and older.startswith("16 of 24 runs are older than the plan")
+    assert before.endswith("had planned some of these cells before, with other cells")

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -13,13 +13,12 @@ from analysis import calibration, direction, examples, interaction, over_tasks, 
 from analysis.hypothesis import FEW
 from analysis.judge import COLUMNS, Rule, judge
 from analysis.pairing import DEV, LAST_DEV, Paired, method_rank
-from analysis.plan_check import follows, mark_tuned, planned_methods, seed_orders
+from analysis.plan_check import WHO, follows, held, mark_tuned
 from analysis.predictions import Predictions, marked
 from analysis.present import render, wording
 from analysis.present.render import Section, declared
 
 MOST_RUNS = 1000  # whose predictions are read unasked: 3 s for test sets of a thousand examples
-WHO = ["task", "model", "init", "method", "setting"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,16 +61,15 @@ def answer(
     rule, plans = rule or Rule(), list(evidence.plans or [])
     if evidence.predictions is not None:
         paired = marked(paired, evidence.predictions)
-    order = seed_orders(plans, pairing.seed_order(evidence.runs))
-    planned = planned_methods(plans, paired.reference)
-    judged = mark_tuned(judge(paired, rule, order, planned), plans)
-    judged = _last_epoch(evidence.runs, paired, judged, rule, order, planned, lower)
+    order, planned = pairing.seed_order(evidence.runs), held(plans, paired, evidence.runs)
+    judged = mark_tuned(judge(paired, rule, order, planned), plans, planned)
+    judged = _last_epoch(evidence.runs, paired, judged, rule, order, plans, lower)
     table, left, measured = pd.DataFrame(), pd.DataFrame(), None
     if evidence.predictions is not None and len(judged):
         table, left = examples.intervals(paired, evidence.predictions, 1 - rule.level)
         measured = calibration.calibrate(paired, evidence.predictions)
         judged = _new_examples(judged, table)
-    told = [] if evidence.plans is None or judged.empty else follows(plans, paired, judged, metric, rule)
+    told = [] if evidence.plans is None or judged.empty else follows(plans, planned, paired, judged, metric, rule)
     sections = [section("read", evidence.remarks), *_verdicts(paired, judged, rule)]
     if len(judged):
         sections += [*_over_tasks(paired, judged, rule), *_interaction(paired, rule.level)]
@@ -93,8 +91,8 @@ def _last_epoch(
     paired: Paired,
     judged: pd.DataFrame,
     rule: Rule,
-    order: Any,
-    planned: Mapping,
+    order: Sequence,
+    plans: Sequence[dict],
     lower: Collection[str],
 ) -> pd.DataFrame:
     """With the verdict on the last epoch beside one on the best dev epoch, whose score is a maximum."""
@@ -102,7 +100,7 @@ def _last_epoch(
     if (judged["metric"] == DEV).any() and f"metrics.{LAST_DEV}" in runs:
         again = pairing.pair(runs, paired.reference, LAST_DEV, lower)
         again = replace(again, not_learnt=paired.not_learnt, examples=paired.examples)
-        last = judge(again, rule, order, planned)
+        last = judge(again, rule, order, held(plans, again, runs))
         last = last.loc[last["n"] > 0, [*WHO, "verdict", "mean_difference"]]
         names = {"verdict": "verdict_last", "mean_difference": "mean_last"}
         last = judged[WHO].merge(last.rename(columns=names), how="left", on=WHO).set_index(judged.index)

@@ -8,7 +8,7 @@ import pandas as pd
 from analysis import pairing
 from analysis.interim import OPEN
 from analysis.judge import Rule, judge
-from analysis.plan_check import planned_methods
+from analysis.plan_check import held
 from analysis.power import robust_sd
 from analysis.predictions import marked
 from labelreg.answers.answering import predictions_of
@@ -62,7 +62,7 @@ def decided(plan: dict, rule: Rule, runs: pd.DataFrame, look: int) -> dict[tuple
     paired = pairing.pair(runs, REFERENCE)
     predictions = predictions_of(runs, paired)
     paired = paired if predictions is None else marked(paired, predictions)
-    judged = judge(paired, rule, plan["seeds"], planned_methods([{"plan": plan}], REFERENCE))
+    judged = judge(paired, rule, plan["seeds"], held([{"run_id": "", "plan": plan}], paired, runs))
     looks = [None if pd.isna(at) else int(at) for at in judged["look"]]
     names = judged[["task", "model", "init", "method"]].itertuples(index=False, name=None)
     found = dict(zip(names, zip(judged["verdict"], looks, strict=True), strict=True))

@@ -186,7 +186,8 @@ def lines_of(design: Design, seen: outlook.Outlook, pilot: Mapping[tuple, float]
 def log(run: tracking.Run, design: Design, seen: outlook.Outlook, lines: list[str]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "plan.json").write_text(json.dumps(design.plan, indent=1), encoding="utf-8")
+        reused = [found.info.run_id for found in seen.finished.values()]
+        (folder / "plan.json").write_text(json.dumps(design.plan | {"reused": reused}, indent=1), encoding="utf-8")
         (folder / "plan.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
         (folder / "plan.csv").write_text(render.to_csv(outlook.table(seen)), encoding="utf-8")
         run.folder(folder)

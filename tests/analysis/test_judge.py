@@ -11,7 +11,7 @@ from scipy import stats
 from analysis import AnalysisError
 from analysis.hypothesis import equivalence, pairs, rank_sum, signed_rank
 from analysis.interim import joint
-from analysis.judge import COLUMNS, Rule, judge
+from analysis.judge import COLUMNS, Planned, Rule, judge
 from analysis.margins import margins, resolution
 from analysis.pairing import pair
 from analysis.power import more_seeds, robust_sd, seeds_needed
@@ -55,8 +55,13 @@ def rule(margin=None, level=0.05, looks=()):
 
 
 def judged(differences, planned=None, **more):
+    """`planned`: methods by (task, model, init), of one plan."""
     given = {name: more.pop(name) for name in ("margin", "level", "looks") if name in more}
-    return judge(pair(runs(differences, **more)), rule(**given), planned=planned)
+    paired = pair(runs(differences, **more))
+    own = [c.who for c in paired.comparisons if c.method in (planned or {}).get(c.who[:3], ())]
+    families = {(*place, ""): methods for place, methods in (planned or {}).items()}
+    plans = [Planned({"plan": {"seeds": ()}}, families, own, True)] if planned else []
+    return judge(paired, rule(**given), planned=plans)
 
 
 def lines(differences, **more):

@@ -13,11 +13,10 @@ from analysis.plan_check import (
     compare_plan,
     follows,
     gate,
+    held,
     make_plan,
     mark_tuned,
     plan_digest,
-    planned_methods,
-    seed_orders,
 )
 from analysis.power import seeds_needed
 
@@ -90,9 +89,9 @@ def rule(margin=None, level=0.05, looks=()):
     return Rule(margins(margin), level, tuple(looks))
 
 
-def judged(d: dict[str, list], looks=(), planned=None):
+def judged(d: dict[str, list], looks=()):
     paired = pair(frame(d))
-    return paired, judge(paired, rule(looks=looks), range(20), planned)
+    return paired, judge(paired, rule(looks=looks), range(20))
 
 
 def plan(margin=0.5, **other):
@@ -151,16 +150,17 @@ def test_what_is_said_of_logged_plans():
     paired, rows = judged({"ls": UP[:10], "kd": WIDE[:10]})
 
     def said(*plans):
-        return follows(plans, paired, rows, None, rule())
+        return follows(plans, held(plans, paired, paired.runs), paired, rows, None, rule())
 
     assert "no plan was logged" in said()[0]
     assert said(logged()) == [f"plan {plan_digest(plan())} of run s: followed"]
     assert said(logged(margin=1.0))[0].endswith("not followed")
-    assert said(logged(before=-60))[1] == "40 of 40 runs are older than the plan: their scores could be known to it"
+    assert said(logged(before=-60))[1] == "30 of 30 runs are older than the plan: their scores could be known to it"
     (changed,) = said(logged() | {"digest": "0" * 32})
     assert "is not the plan that was logged" in changed
     assert said(logged(), logged("older", seeds=range(8)))[1] == (
-        "run older had planned some of these cells before, with other seeds"
+        "run older had planned some of these cells before, with other seeds (perhaps for other settings: none of its "
+        "runs is among these)"
     )
     assert len(said(logged(), logged("same"), logged("elsewhere", cells=[("u", "m", "random", "ls")]))) == 1
     (lost,) = said(logged() | {"lost": "no such file", "tuned": [3]})
@@ -186,12 +186,12 @@ def two_studies():
 def test_two_studies_in_one_experiment_are_each_held_to_their_own_plan():
     frame, plans = two_studies()
     paired = pair(frame)
-    said = follows(plans, paired, judge(paired), None, rule())
+    said = follows(plans, held(plans, paired, frame), paired, judge(paired), None, rule())
     assert [line.partition(" of ")[2] for line in said] == ["run mrpc: followed", "run cola: followed"]
     added = frame[frame["params.method"].eq("ls") & frame["params.task"].eq("cola")]
     added = added.assign(**{"params.method": "kd", "run_id": added["run_id"] + "k"})
     paired = pair(pd.concat([frame, added]))
-    said = follows(plans, paired, judge(paired), None, rule())
+    said = follows(plans, held(plans, paired, frame), paired, judge(paired), None, rule())
     assert said[0].endswith("run mrpc: followed") and said[1].endswith("run cola: not followed")
     assert said[2:] == ["compared, but not planned (they change no planned verdict): kd (cola, m, random)"]
 
@@ -200,18 +200,87 @@ def test_seeds_and_their_mark_are_those_of_the_own_plan():
     frame, plans = two_studies()
     plans[1]["tuned"] = [3, 12]
     paired = pair(frame)
-    orders = seed_orders(plans, ())
-    rows = judge(paired, rule(looks=[6]), orders)
+    planned = held(plans, paired, frame)
+    rows = judge(paired, rule(looks=[6]), (), planned)
     assert dict(zip(rows["task"], rows["seeds"], strict=True)) == {"mrpc": tuple(range(6)), "cola": tuple(range(4, 10))}
-    marked = mark_tuned(judge(paired, rule(), orders), plans).set_index("task")["tuned"]
+    marked = mark_tuned(judge(paired, rule(), (), planned), plans, planned).set_index("task")["tuned"]
     assert marked["cola"] == "tuned on seeds of this comparison (3)" and "tuned" not in marked["mrpc"]
 
 
 def test_the_planned_family_is_that_of_the_newest_plan():
-    _, plans = two_studies()
-    places = {(task, "m", "random"): ("ls",) for task in ("mrpc", "cola")}
-    assert planned_methods(plans, "finetune") == places
-    newer = {"plan": plan(cells=[("mrpc", "m", "random", m) for m in ("finetune", "kd", "akd", "kd")])}
-    assert planned_methods([newer, *plans], "finetune") == places | {("mrpc", "m", "random"): ("kd", "akd")}
-    assert planned_methods([*plans, newer], "finetune") == places, "plans are given newest first"
-    assert planned_methods(plans, "ls") == {place: ("finetune",) for place in places}
+    frame, plans = two_studies()
+    paired = pair(frame)
+
+    def families(*plans):
+        found = judge(paired, rule(), (), held(plans, paired, frame))
+        return found.set_index("task")["family_size"].to_dict()
+
+    cells = [("mrpc", "m", "random", m) for m in ("finetune", "ls", "akd", "ls")]
+    newer = plans[0] | {"run_id": "newer", "plan": plan(cells=cells)}
+    assert families(*plans) == {"mrpc": 1, "cola": 1}
+    assert families(newer, *plans) == {"mrpc": 2, "cola": 1}
+    assert families(*plans, newer) == {"mrpc": 1, "cola": 1}, "plans are given newest first"
+    (reference, _) = held(plans, pair(frame, "ls"), frame)
+    assert reference.families == {("mrpc", "m", "random", ""): ["finetune"]}
+
+
+def several_settings():
+    """ls with two rates, each with its own study, whose finetune is its own too; and one by hand."""
+    found = []
+    for lr, study in (("1e-05", "old"), ("3e-05", "new"), ("5e-05", None)):
+        for method in ("finetune", "ls"):
+            rows = frame({"ls": UP})
+            rows = rows[rows["params.method"] == method]
+            ids = [f"{run_id}-{lr}" for run_id in rows["run_id"]]
+            found.append(rows.assign(**{"params.lr": lr, "run_id": ids, "tags.mlflow.parentRunId": study}))
+    return pd.concat(found, ignore_index=True)
+
+
+def studied(run_id, *methods, start=0, reused=None):
+    made = plan(cells=[("t", "m", "random", method) for method in ("finetune", *methods)], seeds=range(20))
+    return {"run_id": run_id, "start": start, "digest": plan_digest(made), "plan": made, "tuned": [], "reused": reused}
+
+
+@pytest.mark.parametrize("reused", [None, []], ids=["before plans named what they reuse", "now"])
+def test_a_plan_is_about_the_settings_of_its_own_runs(reused):
+    runs = several_settings()
+    paired = pair(runs)
+    plans = [studied("new", "ls", "kd", start=9, reused=reused), studied("old", "ls", reused=reused)]
+    planned = held(plans, paired, runs)
+    rows = judge(paired, rule(), (), planned).set_index("setting")
+    assert rows["family_size"].to_dict() == {"lr 1e-05": 1, "lr 3e-05": 2, "lr 5e-05": 4}, "what was added: all, and kd"
+    said = follows(plans, planned, paired, rows.reset_index(), None, rule())
+    assert said[0].endswith("of run new: not followed") and said[-1].endswith("of run old: followed")
+    assert not any("had planned" in line for line in said), "of other settings"
+
+
+def test_a_reused_run_is_the_studys_own():
+    """The newest plan of these settings is the one that counts, whoever made its runs."""
+    runs = several_settings()
+    paired = pair(runs)
+    ids = [run_id for run_id in runs["run_id"] if run_id.endswith("1e-05")]
+    newest = studied("newest", "ls", "kd", "akd", start=10, reused=ids)
+    plans = [newest, studied("new", "ls", start=9, reused=[]), studied("old", "ls", reused=[])]
+    planned = held(plans, paired, runs)
+    rows = judge(paired, rule(), (), planned)
+    assert rows.set_index("setting")["family_size"].to_dict()["lr 1e-05"] == 3
+    assert "run old had planned some of these cells before, with other cells" in follows(
+        plans, planned, paired, rows, None, rule()
+    )
+    unsure = [newest | {"reused": None}, *plans[1:]]
+    planned = held(unsure, paired, runs)
+    rows = judge(paired, rule(), (), planned)
+    assert rows.set_index("setting")["family_size"].to_dict()["lr 1e-05"] == 1, "old speaks for these runs"
+    assert (
+        "run newest planned them later, with other cells (perhaps for other settings: none of its runs is among these)"
+    ) in follows(unsure, planned, paired, rows, None, rule())
+
+
+def test_runs_that_no_plan_is_about_are_named():
+    runs = several_settings().assign(
+        **{"params.epochs": lambda each: each["params.lr"].eq("5e-05").map({True: 9, False: 3})}
+    )
+    paired = pair(runs)
+    plans = [studied("old", "ls", reused=[])]
+    said = follows(plans, held(plans, paired, runs), paired, judge(paired), None, rule())
+    assert said[-1] == "no plan was logged before these runs: ls (t, m, random, epochs=9)"
