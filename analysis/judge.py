@@ -23,7 +23,7 @@ COLUMNS = [
     *("family_size", "more_seeds", "seeds_for_margin", "p_holm_study", "look", "mean_corrected"),
     *("not_learnt", "not_learnt_reference", "failed", "failed_reference", "p_failures", "examples", "teachers"),
 ]
-EXTRA = ["negated", "n_nonzero", "family", "protocol", "reason", "seeds", "scores", "differences"]
+EXTRA = ["negated", "n_nonzero", "family", "protocol", "reason", "margin_why", "seeds", "scores", "differences"]
 NUMBERS = ("mean_method", "std_method", "mean_reference", "mean_difference", "std_difference", "mean_corrected")
 COUNTS = ("more_seeds", "seeds_for_margin", "look", "examples")
 
@@ -219,6 +219,7 @@ def _row(
         **{name: getattr(verdict, name) for name in ("p_holm", "p_equivalence", "p_equivalence_holm")},
         **{name: getattr(verdict, name) for name in ("negligible", "decidable", "reason")},
         "margin": margin,
+        "margin_why": rule.margins.why(c.task, c.metric, paired.examples.get(c.task)),
         "verdict": verdict.word,
         "family": family,
         "family_size": size,

@@ -27,9 +27,9 @@ class Margins:
 
         Raises AnalysisError: a margin below one example's worth; auto where the size or the unit is not known.
         """
-        asked = self.given.get(task, self.given.get(""))
+        asked = self.asked(task)
         in_points = metric.rpartition("/")[2] in IN_POINTS
-        worth = 100 / examples if examples and in_points else 0.0
+        worth = _worth(metric, examples)
         if asked is None:
             return resolution(examples) if examples and worth > USUAL else USUAL
         if isinstance(asked, str):
@@ -44,14 +44,22 @@ class Margins:
             )
         return asked
 
+    def why(self, task: str, metric: str, examples: int | None) -> str:
+        """Why a margin is auto, in words; "" where it was given as a number, or is the usual one."""
+        asked, worth = self.asked(task), _worth(metric, examples)
+        if asked is None and worth > USUAL:
+            return f"auto, not {USUAL:g}: one of {examples:,} test examples is worth {worth:.2f} points"
+        return f"auto: what {examples:,} test examples can tell" if asked == AUTO and examples else ""
+
     def check(self, tasks: Collection[str]) -> None:
         """Raises AnalysisError for a margin of a task that is none of these."""
         for task in self.given:
             if task and tasks and task not in tasks:
                 raise unknown("margin of task", task, sorted(tasks))
 
-    def is_auto(self, task: str) -> bool:
-        return self.given.get(task, self.given.get("")) == AUTO
+    def asked(self, task: str) -> float | str | None:
+        """What was given for a task."""
+        return self.given.get(task, self.given.get(""))
 
     def plain(self) -> float | str:
         """As a plan holds it: one number where there is one, else the text."""
@@ -60,6 +68,11 @@ class Margins:
             return USUAL if alone is None else alone
         told = {task: value if isinstance(value, str) else f"{value:g}" for task, value in self.given.items() if value}
         return ",".join(f"{task}:{value}" if task else value for task, value in told.items())
+
+
+def _worth(metric: str, examples: int | None) -> float:
+    """Points that one test example is worth; 0 where that is not known, or the metric is not in points."""
+    return 100 / examples if examples and metric.rpartition("/")[2] in IN_POINTS else 0.0
 
 
 def resolution(examples: int) -> float:

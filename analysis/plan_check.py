@@ -29,7 +29,8 @@ class Gate:
     can_differ, can_equal: whether better or worse, and equivalent, can be reached at all after Holm. detectable: the
     effect, in sd of the paired differences, found with power 0.8 (None where no difference can be called).
     seeds_for_margin: seeds that find an effect of the margin with that power (None: without a spread, or more than
-    power.MOST). level: of one look. spread: of the differences, from earlier runs, in points.
+    power.MOST). level: of one look. spread: of the differences, from earlier runs, in points. why: where the margin is
+    not a number of the user's or the usual one, in words.
     """
 
     seeds: int
@@ -42,6 +43,7 @@ class Gate:
     can_equal: bool
     detectable: float | None
     seeds_for_margin: int | None
+    why: str = ""
 
     def lines(self) -> list[str]:
         """Plain sentences for people, one fact each."""
@@ -57,7 +59,13 @@ class Gate:
 
 
 def gate(
-    seeds: int, methods: int, margin: float, level: float, looks: Sequence[int] = (), spread: float | None = None
+    seeds: int,
+    methods: int,
+    margin: float,
+    level: float,
+    looks: Sequence[int] = (),
+    spread: float | None = None,
+    why: str = "",
 ) -> Gate:
     """What a plan can decide, before anything is spent.
 
@@ -76,6 +84,7 @@ def gate(
         can_equal=methods > 0 and k * counted[1](floor(seeds) / 2) <= level,
         detectable=detectable_effect(seeds, k, share) if methods else None,
         seeds_for_margin=None if spread is None or not methods else seeds_needed(spread, margin, k, share),
+        why=why,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import pytest
 from pictures import own_folder
 from running import call, in_this_process, refused, runs, succeed
 
+from analysis.margins import resolution
 from labelreg import output
 from labelreg.store import records
 from labelreg.studies import outlook
@@ -139,6 +140,18 @@ def test_a_study_of_images_is_known_before_anything_runs(store, monkeypatch):
     assert "time: unknown until prepared" in planned(recipe="table6"), "nothing is downloaded"
 
 
+def test_the_plans_margin_is_the_answers(small, store):
+    """The user's file is counted before it is prepared; of other data it is said what is not known."""
+    told = "margin 33.34 (auto, not 0.5: one of 6 test examples is worth 16.67 points), level 0.05"
+    assert resolution(6) == 33.34 and told in planned(**small)
+    succeed("prepare", **{name: small[name] for name in ("train_file", "model_root", "max_length")}, model="bert-small")
+    assert told in planned(**small)
+    assert "margin 40, level" in planned(**small, margin=40)
+    later = "margin 0.5 (auto once the data are prepared{}), level 0.05"
+    assert later.format(", where one test example is worth more") in planned(recipe="table8")
+    assert later.format("") in planned(recipe="table8", margin="auto")
+
+
 def test_time_without_finished_runs_is_unknown(small, store):
     succeed("prepare", **{name: small[name] for name in ("train_file", "model_root", "max_length")}, model="bert-small")
     said = planned(**small | {"methods": "finetune,ls"})
@@ -177,7 +190,7 @@ def test_durations(seconds, words):
 
 
 def test_a_plan_knows_how_many_examples_a_score_is_from(small):
-    """What is left over where it is a test set, else the test set; nothing before the data are prepared."""
+    """What is left over where it is a test set, else the test set; of one's own file before it is prepared, too."""
     from entrypoints.command import parse
     from labelreg.settings import with_defaults
     from labelreg.studies import plan
@@ -187,7 +200,7 @@ def test_a_plan_knows_how_many_examples_a_score_is_from(small):
         return outlook.look(plan.design_of(with_defaults("study", parse("study", words))).steps).examples
 
     names = ("train_file", "model_root", "max_length")
-    assert examples() == {}
     for cut, tested in (({}, 6), ({"max_train_examples": 30}, 18), ({"max_train_examples": 30, "rest": "off"}, 6)):
+        assert examples(**cut) == {"reviews": tested}
         succeed("prepare", **{name: small[name] for name in names}, model="bert-small", **cut)
         assert examples(**cut) == {"reviews": tested}

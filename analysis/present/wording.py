@@ -108,6 +108,8 @@ def lost_line(row: Mapping) -> str:
 def clauses(row: Mapping) -> list[str]:
     """What a reader of the verdict must know of it, beside the numbers: of whom it speaks, and what limits it."""
     found = [row.get("tuned") or ""] + ([lost_line(row)] if row["verdict"] != NOT_LEARNT else [])
+    if row["margin_why"]:
+        found.append(f"margin {row['margin']:g} is {row['margin_why']}")
     if row["metric"] == DEV:
         last = row.get("verdict_last")
         beside = f"; last epoch: {last} ({signed(row['mean_last'])})" if isinstance(last, str) else ""

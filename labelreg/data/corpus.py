@@ -27,6 +27,18 @@ def prepare(settings: Settings, roots: places.Roots) -> PreparedTask:
     return text.prepare(settings, task_of(settings), roots)
 
 
+def labelled_rows(settings: Settings) -> dict[str, int]:
+    """How many rows each split of the user's own file of text has whose labels are all known; of anything else none.
+
+    Raises:
+        UserError: as `prepare`.
+    """
+    if not settings.train_file or made_of(settings.task, settings.train_file) != "text":
+        return {}
+    check_files(settings)
+    return text.labelled_rows(settings, task_of(settings))
+
+
 def cached(settings: Settings, roots: places.Roots) -> Path:
     """The folder that keeps the examples of a run once they are prepared.
 

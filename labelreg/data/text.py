@@ -54,8 +54,18 @@ def prepare(settings: Settings, task: Task, roots: "places.Roots") -> PreparedTa
     return PreparedTask(*facts, tuple(meta.get("groups", ())), tuple(meta["columns"]))
 
 
-def _made(settings: Settings, folder: Path | None, task: Task, checkpoint: Path) -> Made:
-    """The facts of a task whose examples are read, divided and checked now, and its splits, tokenised one by one."""
+def labelled_rows(settings: Settings, task: Task) -> dict[str, int]:
+    """How many rows each split of the user's own files has, of those whose labels are all known; nothing is tokenised.
+
+    Raises:
+        UserError: as `prepare`.
+    """
+    frames, *_ = _divided(settings, None, task)
+    return {split: len(frame) for split, frame in frames.items() if (frame["label"] != UNLABELLED).all()}
+
+
+def _divided(settings: Settings, folder: Path | None, task: Task) -> tuple[Frames, tuple[str, ...], list[str]]:
+    """The examples of a task, read, divided and checked now; their classes, and remarks."""
     name, limit = settings.task, settings.max_train_examples
     frames, remarks = _own_files(settings, task) if folder is None else _embedded_or_hub(folder, task, name)
     frames, classes = labelled(frames, task, name)
@@ -68,11 +78,16 @@ def _made(settings: Settings, folder: Path | None, task: Task, checkpoint: Path)
     frames["train"] = sample(whole, limit, settings.split_seed)
     check(frames, classes, name)
     frames, told = with_rest(frames, whole, settings, wanted, "rows")
-    remarks = [*remarks, *told]
+    return frames, classes, [*remarks, *told]
+
+
+def _made(settings: Settings, folder: Path | None, task: Task, checkpoint: Path) -> Made:
+    """The facts of a task whose examples are read now, and its splits, tokenised one by one."""
+    frames, classes, remarks = _divided(settings, folder, task)
     tokenizer, most = registry.tokenizer(checkpoint), settings.max_length
     frames, named = _numbered(frames)
     coded = {split: _tokenised(frame, tokenizer, most, split) for split, frame in frames.items()}
-    remarks = [*remarks, *alike(classes, name), *in_both(frames), *groups_in_both(frames)]
+    remarks = [*remarks, *alike(classes, settings.task), *in_both(frames), *groups_in_both(frames)]
     remarks += _cut({split: (cut, len(frames[split])) for split, (_, cut) in coded.items()}, most)
     splits = [
         (split, digest_of(_example_lines(frames[split], classes)), tensors) for split, (tensors, _) in coded.items()

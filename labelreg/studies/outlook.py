@@ -77,6 +77,11 @@ def look(steps: Sequence[Step]) -> Outlook:
     left = [step for step in steps if step.name not in finished]
     updates = {step.name: _updates(settings[step.name], examples[step.name]) for step in steps}
     seconds = _estimates(left, settings, examples, found)
+    tested: dict[str, int | None]
+    tested = {settings[name].task: facts.tested for name, facts in examples.items() if facts and facts.tested}
+    for own in (settings[step.name] for step in steps if step.kind == "student"):
+        if own.task not in tested:
+            tested[own.task] = _tested(own)
     begun = {step.name for step in left if _begun(where, fingerprints.get(step.name))}
     return Outlook(
         steps=steps,
@@ -89,7 +94,7 @@ def look(steps: Sequence[Step]) -> Outlook:
         seconds=seconds,
         prepared=frozenset(name for name, facts in examples.items() if facts),
         seeds=_seeds(found, {facts.digest for facts in examples.values() if facts}),
-        examples={settings[name].task: facts.tested for name, facts in examples.items() if facts and facts.tested},
+        examples={task: number for task, number in tested.items() if number},
         rest=frozenset(settings[name].task for name, facts in examples.items() if facts and facts.rest),
     )
 
@@ -148,6 +153,15 @@ def _facts(settings: Settings, where: places.Roots) -> Facts | None:
     scored = next((split for split in one_run.TESTED if split in found.get("labelled", ())), None)
     tested = found["sizes"][scored][0] if scored else None
     return Facts(found["digest"], found["fingerprints"].get(REST), found["sizes"]["train"][0], unit, units, tested)
+
+
+def _tested(settings: Settings) -> int | None:
+    """How many examples a score will be from, of the user's own file of text, which is here and read in no time."""
+    try:
+        rows = corpus.labelled_rows(settings)
+    except (UserError, OSError):  # said when it is prepared
+        return None
+    return next((rows[split] for split in one_run.TESTED if split in rows), None)
 
 
 def settings_of(steps: Sequence[Step]) -> dict[str, Settings]:

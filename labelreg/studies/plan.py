@@ -161,13 +161,15 @@ def gate_of(
     design: Design, seen: outlook.Outlook, place: tuple, spread: float | None, seeds: int | None = None
 ) -> plan_check.Gate:
     """What the plan (or so many seeds of it) can decide at a place, with differences of this spread."""
-    plan, asked = design.plan, margins(design.asked.get("margin"))
+    plan, given = design.plan, margins(design.asked.get("margin"))
     number, examples = seeds or len(plan["seeds"]), seen.examples.get(place[0])
-    if asked.is_auto(place[0]) and not examples:  # what is small is not known before the data are
-        margin, spread = USUAL, None
-    else:
-        margin = asked.of(place[0], pairing.TEST, examples)
-    return plan_check.gate(number, families(plan)[place], margin, plan["level"], plan["looks"], spread)
+    asked = given.asked(place[0])
+    if examples or isinstance(asked, float):
+        margin, why = given.of(place[0], pairing.TEST, examples), given.why(place[0], pairing.TEST, examples)
+    else:  # what is small is not known before the data are
+        margin, spread = USUAL, None if asked else spread
+        why = "auto once the data are prepared" + ("" if asked else ", where one test example is worth more")
+    return plan_check.gate(number, families(plan)[place], margin, plan["level"], plan["looks"], spread, why)
 
 
 def lines_of(design: Design, seen: outlook.Outlook, pilot: Mapping[tuple, float]) -> list[str]:

@@ -138,6 +138,8 @@ def test_the_margin_is_that_of_the_test_set():
     assert paired.examples == {PLACE[0]: 150}
     assert judge(paired)["margin"].tolist() == judge(paired, rule("auto"))["margin"].tolist() == [resolution(150)]
     assert judge(paired)["examples"].tolist() == [150]
+    said = f"margin {resolution(150):g} is auto, not 0.5: one of 150 test examples is worth 0.67 points"
+    assert said in verdict_lines(judge(paired))[0] and "margin" not in "".join(lines({"ls": UP}))
     with pytest.raises(AnalysisError, match="150 test examples, one of which is worth 0.67 points"):
         judge(paired, rule(0.5))
     with pytest.raises(AnalysisError, match="the number of its test examples is not known"):

@@ -83,6 +83,14 @@ def test_the_usual_margin_rises_where_one_example_is_worth_more():
     assert usual.of("x", "accuracy", 50) == resolution(50)
 
 
+def test_a_margin_that_nobody_gave_says_why():
+    usual = margins(None)
+    assert usual.why("x", SCORE, 105) == "auto, not 0.5: one of 105 test examples is worth 0.95 points"
+    assert usual.why("x", SCORE, 200) == usual.why("x", SCORE, None) == usual.why("x", "test/nll", 50) == ""
+    assert margins("auto").why("x", SCORE, 1000) == "auto: what 1,000 test examples can tell"
+    assert margins("x:2").why("x", SCORE, 105) == ""
+
+
 def test_a_margin_below_one_example_is_refused():
     with pytest.raises(AnalysisError) as error:
         margins(0.5).of("reviews", SCORE, 150)
