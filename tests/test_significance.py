@@ -191,6 +191,21 @@ def test_summaries_without_a_study_nest_under_the_first_answer(store):
     assert after["random", "kd"].info.run_id == made["random", "kd"].info.run_id
 
 
+def test_a_method_with_two_settings_is_a_table_in_eighty_columns(store, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    long = {"alpha": 0.9, "tau": 4, "kd_weight": 0.75, "weight_decay": 0.01, "batch_size": 8}
+    for seed in SEEDS:
+        student("finetune", seed, 70.0 + seed, weight_decay=0.02, batch_size=32)
+        student("kd", seed, 71.0 + seed, alpha=0.5, tau=2, kd_weight=0.25, weight_decay=0.02, batch_size=32)
+        student("kd", seed, 72.0 + seed, **long)
+    lines = succeed("significance").out.splitlines()
+    header = next(line for line in lines if line.startswith("method "))
+    rows = [line for line in lines if line.endswith(("  better", "  -"))]
+    assert len(rows) == 3 and all(row[header.index("  n") + 2] == "8" for row in rows), "under their headers"
+    assert all(len(line) <= 80 for line in lines[:-1]), "less the address"
+    assert sum(line.startswith("kd [") for line in lines) == 2
+
+
 def test_answers_that_are_no_mistakes(store):
     assert "nothing to compare yet" in succeed("significance", metric="best/dev/f1").out
     failed = student("ls", 1, None, status="FAILED")

@@ -3,10 +3,12 @@
 import json
 import math
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +71,8 @@ def join(names: Sequence) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
-def as_text(sections: Sequence[Section], verbose: bool = True) -> str:
-    """The sections for a terminal; without `verbose` the brief ones, which need no headings."""
+def as_text(sections: Sequence[Section], verbose: bool = True, width: int = 0) -> str:
+    """The sections for a terminal; without `verbose` the brief ones, which need no headings. `width`: of tables."""
     parts = []
     for section in sections:
         if section.for_people and (verbose or section.brief):
@@ -80,7 +82,7 @@ def as_text(sections: Sequence[Section], verbose: bool = True) -> str:
                 [f"and {len(section.text) - len(text)} more lines like these"] if len(text) < len(section.text) else []
             )
             lines = [*([section.title] if verbose else []), *text, *more]
-            lines += [to_text(frame)] if frame is not None else []
+            lines += [to_text(frame, width)] if frame is not None else []
             parts += ["\n".join(lines)] if section.text or frame is not None else []
     return ("\n\n" if verbose else "\n").join(parts)
 
@@ -138,16 +140,40 @@ def p_text(p: float) -> str:
     return f"{p:.2f}" if p >= 0.1 else f"{p:.4f}" if p >= 0.0001 else f"{p:.1e}"
 
 
-def to_text(frame: pd.DataFrame) -> str:
-    """The frame as aligned plain text: words to the left, numbers to the right, a missing value as "-"."""
+def to_text(frame: pd.DataFrame, width: int = 0) -> str:
+    """The frame as aligned plain text: words to the left, numbers to the right, a missing value as "-"; where it is
+    wider than `width` (0: any) as `_narrow` has it."""
     header, rows, numeric = cells(frame)
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    if 0 < width < sum(widths) + 2 * len(widths[1:]):
+        return "\n".join(_narrow(header, rows, numeric, width))
+    return "\n".join(_line(cells, widths, numeric) for cells in [header, ["-" * w for w in widths], *rows])
 
-    def line(cells: Sequence[str]) -> str:
-        columns = zip(cells, widths, numeric, strict=True)
-        return "  ".join(c.rjust(w) if right else c.ljust(w) for c, w, right in columns).rstrip()
 
-    return "\n".join(line(cells) for cells in [header, ["-" * w for w in widths], *rows])
+def _line(cells: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> str:
+    columns = zip(cells, widths, numeric, strict=True)
+    return "  ".join(c.rjust(w) if right else c.ljust(w) for c, w, right in columns).rstrip()
+
+
+def _narrow(header: list[str], rows: list[list[str]], numeric: list[bool], width: int) -> list[str]:
+    """Lines of a table whose rows are named by the last words before their numbers: those before the name are a line
+    above their rows, a name without room is one above its numbers, and long headers are broken at "_"."""
+    name = max(numeric.index(True) - 1, 0) if any(numeric) else 0
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][name:]
+    heads = [[h] if len(h) <= w else re.split("(?<=_)", h) for h, w in zip(header[name:], widths, strict=True)]
+    widths = [max(w, *map(len, head)) for w, head in zip(widths, heads, strict=True)]
+    room = max(width - sum(widths[1:]) - 2 * len(widths[1:]), len(header[name]))
+    widths[0] = max(len(each) for each in (header[name], *(row[name] for row in rows)) if len(each) <= room)
+    titles = [*zip_longest(*heads, fillvalue=""), ["-" * w for w in widths]]
+    lines, above = [_line(each, widths, numeric[name:]) for each in titles], [""] * name
+    for row in rows:
+        lines += [", ".join(filter(None, row[:name]))] if row[:name] != above else []
+        above, own = row[:name], row[name:]
+        if len(own[0]) > widths[0]:
+            lines += textwrap.wrap(own[0], width, subsequent_indent="  ")
+            own[0] = ""
+        lines.append(_line(own, widths, numeric[name:]))
+    return lines
 
 
 def to_markdown(frame: pd.DataFrame) -> str:

@@ -106,7 +106,7 @@ def tell(found: Answer, run: tracking.Run, verbose: bool = False) -> None:
     if verbose or found.judged.empty:
         print(render.as_text(found.sections), flush=True)
     else:
-        lines = render.as_text(found.sections, verbose=False).splitlines()
+        lines = render.as_text(found.sections, verbose=False, width=width).splitlines()
         print("\n".join(wording.wrapped([*lines, MORE.format(run.run_id)], width)), flush=True)
     if found.judged.empty:
         print(f"\n{HOW_TO_BEGIN_A_TABLE if 'csv' in found.parameters else HOW_TO_BEGIN}", flush=True)

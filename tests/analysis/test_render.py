@@ -92,6 +92,35 @@ def test_text_and_markdown():
     assert to_text(frame.head(0)).startswith("method  n  mean")
 
 
+def test_a_table_that_is_too_wide_stays_one():
+    """Its numbers stand under their headers, whatever the words before them."""
+    frame = pd.DataFrame(
+        {
+            "task": ["rotten_tomatoes", "rotten_tomatoes", "sst5"],
+            "method": ["ls", "kd [lr 3e-05, finetune 2e-05; alpha 0.5; tau 2]", "ls"],
+            "mean_difference": [1.0, 2.0, np.nan],
+            "p_holm": [0.0078, 0.5, 0.25],
+            "verdict": ["better", "undecided", ""],
+        }
+    )
+    assert to_text(frame, 40).split("\n") == [
+        "method       mean_  p_holm  verdict",
+        "        difference",
+        "------  ----------  ------  ---------",
+        "rotten_tomatoes",
+        "ls            1.00  0.0078  better",
+        "kd [lr 3e-05, finetune 2e-05; alpha 0.5;",
+        "  tau 2]",
+        "              2.00    0.50  undecided",
+        "sst5",
+        "ls               -    0.25",
+    ]
+    wide = to_text(frame)
+    assert to_text(frame, max(map(len, wide.split("\n")))) == wide and len(wide.split("\n")) == 5
+    for columns in (["task", "method"], ["verdict", "p_holm", "mean_difference"], ["p_holm"]):
+        assert len(to_text(frame[columns], 5).split("\n")) >= 5, "no room at all"
+
+
 FRAME = pd.DataFrame({"a": ["x"], "setting": [""], "low": [-np.inf], "n": [1]})
 SECTIONS = [
     Section("verdicts", "Verdicts", ("ls is better",), brief=True),
