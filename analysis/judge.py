@@ -23,7 +23,10 @@ COLUMNS = [
     *("family_size", "more_seeds", "seeds_for_margin", "p_holm_study", "look", "mean_corrected"),
     *("not_learnt", "not_learnt_reference", "failed", "failed_reference", "p_failures", "examples", "teachers"),
 ]
-EXTRA = ["negated", "n_nonzero", "family", "protocol", "reason", "margin_why", "seeds", "scores", "differences"]
+EXTRA = [
+    *("negated", "n_nonzero", "family", "protocol", "reason", "margin_why", "p_verdict"),
+    *("seeds", "scores", "differences"),
+]
 NUMBERS = ("mean_method", "std_method", "mean_reference", "mean_difference", "std_difference", "mean_corrected")
 COUNTS = ("more_seeds", "seeds_for_margin", "look", "examples")
 
@@ -225,6 +228,7 @@ def _row(
         "family_size": size,
         "protocol": c.family,
         "p_holm_study": None,
+        "p_verdict": p_of(verdict.word, verdict.p_holm, verdict.p_equivalence_holm),
         "more_seeds": more_seeds(d, margin, size, share) if undecided else None,
         "seeds_for_margin": seeds_needed(robust_sd(d), margin, size, share) if undecided and len(d) > 1 else None,
         "look": decision.look,
@@ -241,6 +245,11 @@ def _row(
         "teachers": ", ".join(sorted({teacher for teacher in c.teachers if teacher})) if _taught(c.method) else "",
     }
     return tuple(values[name] for name in COLUMNS + EXTRA)
+
+
+def p_of(word: str, p_holm: float, p_equivalence_holm: float) -> float:
+    """Holm's p of what a verdict says: of equivalence where it is that, else of the difference."""
+    return p_equivalence_holm if word == "equivalent" else p_holm
 
 
 def _taught(method: str) -> bool:

@@ -23,7 +23,7 @@ from analysis.hypothesis import (
     rounded,
     signed_rank,
 )
-from analysis.judge import Rule
+from analysis.judge import Rule, p_of
 from analysis.pairing import Comparison, Paired
 
 MEANS = ["model", "init", "metric", "task", "method", "n", "mean"]
@@ -34,7 +34,8 @@ AGAINST = [
 ]
 THESE = [
     *("model", "init", "metric", "method", "reference", "n_tasks", "tasks", "n", "n_most", "mean_difference"),
-    *("low", "high", "p_value", "p_holm", "p_equivalence", "p_equivalence_holm", "margin", "verdict", "reason"),
+    *("low", "high", "p_value", "p_holm", "p_equivalence", "p_equivalence_holm", "margin", "p_verdict", "verdict"),
+    "reason",
 ]
 DRAWS = 30_000  # the standard error of p = 0.05 is then 0.0013
 Group = tuple[str, str, str]  # model, init, metric
@@ -189,7 +190,8 @@ def these_tasks(paired: Paired, judged: pd.DataFrame, rule: Rule) -> pd.DataFram
             why = why or (f"tasks differ: {', '.join(apart)}" if word == "equivalent" and apart else "")
             n = [len(c.seeds) for c in by_task.values()]
             who = (*key, method, paired.reference, len(by_task), tuple(sorted(by_task)), min(n), max(n))
-            told = (mean, low, high, p_value, p, p_equal, q, margin, "undecided" if early else word, why)
+            word = "undecided" if early else word
+            told = (mean, low, high, p_value, p, p_equal, q, margin, p_of(word, p, q), word, why)
             rows.append((*who, *told))
     return pd.DataFrame(rows, columns=THESE)
 

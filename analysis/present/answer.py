@@ -162,11 +162,16 @@ def _verdicts(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Section]
     details = section("details", beside, few=FEW)
     return [
         section("verdicts", sentences),
-        section("brief", frame=_brief(paired, table, judged)),
+        section("brief", wording.p_lines(judged), _brief(paired, table, judged)),
         section("notes", notes),
         section("deciding", [f"to decide {line}" for line in decide]),
         means,
-        section("comparisons", wording.verdict_lines(judged), judged, reference=paired.reference),
+        section(
+            "comparisons",
+            [*wording.p_lines(judged), *wording.verdict_lines(judged)],
+            judged,
+            reference=paired.reference,
+        ),
         replace(details, frame=judged[list(details.columns)]),
     ]
 
@@ -181,7 +186,7 @@ def _brief(paired: Paired, table: pd.DataFrame, judged: pd.DataFrame) -> pd.Data
     both["method"], both["interval"] = [wording.label(row) for row in rows], [_interval(row) for row in rows]
     shown = {"mean_method": "mean", "std_method": "sd", "n": "n", "mean_difference": "difference"}
     apart = [name for name in ("task", "model", "init") if both[name].nunique() > 1]
-    both = both[[*apart, "method", *shown, "interval", "p_holm", "verdict"]].rename(columns=shown)
+    both = both[[*apart, "method", *shown, "interval", "p_verdict", "verdict"]].rename(columns=shown)
     return both.fillna({"verdict": ""}).astype({"n": int})
 
 
@@ -277,7 +282,8 @@ def summaries(paired: Paired, judged: pd.DataFrame) -> list[dict]:
     """What one summary run per method and setting holds: `params`, `metrics`, `verdict`, `line`, `run_ids`.
 
     A method without any comparison has one too. Metrics: mean and std of the score over n seeds; beside a reference
-    the mean difference, the interval of the difference [low, high] (unbounded ends are infinite), p_value and p_holm.
+    the mean difference, the interval of the difference [low, high] (unbounded ends are infinite), p_value, p_holm,
+    p_verdict.
     """
     ids = paired.runs.groupby(WHO[:4])["run_id"].agg(list).to_dict()
     pairs = set(judged[WHO[:4]].itertuples(index=False, name=None))
@@ -289,7 +295,7 @@ def summaries(paired: Paired, judged: pd.DataFrame) -> list[dict]:
             alone = f"; no pair with {paired.reference}" if row["method"] != paired.reference else ""
             found.append((row, {name: row[name] for name in ("mean", "std", "n")}, "", line + alone))
     names = {"mean_method": "mean", "std_method": "std", "n": "n", "mean_difference": "difference"}
-    names |= {name: name for name in ("low", "high", "p_value", "p_holm")}
+    names |= {name: name for name in ("low", "high", "p_value", "p_holm", "p_verdict")}
     for row, line in zip(judged.to_dict("records"), wording.verdict_lines(judged), strict=True):
         found.append((row, {names[name]: row[name] for name in names}, wording.verdict(row), line))
     return [

@@ -197,6 +197,13 @@ def _line(row: dict) -> str:
     )
 
 
+def p_lines(judged: pd.DataFrame) -> list[str]:
+    """What p stands beside a verdict, where one is equivalent."""
+    if not (judged["verdict"] == "equivalent").any():
+        return []
+    return ["p_verdict: Holm's p of equivalence beside equivalent, of the difference beside the other verdicts"]
+
+
 def headlines(judged: pd.DataFrame) -> list[str]:
     """How often each verdict fell, for each start of the models."""
     lines = []

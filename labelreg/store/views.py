@@ -78,7 +78,7 @@ def _charts(*charts: dict[str, Any]) -> dict[str, Any]:
 WHICH = "method average init task model"  # a curve is a mean over what agrees in these
 OWN = [name for name in settings.of_a_run() if name not in settings.of(settings.Settings)]  # the methods'
 DRAWN = " ".join([*settings.of(settings.Fit), *OWN])  # what a search may draw
-MEASURED = " ".join(f"summary/{name}" for name in "mean difference low high p_holm std n".split())
+MEASURED = " ".join(f"summary/{name}" for name in "mean difference low high p_verdict std n".split())
 # a chart of a view has no defaults of its own: without them its lines are smoothed
 BY_EPOCH: dict[str, Any] = {
     "xAxisKey": "step",

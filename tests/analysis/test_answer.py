@@ -1,5 +1,6 @@
 """Sections of the answer: which there are, for which runs, and what they say; their forms and the summaries."""
 
+import html
 import json
 import math
 
@@ -14,7 +15,9 @@ from analysis.pairing import pair
 from analysis.plan_check import make_plan, plan_digest
 from analysis.present import answer as answering
 from analysis.present.answer import Evidence, answer, files, summaries
+from analysis.present.page import page
 from analysis.present.render import as_json, as_markdown, as_text
+from analysis.present.wording import Source
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -117,7 +120,7 @@ def test_in_short_a_study_of_four_methods_is_a_screen():
 
 def test_the_table_in_short_is_that_of_the_verdicts():
     frame = named(answered({"ls": UP, "kd": WIDE}))["brief"].frame
-    assert list(frame) == ["method", "mean", "sd", "n", "difference", "interval", "p_holm", "verdict"]
+    assert list(frame) == ["method", "mean", "sd", "n", "difference", "interval", "p_verdict", "verdict"]
     assert frame["method"].tolist() == ["finetune", "ls", "kd"] and frame["verdict"].tolist() == [
         "",
         "better",
@@ -126,6 +129,29 @@ def test_the_table_in_short_is_that_of_the_verdicts():
     assert frame["mean"].tolist() == pytest.approx([73.5, 73.5 + 2.35, 74.0])
     assert frame["sd"][0] == pytest.approx(np.std(np.arange(8), ddof=1))
     assert frame["interval"].tolist() == ["", "[+2.10, +2.60]", "[-2.00, +3.00]"]
+
+
+def test_the_p_beside_a_verdict_is_the_one_that_decided_it():
+    found = answered({"ls": UP, "kd": NONE, "akd": WIDE})
+    judged, brief = found.judged.set_index("method"), named(found)["brief"].frame.set_index("method")
+    assert judged["verdict"].to_dict() == {"ls": "better", "kd": "equivalent", "akd": "undecided"}
+    assert brief["p_verdict"].to_dict() == pytest.approx(
+        {
+            "finetune": math.nan,
+            "ls": judged["p_holm"]["ls"],
+            "kd": judged["p_equivalence_holm"]["kd"],
+            "akd": judged["p_holm"]["akd"],
+        },
+        nan_ok=True,
+    )
+    assert brief["p_verdict"]["kd"] <= 0.05 < judged["p_holm"]["kd"]
+    note = "p_verdict: Holm's p of equivalence beside equivalent, of the difference beside the other verdicts"
+    for told in (as_text(found.sections, False), as_markdown(found.sections, ""), page(found, Source("a table"))):
+        assert html.unescape(told).count(note) >= 1 and "p_holm" not in as_text(found.sections, False)
+    assert "p of the verdict (Holm)" in page(found, Source("a table"))
+    assert note not in as_text(answered({"ls": UP}).sections)
+    _, _, kd, _ = summaries(found.paired, found.judged)
+    assert kd["metrics"]["p_verdict"] == brief["p_verdict"]["kd"]
 
 
 def test_what_would_decide_and_the_warning_about_looking_twice():

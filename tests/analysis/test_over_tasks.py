@@ -256,6 +256,7 @@ def test_one_huge_effect_among_none_is_no_equivalence():
     assert row["verdict"] == "worse"
     (row,) = told(of_tasks(small, small, small)).to_dict("records")
     assert row["verdict"] == "equivalent" and row["p_equivalence"] < 1e-4
+    assert row["p_verdict"] == row["p_equivalence_holm"] < row["p_holm"]
     (row,) = told(of_tasks([20.0, -9.0, 14.0, -3.0, 25.0], small, small)).to_dict("records")
     assert row["verdict"] == "undecided" and row["p_equivalence"] > 0.05
 

@@ -210,7 +210,7 @@ def test_a_look_without_a_pair_is_no_error():
     assert not re.search(r"\bnan\b", html, re.I)
     assert "ls (no pair) is undecided" in html and "no pair  ? undecided" in html
     (summary,) = [f for f in summaries(pair(frame), judge(pair(frame), ruled(looks=(8,)))) if f["verdict"]]
-    assert set(summary["metrics"]) == {"n", "low", "high", "p_value", "p_holm"}
+    assert set(summary["metrics"]) == {"n", "low", "high", "p_value", "p_holm", "p_verdict"}
 
 
 def test_the_methods_section_has_what_a_paper_needs():
