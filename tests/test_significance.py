@@ -206,6 +206,16 @@ def test_a_method_with_two_settings_is_a_table_in_eighty_columns(store, monkeypa
     assert sum(line.startswith("kd [") for line in lines) == 2
 
 
+def test_a_weak_teacher_is_named_though_where_leaves_it_out(store):
+    teacher = student("finetune", 42, 60.0, kind="teacher", model="large")
+    for seed in SEEDS:
+        student("finetune", seed, 70.0 + seed)
+        student("kd", seed, 70.1 + seed, teacher_run_id=teacher)
+    told = "kd: for this teacher ({}); the teacher's own score is 60.00, finetune's 73.50 (best/test/score)"
+    for given in ({}, {"where": "params.model = 'm'"}):
+        assert told.format(teacher[:8]) in succeed("significance", **given).out
+
+
 def test_answers_that_are_no_mistakes(store):
     assert "nothing to compare yet" in succeed("significance", metric="best/dev/f1").out
     failed = student("ls", 1, None, status="FAILED")

@@ -12,7 +12,7 @@ import pandas as pd
 from analysis import calibration, direction, examples, interaction, over_tasks, pairing
 from analysis.hypothesis import FEW
 from analysis.judge import COLUMNS, Rule, judge
-from analysis.pairing import DEV, LAST_DEV, Paired, method_rank
+from analysis.pairing import DEV, LAST_DEV, TEST, Comparison, Paired, method_rank
 from analysis.plan_check import WHO, follows, held, mark_tuned
 from analysis.predictions import Predictions, marked
 from analysis.present import render, wording
@@ -24,12 +24,14 @@ MOST_RUNS = 1000  # whose predictions are read unasked: 3 s for test sets of a t
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """What an answer is made of. `runs` as given to `pair`; `predictions` None: not read; `plans` None: a table of
-    scores, which has none; `remarks`: what is said of where the runs came from."""
+    scores, which has none; `remarks`: what is said of where the runs came from; `teachers`: the runs that those of
+    `runs` learnt from."""
 
     runs: pd.DataFrame
     plans: Sequence[dict] | None = None
     predictions: Predictions | None = None
     remarks: tuple[str, ...] = ()
+    teachers: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +66,8 @@ def answer(
     order, planned = pairing.seed_order(evidence.runs), held(plans, paired, evidence.runs)
     judged = mark_tuned(judge(paired, rule, order, planned), plans, planned)
     judged = _last_epoch(evidence.runs, paired, judged, rule, order, plans, lower)
+    if evidence.teachers is not None:
+        judged = _beside_teachers(evidence, paired, judged)
     table, left, measured = pd.DataFrame(), pd.DataFrame(), None
     if evidence.predictions is not None and len(judged):
         table, left = examples.intervals(paired, evidence.predictions, 1 - rule.level)
@@ -107,6 +111,28 @@ def _last_epoch(
         chosen = judged["metric"] == DEV
         judged = judged.assign(**{name: last[name].where(chosen) for name in names.values()})
     return judged
+
+
+def _beside_teachers(evidence: Evidence, paired: Paired, judged: pd.DataFrame) -> pd.DataFrame:
+    """With the mean scores of the teachers and of the reference, and where they are from."""
+    names = ["teacher_metric", "teacher_score", "teacher_reference"]
+    runs = pd.concat([evidence.runs, evidence.teachers]).drop_duplicates("run_id").set_index("run_id")
+    scored = {c.who: _teacher_scores(c, runs) for c in paired.comparisons}
+    told = [
+        scored[who] if taught else ("", math.nan, math.nan)
+        for who, taught in zip(judged[WHO].itertuples(index=False, name=None), judged["teachers"], strict=True)
+    ]
+    return judged.join(pd.DataFrame(told, judged.index, names))
+
+
+def _teacher_scores(c: Comparison, runs: pd.DataFrame) -> tuple[str, float, float]:
+    """On what the comparison is of, else on the first split on which its teachers were tested as well."""
+    for metric in dict.fromkeys((c.metric, TEST, DEV)):
+        scores = runs.get(f"metrics.{metric}", pd.Series(dtype=float))
+        theirs, mine = (scores.reindex(list(ids)).mean(skipna=False) for ids in (c.teachers, c.reference_run_ids))
+        if math.isfinite(theirs) and math.isfinite(mine):
+            return metric, theirs, mine
+    return "", math.nan, math.nan
 
 
 def _new_examples(judged: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:

@@ -124,9 +124,20 @@ def clauses(row: Mapping) -> list[str]:
         first = ids[0] if " " in ids[0] else ids[0][:8]  # one of the user's own, or a run
         alone = f"for this teacher ({first})" if len(ids) == 1 else f"{len(ids)} teachers"
         found.append(alone)
+        found.append(_weak_teacher(row))
     if not pd.isna(row["mean_corrected"]):
         found.append(f"stopped at a look: without what stopping adds, {signed(row['mean_corrected'])}")
     return [clause for clause in found if clause]
+
+
+def _weak_teacher(row: Mapping) -> str:
+    """That a teacher is worse than the reference, of a row with its score; else ""."""
+    theirs, mine = row.get("teacher_score", math.nan), row.get("teacher_reference", math.nan)
+    turned = row["negated"] and row["teacher_metric"] == row["metric"]
+    if not (theirs > mine if turned else theirs < mine):
+        return ""
+    scores = f"{number(theirs)}, {row['reference']}'s {number(mine)} ({row['teacher_metric']})"
+    return f"the teacher's own score is {scores}: it has little to teach"
 
 
 def clause_lines(judged: pd.DataFrame) -> list[str]:

@@ -71,7 +71,8 @@ def answer(
     if given.get("csv"):
         evidence = Evidence(runs, remarks=tuple(remarks))
     else:
-        evidence = Evidence(runs, plans_of(runs, *studies), predictions_of(runs, paired, examples), tuple(remarks))
+        read = plans_of(runs, *studies), predictions_of(runs, paired, examples)
+        evidence = Evidence(runs, *read, tuple(remarks), teachers_of(runs, paired))
     rule = rule_of(given)
     rule.margins.check({str(task) for task in runs.get("params.task", pd.Series(dtype=object)).dropna()})
     return parts.answer(evidence, paired, rule, metric, lower)
@@ -89,6 +90,15 @@ def predictions_of(
     ids = paired.compared
     wanted = examples == "true" or examples == "auto" and len(ids) <= parts.MOST_RUNS
     return records.predictions(runs, ids) if ids and wanted else None
+
+
+def teachers_of(runs: pd.DataFrame, paired: pairing.Paired) -> pd.DataFrame:
+    """The runs that compared ones learnt from; those that `where` or `study` left out are read."""
+    taught = {run_id for c in paired.comparisons for teacher in c.teachers for run_id in teacher.split(",")}
+    ids = {run_id for run_id in taught if run_id and " " not in run_id}  # a teacher of the user's own is no run
+    if more := sorted(ids.difference(runs["run_id"])):
+        runs = pd.concat([runs, records.these(more)], ignore_index=True)
+    return runs[runs["run_id"].isin(ids)] if ids else runs.iloc[:0]
 
 
 def _log(found: Answer, run: tracking.Run, output_dir: Value, key: str | None) -> None:

@@ -16,14 +16,12 @@ from labelreg.store import records
 from labelreg.workers.steps import Step
 
 REFERENCE = "finetune"
-FEW = 500  # run ids in one question to the store; of more finished runs the spread would cost more than it tells
+FEW = 500  # of more finished runs the spread would cost more than it tells
 
 
 def frame(done: Mapping[str, str]) -> pd.DataFrame:
     """The runs of a study (run ids by step) as MLflow gives them; a reused one may be of another experiment."""
-    ids = list(done.values())
-    parts = [", ".join(map(repr, ids[i : i + FEW])) for i in range(0, len(ids), FEW)] or ["''"]
-    return pd.concat([records.frame(None, f"attributes.run_id IN ({part})") for part in parts], ignore_index=True)
+    return records.these(list(done.values()))
 
 
 def until_decided(

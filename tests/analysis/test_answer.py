@@ -311,6 +311,34 @@ def test_teachers_and_failures_are_notes():
     assert notes[0].startswith("ls: 1 of 8 seeds of ls failed (as losses: p = ")
 
 
+def test_a_teacher_that_is_worse_than_the_reference_is_named():
+    """On the split of the comparison, else on one on which it was tested too; of the user's own no score is known."""
+    frame = students({"kd": UP, "akd": NONE, "ls": UP}, "best/rest/score")
+    frame["metrics.best/test/score"] = frame["metrics.best/rest/score"] - 1
+    taught = {"kd": "t1", "akd": "t2", "ls": None}
+    frame["params.teacher_run_id"] = frame["params.method"].map(taught)
+    teachers = pd.DataFrame({"run_id": ["t1", "t2"], "tags.labelreg.kind": "teacher"})
+    teachers["metrics.best/test/score"] = [71.0, 73.0]
+
+    def told(frame, teachers):
+        found = answer(Evidence(frame, [], teachers=teachers), pair(frame), rule())
+        return [line for line in named(found)["notes"].text if "teach" in line], found
+
+    weak = "kd: for this teacher (t1); the teacher's own score is 71.00, finetune's 72.50 (best/test/score): "
+    lines, found = told(frame, teachers)
+    assert lines == [f"{weak}it has little to teach", "akd: for this teacher (t2)"]
+    assert weak[4:] in next(line for line in named(found)["comparisons"].text if line.startswith("kd vs"))
+    assert told(frame, teachers.iloc[:0])[0] == ["kd: for this teacher (t1)", "akd: for this teacher (t2)"]
+    several = frame.assign(**{"params.teacher_run_id": ["t1", "t2"] * 16})
+    assert told(several, teachers)[0][0].endswith(
+        "own score is 72.00, finetune's 72.50 (best/test/score): it has little to teach"
+    )
+    both = teachers.assign(**{"metrics.best/rest/score": 71.0})
+    assert told(frame, both)[0][1].startswith(
+        "kd, akd: the teacher's own score is 71.00, finetune's 73.50 (best/rest/score)"
+    )
+
+
 def test_what_all_methods_share_is_said_once():
     frame = students({"kd": UP, "ls": UP}, "best/dev/score")
     notes = named(answer(Evidence(frame, []), pair(frame)))["notes"].text
