@@ -195,6 +195,21 @@ def test_where_narrows_to_one_question(store):
     assert chosen(where="params.task = 'rte'").startswith("finetune, seed ")
 
 
+def test_the_where_that_is_proposed_can_be_given(store):
+    """MLflow's filter has no escapes; of a name with both of its quotes none is proposed."""
+    generate({"pretrained": {"ls": 0.0}}, ["bob's reviews", "rte"], range(8))
+    said = call("promote", name="reviews").err
+    where = said.partition("narrow with where=")[2].partition(", or study")[0]
+    assert where == 'params.task = "bob\'s reviews"' and chosen(where=where).startswith("finetune, seed ")
+
+
+@pytest.mark.parametrize("tasks", [['bob\'s "best"', 'ann\'s "best"'], ['bob\'s "best"', "rte"]])
+def test_a_name_with_both_quotes_is_not_searched_for(tasks, store):
+    generate({"pretrained": {"ls": 0.0}}, tasks, range(8))
+    said = call("promote", name="reviews").err
+    assert ("narrow with where=params.task = 'rte', or study" if "rte" in tasks else "narrow with study") in said
+
+
 def test_two_settings_of_one_task_are_told_apart_by_what_the_runs_have(store):
     """tuning=full, say, is logged by no run: a filter by it would find none."""
     seen = set()

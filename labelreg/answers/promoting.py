@@ -116,9 +116,10 @@ def _narrowing(families: list[tuple], runs: pd.DataFrame) -> str:
             if f"params.{name}" in runs
             and (runs[f"params.{name}"] == value).any()
             and not all(_has(family, name, value) for family in families)
+            and not {"'", '"'} <= set(value)
         }
         if sum(all(_has(family, *each) for each in about.items()) for family in families) == 1:
-            return "where=" + " and ".join(f"params.{name} = '{value}'" for name, value in about.items()) + ", or "
+            return f"where={tracking.having({f'params.{name}': value for name, value in about.items()})}, or "
     return ""
 
 

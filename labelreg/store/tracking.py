@@ -427,16 +427,25 @@ def get(run_id: str) -> Found:
 
 
 def tagged(tags: Mapping[str, str]) -> str:
-    """MLflow's filter for runs with these tags. It knows no escapes, but two quotes.
+    """MLflow's filter for runs with these tags.
+
+    Raises:
+        UserError: as `having`.
+    """
+    return having({f"tags.`{name}`": value for name, value in tags.items()})
+
+
+def having(values: Mapping[str, str]) -> str:
+    """MLflow's filter for runs with these values of params.NAME or tags.NAME. It knows no escapes, but two quotes.
 
     Raises:
         UserError: a value holds both of them.
     """
-    both = [value for value in tags.values() if "'" in value and '"' in value]
+    both = [value for value in values.values() if "'" in value and '"' in value]
     if both:
         raise UserError(f"{both[0]}: a name with both kinds of quotes cannot be searched for; rename it")
-    quoted = {name: f'"{value}"' if "'" in value else f"'{value}'" for name, value in tags.items()}
-    return " and ".join(f"tags.`{name}` = {value}" for name, value in quoted.items())
+    quoted = {name: f'"{value}"' if "'" in value else f"'{value}'" for name, value in values.items()}
+    return " and ".join(f"{name} = {value}" for name, value in quoted.items())
 
 
 def experiments() -> list[str]:
