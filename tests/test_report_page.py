@@ -1,6 +1,7 @@
 """`report` on real stores and tables, and its page in headless Chromium: two widths, light and dark, offline."""
 
 import re
+from pathlib import Path
 
 import mlflow
 import pytest
@@ -25,7 +26,8 @@ def report(store):
     """The page of a store of generated runs, 6 seeds, on disk."""
     generate(EFFECTS, ["sst2"], range(6), store / "mlruns" / "0", epochs=2, examples=200)
     ended = succeed("report", output_dir=store / "out")
-    assert re.search(r"report.html: \d\.\d\d MB, artifact of run ", ended.out), ended
+    (place,) = re.findall(r"^(.*): \d\.\d\d MB, artifact of run ", ended.out, re.MULTILINE)
+    assert Path(place).read_bytes() == (store / "out" / "report.html").read_bytes(), ended
     return store / "out" / "report.html"
 
 

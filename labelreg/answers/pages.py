@@ -36,7 +36,10 @@ def make_page(given: dict[str, Value]) -> None:
     if html is not None:
         if given.get("output_dir"):
             print(Path(str(given["output_dir"])) / PAGE, flush=True)
-        print(f"{PAGE}: {len(html.encode()) / 1e6:.2f} MB, artifact of run {run.run_id}", flush=True)
+        print(
+            f"{records.place(run.run_id)}/{PAGE}: {len(html.encode()) / 1e6:.2f} MB, artifact of run {run.run_id}",
+            flush=True,
+        )
         views.tell_run(run.run_id)
 
 

@@ -62,6 +62,12 @@ def these(run_ids: Sequence[str]) -> pd.DataFrame:
     return pd.concat([frame(None, each) for each in told], ignore_index=True)
 
 
+def place(run_id: str) -> str:
+    """Where the artifacts of a run lie: a folder, or the address of a server's store."""
+    uri = tracking.get(run_id).info.artifact_uri
+    return str(local_file_uri_to_path(uri)) if is_local_uri(uri) else uri
+
+
 def download(run_id: str, path: str, target: Path) -> Path:
     """An artifact of a run as a local file.
 

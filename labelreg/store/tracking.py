@@ -427,11 +427,7 @@ def get(run_id: str) -> Found:
 
 
 def tagged(tags: Mapping[str, str]) -> str:
-    """MLflow's filter for runs with these tags.
-
-    Raises:
-        UserError: as `having`.
-    """
+    """MLflow's filter for runs with these tags; it raises as `having` does."""
     return having({f"tags.`{name}`": value for name, value in tags.items()})
 
 

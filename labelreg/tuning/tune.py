@@ -40,7 +40,7 @@ from labelreg.settings import (
     needs_of,
     of,
 )
-from labelreg.store import checkpoint, logged, sqlite, tracking, views
+from labelreg.store import checkpoint, logged, records, sqlite, tracking, views
 from labelreg.store.patience import CLOSING_SECONDS, within
 from labelreg.tuning import search, search_report
 from labelreg.workers import executors
@@ -436,7 +436,7 @@ def _report(
             if shares:
                 print("  importances: " + ", ".join(f"{key} {share:.2f}" for key, share in shares.items()), flush=True)
         run.folder(folder)
-    place = output_dir or tracking.get(run.run_id).info.artifact_uri.removeprefix("file://")
+    place = output_dir or records.place(run.run_id)
     files = [name for name in of(Files, OwnTeacher) if given.get(name)]  # no settings file may name them
     both = f"; both with {' '.join(f'-P {name}={given[name]}' for name in files)}" if files else ""
     print(f"settings: {place}/{SETTINGS_FILE} (train_student -P recipe=FILE, main -P settings=FILE{both})", flush=True)
