@@ -72,6 +72,8 @@ def test_from_verdict_to_model(reviews, tmp_path):
         f"reviews version 1 is champion: finetune, seed {median.data.params['seed']}, run {again.info.run_id}" in said
     )
     assert "no method is shown to be better than finetune" in said and "is the median of 5 runs that learnt" in said
+    serve = "mlflow models serve -m models:/reviews@champion --env-manager local -p 5001"
+    assert serve in said.splitlines(), "a port of its own: make ui has the usual one"
     version = mlflow.MlflowClient().get_model_version_by_alias("reviews", "champion")
     tags = mlflow.get_logged_model(version.source.removeprefix("models:/")).tags
     assert json.loads(tags["mlflow.modelVersions"]) == [{"name": "reviews", "version": "1"}], "the UI's page reads it"

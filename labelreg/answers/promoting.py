@@ -19,6 +19,7 @@ from labelreg.store import models, tracking, views
 
 CALIBRATION = ("nll", "ece", "brier")  # of what is served: probabilities as they are
 SHOWN = {"ece": "ece above its floor"}
+PORT = 5001  # `make ui` has 5000, which is `mlflow models serve`'s own as well
 FAMILY = ["task", "model", "init", "metric", "protocol"]
 
 
@@ -60,7 +61,7 @@ def promote(given: dict[str, Value]) -> None:
         tags = {tracking.VERDICT: choice.why[0], tracking.DATA: run.data.tags[tracking.DATA]}
         version = models.register(name, model, written, "; ".join(choice.why), tags)
     print(f"{name} version {version} is {models.CHAMPION}: {chosen}, run {run.info.run_id}", *choice.why, sep="\n  ")
-    print(f"mlflow models serve -m models:/{name}@{models.CHAMPION} --env-manager local", flush=True)
+    print(f"mlflow models serve -m models:/{name}@{models.CHAMPION} --env-manager local -p {PORT}", flush=True)
     views.tell_version(name, version)
 
 
