@@ -93,7 +93,7 @@ def parse(entry_point: str, arguments: Sequence[str], description: str = "") -> 
     known = settings.parameters(entry_point)
     parser = _Parser(
         prog=f"python -m entrypoints.{entry_point}",
-        usage=f"%(prog)s [--NAME=VALUE ...]\n   or: mlflow run . -e {entry_point} [-P NAME=VALUE ...]",
+        usage=f"%(prog)s [--NAME=VALUE ...]\n   or: {settings.RUN} -e {entry_point} [-P NAME=VALUE ...]",
         description=description,
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,

@@ -14,6 +14,9 @@ from labelreg import methods
 from labelreg.errors import UserError
 from labelreg.parameter import ALWAYS, LONGEST_NAME, MOST, MOST_AT_A_TIME, NEVER, UNUSUAL, Parameter, Value
 
+# how a command that is printed begins: as after `make setup`. MLflow has no variable for it, and asks for conda unasked
+RUN = "mlflow run . --env-manager local"
+
 INITS = ("pretrained", "random")
 SELECTIONS = ("best", "last")
 STEMS = ("cifar", "imagenet")

@@ -16,7 +16,7 @@ from entrypoints.command import parse
 from labelreg import job, one_run, recipes
 from labelreg.methods import METHODS
 from labelreg.models import registry
-from labelreg.settings import with_defaults
+from labelreg.settings import RUN, with_defaults
 from labelreg.store import records
 from labelreg.store.logged import plain
 from labelreg.studies import plan
@@ -149,8 +149,7 @@ def test_a_teacher_that_was_named_is_named_again_and_how_it_was_trained(no_weigh
     frame = pd.DataFrame([*rows, teacher | {"params.method": "finetune", "params.lr": "1e-05"}])
     lines = again(pair(frame), frame, ())
     assert (
-        "# run ttt: mlflow run . -e train_teacher -P task=rte -P model='my teacher' -P method=finetune -P lr=1e-05"
-        in lines
+        f"# run ttt: {RUN} -e train_teacher -P task=rte -P model='my teacher' -P method=finetune -P lr=1e-05" in lines
     )
     assert [one.get("teacher_run_id") for _, one in called(lines)] == [None, "ttt"]
     found = pd.DataFrame([rows[0], rows[1] | {"tags.labelreg.teacher_given": None}])
@@ -174,7 +173,9 @@ def test_a_table_of_scores_has_no_commands_for_its_runs():
     ]
     frame = pd.DataFrame(rows)
     given = (("csv", "a b.csv"),)
-    assert again(pair(frame, metric="score"), frame, given) == ["mlflow run . -e report -P csv='a b.csv'"]
+    assert again(pair(frame, metric="score"), frame, given) == [
+        "mlflow run . --env-manager local -e report -P csv='a b.csv'"
+    ]
 
 
 def test_runs_that_were_trained_come_out_again(tiny):

@@ -278,7 +278,7 @@ def test_significance_of_real_runs(tiny, tmp_path):
 
 def test_nothing_to_compare_says_which_commands_make_something(tiny, tmp_path):
     said = succeed("significance").out
-    assert "-e train_student -P method=ls" in said and "mlflow run ." in said
+    assert "mlflow run . --env-manager local -e train_student -P method=ls" in said
     for seed in (1, 2):
         succeed("train_student", **tiny, seed=seed)
     said = succeed("significance").out
@@ -362,7 +362,7 @@ def test_help_names_defaults(store):
     said = " ".join(call("train_student", help=None).out.split())
     assert "fixes head initialisation, order of examples and dropout [42]" in said
     assert "peak learning rate [the recipe's]" in said
-    assert "mlflow run . -e train_student [-P NAME=VALUE ...]" in said
+    assert "mlflow run . --env-manager local -e train_student [-P NAME=VALUE ...]" in said
     assert "print the plan" not in said and "[false]" in " ".join(call("study", help=None).out.split())
 
 

@@ -62,7 +62,9 @@ def test_from_verdict_to_model(reviews, tmp_path):
     refused(ended, median.info.run_id, "has stored no model", "save_model=true", "then this command again")
     assert not registered() and experiments_runs() == before, "nothing has changed"
 
-    words = shlex.split(ended.err.partition("mlflow run . -e train_student ")[2].partition(", then")[0])
+    words = shlex.split(
+        ended.err.partition("mlflow run . --env-manager local -e train_student ")[2].partition(", then")[0]
+    )
     given = dict(word.split("=", 1) for word in words if word != "-P")
     again = run_of(succeed("train_student", **given, model_root=reviews["model_root"]))
     assert again.data.tags["labelreg.fingerprint"] == median.data.tags["labelreg.fingerprint"], "the same run, stored"
@@ -255,7 +257,9 @@ def test_the_run_that_was_done_again_has_the_model_wherever_it_is(reviews, monke
         mlflow.MlflowClient().set_tag(run.info.run_id, "labelreg.study", "mine")
         mlflow.MlflowClient().set_tag(run.info.run_id, "mlflow.project.entryPoint", "train_student")
     ended = call("promote", name="reviews", study="mine", accept_worse_calibration="true")
-    words = shlex.split(ended.err.partition("mlflow run . -e train_student ")[2].rpartition(", then")[0])
+    words = shlex.split(
+        ended.err.partition("mlflow run . --env-manager local -e train_student ")[2].rpartition(", then")[0]
+    )
     given = dict(word.split("=", 1) for word in words if word != "-P")
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "another")
     again = run_of(succeed("train_student", **given, model_root=reviews["model_root"]))

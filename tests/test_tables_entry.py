@@ -105,7 +105,7 @@ def test_a_table_of_a_metric_of_ones_own(store, tmp_path):
 
 def test_no_runs_is_an_answer_and_unknown_names_are_mistakes(store):
     ended = succeed("tables")
-    assert "no runs to show yet" in ended.out and "mlflow run . -e train_student" in ended.out
+    assert "no runs to show yet" in ended.out and "mlflow run . --env-manager local -e train_student" in ended.out
     assert runs("report")[0].info.status == "FINISHED"
     refused(call("tables", experiment="nowhere"), "nowhere", "Default")
     refused(call("tables", zeros="zsplit"), "unknown parameter 'zeros'")

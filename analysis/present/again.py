@@ -12,7 +12,7 @@ import pandas as pd
 from analysis.pairing import Paired, method_rank
 from analysis.present.wording import distinct, in_order, used
 from labelreg.methods import own_file
-from labelreg.settings import named
+from labelreg.settings import RUN, named
 
 PARENT, KIND = "tags.mlflow.parentRunId", "tags.labelreg.kind"
 GIVEN_TEACHER = "tags.labelreg.teacher_given"
@@ -36,7 +36,7 @@ def again(paired: Paired, runs: pd.DataFrame, given: Sequence[tuple]) -> list[st
 def command(entry_point: str, given: Sequence[tuple]) -> str:
     """What `mlflow run` takes, quoted for a shell."""
     words = [f"-P {name}={shlex.quote(str(value))}" for name, value in given]
-    return " ".join(["mlflow run .", *([] if entry_point == "main" else [f"-e {entry_point}"]), *words])
+    return " ".join([RUN, *([] if entry_point == "main" else [f"-e {entry_point}"]), *words])
 
 
 def with_model(row: dict) -> str:

@@ -16,6 +16,7 @@ from analysis.present.answer import Answer
 from analysis.present.pictures import EPOCH_METRICS, Picture
 from analysis.present.render import Section
 from analysis.present.wording import GLYPHS, Source, family_name
+from labelreg.settings import RUN
 
 __all__ = ["EPOCH_METRICS", "page"]
 SHARED = ("task", "model", "init", "metric", "split", "fitted_on", "design", "test")
@@ -63,6 +64,7 @@ def page(found: Answer, source: Source, histories: pd.DataFrame | None = None) -
         n_left_out=len(paired.left_out),
         glyphs=GLYPHS,
         signed=render.signed,
+        run=RUN,
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
 

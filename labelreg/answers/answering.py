@@ -15,17 +15,17 @@ from analysis.present import render, wording
 from analysis.present.answer import Answer, Evidence
 from labelreg.answers.sources import log_files, runs_of
 from labelreg.parameter import Value
-from labelreg.settings import Output, Report, Store, Table, of
+from labelreg.settings import RUN, Output, Report, Store, Table, of
 from labelreg.store import records, tracking, views
 
-HOW_TO_BEGIN = """nothing to compare yet: it takes runs of finetune and of another method with the same seeds, e.g.
-  mlflow run . -e train_student -P method=finetune -P seed=42
-  mlflow run . -e train_student -P method=ls -P seed=42
-or a whole study: mlflow run ."""
+HOW_TO_BEGIN = f"""nothing to compare yet: it takes runs of finetune and of another method with the same seeds, e.g.
+  {RUN} -e train_student -P method=finetune -P seed=42
+  {RUN} -e train_student -P method=ls -P seed=42
+or a whole study: {RUN}"""
 HOW_TO_BEGIN_A_TABLE = """nothing to compare yet: it takes rows of finetune and of another method with the same seeds;
 a baseline of another name is given by reference=NAME"""
 RULE = [name for name in of(Report) if name not in of(Output, Table, Store)]
-MORE = "more: significance.md and .json of run {}; mlflow run . -e report: a page; -P verbose=true: everything"
+MORE = f"more: significance.md and .json of run {{}}; {RUN} -e report: a page; -P verbose=true: everything"
 
 
 def significance(given: dict[str, Value]) -> None:

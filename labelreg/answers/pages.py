@@ -14,12 +14,12 @@ from analysis.present.wording import Source
 from labelreg.answers.answering import HOW_TO_BEGIN, HOW_TO_BEGIN_A_TABLE, answer, predictions_of
 from labelreg.answers.sources import log_files, runs_of
 from labelreg.parameter import Value
-from labelreg.settings import named
+from labelreg.settings import RUN, named
 from labelreg.store import logged, records, tracking, views
 
-HOW_TO_BEGIN_TABLES = """no runs to show yet: a table takes runs of one task and model, e.g.
-  mlflow run . -e train_student -P method=finetune -P seed=42
-or a whole study: mlflow run ."""
+HOW_TO_BEGIN_TABLES = f"""no runs to show yet: a table takes runs of one task and model, e.g.
+  {RUN} -e train_student -P method=finetune -P seed=42
+or a whole study: {RUN}"""
 PAGE = "report.html"
 
 

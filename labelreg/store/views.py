@@ -189,7 +189,7 @@ def main() -> None:
         for view in VIEWS:
             print(f"{experiment.name}, {view}: {link(experiment.experiment_id, view)}")
     if not there:
-        print("no runs yet: mlflow run .")
+        print(f"no runs yet: {settings.RUN}")
 
 
 if __name__ == "__main__":
