@@ -58,6 +58,11 @@ class Planned:
     comparisons: Collection[tuple]
     own: bool
 
+    @property
+    def start(self) -> float:
+        """When its study began, in seconds."""
+        return float(self.logged.get("start", 0))
+
 
 def judge(
     paired: Paired, rule: Rule | None = None, order: Sequence = (), planned: Sequence[Planned] = ()
@@ -108,12 +113,18 @@ def _parts(
     members: list[Comparison], order: Sequence, planned: Sequence[Planned]
 ) -> Iterator[tuple[list[Comparison], set[str], Sequence]]:
     """What each plan holds of a family, the methods that it counts, and the order of its seeds; last the whole family,
-    in which what was added is told of."""
+    in which what was added is told of.
+
+    A plan counts what plans before it compared there, too: five studies of a method each are a family of five by the
+    last, else the best of them would be found without a correction.
+    """
     where = members[0].where
     here = [plan for plan in planned if where in plan.families]
     for plan in here:
         mine = [c for c in members if c.who in plan.comparisons]
-        yield mine, set(plan.families[where]), plan.logged["plan"]["seeds"]
+        before = [each for each in here if each.own and each.start < plan.start]
+        compared = {method for each in (plan, *before) for method in each.families[where]}
+        yield mine, compared, plan.logged["plan"]["seeds"]
     everyone = {method for plan in here for method in plan.families[where]}
     yield members, everyone, here[0].logged["plan"]["seeds"] if here else order
 

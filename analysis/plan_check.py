@@ -170,6 +170,7 @@ def follows(
             said += _follows(plan, mine, paired, rows, metric, rule)
             said += [_other(plan, other) for other in planned if not mine.isdisjoint(other.comparisons)
                      and other.logged["digest"] != plan.logged["digest"]]  # fmt: skip
+            said += _later(plan, planned)
     if not planned and not said:
         return ["no plan was logged before these runs: margin, level and seeds could have been chosen afterwards"]
     alone = [name for name, each in zip(who, by, strict=True) if planned and not each]
@@ -213,6 +214,14 @@ def _other(plan: Planned, other: Planned) -> str:
     when = "had planned some of these cells before" if theirs["start"] <= mine["start"] else "planned them later"
     unsure = "" if other.own else " (perhaps for other settings: none of its runs is among these)"
     return f"run {theirs['run_id']} {when}, with other {changed}{unsure}"
+
+
+def _later(plan: Planned, planned: Sequence[Planned]) -> list[str]:
+    """That plans after it compared more in its families than it counts."""
+    later = [other for other in planned if other.own and other.start > plan.start]
+    new = {m for other in later for where in plan.families for m in other.families.get(where, ())}
+    new -= {method for methods in plan.families.values() for method in methods}
+    return [f"plans after it compare {', '.join(sorted(new))} there, too: it does not count them"] if new else []
 
 
 def mark_tuned(judged: pd.DataFrame, plans: Sequence[Mapping], planned: Sequence[Planned]) -> pd.DataFrame:

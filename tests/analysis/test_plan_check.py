@@ -224,6 +224,23 @@ def test_the_planned_family_is_that_of_the_newest_plan():
     assert reference.families == {("mrpc", "m", "random", ""): ["finetune"]}
 
 
+def test_a_plan_counts_what_plans_before_it_compared():
+    """Five studies of a method each: the best of the five is not found without a correction."""
+    names = ["ls", "kd", "akd", "tfreg", "selfkd"]
+    runs = frame({name: UP for name in names})
+    above = runs["params.method"].map(lambda method: "ls" if method == "finetune" else method)
+    runs = runs.assign(**{"tags.mlflow.parentRunId": above})
+    shared = list(runs.loc[runs["params.method"].eq("finetune"), "run_id"])
+    plans = [studied(name, name, start=at, reused=shared if at else []) for at, name in enumerate(names)][::-1]
+    paired = pair(runs)
+    planned = held(plans, paired, runs)
+    rows = judge(paired, rule(), (), planned)
+    assert rows.set_index("method")["family_size"].to_dict() == dict(zip(names, range(1, 6), strict=True))
+    said = follows(plans, planned, paired, rows, None, rule())
+    assert "plans after it compare akd, kd, selfkd, tfreg there, too: it does not count them" in said
+    assert sum("plans after it" in line for line in said) == 4, "of the last nothing"
+
+
 def several_settings():
     """ls with two rates, each with its own study, whose finetune is its own too; and one by hand."""
     found = []
@@ -250,7 +267,8 @@ def test_a_plan_is_about_the_settings_of_its_own_runs(reused):
     rows = judge(paired, rule(), (), planned).set_index("setting")
     assert rows["family_size"].to_dict() == {"lr 1e-05": 1, "lr 3e-05": 2, "lr 5e-05": 4}, "what was added: all, and kd"
     said = follows(plans, planned, paired, rows.reset_index(), None, rule())
-    assert said[0].endswith("of run new: not followed") and said[-1].endswith("of run old: followed")
+    assert said[0].endswith("of run new: not followed") and said[-2].endswith("of run old: followed")
+    assert said[-1] == "plans after it compare kd there, too: it does not count them"
     assert not any("had planned" in line for line in said), "of other settings"
 
 
