@@ -303,7 +303,8 @@ def _work(settings: Settings, facts: Facts) -> float:
 
 
 def table(outlook: Outlook) -> pd.DataFrame:
-    """One row per role, task, model, init and method: runs, done, left, optimiser steps and seconds of what is left."""
+    """One row per role, task, model, init and method: runs, done, left, optimiser steps and seconds of what is left;
+    missing where they cannot be known yet (`lines` says why)."""
     rows = []
     for step in outlook.steps:
         own, done = outlook.settings[step.name], step.name in outlook.finished
@@ -316,7 +317,7 @@ def table(outlook: Outlook) -> pd.DataFrame:
     grouped = pd.DataFrame(rows).groupby(_PLACE, sort=False)
     counted = grouped[["runs", "done", "left"]].sum()
     costs = grouped[["steps", "seconds"]].agg(lambda column: column.sum(skipna=False))
-    return counted.join(costs.round()).reset_index()
+    return counted.join(costs.round().astype("Int64")).reset_index()
 
 
 _PLACE = ["role", *recipes.AXES]
@@ -326,18 +327,6 @@ def _place(step: Step, own: Settings) -> tuple:
     """Where it stands in the table."""
     *place, method = (own.value(axis) for axis in recipes.AXES)
     return (step.kind, *place, label(method, own.average))
-
-
-def readable(outlook: Outlook) -> pd.DataFrame:
-    """The table for people: numbers as text, and what cannot be known yet in words."""
-    frame = table(outlook)
-    unread = {_place(step, outlook.settings[step.name]) for step in outlook.steps if step.name not in outlook.prepared}
-    places = frame[_PLACE].itertuples(index=False, name=None)
-    words = [UNKNOWN if place in unread else UNTIMED for place in places]
-    frame["steps"] = [UNKNOWN if value != value else f"{value:,.0f}" for value in frame["steps"]]
-    seconds = zip(frame["seconds"], words, strict=True)
-    frame["seconds"] = [word if value != value else f"{value:,.0f}" for value, word in seconds]
-    return frame
 
 
 def lines(outlook: Outlook, name: str, jobs: int) -> list[str]:

@@ -21,6 +21,8 @@ from labelreg.store import tracking
 from labelreg.studies import grid, interim, outlook
 from labelreg.workers.steps import Step
 
+WIDTH = 80  # of the table, in plan.txt too: what any terminal has
+
 
 @dataclass(frozen=True)
 class Design:
@@ -177,7 +179,7 @@ def lines_of(design: Design, seen: outlook.Outlook, pilot: Mapping[tuple, float]
     lines = outlook.lines(seen, design.name, design.jobs)
     own = next((step for step in design.steps if given_teacher(vars(seen.settings[step.name]))), None)
     lines += [f"{given_teacher(own.given)} is the teacher of its students: none is trained"] if own else []
-    lines += ["", render.to_text(outlook.readable(seen)), ""]
+    lines += ["", render.to_text(outlook.table(seen), WIDTH), ""]
     spreads = interim.spreads({name: found.info.run_id for name, found in seen.finished.items()})
     for place in families(design.plan):
         gate = gate_of(design, seen, place, pilot.get(place, spreads.get(place)))
