@@ -320,11 +320,11 @@ def predict(model: torch.nn.Module, split: Split, machine: Machine) -> Tensor:
     where = device()
     lengths, split = split.lengths, split.to(where)
     result: Tensor | None = None
-    with registry.expanded(model.to(where)), torch.inference_mode():
+    # one autocast for all batches: it keeps the casts of the weights, which are the same for each
+    with registry.expanded(model.to(where)), torch.inference_mode(), _autocast(where, machine):
         model.eval()
         for batch in batching.sorted_batches(lengths, EVALUATION_BATCH):
-            with _autocast(where, machine):
-                logits = model(**split.inputs(batch.to(where), int(lengths[batch].max()))).logits
+            logits = model(**split.inputs(batch.to(where), int(lengths[batch].max()))).logits
             result = logits.new_empty(len(split), logits.shape[1], dtype=torch.float32) if result is None else result
             result[batch.to(where)] = logits.float()
     assert result is not None  # a split has examples
