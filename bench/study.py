@@ -85,9 +85,10 @@ def _study(*words: str) -> None:
 
 
 def _complete(given: dict) -> dict:
+    from labelreg import recipes
     from labelreg.settings import with_defaults
 
-    return with_defaults("study", given)
+    return with_defaults("study", recipes.asked(given["recipe"]) | given)
 
 
 def planning_time(folder: Path, planned: int, rounds: int) -> dict:

@@ -42,7 +42,7 @@ def command(entry_point: str, main: Callable[[dict[str, Value]], int | None], de
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     try:
         _follow_launcher()
-        given = settings.with_defaults(entry_point, parse(entry_point, sys.argv[1:], description))
+        given = settings.with_defaults(entry_point, _asked(parse(entry_point, sys.argv[1:], description), entry_point))
         errors.given_places = given | {name: os.environ.get(name) for name in ROOTS}
         if given.get("output_dir"):
             given["output_dir"] = os.path.expanduser(str(given["output_dir"]))
@@ -130,6 +130,17 @@ def _load_methods(arguments: Sequence[str]) -> None:
         parser.add_argument(name)
     given, _ = parser.parse_known_args(arguments)
     _names([given.method, *convert("methods", settings.parameters("study")["methods"], given.methods)])
+
+
+def _asked(given: dict[str, Value], entry_point: str) -> dict[str, Value]:
+    """What was given, and what the recipe of a study asks for where nothing was."""
+    kind = settings.ENTRY_POINTS[entry_point]
+    recipe = given.get("recipe") or settings.of(kind)["recipe"].default if issubclass(kind, settings.Study) else None
+    if not recipe:
+        return given
+    from labelreg import recipes  # an answer from a table does without
+
+    return recipes.asked(str(recipe)) | given
 
 
 def _names(given: Value) -> Value:

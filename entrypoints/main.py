@@ -3,16 +3,16 @@
 from entrypoints import study
 from entrypoints.command import command
 from labelreg.parameter import Value
+from labelreg.settings import DEMO
 
-DEFAULT_STUDY, DEFAULT_SETTINGS = "smoke", "default"
+DEFAULT_SETTINGS = "default"
 
 
 def main(given: dict[str, Value]) -> int:
     """The study of the recipe, the demo's unless another one is named."""
-    own = {"recipe": DEFAULT_STUDY}
-    if given.get("train_file"):  # the demo's settings are made for the demo's data
-        own["settings"] = DEFAULT_SETTINGS
-    return study.main(given if given.get("recipe") else own | given)
+    if given["recipe"] == DEMO and given.get("train_file"):  # the demo's settings are made for the demo's data
+        given = {"settings": DEFAULT_SETTINGS} | given
+    return study.main(given)
 
 
 if __name__ == "__main__":

@@ -445,6 +445,7 @@ class Machine:
         return used | {"threads": self.threads, "device": self.device}
 
 
+DEMO = "smoke"  # the study of `mlflow run .`
 MOST_USED = "What most people give."  # the first group of --help
 LISTED = " of the study, comma-separated"
 QUOTED = "; one with a comma in its name in double quotes"
@@ -573,6 +574,11 @@ class Study(
 
 
 @dataclass(frozen=True)
+class Main(Study):
+    recipe: str = path("study: a shipped name or a YAML file", DEMO, often=True)
+
+
+@dataclass(frozen=True)
 class Halving:
     """Asynchronous successive halving, in Optuna's names."""
 
@@ -684,7 +690,7 @@ ENTRY_POINTS = {
     "train_teacher": TrainTeacher,
     "train_student": TrainStudent,
     "study": Study,
-    "main": Study,
+    "main": Main,
     "significance": Significance,
     "report": Report,
     "promote": Promote,

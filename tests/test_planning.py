@@ -2,12 +2,13 @@
 
 import re
 
+import mlflow
 import pytest
 from pictures import own_folder
 from running import call, in_this_process, refused, runs, succeed
 
 from analysis.margins import resolution
-from labelreg import output
+from labelreg import output, recipes
 from labelreg.store import records
 from labelreg.studies import outlook
 from labelreg.workers import executors
@@ -206,3 +207,36 @@ def test_a_plan_knows_how_many_examples_a_score_is_from(small):
         assert examples(**cut) == {"reviews": tested}
         succeed("prepare", **{name: small[name] for name in names}, model="bert-small", **cut)
         assert examples(**cut) == {"reviews": tested}
+
+
+def test_a_recipe_asks_for_what_its_command_takes(small, tmp_path):
+    """And what the command is given wins."""
+    recipe = tmp_path / "asks.yaml"
+    lists = "models: [bert-small], inits: [pretrained], methods: [finetune, ls], seeds: [1, 2, 3, 4, 5, 6, 7, 8]"
+    asks = 'looks: [5, 8], until: decided, margin: "40", precision: fp32, max_train_examples: 30'
+    recipe.write_text(f"{{kind: study, {lists}, {asks}}}")
+    given = {name: small[name] for name in ("train_file", "model_root", "max_length", "settings")}
+    planned(recipe=recipe, **given)
+    planned(recipe=recipe, **given, looks="6", seeds="1,2,3,4,5,6", precision="auto", margin="50")
+    found = [mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/plan.json") for run in runs("study")]
+    assert [(plan["looks"], len(plan["seeds"])) for plan in found] == [([5, 8], 8), ([6], 6)]
+    asked = recipes.asked(str(recipe))
+    assert asked["max_train_examples"] == 30 and asked["precision"] == "fp32" and asked["until"] == "decided"
+    assert "seeds" not in asked, "lists are read as lists"
+
+
+@pytest.mark.parametrize(
+    ("asks", "words"),
+    [
+        ("until: maybe", "unknown until 'maybe'"),
+        ("looks: [0]", "looks=0: numbers of seeds that rise"),
+        ("lucks: [5]", "lucks"),
+        ("train_file: film.csv", "train_file"),  # a file is named where the command is given
+        ("margin: ", "margin=None: allowed is"),
+        ("level: 0.1", "level"),  # MLproject gives it to every command, so that a recipe's would never count
+    ],
+)
+def test_a_recipe_that_asks_for_what_cannot_be(small, tmp_path, asks, words):
+    recipe = tmp_path / "asks.yaml"
+    recipe.write_text(f"{{kind: study, seeds: [1, 2], {asks}}}")
+    refused(call("study", **(small | {"recipe": recipe}), plan_only="true"), words)

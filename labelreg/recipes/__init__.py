@@ -4,7 +4,8 @@ A settings file is a list of rules, read from top to bottom; a later rule wins, 
 by the user wins over all. `when` narrows a rule by task, model, init, method, role (teacher or
 student) and data (text or images); `extends` names a settings file whose rules come first; `tuned_on_seeds`
 names the seeds that a search has looked at. A study is five lists and the settings that they are run with;
-`without` names cells (by task, model, init, method) that are left out.
+`without` names cells (by task, model, init, method) that are left out. It may also ask for what its command takes
+(`looks`, `margin`, `precision`, ...); what the command is given wins.
 """
 
 from collections.abc import Mapping
@@ -32,9 +33,11 @@ from labelreg.settings import (
     OwnTeacher,
     Settings,
     Sgd,
+    Study,
     Testing,
     Text,
     Tuning,
+    Workers,
     given_teacher,
     method_named,
     of,
@@ -48,11 +51,17 @@ KNOWN = {"init": INITS, "method": METHODS, "role": ("student", "teacher")}  # a 
 KNOWN |= {"data": ("text", "images")}
 OF_DATA = {"text": of(Text, Head, Lora, Tuning), "images": of(Images)}  # what only these read
 LISTS = of(Lists)
+# beside its lists; `level` is given to every command by MLproject, files by their user, workers by the machine
+ASKED = {
+    name: each
+    for name, each in of(Study).items()
+    if each.kind != "path" and name not in (*LISTS, *of(Workers), "level", "plan_only")
+}
 LISTED = {each.each[0]: name for name, each in LISTS.items() if each.each}
 AXES = {axis: LISTED[axis] for axis in of(Cell) if axis != "seed"}  # what `without` may name
 KEYS = {
     "settings": ("kind", "extends", "rules", "tuned_on_seeds"),
-    "study": ("kind", "settings", *LISTS, "without", "max_train_examples"),
+    "study": ("kind", "settings", *LISTS, "without", *ASKED),
     "search": ("kind", "trials", "epochs", "space"),
 }
 FOLDERS = {"settings": HERE / "settings", "study": HERE / "studies", "search": HERE}
@@ -89,6 +98,12 @@ def read(name: str, kind: str) -> dict[str, Any]:
         if key not in KEYS[kind]:
             raise unknown(f"key in recipe {name}", str(key), KEYS[kind])
     return recipe
+
+
+def asked(name: str) -> dict[str, Value]:
+    """What a study recipe asks for beside its lists, converted."""
+    recipe = read(name, "study")
+    return {key: convert(key, ASKED[key], value) for key, value in recipe.items() if key in ASKED}
 
 
 def carried(name: str) -> Path:

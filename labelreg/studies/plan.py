@@ -15,8 +15,8 @@ from labelreg.data import corpus, own_teacher, prepared
 from labelreg.data.tasks import made_of, own_name
 from labelreg.errors import UserError
 from labelreg.models import registry
-from labelreg.parameter import Value, convert
-from labelreg.settings import Protocol, Workers, given_teacher, named, of, parameters
+from labelreg.parameter import Value
+from labelreg.settings import Workers, given_teacher, named, of, parameters
 from labelreg.store import tracking
 from labelreg.studies import grid, interim, outlook
 from labelreg.workers.steps import Step
@@ -101,9 +101,6 @@ def _common(given: dict[str, Value], recipe: dict) -> dict[str, Value]:
     common = {key: value for key, value in given.items() if key in parameters("train_student")}
     common["recipe"] = str(given.get("settings") or recipe.get("settings", recipes.DEFAULT))
     common.setdefault("threads", 1)
-    if "max_train_examples" in recipe:
-        most = convert("max_train_examples", of(Protocol)["max_train_examples"], recipe["max_train_examples"])
-        common.setdefault("max_train_examples", most)
     return common
 
 
