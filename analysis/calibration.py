@@ -30,6 +30,7 @@ RUNS = [
     *(f"{measure}_scaled" for measure in MEASURES),
 ]
 SCORES = RUNS[-2 * len(MEASURES) :]
+MEASURED = ["temperature", *SCORES]
 RELIABILITY = [*CELL, "scaled", "bin", "n", "confidence", "accuracy"]
 METHODS = [*CELL, "split", "fitted_on", "n", "temperature", *SCORES]
 DIFFERENCES = [

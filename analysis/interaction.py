@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.hypothesis import DECIMALS, pairs, rounded
-from analysis.over_tasks import TEST, against_reference, tested
+from analysis.over_tasks import TEST, against_reference, said, tested
 from analysis.pairing import Comparison, Paired
 
 INTERACTION = [
@@ -68,7 +68,7 @@ def interaction(paired: Paired, level: float = 0.05) -> pd.DataFrame:
             spread = float(np.round(e.std(ddof=1), DECIMALS)) if n > 1 else math.nan
             means = float(np.mean(c.reference_scores)), float(np.mean(c.scores))
             head = (c.task, c.model, c.method, c.setting, c.reference, c.metric, n, dropped, *means)
-            rows.append((*head, float(np.round(e.mean(), DECIMALS)) + 0.0, spread, *tests[i], _said(tests[i], level)))
+            rows.append((*head, float(np.round(e.mean(), DECIMALS)) + 0.0, spread, *tests[i], said(tests[i], level)))
     return pd.DataFrame(rows, columns=INTERACTION)
 
 
@@ -76,13 +76,6 @@ def interaction_across(paired: Paired) -> pd.DataFrame:
     """The interaction over tasks (columns AGAINST, init being "random - pretrained"), where there are several."""
     between = between_inits(paired)
     return against_reference(replace(between, comparisons=tuple(c for c in between.comparisons if c.seeds)))
-
-
-def _said(test: tuple, level: float) -> str:
-    estimate, p_holm, lowest = test[0], test[TEST.index("p_holm")], test[-1]
-    if p_holm <= level and estimate != 0:
-        return "larger" if estimate > 0 else "smaller"
-    return "too few seeds" if lowest > level else "not shown to differ"
 
 
 def unmatched_lines(paired: Paired) -> list[str]:

@@ -252,6 +252,14 @@ def tested(
     }
 
 
+def said(test: tuple, level: float) -> str:
+    """Whether a difference is "larger" or "smaller" by what `tested` gave, at this level, else why neither is said."""
+    estimate, p_holm, lowest = test[0], test[TEST.index("p_holm")], test[-1]
+    if p_holm <= level and estimate != 0:
+        return "larger" if estimate > 0 else "smaller"
+    return "too few seeds" if lowest > level else "not shown to differ"
+
+
 # What pairing saves
 
 

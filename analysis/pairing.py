@@ -24,6 +24,7 @@ __all__ = ["AnalysisError", "Comparison", "Paired", "pair"]
 
 REST, TEST, DEV = "best/rest/score", "best/test/score", "best/dev/score"  # the first that all runs of a task have
 LAST_DEV = "last/dev/score"
+SIZE = PROTOCOL.index("max_train_examples")
 METHODS = tuple(KNOWN)  # order of rows; others follow by name
 LEFT_OUT = ["run_id", "task", "model", "init", "method", "seed", "family", "reason"]
 
@@ -52,6 +53,7 @@ class Comparison:
     differences: tuple[float, ...]
     run_ids: tuple[str, ...]
     reference_run_ids: tuple[str, ...]
+    size: int | None = None  # of the training set, where it was cut (max_train_examples)
     teachers: tuple[str, ...] = ()  # the runs that the method's runs learnt from, "" for none
 
     @property
@@ -133,7 +135,15 @@ def pair(
     left.sort(key=lambda item: item[0].row)
     rows = [(run.run_id, *run.cell, run.method, run.seed, _family(run, compared[run.cell]), why) for run, why in left]
     not_learnt = frozenset(run.run_id for run in usable if run.one_class)
-    return Paired(reference, comparisons, pd.DataFrame(rows, columns=LEFT_OUT), _table(usable, split), not_learnt)
+    left_out = pd.DataFrame(rows, columns=LEFT_OUT)
+    return Paired(reference, comparisons, left_out, _table(usable, split), not_learnt, _examples(runs))
+
+
+def _examples(runs: pd.DataFrame) -> dict[str, int]:
+    """The least number of examples that a table says its scores are from, by task."""
+    if "examples" not in runs:
+        return {}
+    return runs.groupby("params.task")["examples"].min().dropna().astype(int).to_dict()
 
 
 def seed_order(runs: pd.DataFrame) -> tuple:
@@ -351,6 +361,7 @@ def _comparison(found: list[tuple[Run, Run]], family: str, setting: str, referen
         differences=tuple((-differences + 0.0 if negated else differences).tolist()),
         run_ids=tuple(run.run_id for run in runs),
         reference_run_ids=tuple(run.run_id for run in partners),
+        size=found[0][0].protocol[SIZE],
         teachers=tuple(run.teacher for run in runs),
     )
 

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import AnalysisError, unknown
+from analysis import AnalysisError, exported, unknown
 from analysis.present import render
-from analysis.students import PROTOCOL, SHARED, methods_own
 from analysis.units import one_unit
 from labelreg.errors import looks, refusal
 
-REQUIRED = ("task", "model", "init", "method", "seed")
+REQUIRED = tuple(exported.WHO)
 SCORE = "score"
 NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*%?|[+-]?(?i:inf|infinity)"
 MISSING = ("", "nan", "na", "n/a", "none", "null", "-")
@@ -27,7 +26,7 @@ def scores_table(path: str | Path, metric: str | None = None) -> tuple[pd.DataFr
     by its line in the file. Raises AnalysisError: no such file, no CSV, a missing column, a score that is no number,
     a name in two spellings, scores in two units.
     """
-    name, settings = metric or SCORE, (*PROTOCOL, *SHARED, *methods_own())
+    name, settings = metric or SCORE, exported.settings()
     if name in (*REQUIRED, *settings):
         raise AnalysisError(f"metric={name}: this column is no score; it tells runs apart")
     table = csv_table(path)
@@ -41,12 +40,19 @@ def scores_table(path: str | Path, metric: str | None = None) -> tuple[pd.DataFr
     numbers = _numbers(table[name], path, name)
     runs = {f"params.{column}": values for column, values in cells.items()}
     runs |= {f"params.{column}": table[column] for column in settings if column in table}
+    ours = [*exported.TEXTS, *exported.NUMBERS, *exported.SPLIT] if exported.FINGERPRINT in table else []
+    runs |= {exported.TEXTS.get(column, column): table[column] for column in ours if column in table}
+    runs |= {
+        place: _numbers(table[column], path, column)
+        for column, place in exported.NUMBERS.items()
+        if column in ours and column in table
+    }
     runs |= {f"metrics.{name}": numbers, "run_id": [f"line {number}" for number in table.index]}
     frame = pd.DataFrame(runs)
     remarks = _counted(frame, numbers, path)
-    unused = [column for column in table.columns if column not in ("", *REQUIRED, name, *settings)]
+    unused = [column for column in table.columns if column not in ("", *REQUIRED, SCORE, name, *settings, *ours)]
     if unused:
-        known = ", ".join((*SHARED, *methods_own()))
+        known = ", ".join(settings)
         remarks.append(f"columns that are not used: {', '.join(unused)} (settings have their names: {known})")
     remarks += _folds(cells["seed"])
     remarks += _units(frame, table[name].str.strip(), numbers, f"csv={path}")
@@ -76,7 +82,7 @@ def _folds(seeds: pd.Series) -> list[str]:
 def _units(frame: pd.DataFrame, texts: pd.Series, numbers: pd.Series, source: str) -> list[str]:
     known = numbers.map(math.isfinite)
     place = frame["params.model"] + "\n" + frame["params.init"]
-    settings = [f"params.{column}" for column in (*PROTOCOL, *SHARED, *methods_own()) if f"params.{column}" in frame]
+    settings = [f"params.{column}" for column in exported.settings() if f"params.{column}" in frame]
     block = frame[["params.model", "params.init", "params.method", *settings]].agg("\n".join, axis=1)
     columns = {"task": frame["params.task"], "place": place, "block": block, "text": texts, "value": numbers}
     return one_unit(pd.DataFrame(columns)[known], source) if known.any() else []

@@ -58,5 +58,30 @@ def test_significance_reads_predictions(runs_of_mrpc, tmp_path, monkeypatch):
     assert "crossed" in succeed("significance", examples="true", verbose=True).out
 
 
+def test_the_scores_of_an_answer_give_it_again(runs_of_mrpc, tmp_path):
+    """A table that outlives its store: verdicts, calibration, costs, and what is said of the runs."""
+    succeed("significance", output_dir="of_runs", margin=3)
+    table = pd.read_csv("of_runs/scores.csv")
+    assert len(table) == 6 and set(table["examples"]) == {80} and table["nll"].notna().sum() == 5
+    ended = succeed("significance", csv="of_runs/scores.csv", output_dir="of_table", margin=3)
+    assert "not used" not in ended.out, "it knows its own columns"
+    told, again = (json.loads((tmp_path / name / "significance.json").read_text()) for name in ("of_runs", "of_table"))
+    assert again["calibration_differences"] == told["calibration_differences"] != []
+    assert again["cost"] == told["cost"] != []
+    (row,), (same,) = told["comparisons"], again["comparisons"]
+    other = {"metric", "new_low", "new_high", "verdict_last", "mean_last"}  # of examples one by one, of two metrics
+    assert set(row) - set(same) <= other and [same[name] for name in row if name not in other] == [
+        value for name, value in row.items() if name not in other
+    ]
+
+
+def test_a_table_that_says_how_small_its_test_sets_are_has_margins_that_fit(runs_of_mrpc):
+    """One of 80 examples is worth 1.25 points, so that the usual margin of 0.5 would be below one of them."""
+    succeed("significance", output_dir="of_runs")
+    succeed("significance", csv="of_runs/scores.csv", output_dir="of_table")
+    margins = [pd.read_csv(f"{name}/significance.csv")["margin"][0] for name in ("of_runs", "of_table")]
+    assert margins[0] == margins[1] > 1.25
+
+
 def test_examples_is_one_of_three_words(store):
     refused(call("significance", examples="perhaps"), "examples", "auto, false, true")

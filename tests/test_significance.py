@@ -102,7 +102,8 @@ def test_known_effects_are_read_back_among_hostile_runs(store):
     ended = succeed("significance", output_dir=store / "report", verbose=True)
     (run,) = runs("significance")
     assert ended.err == ""
-    assert artifacts(run) == {"significance.csv", "significance.json", "significance.md", "left_out.csv"}
+    files = {"significance.csv", "significance.json", "significance.md", "left_out.csv", "scores.csv"}
+    assert artifacts(run) == files
     assert {path.name for path in (store / "report").iterdir()} == artifacts(run)
     for name in artifacts(run):
         logged = Path(run.info.artifact_uri.removeprefix("file://")) / name
@@ -265,7 +266,7 @@ def test_a_table_that_labelreg_did_not_write(store):
         lines += [f"imdb,roberta,pretrained,{method},{seed},{score}," for seed, score in enumerate(scores, 1)]
     Path("table.csv").write_text("\n".join(lines) + "\n")
     ended = succeed("significance", csv="table.csv", output_dir="report", margin=1)
-    assert ended.err == "" and "columns that are not used: comment (settings have their names: lr, " in ended.out
+    assert ended.err == "" and "columns that are not used: comment (settings have their names: max_tr" in ended.out
     rows = pd.read_csv("report/significance.csv").set_index("method")
     assert rows["verdict"].to_dict() == {"ls": "equivalent", "kd": "better"} and set(rows["metric"]) == {"score"}
     assert rows["p_value"]["kd"] == 1 / 128 and rows["p_holm"]["kd"] == 2 / 128 and bool(rows["negligible"]["kd"])

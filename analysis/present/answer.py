@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import calibration, direction, examples, interaction, over_tasks, pairing
+from analysis import calibration, direction, examples, exported, interaction, over_tasks, pairing, trend
 from analysis.hypothesis import FEW
 from analysis.judge import COLUMNS, Rule, judge
 from analysis.pairing import DEV, LAST_DEV, TEST, Comparison, Paired, method_rank
@@ -73,10 +73,13 @@ def answer(
         table, left = examples.intervals(paired, evidence.predictions, 1 - rule.level)
         measured = calibration.calibrate(paired, evidence.predictions)
         judged = _new_examples(judged, table)
+    elif evidence.plans is None and len(judged):
+        measured = exported.calibration(paired, evidence.runs)
     told = [] if evidence.plans is None or judged.empty else follows(plans, planned, paired, judged, metric, rule)
     sections = [section("read", evidence.remarks), *_verdicts(paired, judged, rule)]
     if len(judged):
         sections += [*_over_tasks(paired, judged, rule), *_interaction(paired, rule.level)]
+        sections += _trend(paired, rule.level)
         sections += [*_examples(table, left, evidence), *_calibration(paired, measured, rule.level)]
         sections += _cost(paired, evidence.runs)
     if told:  # a terminal hears of it where there is more to say than that it was followed
@@ -252,6 +255,14 @@ def _interaction(paired: Paired, level: float) -> list[Section]:
     ]
 
 
+def _trend(paired: Paired, level: float) -> list[Section]:
+    table, twice = trend.trend(paired, level), trend.twice(paired)
+    told = [*wording.trend_headline(table), *twice]
+    return [section("trend", [*told, *wording.not_learnt_cells(paired)], table, reference=paired.reference)] * bool(
+        told
+    )
+
+
 def _examples(table: pd.DataFrame, left: pd.DataFrame, evidence: Evidence) -> list[Section]:
     if evidence.predictions is None:
         if evidence.plans is None:
@@ -298,6 +309,7 @@ def files(found: Answer) -> dict[str, str]:
     """The files of an answer, by name."""
     return {
         "significance.csv": render.to_csv(found.judged[COLUMNS]),
+        "scores.csv": render.to_csv(exported.table(found.paired, found.runs, found.measured)),
         "left_out.csv": render.to_csv(found.paired.left_out),
         "significance.json": render.as_json(found.sections, found.parameters),
         "significance.md": render.as_markdown(found.sections, "Does label regularisation help here?"),

@@ -241,6 +241,17 @@ def interaction_headline(table: pd.DataFrame, level: float) -> list[str]:
     ]
 
 
+def trend_headline(table: pd.DataFrame) -> list[str]:
+    """What more training examples change, in a sentence for each start of the models, from trend.trend."""
+    lines = []
+    for init, part in table.groupby("init", sort=False):
+        counts = part["with_more"].value_counts()
+        told = ", ".join(f"{word} for {counts[word]}" for word in counts.index)
+        where = f"{init}, " if init else ""
+        lines.append(f"{where}method - {part['reference'].iloc[0]} with each doubling of the training set: {told}.")
+    return lines
+
+
 def remarks(judged: pd.DataFrame) -> list[str]:
     """What to know of the metrics: which way they count, where it is not the usual one, and their unit."""
     return direction.lines(zip(judged["metric"], judged["negated"], strict=True)) + unit_lines(judged)

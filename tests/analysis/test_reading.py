@@ -46,7 +46,7 @@ def test_columns_in_any_order_with_a_mark_and_spaces_and_columns_of_ones_own(tab
     )
     runs, told = scores_table(table(text))
     assert pair(runs, metric="score").comparisons[0].differences == (1,)
-    assert told[1].startswith("columns that are not used: who (settings have their names: lr, batch_size,")
+    assert told[1].startswith("columns that are not used: who (settings have their names: max_train_examples,")
 
 
 def test_settings_of_a_table_count_as_such(table):
@@ -237,3 +237,16 @@ def test_the_runs_of_a_study():
         study_runs(runs, "tabel8")
     with pytest.raises(AnalysisError, match="there are: none"):
         study_runs(pd.DataFrame(), "table8")
+
+
+def test_what_labelreg_alone_writes_is_read_from_its_own_tables(table):
+    """In anyone else's `dev` may be a word, `data` the name of a data set."""
+    text = HEAD.strip() + ",dev,data{}\n"
+    rows = [f"rte,bert,random,{m},{s},{60 + s},{{}},{m}" for m in ("finetune", "kd") for s in range(3)]
+    theirs = text.format("") + "\n".join(rows).format(*["set A"] * 6)
+    assert len(pair(scores_table(table(theirs))[0], metric="score").comparisons) == 1
+    ours = text.format(",fingerprint") + "\n".join(f"{row},{i}" for i, row in enumerate(rows)).format(*range(6))
+    assert pair(scores_table(table(ours))[0], metric="score").comparisons == (), "other data are no pair"
+    words = text.format(",fingerprint") + "\n".join(f"{row},{i}" for i, row in enumerate(rows)).format(*["best"] * 6)
+    with pytest.raises(AnalysisError, match="dev in line 2 is 'best', no number"):
+        scores_table(table(words))
