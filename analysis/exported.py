@@ -20,6 +20,7 @@ NUMBERS |= {"best_epoch": "metrics.best/epoch", "train_seconds": "metrics.cost/t
 NUMBERS |= {"teacher_seconds": "metrics.cost/teacher_seconds", "examples": "examples"}
 NUMBERS |= {name: name for name in MEASURED}
 SPLIT = ["split", "fitted_on"]  # of the score and of MEASURED; of its temperature
+PLACES = TEXTS | NUMBERS | {name: name for name in SPLIT}  # column of the table -> column of a frame of runs
 
 
 def table(paired: Paired, runs: pd.DataFrame, measured: Calibration | None) -> pd.DataFrame:

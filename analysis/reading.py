@@ -40,13 +40,8 @@ def scores_table(path: str | Path, metric: str | None = None) -> tuple[pd.DataFr
     numbers = _numbers(table[name], path, name)
     runs = {f"params.{column}": values for column, values in cells.items()}
     runs |= {f"params.{column}": table[column] for column in settings if column in table}
-    ours = [*exported.TEXTS, *exported.NUMBERS, *exported.SPLIT] if exported.FINGERPRINT in table else []
-    runs |= {exported.TEXTS.get(column, column): table[column] for column in ours if column in table}
-    runs |= {
-        place: _numbers(table[column], path, column)
-        for column, place in exported.NUMBERS.items()
-        if column in ours and column in table
-    }
+    ours = _written_by_labelreg(table, path)
+    runs |= {exported.PLACES[column]: values for column, values in ours.items()}
     runs |= {f"metrics.{name}": numbers, "run_id": [f"line {number}" for number in table.index]}
     frame = pd.DataFrame(runs)
     remarks = _counted(frame, numbers, path)
@@ -57,6 +52,14 @@ def scores_table(path: str | Path, metric: str | None = None) -> tuple[pd.DataFr
     remarks += _folds(cells["seed"])
     remarks += _units(frame, table[name].str.strip(), numbers, f"csv={path}")
     return frame.assign(**{"tags.labelreg.kind": "student"}).reset_index(drop=True), remarks
+
+
+def _written_by_labelreg(table: pd.DataFrame, path: str | Path) -> dict[str, pd.Series]:
+    """What a table of `exported.table` says beyond scores and settings, by column."""
+    if exported.FINGERPRINT not in table:
+        return {}
+    ours = [column for column in exported.PLACES if column in table]
+    return {c: _numbers(table[c], path, c) if c in exported.NUMBERS else table[c] for c in ours}
 
 
 def _counted(frame: pd.DataFrame, numbers: pd.Series, path: str | Path) -> list[str]:
