@@ -1,49 +1,140 @@
 """The runs of an answer as a table, a row a run, and back: `reading.scores_table` gives the same answer from it.
 
-What it says beyond task, model, init, method, seed, score and settings is read only where it has a FINGERPRINT, which
-labelreg alone writes: in a table of other people `dev` or `data` may be anything.
+It has whatever a verdict is made of: runs that failed, where seeds stand in time, the plans of studies. Only the rule
+(margin, level, looks, reference, lower_is_better) is given anew. Beyond task, model, init, method, seed, score and
+settings a column is read only where labelreg wrote the table (`marked`): in others `dev` or `data` may be anything.
 """
+
+import json
+from collections.abc import Sequence
 
 import pandas as pd
 
+from analysis import AnalysisError
 from analysis.calibration import MEASURED, RELIABILITY, RUNS, Calibration
-from analysis.pairing import DEV, REST, TEST, Paired
+from analysis.pairing import DEV, LAST_DEV, REST, TEST, Paired, pair
+from analysis.plan_check import PARENT
 from analysis.predictions import LEFT_OUT
 from analysis.students import PROTOCOL, SHARED, methods_own
+from labelreg.methods import label
 
 WHO = ["task", "model", "init", "method", "seed"]
-FINGERPRINT = "fingerprint"
-TEXTS = {"data": "tags.labelreg.data", "one_class": "tags.labelreg.one_class", "teacher": "params.teacher_run_id"}
-TEXTS |= {FINGERPRINT: "tags.labelreg.fingerprint"}
-NUMBERS = {"dev": f"metrics.{DEV}", "test": f"metrics.{TEST}", "rest": f"metrics.{REST}"}
-NUMBERS |= {"best_epoch": "metrics.best/epoch", "train_seconds": "metrics.cost/train_seconds"}
-NUMBERS |= {"teacher_seconds": "metrics.cost/teacher_seconds", "examples": "examples"}
-NUMBERS |= {name: name for name in MEASURED}
+FINGERPRINT, KIND, PLAN = "tags.labelreg.fingerprint", "tags.labelreg.kind", "plan"
+UNNAMED = "unnamed"  # the class of a run that has not learnt, where predictions alone say so
+TEXTS = {"status": "status", "start": "start_time", "kind": KIND, "data": "tags.labelreg.data"}
+TEXTS |= {"one_class": "tags.labelreg.one_class", "teacher": "params.teacher_run_id"}
+TEXTS |= {name: f"params.{name}" for name in ("teacher_digest", "teacher_column")}
+TEXTS |= {"study": PARENT, "run_id": "run_id", "fingerprint": FINGERPRINT, PLAN: PLAN}
+NUMBERS = {"dev": f"metrics.{DEV}", "last_dev": f"metrics.{LAST_DEV}", "test": f"metrics.{TEST}"}
+NUMBERS |= {"rest": f"metrics.{REST}", "best_epoch": "metrics.best/epoch"}
+NUMBERS |= {f"{name}_seconds": f"metrics.cost/{name}_seconds" for name in ("train", "teacher")}
+NUMBERS |= {"examples": "examples"} | {name: name for name in MEASURED}
 SPLIT = ["split", "fitted_on"]  # of the score and of MEASURED; of its temperature
-PLACES = TEXTS | NUMBERS | {name: name for name in SPLIT}  # column of the table -> column of a frame of runs
+LOGGED, PLANNED = {"run_id", "start", "digest", "tuned", "plan"}, {"cells", "seeds"}
+PLACES = TEXTS | NUMBERS | {name: name for name in ("metric", *SPLIT)}  # column -> that of a frame of runs
 
 
-def table(paired: Paired, runs: pd.DataFrame, measured: Calibration | None) -> pd.DataFrame:
-    """A row for each usable run of `paired`, with the columns that have a value; `runs` as given to `pair`."""
-    rows = paired.runs[["run_id", *WHO, "metric", "score"]]
-    known = runs.drop_duplicates("run_id").set_index("run_id").reindex(rows["run_id"])
-    used = known.get("params.precision_used")
-    found = {name: known[column] for name, column in (TEXTS | NUMBERS).items() if column in known}
-    found |= {name: known[f"params.{name}"] for name in settings() if f"params.{name}" in known}
-    if used is not None:
-        found["precision"] = used.fillna(found["precision"]) if "precision" in found else used
+def table(
+    paired: Paired, runs: pd.DataFrame, teachers: pd.DataFrame, plans: Sequence[dict], measured: Calibration | None
+) -> pd.DataFrame:
+    """A row for each student of `runs` (as given to `pair`) and each of `teachers`, by start, then each study (`plans`:
+    as records.plans gives them), with the columns that have a value."""
+    if "run_id" not in runs:
+        return pd.DataFrame()
+    students = runs[runs.get(KIND, pd.Series("", runs.index)).eq("student")]
+    others = teachers[~teachers["run_id"].isin(students["run_id"])].assign(**{KIND: "teacher"})
+    known = pd.concat([students, others], ignore_index=True)
+    known["start_time"] = pd.to_datetime(_column(known, "start_time"), utc=True, errors="coerce")
+    known = known.sort_values("start_time", kind="stable", na_position="first", ignore_index=True)
+    known["start_time"] = known["start_time"].map(lambda at: None if pd.isna(at) else at.isoformat())
+    classes, lost = _column(known, TEXTS["one_class"]), known["run_id"].isin(paired.not_learnt)
+    known[TEXTS["one_class"]] = classes.where(classes.notna() | ~lost, UNNAMED)
     if measured is not None:
-        found |= dict(measured.runs.set_index("run_id")[[*SPLIT, *MEASURED]].reindex(rows["run_id"]))
-    if paired.examples:
-        found["examples"] = rows["task"].map(paired.examples).set_axis(known.index)
-    columns = {name: found[name].to_numpy() for name in (*NUMBERS, *SPLIT, *settings(), *TEXTS) if name in found}
-    result = rows.drop(columns=["run_id", "metric"]).reset_index(drop=True).assign(**columns)
-    return result.drop(columns=[name for name in columns if result[name].replace("", None).isna().all()])
+        known = known.drop(columns=[*SPLIT, *MEASURED], errors="ignore")
+        known = known.merge(measured.runs[["run_id", *SPLIT, *MEASURED]], how="left", on="run_id")
+    who = {name: _column(known, f"params.{name}").fillna("").astype(str).str.strip() for name in (*WHO, "average")}
+    found = who | {"method": pd.Series(map(label, who["method"], who["average"]), known.index, dtype=object)}
+    found["metric"] = found["task"].map(dict(zip(paired.runs["task"], paired.runs["metric"], strict=True)))
+    found["score"] = pd.Series(float("nan"), known.index)
+    for name in found["metric"].dropna().unique():
+        found["score"] = found["score"].where(found["metric"] != name, pd.to_numeric(known[f"metrics.{name}"]))
+    places = TEXTS | NUMBERS | {name: name for name in SPLIT} | {name: f"params.{name}" for name in settings()}
+    found |= {name: known[place] for name, place in places.items() if place in known}
+    used = _column(known, "params.precision_used")
+    found["precision"] = used.where(used.notna(), _column(known, "params.precision"))
+    found["examples"] = found["task"].map(dict(paired.examples)).astype("Int64")
+    columns = [*WHO, "score", "metric", *NUMBERS, *SPLIT, *settings(), *TEXTS]
+    result = pd.DataFrame({name: found[name] for name in columns if name in found})
+    ids = {*known["run_id"]}
+    logged = [
+        {"kind": "study", "run_id": plan["run_id"], "fingerprint": plan["digest"], PLAN: _text(plan, ids)}
+        for plan in plans
+    ]
+    if logged:
+        result = pd.concat([result, pd.DataFrame(logged)], ignore_index=True)
+    empty = [name for name in result.columns[7:] if result[name].replace("", None).isna().all()]
+    return result[[name for name in columns if name in result and name not in empty]]
+
+
+def _column(runs: pd.DataFrame, name: str) -> pd.Series:
+    return runs[name] if name in runs else pd.Series(None, runs.index, dtype=object)
+
+
+def _text(plan: dict, ids: set[str]) -> str:
+    """A logged plan as one cell, of what it reuses the runs that the table has: a cell holds 131,072 characters."""
+    reused = plan.get("reused")
+    return json.dumps(plan | {"reused": reused and [run_id for run_id in reused if run_id in ids]})
 
 
 def settings() -> tuple[str, ...]:
     """What tells the runs of a method apart."""
     return (*PROTOCOL, *SHARED, *methods_own())
+
+
+def marked(table: pd.DataFrame) -> bool:
+    """Whether labelreg wrote this table: it has what ended well, and 32 hex digits as the fingerprint of all of it."""
+    ended = _column(table, "status").fillna("").isin(["", "FINISHED"])
+    prints = _column(table, "fingerprint").fillna("")
+    return bool(ended.any() and prints[ended].str.fullmatch("[0-9a-f]{32}").all())
+
+
+def metric(runs: pd.DataFrame) -> str | None:
+    """The metric that a table's answer is about; None: each task's usual one."""
+    if "metric" not in runs:
+        return "score"
+    named = runs[["params.task", "metric"]].dropna().drop_duplicates()
+    usual = pair(runs).runs[["task", "metric"]].drop_duplicates()
+    alike = {*named.itertuples(index=False, name=None)} == {*usual.itertuples(index=False, name=None)}
+    return None if alike or named.empty else named["metric"].iloc[0]
+
+
+def with_metrics(runs: pd.DataFrame, scores: pd.Series) -> pd.DataFrame:
+    """A frame of a table's runs with each score as the metric that it is of."""
+    for name in runs["metric"].dropna().unique():
+        mine, column = runs["metric"] == name, f"metrics.{name}"
+        runs = runs.assign(**{column: scores.where(mine, _column(runs, column))})
+    return runs
+
+
+def plans(runs: pd.DataFrame) -> list[dict] | None:
+    """The logged plans that a table has; None for a table that labelreg did not write.
+
+    Raises:
+        AnalysisError: a cell that is no plan.
+    """
+    if "metric" not in runs:
+        return None
+    found = []
+    cells = runs.dropna(subset=PLAN) if PLAN in runs else runs.iloc[:0].assign(**{PLAN: ""})
+    for run_id, text in zip(cells["run_id"], cells[PLAN], strict=True):
+        try:
+            found.append(json.loads(text))
+            known = found[-1].keys() >= LOGGED and found[-1]["plan"].keys() >= PLANNED
+        except (ValueError, AttributeError):
+            known = False
+        if not known:
+            raise AnalysisError(f"the {PLAN} of run {run_id} is none that labelreg wrote: {text[:60]}")
+    return found
 
 
 def calibration(paired: Paired, runs: pd.DataFrame) -> Calibration | None:

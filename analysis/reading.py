@@ -30,6 +30,9 @@ def scores_table(path: str | Path, metric: str | None = None) -> tuple[pd.DataFr
     if name in (*REQUIRED, *settings):
         raise AnalysisError(f"metric={name}: this column is no score; it tells runs apart")
     table = csv_table(path)
+    ours = exported.marked(table)
+    if ours and name not in table:
+        name = SCORE  # what else labelreg's tables have is among the metrics that they give back
     missing = [column for column in (*REQUIRED, name) if column not in table.columns]
     if missing:
         has = ", ".join(table.columns)
@@ -39,32 +42,43 @@ def scores_table(path: str | Path, metric: str | None = None) -> tuple[pd.DataFr
         _one_spelling(cells[column], path, column)
     numbers = _numbers(table[name], path, name)
     runs = {f"params.{column}": values for column, values in cells.items()}
-    runs |= {f"params.{column}": table[column] for column in settings if column in table}
-    ours = _written_by_labelreg(table, path)
-    runs |= {exported.PLACES[column]: values for column, values in ours.items()}
+    runs |= {f"params.{column}": table[column].map(render.plain_text) for column in settings if column in table}
     runs |= {f"metrics.{name}": numbers, "run_id": [f"line {number}" for number in table.index]}
+    runs |= {exported.KIND: pd.Series("student", table.index)}
+    places = [column for column in exported.PLACES if column in table] if ours else []
+    runs |= {exported.PLACES[column]: _given_back(table[column], path, column) for column in places}
     frame = pd.DataFrame(runs)
+    if "metric" in places and name == SCORE:
+        frame = exported.with_metrics(frame.drop(columns=f"metrics.{name}"), numbers)
     remarks = _counted(frame, numbers, path)
-    unused = [column for column in table.columns if column not in ("", *REQUIRED, SCORE, name, *settings, *ours)]
+    unused = [column for column in table.columns if column not in ("", *REQUIRED, SCORE, name, *settings, *places)]
     if unused:
         known = ", ".join(settings)
         remarks.append(f"columns that are not used: {', '.join(unused)} (settings have their names: {known})")
-    remarks += _folds(cells["seed"])
-    remarks += _units(frame, table[name].str.strip(), numbers, f"csv={path}")
-    return frame.assign(**{"tags.labelreg.kind": "student"}).reset_index(drop=True), remarks
+    if not ours:
+        remarks += [*_folds(cells["seed"]), *_units(frame, table[name].str.strip(), numbers, f"csv={path}")]
+    return frame.reset_index(drop=True), remarks
 
 
-def _written_by_labelreg(table: pd.DataFrame, path: str | Path) -> dict[str, pd.Series]:
-    """What a table of `exported.table` says beyond scores and settings, by column."""
-    if exported.FINGERPRINT not in table:
-        return {}
-    ours = [column for column in exported.PLACES if column in table]
-    return {c: _numbers(table[c], path, c) if c in exported.NUMBERS else table[c] for c in ours}
+def _given_back(column: pd.Series, path: str | Path, name: str) -> pd.Series:
+    """A column of a table that labelreg wrote, as a frame of runs has it."""
+    texts = column.str.strip().map(render.plain_text).replace("", None)
+    if name == "start":
+        return pd.to_datetime(texts, utc=True, errors="coerce", format="ISO8601")
+    if name == "examples":
+        wrong = texts[texts.notna() & ~texts.fillna("").str.fullmatch(r"0*[1-9]\d{0,11}(\.0*)?")]
+        if len(wrong):
+            line, told = wrong.index[0], repr(wrong.iloc[0])
+            raise AnalysisError(f"csv={path}: examples in line {line} is {told}, no number of examples (1, 2, ...)")
+    return _numbers(column, path, name) if name in exported.NUMBERS else texts
 
 
 def _counted(frame: pd.DataFrame, numbers: pd.Series, path: str | Path) -> list[str]:
     """What was read, in one line."""
-    counts = [(frame[f"params.{column}"].nunique(), column) for column in ("task", "method", "seed")]
+    counts = [
+        (frame.loc[frame[exported.KIND] == "student", f"params.{column}"].nunique(), column)
+        for column in ("task", "method", "seed")
+    ]
     without = f", {numbers.isna().sum():,} of them without a score" if numbers.isna().any() else ""
     told = ", ".join(f"{n:,} {name}" if n == 1 else f"{n:,} {name}s" for n, name in counts)
     return [f"{Path(path).name}: {len(frame):,} rows{without}; {told}"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from labelreg.methods import AVERAGES, label, own_file, own_parameters
+from labelreg.methods import label, own_file, own_parameters, parted
 from labelreg.settings import Averaged, Computing, Fit, Head, Images, Lora, Protocol, Sgd, Teacher, Text, Tuning, of
 
 # equal in a pair; then the setting: what finetune has too, and what is the method's own
@@ -72,7 +72,8 @@ def read(runs: pd.DataFrame) -> list[Run]:
     def student(row: int) -> Run:
         values = {name: _value(params[name][row]) for name in names}
         values |= {name: usual for name, usual in USUAL.items() if values[name] is None}
-        averaged = _text(average[row]) in AVERAGES
+        name = label(_text(method[row]), _text(average[row]))
+        base, averaged = parted(name)  # in a table the name alone says how weights are averaged
         if values["precision_used"] is not None:  # what `auto` came to
             values["precision"] = values["precision_used"]
         # a task that is drawn anew for each seed has other logits for each: there the file says which teacher it is
@@ -86,14 +87,14 @@ def read(runs: pd.DataFrame) -> list[Run]:
             task=_text(task[row]),
             model=_text(model[row]),
             init=_text(init[row]),
-            method=label(_text(method[row]), _text(average[row])),
+            method=name,
             seed=_seed(seed[row]),
             protocol=tuple(values[name] for name in PROTOCOL),
             shared=tuple(values[name] for name in SHARED),
             # finetune has no setting of its own but its average's, whatever was passed to its command
             own=tuple(
-                values[name] if (averaged if name in of(Averaged) else _text(method[row]) != "finetune") else None
-                for name in methods_own()
+                values[own] if (averaged != "none" if own in of(Averaged) else base != "finetune") else None
+                for own in methods_own()
             ),
             data=_text(data[row]) or None,
             fingerprint=_text(fingerprint[row]) or None,

@@ -10,6 +10,7 @@ from running import artifacts, call, refused, runs, succeed
 
 from analysis.margins import margins
 from analysis.plan_check import make_plan, plan_digest
+from labelreg.whole import digest
 
 pytest_plugins = ["running"]
 
@@ -35,7 +36,7 @@ def student(method: str, seed: int, score: float | None, init: str = "pretrained
 
     at, status = AT + other.pop("at", 0), other.pop("status", "FINISHED")
     tags = {"labelreg.kind": other.pop("kind", "student"), "labelreg.data": other.pop("data", "d")}
-    tags["labelreg.fingerprint"] = other.pop("print", f"{method} {seed} {init} {sorted(other.items())}")
+    tags["labelreg.fingerprint"] = digest(other.pop("print", f"{method} {seed} {init} {sorted(other.items())}"))
     if study:
         tags |= {"mlflow.parentRunId": study, "labelreg.study": "generated"}
     params = {"task": "rte", "model": "m", "init": init, "method": method, "seed": seed, "epochs": 3} | other

@@ -18,13 +18,14 @@ from analysis.predictions import Predictions, marked
 from analysis.present import render, wording
 from analysis.present.render import Section, declared
 
+NO_SCORES = "no scores.csv: not every run has the fingerprint by which labelreg knows its own tables"
 MOST_RUNS = 1000  # whose predictions are read unasked: 3 s for test sets of a thousand examples
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What an answer is made of. `runs` as given to `pair`; `predictions` None: not read; `plans` None: a table of
-    scores, which has none; `remarks`: what is said of where the runs came from; `teachers`: the runs that those of
+    """What an answer is made of. `runs` as given to `pair`; `predictions` None: not read; `plans` None: a table that
+    labelreg did not write; `remarks`: what is said of where the runs came from; `teachers`: the runs that those of
     `runs` learnt from."""
 
     runs: pd.DataFrame
@@ -36,13 +37,14 @@ class Evidence:
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What is said of a frame of runs."""
+    """What is said of a frame of runs; `scores`: what gives it again (exported.table), or None."""
 
     runs: pd.DataFrame
     paired: Paired
     judged: pd.DataFrame
     rule: Rule
     sections: list[Section]
+    scores: pd.DataFrame | None
     measured: calibration.Calibration | None = None
     parameters: dict[str, Any] = field(default_factory=dict)
 
@@ -73,10 +75,14 @@ def answer(
         table, left = examples.intervals(paired, evidence.predictions, 1 - rule.level)
         measured = calibration.calibrate(paired, evidence.predictions)
         judged = _new_examples(judged, table)
-    elif evidence.plans is None and len(judged):
+    elif len(judged):
         measured = exported.calibration(paired, evidence.runs)
     told = [] if evidence.plans is None or judged.empty else follows(plans, planned, paired, judged, metric, rule)
-    sections = [section("read", evidence.remarks), *_verdicts(paired, judged, rule)]
+    taught = evidence.runs.iloc[:0] if evidence.teachers is None else evidence.teachers
+    scores = exported.table(paired, evidence.runs, taught, plans, measured)
+    whole = exported.marked(scores)
+    lacks = [NO_SCORES] if len(scores) and not whole and evidence.plans is not None else []
+    sections = [section("read", [*evidence.remarks, *lacks]), *_verdicts(paired, judged, rule)]
     if len(judged):
         sections += [*_over_tasks(paired, judged, rule), *_interaction(paired, rule.level)]
         sections += _trend(paired, rule.level)
@@ -90,7 +96,7 @@ def answer(
         sections.append(section("left_out", frame=paired.left_out, runs=runs))
     parameters: dict[str, Any] = {"metric": metric, "lower_is_better": list(lower), "reference": paired.reference}
     parameters |= {"margin": rule.margins.plain(), "level": rule.level, "looks": list(rule.looks)}
-    return Answer(evidence.runs, paired, judged, rule, sections, measured, parameters)
+    return Answer(evidence.runs, paired, judged, rule, sections, scores if whole else None, measured, parameters)
 
 
 def _last_epoch(
@@ -265,7 +271,7 @@ def _trend(paired: Paired, level: float) -> list[Section]:
 
 def _examples(table: pd.DataFrame, left: pd.DataFrame, evidence: Evidence) -> list[Section]:
     if evidence.predictions is None:
-        if evidence.plans is None:
+        if evidence.plans is None or "metric" in evidence.runs:  # rows of a table
             return []
         text = (
             f"predictions of more than {MOST_RUNS:,} runs are not read unasked: examples=true reads them, for "
@@ -307,9 +313,9 @@ def _left_out(part: str, left: pd.DataFrame) -> list[Section]:
 
 def files(found: Answer) -> dict[str, str]:
     """The files of an answer, by name."""
-    return {
+    given_again = {} if found.scores is None else {"scores.csv": render.to_csv(found.scores)}
+    return given_again | {
         "significance.csv": render.to_csv(found.judged[COLUMNS]),
-        "scores.csv": render.to_csv(exported.table(found.paired, found.runs, found.measured)),
         "left_out.csv": render.to_csv(found.paired.left_out),
         "significance.json": render.as_json(found.sections, found.parameters),
         "significance.md": render.as_markdown(found.sections, "Does label regularisation help here?"),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from analysis import pairing
+from analysis import exported, pairing
 from analysis.judge import Rule
 from analysis.margins import margins
 from analysis.present import answer as parts
@@ -69,7 +69,8 @@ def answer(
     lower = list(given.get("lower_is_better") or [])
     paired = pairing.pair(runs, str(given.get("reference", "finetune")), metric, lower)
     if given.get("csv"):
-        evidence = Evidence(runs, remarks=tuple(remarks))
+        taught = runs[runs[exported.KIND] == "teacher"]
+        evidence = Evidence(runs, exported.plans(runs), None, tuple(remarks), taught)
     else:
         read = plans_of(runs, *studies), predictions_of(runs, paired, examples)
         evidence = Evidence(runs, *read, tuple(remarks), teachers_of(runs, paired))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import reading
+from analysis import exported, reading
 from labelreg import whole
 from labelreg.errors import UserError
 from labelreg.parameter import Value
@@ -28,7 +28,7 @@ def runs_of(given: dict[str, Value]) -> tuple[pd.DataFrame, str, str | None, lis
         if clash := [name for name in of(Store) if name in given]:
             raise UserError(f"csv={path} and {clash[0]}={given[clash[0]]}: a table has no {clash[0]}")
         runs, remarks = reading.scores_table(path, given.get("metric"))
-        return runs, f"scores of {path.name}", given.get("metric") or reading.SCORE, remarks
+        return runs, f"scores of {path.name}", given.get("metric") or exported.metric(runs), remarks
     experiment = tracking.experiment_id(given.get("experiment"))
     runs = records.frame(experiment, given.get("where"))
     source = f"experiment {tracking.experiment_name(experiment)}"

@@ -5,6 +5,7 @@ import pandas as pd
 
 from analysis.pairing import pair
 from analysis.predictions import indicators, score
+from labelreg.whole import digest
 
 
 def table(labels, predicted, n_classes=2, idx=None, sure=0.9) -> pd.DataFrame:
@@ -31,7 +32,7 @@ def run(method, seed, value, *, task="t", init="pretrained", dev=None, **more) -
         "metrics.best/test/score": value,
         "metrics.best/dev/score": value if dev is None else dev,
         "tags.labelreg.kind": "student",
-        "tags.labelreg.fingerprint": name,
+        "tags.labelreg.fingerprint": digest(name),
         **more,
     }
 

@@ -240,13 +240,16 @@ def test_the_runs_of_a_study():
 
 
 def test_what_labelreg_alone_writes_is_read_from_its_own_tables(table):
-    """In anyone else's `dev` may be a word, `data` the name of a data set."""
-    text = HEAD.strip() + ",dev,data{}\n"
-    rows = [f"rte,bert,random,{m},{s},{60 + s},{{}},{m}" for m in ("finetune", "kd") for s in range(3)]
-    theirs = text.format("") + "\n".join(rows).format(*["set A"] * 6)
-    assert len(pair(scores_table(table(theirs))[0], metric="score").comparisons) == 1
-    ours = text.format(",fingerprint") + "\n".join(f"{row},{i}" for i, row in enumerate(rows)).format(*range(6))
-    assert pair(scores_table(table(ours))[0], metric="score").comparisons == (), "other data are no pair"
-    words = text.format(",fingerprint") + "\n".join(f"{row},{i}" for i, row in enumerate(rows)).format(*["best"] * 6)
+    """In anyone else's `dev` may be a word, `data` the name of a data set, `fingerprint` a number of their own."""
+    rows = [f"rte,bert,random,{m},{s},{60 + s},{{dev}},{m}" for m in ("finetune", "kd") for s in range(3)]
+
+    def read(dev, prints):
+        named = [",fingerprint" if prints else "", *(f",{prints.format(i)}" if prints else "" for i in range(6))]
+        lines = [HEAD.strip() + ",dev,data", *(row.format(dev=dev) for row in rows)]
+        return scores_table(table("\n".join(map("".join, zip(lines, named, strict=True)))))[0]
+
+    assert len(pair(read("set A", ""), metric="score").comparisons) == 1
+    assert len(pair(read("best", "{}"), metric="score").comparisons) == 1
+    assert pair(read(1, "{:032x}"), metric="score").comparisons == (), "other data are no pair"
     with pytest.raises(AnalysisError, match="dev in line 2 is 'best', no number"):
-        scores_table(table(words))
+        read("best", "{:032x}")
