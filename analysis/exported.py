@@ -15,7 +15,7 @@ from analysis.calibration import MEASURED, RELIABILITY, RUNS, Calibration
 from analysis.pairing import DEV, LAST_DEV, REST, TEST, Paired, pair
 from analysis.plan_check import PARENT
 from analysis.predictions import LEFT_OUT
-from analysis.students import PROTOCOL, SHARED, methods_own
+from analysis.students import setting_names
 from labelreg.methods import label
 
 WHO = ["task", "model", "init", "method", "seed"]
@@ -58,12 +58,12 @@ def table(
     found["score"] = pd.Series(float("nan"), known.index)
     for name in found["metric"].dropna().unique():
         found["score"] = found["score"].where(found["metric"] != name, pd.to_numeric(known[f"metrics.{name}"]))
-    places = TEXTS | NUMBERS | {name: name for name in SPLIT} | {name: f"params.{name}" for name in settings()}
+    places = TEXTS | NUMBERS | {name: name for name in SPLIT} | {name: f"params.{name}" for name in setting_names()}
     found |= {name: known[place] for name, place in places.items() if place in known}
     used = _column(known, "params.precision_used")
     found["precision"] = used.where(used.notna(), _column(known, "params.precision"))
     found["examples"] = found["task"].map(dict(paired.examples)).astype("Int64")
-    columns = [*WHO, "score", "metric", *NUMBERS, *SPLIT, *settings(), *TEXTS]
+    columns = [*WHO, "score", "metric", *NUMBERS, *SPLIT, *setting_names(), *TEXTS]
     result = pd.DataFrame({name: found[name] for name in columns if name in found})
     ids = {*known["run_id"]}
     logged = [
@@ -84,11 +84,6 @@ def _text(plan: dict, ids: set[str]) -> str:
     """A logged plan as one cell, of what it reuses the runs that the table has: a cell holds 131,072 characters."""
     reused = plan.get("reused")
     return json.dumps(plan | {"reused": reused and [run_id for run_id in reused if run_id in ids]})
-
-
-def settings() -> tuple[str, ...]:
-    """What tells the runs of a method apart."""
-    return (*PROTOCOL, *SHARED, *methods_own())
 
 
 def marked(table: pd.DataFrame) -> bool:

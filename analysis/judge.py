@@ -203,7 +203,7 @@ def neither(paired: Paired, c: Comparison) -> list:
 def _first(c: Comparison, seeds: list) -> Comparison:
     """The comparison over these seeds alone."""
     kept = [i for i, seed in enumerate(c.seeds) if seed in seeds]
-    names = ("seeds", "scores", "reference_scores", "differences", "run_ids", "reference_run_ids", "teachers")
+    names = ("seeds", "scores", "reference_scores", "differences", "run_ids", "reference_run_ids", "teachers", "data")
     cut: dict[str, Any] = {name: tuple(getattr(c, name)[i] for i in kept) for name in names}
     return replace(c, **cut)
 

@@ -16,7 +16,7 @@ import pandas as pd
 
 from analysis import AnalysisError, direction, unknown
 from analysis.hypothesis import LARGEST, rounded
-from analysis.students import PROTOCOL, SHARED, Run, logged, methods_own, read
+from analysis.students import PROTOCOL, SHARED, Run, logged, methods_own, read, setting_names
 from labelreg.methods import METHODS as KNOWN
 from labelreg.methods import parted
 
@@ -24,7 +24,6 @@ __all__ = ["AnalysisError", "Comparison", "Paired", "pair"]
 
 REST, TEST, DEV = "best/rest/score", "best/test/score", "best/dev/score"  # the first that all runs of a task have
 LAST_DEV = "last/dev/score"
-SIZE = PROTOCOL.index("max_train_examples")
 METHODS = tuple(KNOWN)  # order of rows; others follow by name
 LEFT_OUT = ["run_id", "task", "model", "init", "method", "seed", "family", "reason"]
 
@@ -53,8 +52,9 @@ class Comparison:
     differences: tuple[float, ...]
     run_ids: tuple[str, ...]
     reference_run_ids: tuple[str, ...]
-    size: int | None = None  # of the training set, where it was cut (max_train_examples)
     teachers: tuple[str, ...] = ()  # the runs that the method's runs learnt from, "" for none
+    data: tuple = field(default=(), compare=False)  # digests of what they learnt from, None where not known
+    settings: tuple[tuple, ...] = ()  # of students.setting_names: the method's values, the reference's
 
     @property
     def who(self) -> tuple[str, ...]:
@@ -361,8 +361,9 @@ def _comparison(found: list[tuple[Run, Run]], family: str, setting: str, referen
         differences=tuple((-differences + 0.0 if negated else differences).tolist()),
         run_ids=tuple(run.run_id for run in runs),
         reference_run_ids=tuple(run.run_id for run in partners),
-        size=found[0][0].protocol[SIZE],
         teachers=tuple(run.teacher for run in runs),
+        data=tuple(run.data for run in runs),
+        settings=(runs[0].settings, partners[0].settings),
     )
 
 
@@ -384,15 +385,14 @@ def _setting(setting: tuple, reference_shared: tuple, siblings: list[tuple], ref
 
 def _table(usable: list[Run], split: set[tuple]) -> pd.DataFrame:
     """Usable runs with scores; `setting` names what differs among the runs of one method in one cell."""
-    names = (*PROTOCOL, *SHARED, *methods_own(), "data")
-    settings, seeds = defaultdict(list), defaultdict(list)
+    held, seeds = defaultdict(list), defaultdict(list)
     for run in usable:
-        settings[run.cell, run.method].append((*run.protocol, *run.shared, *run.own))
+        held[run.cell, run.method].append(run.settings)
         seeds[run.cell, run.method].append((run.seed, run.protocol, run.setting))
     rows = []
     for run in usable:
         key = (run.cell, run.method)
-        told = _describe(names, (*run.protocol, *run.shared, *run.own), settings[key])
+        told = _describe(setting_names(), run.settings, held[key])
         twice = len(set(seeds[key])) < len(seeds[key])
         if run.data and (twice or (run.task, run.protocol) in split):
             told = ", ".join(filter(None, [told, f"data {_show(run.data)}"]))

@@ -9,6 +9,7 @@ import pandas as pd
 
 from analysis import AnalysisError, exported, unknown
 from analysis.present import render
+from analysis.students import setting_names
 from analysis.units import one_unit
 from labelreg.errors import looks, refusal
 
@@ -26,7 +27,7 @@ def scores_table(path: str | Path, metric: str | None = None) -> tuple[pd.DataFr
     by its line in the file. Raises AnalysisError: no such file, no CSV, a missing column, a score that is no number,
     a name in two spellings, scores in two units.
     """
-    name, settings = metric or SCORE, exported.settings()
+    name, settings = metric or SCORE, setting_names()
     if name in (*REQUIRED, *settings):
         raise AnalysisError(f"metric={name}: this column is no score; it tells runs apart")
     table = csv_table(path)
@@ -99,7 +100,7 @@ def _folds(seeds: pd.Series) -> list[str]:
 def _units(frame: pd.DataFrame, texts: pd.Series, numbers: pd.Series, source: str) -> list[str]:
     known = numbers.map(math.isfinite)
     place = frame["params.model"] + "\n" + frame["params.init"]
-    settings = [f"params.{column}" for column in exported.settings() if f"params.{column}" in frame]
+    settings = [f"params.{column}" for column in setting_names() if f"params.{column}" in frame]
     block = frame[["params.model", "params.init", "params.method", *settings]].agg("\n".join, axis=1)
     columns = {"task": frame["params.task"], "place": place, "block": block, "text": texts, "value": numbers}
     return one_unit(pd.DataFrame(columns)[known], source) if known.any() else []

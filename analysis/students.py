@@ -23,6 +23,11 @@ def methods_own() -> tuple[str, ...]:
     return (*own_parameters(), *of(Teacher), OWN_TEACHER, *of(Averaged), own_file.SETTINGS)
 
 
+def setting_names() -> tuple[str, ...]:
+    """What tells the runs of a method apart."""
+    return (*PROTOCOL, *SHARED, *methods_own())
+
+
 @dataclass(frozen=True)
 class Run:
     row: int
@@ -52,6 +57,11 @@ class Run:
     def setting(self) -> tuple[tuple, tuple]:
         return self.shared, self.own
 
+    @property
+    def settings(self) -> tuple:
+        """The values of `setting_names`."""
+        return (*self.protocol, *self.shared, *self.own)
+
 
 def read(runs: pd.DataFrame) -> list[Run]:
     """The runs of kind student, in order of the rows."""
@@ -60,7 +70,7 @@ def read(runs: pd.DataFrame) -> list[Run]:
         return runs[name].tolist() if name in runs else [None] * len(runs)
 
     task, model, init, method, seed = (column(f"params.{n}") for n in ("task", "model", "init", "method", "seed"))
-    names = ("precision_used", *PROTOCOL, *SHARED, *methods_own())
+    names = ("precision_used", *setting_names())
     params = {name: column(f"params.{name}") for name in names}
     kind, run_id, status = column("tags.labelreg.kind"), column("run_id"), column("status")
     data, fingerprint = column("tags.labelreg.data"), column("tags.labelreg.fingerprint")

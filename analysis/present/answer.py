@@ -262,11 +262,11 @@ def _interaction(paired: Paired, level: float) -> list[Section]:
 
 
 def _trend(paired: Paired, level: float) -> list[Section]:
-    table, twice = trend.trend(paired, level), trend.twice(paired)
-    told = [*wording.trend_headline(table), *twice]
-    return [section("trend", [*told, *wording.not_learnt_cells(paired)], table, reference=paired.reference)] * bool(
-        told
-    )
+    table, beside = trend.trend(paired, level), trend.lines(paired)
+    if table.empty and not beside:
+        return []
+    told = [*wording.trend_lines(table), *_directions(paired), *beside, *wording.not_learnt_cells(paired)]
+    return [section("trend", told, table, reference=paired.reference)]
 
 
 def _examples(table: pd.DataFrame, left: pd.DataFrame, evidence: Evidence) -> list[Section]:

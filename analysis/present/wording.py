@@ -241,14 +241,13 @@ def interaction_headline(table: pd.DataFrame, level: float) -> list[str]:
     ]
 
 
-def trend_headline(table: pd.DataFrame) -> list[str]:
-    """What more training examples change, in a sentence for each start of the models, from trend.trend."""
+def trend_lines(table: pd.DataFrame) -> list[str]:
+    """What more training examples change, in a sentence for each task, model and init, from trend.trend."""
     lines = []
-    for init, part in table.groupby("init", sort=False):
-        counts = part["with_more"].value_counts()
-        told = ", ".join(f"{word} for {counts[word]}" for word in counts.index)
-        where = f"{init}, " if init else ""
-        lines.append(f"{where}method - {part['reference'].iloc[0]} with each doubling of the training set: {told}.")
+    for (*where, reference), rows in table.groupby(["task", "model", "init", "reference"], sort=False):
+        each = [f"{row.method} {signed(row.mean_trend)} ({row.with_more}, n={row.n})" for row in rows.itertuples()]
+        place = ", ".join(filter(None, where))
+        lines.append(f"{place}: with each doubling of the training set, method - {reference}: {', '.join(each)}")
     return lines
 
 

@@ -209,6 +209,7 @@ def test_dev_alone_both_inits_several_tasks_and_sizes(tmp_path):
             rows += effects({"ls": 0.4, "kd": -0.3}, chance=len(rows), **more)
     for number, size in enumerate((100, 200, 400)):
         more = {"task": "sst5", "max_train_examples": size, "metrics.cost/train_seconds": 1.5}
+        more |= {"tags.labelreg.data": hexed(size)}
         rows += effects({"ls": 2.0 - number}, chance=size, **more)
     runs = frame(rows)
     runs["metrics.last/dev/score"] = runs["metrics.best/dev/score"] + np.arange(len(runs)) % 3

@@ -8,7 +8,7 @@ from analysis import reading
 from analysis.pairing import pair
 from analysis.present import answer as parts
 from analysis.present import render
-from analysis.trend import trend, twice
+from analysis.trend import lines, trend
 
 SIZES = (250, 500, 1000, 2000)
 
@@ -69,11 +69,53 @@ def test_sizes_may_differ_in_more_and_a_size_with_two_settings_is_told(tmp_path)
     again = frame[frame["params.max_train_examples"] == "250"].assign(**{"params.epochs": 9})
     again["run_id"] += " again"
     both = pair(pd.concat([frame, again], ignore_index=True), metric="score")
-    assert trend(both).empty and twice(both) == ["sst5, m, random, ls, kd: several settings of one size, so no trend"]
+    assert trend(both).empty and lines(both) == ["sst5, m, random, ls, kd: several settings of one size, so no trend"]
+    apart = "sst5, m, random, ls, kd: the sizes differ in epochs too, which is part of the trend"
+    assert lines(pair(frame, metric="score")) == [apart]
+    frame["params.lr"] = frame["params.epochs"].map({8: 1, 4: 2, 2: 3, 1: 4})
+    assert lines(pair(frame, metric="score")) == [apart.replace("epochs", "epochs, lr")]
 
 
-def test_the_answer_says_it(tmp_path):
+@pytest.mark.parametrize("word", ["full", "1k", "-1", "0", "none", "", "inf", "2.5"])
+def test_what_is_no_number_of_examples_is_no_size(tmp_path, word):
+    """As the whole set: a family of its own, not a size of a trend."""
+    frame = runs(tmp_path, lambda *_: 1.0)
+    frame.loc[frame["params.max_train_examples"] == "250", "params.max_train_examples"] = word
+    paired = pair(frame, metric="score")
+    assert len(paired.comparisons) == 8 and set(trend(paired)["sizes"]) == {"500, 1000, 2000"}
+    text = render.as_text(parts.answer(parts.Evidence(frame), paired, metric="score").sections)
+    assert "500, 1000, 2000" in text
+
+
+def test_sizes_above_the_set_are_one_set(tmp_path):
+    frame = runs(tmp_path, lambda *_: 1.0)
+    size = frame["params.max_train_examples"]
+    frame["tags.labelreg.data"] = "set of " + size.where(~size.isin(["1000", "2000"]), "all")
+    both = pair(frame, metric="score")
+    why = "sst5, m, random, ls, kd: 1000 and 2000 examples are one training set, which has no more, so no trend"
+    assert trend(both).empty and lines(both) == [why]
+    frame["tags.labelreg.data"] = "set of " + size
+    assert len(trend(pair(frame, metric="score"))) == 2 and not lines(pair(frame, metric="score"))
+
+
+def test_sizes_without_a_seed_in_common_are_told(tmp_path):
+    frame = runs(tmp_path, lambda *_: 1.0)
+    small = frame["params.max_train_examples"] == "250"
+    frame.loc[small, "params.seed"] = (frame.loc[small, "params.seed"].astype(int) + 100).astype(str)
+    both = pair(frame, metric="score")
+    assert lines(both) == ["sst5, m, random, ls, kd: no seed is at all of its sizes, so no trend"]
+    told = parts.answer(parts.Evidence(frame), both, metric="score")
+    assert lines(both)[0] in render.as_text(told.sections, verbose=False)
+
+
+def test_the_answer_names_the_task_and_the_methods(tmp_path):
     frame = runs(tmp_path, lambda method, x: 2 - 0.5 * x if method == "kd" else 1.0)
     told = parts.answer(parts.Evidence(frame), pair(frame, metric="score"), metric="score")
-    said = render.as_text(told.sections, verbose=False)
-    assert "random, method - finetune with each doubling of the training set: " in said and "smaller for 1" in said
+    (line,) = next(part for part in told.sections if part.name == "trend").text
+    assert line.startswith("sst5, m, random: with each doubling of the training set, method - finetune: ls ")
+    assert "kd -0.5" in line and line.endswith("(smaller, n=8)") and "(not shown to differ, n=8)" in line
+    assert "sst5, m, random: with each doubling" in render.as_text(told.sections, verbose=False)
+    nll = runs(tmp_path, lambda method, x: 0.5 * x, score="nll", sign=-1)
+    told = parts.answer(parts.Evidence(nll), pair(nll, metric="nll"), metric="nll")
+    trends = next(part for part in told.sections if part.name == "trend")
+    assert "nll: lower is better; the sign of differences is turned, so that above 0 is better" in trends.text
