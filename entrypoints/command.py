@@ -42,7 +42,7 @@ def command(entry_point: str, main: Callable[[dict[str, Value]], int | None], de
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     try:
         _follow_launcher()
-        given = settings.with_defaults(entry_point, _asked(parse(entry_point, sys.argv[1:], description), entry_point))
+        given = settings.with_defaults(entry_point, parse(entry_point, sys.argv[1:], description))
         errors.given_places = given | {name: os.environ.get(name) for name in ROOTS}
         if given.get("output_dir"):
             given["output_dir"] = os.path.expanduser(str(given["output_dir"]))
@@ -84,7 +84,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse(entry_point: str, arguments: Sequence[str], description: str = "") -> dict[str, Value]:
-    """The parameters given on a command line, converted; those not given (or empty) are absent.
+    """The parameters given on a command line, converted; those not given (or empty) are absent, unless the recipe of a
+    study asks for them: one that is given empty is not asked for either.
 
     Raises:
         UserError: an unknown parameter (with the nearest name), or a value that is not allowed.
@@ -110,7 +111,8 @@ def parse(entry_point: str, arguments: Sequence[str], description: str = "") -> 
             )
         raise unknown("parameter", rest[0].lstrip("-").split("=")[0], known)
     result = {name: convert(name, known[name], value) for name, value in vars(given).items() if value != ""}
-    return result | {name: _names(result[name]) for name in ("method", "methods") if name in result}
+    result |= {name: _names(result[name]) for name in ("method", "methods") if name in result}
+    return {name: value for name, value in _asked(result, entry_point).items() if name not in vars(given)} | result
 
 
 def _help(name: str, known: Parameter) -> str:
@@ -133,14 +135,14 @@ def _load_methods(arguments: Sequence[str]) -> None:
 
 
 def _asked(given: dict[str, Value], entry_point: str) -> dict[str, Value]:
-    """What was given, and what the recipe of a study asks for where nothing was."""
+    """What the recipe of a study asks for."""
     kind = settings.ENTRY_POINTS[entry_point]
     recipe = given.get("recipe") or settings.of(kind)["recipe"].default if issubclass(kind, settings.Study) else None
     if not recipe:
-        return given
+        return {}
     from labelreg import recipes  # an answer from a table does without
 
-    return recipes.asked(str(recipe)) | given
+    return recipes.asked(str(recipe))
 
 
 def _names(given: Value) -> Value:

@@ -89,6 +89,12 @@ def convert(name: str, spec: Parameter, value: object) -> Value:
         return [convert(*spec.each_of(name), item) for item in given if item != ""]
     if value is None or (isinstance(value, bool) and spec.kind in ("integer", "number")):  # YAML has such values
         raise mistake()
+    if spec.kind in ("text", "path") and isinstance(value, bool | dict | list):
+        word = "on" if value is True else "off"
+        if not isinstance(value, bool) or word not in spec.choices:
+            hint = " (YAML reads on, off, yes and no so: write them in quotes)" if isinstance(value, bool) else ""
+            raise UserError(f"{mistake()}{hint}")
+        value = word
     try:
         result = READERS[spec.kind](value)
     except (ValueError, KeyError, TypeError, OverflowError):

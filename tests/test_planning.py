@@ -211,6 +211,8 @@ def test_a_plan_knows_how_many_examples_a_score_is_from(small):
 
 def test_a_recipe_asks_for_what_its_command_takes(small, tmp_path):
     """And what the command is given wins."""
+    from entrypoints.command import parse
+
     recipe = tmp_path / "asks.yaml"
     lists = "models: [bert-small], inits: [pretrained], methods: [finetune, ls], seeds: [1, 2, 3, 4, 5, 6, 7, 8]"
     asks = 'looks: [5, 8], until: decided, margin: "40", precision: fp32, max_train_examples: 30'
@@ -220,9 +222,16 @@ def test_a_recipe_asks_for_what_its_command_takes(small, tmp_path):
     planned(recipe=recipe, **given, looks="6", seeds="1,2,3,4,5,6", precision="auto", margin="50")
     found = [mlflow.artifacts.load_dict(f"{run.info.artifact_uri}/plan.json") for run in runs("study")]
     assert [(plan["looks"], len(plan["seeds"])) for plan in found] == [([5, 8], 8), ([6], 6)]
+    assert "looks" not in parse("study", [f"--recipe={recipe}", "--looks="]), "switched off"
     asked = recipes.asked(str(recipe))
     assert asked["max_train_examples"] == 30 and asked["precision"] == "fp32" and asked["until"] == "decided"
     assert "seeds" not in asked, "lists are read as lists"
+
+
+def test_what_yaml_makes_of_words(tmp_path):
+    recipe = tmp_path / "asks.yaml"
+    recipe.write_text("{kind: study, rest: on, compile: off, margin: {sst5: 1.0, rte: auto}, looks: 10}")
+    assert recipes.asked(str(recipe)) == {"rest": "on", "compile": "off", "margin": "sst5:1.0,rte:auto", "looks": [10]}
 
 
 @pytest.mark.parametrize(
@@ -231,9 +240,15 @@ def test_a_recipe_asks_for_what_its_command_takes(small, tmp_path):
         ("until: maybe", "unknown until 'maybe'"),
         ("looks: [0]", "looks=0: numbers of seeds that rise"),
         ("lucks: [5]", "lucks"),
-        ("train_file: film.csv", "train_file"),  # a file is named where the command is given
-        ("margin: ", "margin=None: allowed is"),
-        ("level: 0.1", "level"),  # MLproject gives it to every command, so that a recipe's would never count
+        ("train_file: film.csv", "train_file is given to the command"),  # a file is named where the command is given
+        ("margin: ", "margin has no value; give it one, or leave it out"),
+        ("looks: ", "looks has no value"),
+        ("margin: on", "margin=True: allowed is text (YAML reads on, off, yes and no so: write them in quotes)"),
+        ("precision: on", "precision=True: allowed is one of auto, bf16, fp32 (YAML reads"),
+        ("margin: {sst5: much}", "margin=sst5:much: allowed are points above 0"),
+        ("text_column: {a: b}", "text_column={'a': 'b'}: allowed is text"),
+        # MLproject gives it to every command, so that a recipe's would never count
+        ("level: 0.1", "level is given to the command (level=...), not in a recipe"),
     ],
 )
 def test_a_recipe_that_asks_for_what_cannot_be(small, tmp_path, asks, words):

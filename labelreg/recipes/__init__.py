@@ -95,6 +95,8 @@ def read(name: str, kind: str) -> dict[str, Any]:
     if its_kind != kind:
         raise UserError(f"recipe {name}: kind is {its_kind!r}, here it must be {kind!r}")
     for key in recipe:
+        if key not in KEYS[kind] and kind == "study" and key in of(Study):
+            raise UserError(f"recipe {name}: {key} is given to the command ({key}=...), not in a recipe")
         if key not in KEYS[kind]:
             raise unknown(f"key in recipe {name}", str(key), KEYS[kind])
     return recipe
@@ -102,8 +104,12 @@ def read(name: str, kind: str) -> dict[str, Any]:
 
 def asked(name: str) -> dict[str, Value]:
     """What a study recipe asks for beside its lists, converted."""
-    recipe = read(name, "study")
-    return {key: convert(key, ASKED[key], value) for key, value in recipe.items() if key in ASKED}
+    found = {key: value for key, value in read(name, "study").items() if key in ASKED}
+    if blank := [key for key, value in found.items() if value is None]:
+        raise UserError(f"recipe {name}: {blank[0]} has no value; give it one, or leave it out")
+    if isinstance(by_task := found.get("margin"), dict):
+        found["margin"] = ",".join(f"{task}:{points}" for task, points in by_task.items())
+    return {key: convert(key, ASKED[key], value) for key, value in found.items()}
 
 
 def carried(name: str) -> Path:
