@@ -30,7 +30,7 @@ NUMBERS |= {"rest": f"metrics.{REST}", "best_epoch": "metrics.best/epoch"}
 NUMBERS |= {f"{name}_seconds": f"metrics.cost/{name}_seconds" for name in ("train", "teacher")}
 NUMBERS |= {"examples": "examples"} | {name: name for name in MEASURED}
 SPLIT = ["split", "fitted_on"]  # of the score and of MEASURED; of its temperature
-LOGGED, PLANNED = {"run_id", "start", "digest", "tuned", "plan"}, {"cells", "seeds"}
+LOGGED = {"run_id": str, "start": int | float, "digest": str, "tuned": list, "reused": list | None}  # records.plans
 PLACES = TEXTS | NUMBERS | {name: name for name in ("metric", *SPLIT)}  # column -> that of a frame of runs
 
 
@@ -120,15 +120,17 @@ def plans(runs: pd.DataFrame) -> list[dict] | None:
     if "metric" not in runs:
         return None
     found = []
-    cells = runs.dropna(subset=PLAN) if PLAN in runs else runs.iloc[:0].assign(**{PLAN: ""})
-    for run_id, text in zip(cells["run_id"], cells[PLAN], strict=True):
+    for run_id, text in _column(runs.set_index("run_id"), PLAN).dropna().items():
         try:
-            found.append(json.loads(text))
-            known = found[-1].keys() >= LOGGED and found[-1]["plan"].keys() >= PLANNED
-        except (ValueError, AttributeError):
+            logged = json.loads(text)
+            cells, seeds = logged["plan"]["cells"], logged["plan"]["seeds"]
+            known = all(isinstance(logged[name], kind) for name, kind in LOGGED.items()) and isinstance(seeds, list)
+            known = known and all(isinstance(cell, list) and len(cell) == len(WHO) - 1 for cell in cells)
+        except (ValueError, KeyError, TypeError):
             known = False
         if not known:
             raise AnalysisError(f"the {PLAN} of run {run_id} is none that labelreg wrote: {text[:60]}")
+        found.append(logged)
     return found
 
 

@@ -75,12 +75,11 @@ def _given_back(column: pd.Series, path: str | Path, name: str) -> pd.Series:
 
 
 def _counted(frame: pd.DataFrame, numbers: pd.Series, path: str | Path) -> list[str]:
-    """What was read, in one line."""
-    counts = [
-        (frame.loc[frame[exported.KIND] == "student", f"params.{column}"].nunique(), column)
-        for column in ("task", "method", "seed")
-    ]
-    without = f", {numbers.isna().sum():,} of them without a score" if numbers.isna().any() else ""
+    """What was read, in one line; the teachers and studies of labelreg's tables are beside it."""
+    frame = frame[frame[exported.KIND] == "student"]
+    counts = [(frame[f"params.{column}"].nunique(), column) for column in ("task", "method", "seed")]
+    missing = numbers[frame.index].isna().sum()
+    without = f", {missing:,} of them without a score" if missing else ""
     told = ", ".join(f"{n:,} {name}" if n == 1 else f"{n:,} {name}s" for n, name in counts)
     return [f"{Path(path).name}: {len(frame):,} rows{without}; {told}"]
 

@@ -116,9 +116,10 @@ def read(runs: pd.DataFrame) -> list[Run]:
 
 
 def _value(raw: Any) -> int | float | str | None:
-    """A parameter by value: "2e-05" is 2e-5, "1.0" is 1; None where it is missing."""
+    """A parameter by value: "2e-05" is 2e-5, "1.0" is 1; None where it is missing, or is `none` in a table: values
+    that are shown alike would be two comparisons of one name."""
     text = _text(raw)
-    if text in ("", "None"):
+    if text.lower() in ("", "none"):
         return None
     try:
         return int(text)

@@ -257,13 +257,15 @@ def test_who_wrote_a_table_is_known_by_every_row(tmp_path):
     def one_is_none(table):
         return table.assign(fingerprint=["7", *table["fingerprint"][1:]])
 
+    assert written(tmp_path, lambda table: table)[1] == ["changed.csv: 20 rows; 1 task, 2 methods, 10 seeds"]
     runs, remarks = written(tmp_path, one_is_none)
     assert "metrics.score" in runs and "examples" not in runs and "columns that are not used: " in remarks[1]
     assert written(tmp_path, lambda table: table)[0]["tags.labelreg.kind"].tolist() == ["student"] * 20 + ["study"]
 
 
 def test_a_plan_that_is_none_is_one_line(tmp_path):
-    for text in ("{", "[]", json.dumps({"run_id": "x"})):
+    shallow = plan(["ls"]) | {"plan": {"cells": [3], "seeds": [4]}}
+    for text in ("{", "[]", "7", json.dumps({"run_id": "x"}), json.dumps(shallow)):
         runs, _ = written(tmp_path, lambda table, text=text: table.assign(plan=[*table["plan"][:-1], text]))
         with pytest.raises(AnalysisError, match=f"the plan of run {hexed('study')} is none that labelreg wrote"):
             exported.plans(runs)

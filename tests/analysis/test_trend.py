@@ -83,8 +83,18 @@ def test_what_is_no_number_of_examples_is_no_size(tmp_path, word):
     frame.loc[frame["params.max_train_examples"] == "250", "params.max_train_examples"] = word
     paired = pair(frame, metric="score")
     assert len(paired.comparisons) == 8 and set(trend(paired)["sizes"]) == {"500, 1000, 2000"}
+    assert len({c.who for c in paired.comparisons}) == 8
     text = render.as_text(parts.answer(parts.Evidence(frame), paired, metric="score").sections)
     assert "500, 1000, 2000" in text
+
+
+def test_none_and_nothing_are_one_size(tmp_path):
+    """What is shown alike is one: else two comparisons of one name would be judged as the first."""
+    frame = runs(tmp_path, lambda *_: 1.0)
+    words = {"250": "none", "500": "", "1000": "None"}
+    frame["params.max_train_examples"] = frame["params.max_train_examples"].replace(words)
+    frame["params.seed"] = frame["params.max_train_examples"] + frame["params.seed"]
+    assert [len(c.seeds) for c in pair(frame, metric="score").comparisons] == [8, 8, 24, 24]
 
 
 def test_sizes_above_the_set_are_one_set(tmp_path):
