@@ -37,6 +37,7 @@ def isolated(tmp_path, monkeypatch):
         monkeypatch.delenv(f"LABELREG_{name}", raising=False)
     for name in ("RUN_ID", "EXPERIMENT_ID", "EXPERIMENT_NAME"):
         monkeypatch.delenv(f"MLFLOW_{name}", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)  # 80 in the processes of pytest-xdist: lines would break there alone
     monkeypatch.setenv("LABELREG_CACHE_ROOT", str(tmp_path / "cache"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.setattr(sys, "path", sys.path.copy())  # MLflow puts the code of a model that it loads first
