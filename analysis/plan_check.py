@@ -13,7 +13,7 @@ import pandas as pd
 from analysis.hypothesis import FEW, check_margin, floor, n_seeds
 from analysis.interim import OPEN, joint
 from analysis.judge import Planned, Rule
-from analysis.margins import Margins
+from analysis.margins import USUAL, Margins
 from analysis.pairing import Paired
 from analysis.power import detectable_effect, least_seeds, reachable, seeds_needed
 from analysis.present.render import filled
@@ -108,6 +108,17 @@ def make_plan(
         "margin": margins.plain(),
         "level": level,
         "looks": list(looks),
+    }
+
+
+def agreed(plans: Sequence[Mapping]) -> dict[str, Any]:
+    """The margin and the looks that all logged `plans` have; without what they differ in, and without the usual."""
+    found = [logged["plan"] for logged in plans if not logged.get("lost")]
+    usual = {"margin": USUAL, "looks": []}
+    return {
+        name: found[0][name]
+        for name in usual
+        if found and found[0][name] != usual[name] and all(_plain(p[name]) == _plain(found[0][name]) for p in found)
     }
 
 

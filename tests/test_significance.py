@@ -171,8 +171,8 @@ def test_looks_are_taken_in_the_order_of_the_plan(store):
     assert "ls vs finetune (rte, m, pretrained, best/test/score): better;" in said
     assert "look at 7 seeds; 1 seed beyond it are not used" in said and "testing at 8 and again at 20" in said
     assert "looks: 7,8, the plan says 6,8" in said
-    without = succeed("significance", verbose=True).out  # all 8 seeds, the collapsed one too
-    assert "undecided" in without and "looks: none, the plan says 6,8" in without
+    as_planned = succeed("significance", verbose=True).out  # not the collapsed one, which is the last
+    assert "look at 6 seeds; 2 seeds beyond it are not used" in as_planned and "the plan says" not in as_planned
 
 
 def test_summaries_without_a_study_nest_under_the_first_answer(store):
@@ -240,6 +240,33 @@ def test_answers_that_are_no_mistakes(store):
     ]
     assert "all differences are zero" in rows[0]["reason"]
     assert rows[0]["p_holm"] == rows[0]["p_value"] == 1 and rows[0]["low"] is None
+
+
+def test_what_is_not_given_is_as_the_plans_have_it(store):
+    """In the store, and in the table of its scores; where plans differ, the usual."""
+    cells = [("rte", "m", "random", method) for method in ("finetune", "ls")]
+    study, _ = planned(cells=cells, margins=margins("rte:40"), looks=(6, 8), reused=[])
+    for seed in SEEDS:
+        student("finetune", seed, 70.0 + seed, "random", study, at=500)
+        student("ls", seed, 70.3 + seed + NOISE[seed], "random", study, at=500)
+
+    def told(**given) -> tuple:
+        succeed("significance", output_dir="told", **given)
+        said = json.loads(Path("told/significance.json").read_text())
+        return said["parameters"]["margin"], said["parameters"]["looks"], said["text"]["plan"][0].endswith(": followed")
+
+    assert told() == ("rte:40", [6, 8], True)
+    assert told(csv="told/scores.csv") == ("rte:40", [6, 8], True)
+    assert told(margin=1) == (1, [6, 8], False)
+    assert told(metric="best/test/score") == (0.5, [], False), "a plan of the usual metric says nothing of another"
+    planned(
+        at=-500,
+        cells=cells,
+        margins=margins("rte:40"),
+        looks=(7, 8),
+        reused=[run.info.run_id for run in runs("student")],
+    )
+    assert told()[:2] == ("rte:40", [])
 
 
 def test_mistakes(store):

@@ -10,6 +10,7 @@ import pandas as pd
 from analysis import exported, pairing
 from analysis.judge import Rule
 from analysis.margins import margins
+from analysis.plan_check import agreed
 from analysis.present import answer as parts
 from analysis.present import render, wording
 from analysis.present.answer import Answer, Evidence
@@ -61,7 +62,7 @@ def answer(
     examples: str = "auto",
     *studies: str,
 ) -> Answer:
-    """The answer on a frame of runs, by the rule that was given.
+    """The answer on a frame of runs, by the rule that was given, else that of the plans where they agree.
 
     `examples`: whether predictions are read from the store, auto being for up to answer.MOST_RUNS runs; `studies`: run
     ids of studies whose plans hold, beside those of the runs.
@@ -74,7 +75,7 @@ def answer(
     else:
         read = plans_of(runs, *studies), predictions_of(runs, paired, examples)
         evidence = Evidence(runs, *read, tuple(remarks), teachers_of(runs, paired))
-    rule = rule_of(given)
+    rule = rule_of(agreed(evidence.plans or []) | dict(given) if metric is None else given)
     rule.margins.check({str(task) for task in runs.get("params.task", pd.Series(dtype=object)).dropna()})
     return parts.answer(evidence, paired, rule, metric, lower)
 
