@@ -1,0 +1,53 @@
+"""The published answers: a plan is that of its recipe and older than its runs, and its scores hold to it."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from running import succeed
+
+from analysis import exported, reading
+from analysis.plan_check import plan_digest
+from entrypoints.command import parse
+from labelreg import recipes
+from labelreg.settings import with_defaults
+from labelreg.studies import plan as studies
+
+pytest_plugins = ["running"]
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = sorted(path.parent for path in ROOT.glob("results/*/plan.json"))
+SCORES = [folder for folder in FOLDERS if (folder / "scores.csv").is_file()]
+
+
+def plan_of(folder: Path) -> dict:
+    plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+    plan.pop("reused")
+    return plan
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_a_plan_is_that_of_its_recipe(folder):
+    """A recipe that was changed after its plan would be another study under the same name."""
+    plan, words = plan_of(folder), [f"--recipe={folder.name}"]
+    made = studies.design_of(with_defaults("study", parse("study", words))).plan
+    assert plan_digest(made) == plan_digest(plan)
+    assert plan_digest(plan) in (ROOT / "docs" / "answer.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("folder", SCORES, ids=lambda folder: folder.name)
+def test_scores_are_of_the_plan_and_younger(folder, store):
+    plan = plan_of(folder)
+    runs, _ = reading.scores_table(folder / "scores.csv")
+    students = runs[runs[exported.KIND] == "student"]
+    (logged,) = exported.plans(runs)
+    assert logged["digest"] == plan_digest(logged["plan"]) == plan_digest(plan)
+    assert pd.to_datetime(students["start_time"]).min().timestamp() > logged["start"]
+    assert set(students["params.precision"]) == {recipes.asked(folder.name)["precision"]}
+    cells = students[["params.task", "params.model", "params.init", "params.method"]].itertuples(index=False, name=None)
+    assert {*cells} <= {*map(tuple, plan["cells"])} and {*students["params.seed"].astype(int)} <= {*plan["seeds"]}
+    succeed("significance", csv=folder / "scores.csv", output_dir="told")
+    said = json.loads(Path("told/significance.json").read_text(encoding="utf-8"))
+    assert (said["parameters"]["margin"], said["parameters"]["looks"]) == (plan["margin"], plan["looks"])
+    assert f"results/{folder.name}/scores.csv" in (ROOT / "docs" / "answer.md").read_text(encoding="utf-8")
