@@ -31,6 +31,7 @@ NUMBERS |= {f"{name}_seconds": f"metrics.cost/{name}_seconds" for name in ("trai
 NUMBERS |= {"examples": "examples"} | {name: name for name in MEASURED}
 SPLIT = ["split", "fitted_on"]  # of the score and of MEASURED; of its temperature
 LOGGED = {"run_id": str, "start": int | float, "digest": str, "tuned": list, "reused": list | None}  # records.plans
+RULED = {"margin": int | float | str, "level": int | float, "looks": list}  # plan_check.make_plan
 PLACES = TEXTS | NUMBERS | {name: name for name in ("metric", *SPLIT)}  # column -> that of a frame of runs
 
 
@@ -126,6 +127,8 @@ def plans(runs: pd.DataFrame) -> list[dict] | None:
             cells, seeds = logged["plan"]["cells"], logged["plan"]["seeds"]
             known = all(isinstance(logged[name], kind) for name, kind in LOGGED.items()) and isinstance(seeds, list)
             known = known and all(isinstance(cell, list) and len(cell) == len(WHO) - 1 for cell in cells)
+            ruled = {} if logged.get("lost") else RULED
+            known = known and all(isinstance(logged["plan"][name], kind) for name, kind in ruled.items())
         except (ValueError, KeyError, TypeError):
             known = False
         if not known:

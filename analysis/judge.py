@@ -1,7 +1,7 @@
 """The verdict on every comparison, one row each: what people, programs and the MLflow UI are told is read from it."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -91,10 +91,9 @@ def judge(
         first = members[0]
         margin = rule.margins.of(first.task, first.metric, paired.examples.get(first.task))
         told: dict[tuple, tuple[Comparison, Decision, tuple[str, ...], int]] = {}
-        for family, ours, seeds in _parts(members, order, planned):
+        for family, size, seeds in _parts(members, order, planned):
             if told.keys() >= {c.who for c in family}:
                 continue
-            size = len(family) + len(ours - {c.method for c in family})
             cut, found = _decide(paired, family, margin, rule, size, seeds)
             names = tuple(_label(c) for c in family)
             for i, c in enumerate(family):
@@ -111,22 +110,40 @@ def judge(
 
 def _parts(
     members: list[Comparison], order: Sequence, planned: Sequence[Planned]
-) -> Iterator[tuple[list[Comparison], set[str], Sequence]]:
-    """What each plan holds of a family, the methods that it counts, and the order of its seeds; last the whole family,
-    in which what was added is told of.
+) -> Iterator[tuple[list[Comparison], int, Sequence]]:
+    """What each plan holds of a family, how many comparisons Holm counts for it, and the order of its seeds; last the
+    whole family, in which what was added is told of.
 
-    A plan counts what plans before it compared there, too: five studies of a method each are a family of five by the
-    last, else the best of them would be found without a correction.
+    A plan counts what plans before it compared with the same runs of the reference, too: five studies of a method (or
+    of a setting) each are a family of five by the last, else the best of them would be found without a correction.
     """
     where = members[0].where
     here = [plan for plan in planned if where in plan.families]
     for plan in here:
         mine = [c for c in members if c.who in plan.comparisons]
         before = [each for each in here if each.own and each.start < plan.start]
-        compared = {method for each in (plan, *before) for method in each.families[where]}
-        yield mine, compared, plan.logged["plan"]["seeds"]
-    everyone = {method for plan in here for method in plan.families[where]}
-    yield members, everyone, here[0].logged["plan"]["seeds"] if here else order
+        counted = [*mine, *beside(members, plan, before)]
+        yield mine, _counted(counted, plan.families[where]), plan.logged["plan"]["seeds"]
+    everyone = [method for plan in here for method in plan.families[where]]
+    yield members, _counted(members, everyone), here[0].logged["plan"]["seeds"] if here else order
+
+
+def beside(comparisons: Iterable[Comparison], plan: Planned, others: Sequence[Planned]) -> list[Comparison]:
+    """What other plans, and not this one, compare with runs of the reference that this one compares with."""
+    comparisons = list(comparisons)
+    shared = {run_id for c in comparisons if c.who in plan.comparisons for run_id in c.reference_run_ids}
+    return [
+        c
+        for c in comparisons
+        if c.who not in plan.comparisons
+        and any(c.who in other.comparisons for other in others)
+        and not shared.isdisjoint(c.reference_run_ids)
+    ]
+
+
+def _counted(family: Sequence[Comparison], methods: Iterable[str]) -> int:
+    """The size of a family: its comparisons, and the methods that were planned and are not there."""
+    return len(family) + len(set(methods) - {c.method for c in family})
 
 
 def _decide(

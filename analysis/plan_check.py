@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.hypothesis import FEW, check_margin, floor, n_seeds
 from analysis.interim import OPEN, joint
-from analysis.judge import Planned, Rule
+from analysis.judge import Planned, Rule, beside
 from analysis.margins import USUAL, Margins
 from analysis.pairing import Paired
 from analysis.power import detectable_effect, least_seeds, reachable, seeds_needed
@@ -111,14 +111,19 @@ def make_plan(
     }
 
 
-def agreed(plans: Sequence[Mapping]) -> dict[str, Any]:
-    """The margin and the looks that all logged `plans` have; without what they differ in, and without the usual."""
-    found = [logged["plan"] for logged in plans if not logged.get("lost")]
+def agreed(planned: Sequence[Planned], paired: Paired) -> dict[str, Any]:
+    """The margin and the looks that the plans of all these comparisons have, where they have the same ones; without
+    what is usual anyway. `planned`: of `held`."""
+    plans = [p for p in planned if p.own and plan_digest(p.logged["plan"]) == p.logged["digest"]]
+    about = {where for plan in plans for where in plan.families}
+    if not plans or not about.issuperset(c.where for c in paired.comparisons):
+        return {}
+    first, *others = (plan.logged["plan"] for plan in plans)
     usual = {"margin": USUAL, "looks": []}
     return {
-        name: found[0][name]
-        for name in usual
-        if found and found[0][name] != usual[name] and all(_plain(p[name]) == _plain(found[0][name]) for p in found)
+        name: first[name]
+        for name, value in usual.items()
+        if first[name] != value and all(_plain(other[name]) == _plain(first[name]) for other in others)
     }
 
 
@@ -129,14 +134,14 @@ def plan_digest(plan: dict) -> str:
 
 
 def held(plans: Sequence[Mapping], paired: Paired, runs: pd.DataFrame) -> list[Planned]:
-    """What each of `plans` (records.plans, newest first) is about; those that no run of theirs speaks for come last.
+    """What each of `plans` is about, the newest first; those that no run of theirs speaks for come last.
 
     Plans name no settings: the runs that a study made (it is their parent) or reused have them. What has such a run on
     the method's side is what it planned.
     """
     above = dict(zip(runs["run_id"], runs[PARENT], strict=True)) if PARENT in runs else {}
     found = [_held(logged, paired, above) for logged in plans if not logged.get("lost")]
-    return sorted(filter(lambda plan: plan.families, found), key=lambda plan: not plan.own)
+    return sorted(filter(lambda plan: plan.families, found), key=lambda plan: (not plan.own, -plan.start))
 
 
 def _held(logged: Mapping, paired: Paired, above: Mapping[str, str]) -> Planned:
@@ -181,7 +186,7 @@ def follows(
             said += _follows(plan, mine, paired, rows, metric, rule)
             said += [_other(plan, other) for other in planned if not mine.isdisjoint(other.comparisons)
                      and other.logged["digest"] != plan.logged["digest"]]  # fmt: skip
-            said += _later(plan, planned)
+            said += _later(plan, planned, paired)
     if not planned and not said:
         return ["no plan was logged before these runs: margin, level and seeds could have been chosen afterwards"]
     alone = [name for name, each in zip(who, by, strict=True) if planned and not each]
@@ -227,12 +232,11 @@ def _other(plan: Planned, other: Planned) -> str:
     return f"run {theirs['run_id']} {when}, with other {changed}{unsure}"
 
 
-def _later(plan: Planned, planned: Sequence[Planned]) -> list[str]:
-    """That plans after it compared more in its families than it counts."""
+def _later(plan: Planned, planned: Sequence[Planned], paired: Paired) -> list[str]:
+    """That plans after it compared more with its runs of the reference than it counts."""
     later = [other for other in planned if other.own and other.start > plan.start]
-    new = {m for other in later for where in plan.families for m in other.families.get(where, ())}
-    new -= {method for methods in plan.families.values() for method in methods}
-    return [f"plans after it compare {', '.join(sorted(new))} there, too: it does not count them"] if new else []
+    new = beside(paired.comparisons, plan, later)
+    return [f"plans after it, which it does not count, compare {_cells([c.who for c in new])}"] if new else []
 
 
 def mark_tuned(judged: pd.DataFrame, plans: Sequence[Mapping], planned: Sequence[Planned]) -> pd.DataFrame:

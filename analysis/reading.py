@@ -32,6 +32,11 @@ def scores_table(path: str | Path, metric: str | None = None) -> tuple[pd.DataFr
         raise AnalysisError(f"metric={name}: this column is no score; it tells runs apart")
     table = csv_table(path)
     ours = exported.marked(table)
+    if not ours and {"kind", "fingerprint", "metric"} <= set(table.columns):
+        raise AnalysisError(
+            f"csv={path}: it has the columns of a table that labelreg wrote, but a row that ended has no fingerprint "
+            "(32 hex digits); rows of your own go into a table of their own: task, model, init, method, seed, score"
+        )
     if ours and name not in table:
         name = SCORE  # what else labelreg's tables have is among the metrics that they give back
     missing = [column for column in (*REQUIRED, name) if column not in table.columns]

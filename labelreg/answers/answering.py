@@ -10,7 +10,7 @@ import pandas as pd
 from analysis import exported, pairing
 from analysis.judge import Rule
 from analysis.margins import margins
-from analysis.plan_check import agreed
+from analysis.plan_check import agreed, held
 from analysis.present import answer as parts
 from analysis.present import render, wording
 from analysis.present.answer import Answer, Evidence
@@ -75,8 +75,10 @@ def answer(
     else:
         read = plans_of(runs, *studies), predictions_of(runs, paired, examples)
         evidence = Evidence(runs, *read, tuple(remarks), teachers_of(runs, paired))
-    rule = rule_of(agreed(evidence.plans or []) | dict(given) if metric is None else given)
-    rule.margins.check({str(task) for task in runs.get("params.task", pd.Series(dtype=object)).dropna()})
+    planned = agreed(held(evidence.plans or [], paired, runs), paired) if metric is None else {}
+    tasks = {str(task) for task in runs.get("params.task", pd.Series(dtype=object)).dropna()} - {""}
+    margins(given.get("margin")).check(tasks)
+    rule = rule_of(planned | dict(given))
     return parts.answer(evidence, paired, rule, metric, lower)
 
 

@@ -1,5 +1,6 @@
 """A study that looks at its verdicts while it runs: on with what is undecided, and an end for the rest."""
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -11,7 +12,7 @@ from analysis.judge import Rule, judge
 from analysis.plan_check import held
 from analysis.power import robust_sd
 from analysis.predictions import marked
-from labelreg.answers.answering import predictions_of
+from labelreg.answers.answering import plans_of, predictions_of
 from labelreg.store import records
 from labelreg.workers.steps import Step
 
@@ -60,7 +61,8 @@ def decided(plan: dict, rule: Rule, runs: pd.DataFrame, look: int) -> dict[tuple
     paired = pairing.pair(runs, REFERENCE)
     predictions = predictions_of(runs, paired)
     paired = paired if predictions is None else marked(paired, predictions)
-    judged = judge(paired, rule, plan["seeds"], held([{"run_id": "", "plan": plan}], paired, runs))
+    plans = [{"run_id": "", "plan": plan, "start": time.time()}, *plans_of(runs)]  # what was compared before counts too
+    judged = judge(paired, rule, plan["seeds"], held(plans, paired, runs))
     looks = [None if pd.isna(at) else int(at) for at in judged["look"]]
     names = judged[["task", "model", "init", "method"]].itertuples(index=False, name=None)
     found = dict(zip(names, zip(judged["verdict"], looks, strict=True), strict=True))
