@@ -1,8 +1,9 @@
 """The runs of an answer as a table, a row a run, and back: `reading.scores_table` gives the same answer from it.
 
-It has whatever a verdict is made of: runs that failed, where seeds stand in time, the plans of studies. Only the rule
-(margin, level, looks, reference, lower_is_better) is given anew. Beyond task, model, init, method, seed, score and
-settings a column is read only where labelreg wrote the table (`marked`): in others `dev` or `data` may be anything.
+It has whatever a verdict is made of: runs that failed, where seeds stand in time, the plans of studies with margin and
+looks. The rest of the rule (level, reference, lower_is_better) is given anew. Beyond task, model, init, method, seed,
+score and settings a column is read only where labelreg wrote the table (`marked`): in others `dev` or `data` may be
+anything.
 """
 
 import json
@@ -18,7 +19,7 @@ from analysis.predictions import LEFT_OUT
 from analysis.students import setting_names
 from labelreg.methods import label
 
-WHO = ["task", "model", "init", "method", "seed"]
+REQUIRED = ["task", "model", "init", "method", "seed"]
 FINGERPRINT, KIND, PLAN = "tags.labelreg.fingerprint", "tags.labelreg.kind", "plan"
 UNNAMED = "unnamed"  # the class of a run that has not learnt, where predictions alone say so
 TEXTS = {"status": "status", "start": "start_time", "kind": KIND, "data": "tags.labelreg.data"}
@@ -53,7 +54,7 @@ def table(
     if measured is not None:
         known = known.drop(columns=[*SPLIT, *MEASURED], errors="ignore")
         known = known.merge(measured.runs[["run_id", *SPLIT, *MEASURED]], how="left", on="run_id")
-    who = {name: _column(known, f"params.{name}").fillna("").astype(str).str.strip() for name in (*WHO, "average")}
+    who = {name: _column(known, f"params.{name}").fillna("").astype(str).str.strip() for name in (*REQUIRED, "average")}
     found = who | {"method": pd.Series(map(label, who["method"], who["average"]), known.index, dtype=object)}
     found["metric"] = found["task"].map(dict(zip(paired.runs["task"], paired.runs["metric"], strict=True)))
     found["score"] = pd.Series(float("nan"), known.index)
@@ -64,7 +65,7 @@ def table(
     used = _column(known, "params.precision_used")
     found["precision"] = used.where(used.notna(), _column(known, "params.precision"))
     found["examples"] = found["task"].map(dict(paired.examples)).astype("Int64")
-    columns = [*WHO, "score", "metric", *NUMBERS, *SPLIT, *setting_names(), *TEXTS]
+    columns = [*REQUIRED, "score", "metric", *NUMBERS, *SPLIT, *setting_names(), *TEXTS]
     result = pd.DataFrame({name: found[name] for name in columns if name in found})
     ids = {*known["run_id"]}
     logged = [
@@ -126,7 +127,7 @@ def plans(runs: pd.DataFrame) -> list[dict] | None:
             logged = json.loads(text)
             cells, seeds = logged["plan"]["cells"], logged["plan"]["seeds"]
             known = all(isinstance(logged[name], kind) for name, kind in LOGGED.items()) and isinstance(seeds, list)
-            known = known and all(isinstance(cell, list) and len(cell) == len(WHO) - 1 for cell in cells)
+            known = known and all(isinstance(cell, list) and len(cell) == len(REQUIRED) - 1 for cell in cells)
             ruled = {} if logged.get("lost") else RULED
             known = known and all(isinstance(logged["plan"][name], kind) for name, kind in ruled.items())
         except (ValueError, KeyError, TypeError):

@@ -13,7 +13,7 @@ from analysis.students import setting_names
 from analysis.units import one_unit
 from labelreg.errors import looks, refusal
 
-REQUIRED = tuple(exported.WHO)
+REQUIRED = tuple(exported.REQUIRED)
 SCORE = "score"
 NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*%?|[+-]?(?i:inf|infinity)"
 MISSING = ("", "nan", "na", "n/a", "none", "null", "-")
