@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis import AnalysisError
 from analysis.calibration import MEASURED, RELIABILITY, RUNS, Calibration
-from analysis.pairing import DEV, LAST_DEV, REST, TEST, Paired, pair
+from analysis.pairing import DEV, LAST_DEV, LAST_REST, LAST_TEST, REST, TEST, Paired, pair
 from analysis.plan_check import PARENT
 from analysis.predictions import LEFT_OUT
 from analysis.students import setting_names
@@ -26,8 +26,8 @@ TEXTS = {"status": "status", "start": "start_time", "kind": KIND, "data": "tags.
 TEXTS |= {"one_class": "tags.labelreg.one_class", "teacher": "params.teacher_run_id"}
 TEXTS |= {name: f"params.{name}" for name in ("teacher_digest", "teacher_column")}
 TEXTS |= {"study": PARENT, "run_id": "run_id", "fingerprint": FINGERPRINT, PLAN: PLAN}
-NUMBERS = {"dev": f"metrics.{DEV}", "last_dev": f"metrics.{LAST_DEV}", "test": f"metrics.{TEST}"}
-NUMBERS |= {"rest": f"metrics.{REST}", "best_epoch": "metrics.best/epoch"}
+SCORES = {"dev": DEV, "last_dev": LAST_DEV, "test": TEST, "last_test": LAST_TEST, "rest": REST, "last_rest": LAST_REST}
+NUMBERS = {name: f"metrics.{score}" for name, score in SCORES.items()} | {"best_epoch": "metrics.best/epoch"}
 NUMBERS |= {f"{name}_seconds": f"metrics.cost/{name}_seconds" for name in ("train", "teacher")}
 NUMBERS |= {"examples": "examples"} | {name: name for name in MEASURED}
 SPLIT = ["split", "fitted_on"]  # of the score and of MEASURED; of its temperature

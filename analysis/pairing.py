@@ -23,7 +23,8 @@ from labelreg.methods import parted
 __all__ = ["AnalysisError", "Comparison", "Paired", "pair"]
 
 REST, TEST, DEV = "best/rest/score", "best/test/score", "best/dev/score"  # the first that all runs of a task have
-LAST_DEV = "last/dev/score"
+LAST_REST, LAST_TEST, LAST_DEV = "last/rest/score", "last/test/score", "last/dev/score"
+BY_SELECTION = {"best": (REST, TEST, DEV), "last": (LAST_REST, LAST_TEST, LAST_DEV)}
 METHODS = tuple(KNOWN)  # order of rows; others follow by name
 LEFT_OUT = ["run_id", "task", "model", "init", "method", "seed", "family", "reason"]
 
@@ -106,10 +107,11 @@ def pair(
     has is equal. A method is compared with the reference runs of its own SHARED setting where there are such,
     else with the only setting that there is. Of runs that agree in all of this and in their own setting the
     newest is taken where their fingerprints agree, else none. `metric` defaults, per task, to the score on the rest of
-    the training set where every usable run has it, else on test, else on dev. `lower`: metrics of which lower is
-    better, beside those that are known to be so. A missing `status` means finished; without
-    `tags.labelreg.kind` no run is a student. Raises AnalysisError for a metric that no student logged, and
-    for a reference without runs unless it is finetune. Source: design.md, statistics.md.
+    the training set where every usable run has it, else on test, else on dev: of the last epoch where every run of the
+    task has kept that, else of the best. `lower`: metrics of which lower is better, beside those that are known to be
+    so. A missing `status` means finished; without `tags.labelreg.kind` no run is a student. Raises AnalysisError for a
+    metric that no student logged, and for a reference without runs unless it is finetune. Source: design.md,
+    statistics.md.
     """
     left: list[tuple[Run, str]] = []
     students = read(runs)
@@ -185,9 +187,11 @@ def _scored(usable: list[Run], metrics: dict, metric: str | None, left: list) ->
     def chosen(task: str) -> str:
         """The first that every run has; one that was done again with a further test set has it for all of its kind."""
         groups = [group for group in same.values() if group[0].task == task]
-        groups = [group for group in groups if any(has(run, name) for run in group for name in (REST, TEST, DEV))]
-        whole = (name for name in (REST, TEST) if groups and all(any(has(r, name) for r in g) for g in groups))
-        return next(whole, DEV)
+        kept_last = {run.selection for group in groups for run in group} == {"last"}
+        rest, test, dev = BY_SELECTION["last" if kept_last else "best"]
+        groups = [group for group in groups if any(has(run, name) for run in group for name in (rest, test, dev))]
+        whole = (name for name in (rest, test) if groups and all(any(has(r, name) for r in g) for g in groups))
+        return next(whole, dev)
 
     names = {task: metric or chosen(task) for task in {run.task for run in usable}}
     kept = []

@@ -54,6 +54,11 @@ class Run:
         return self.task, self.model, self.init
 
     @property
+    def selection(self) -> object:
+        """The epoch whose weights it has kept; None where that is not known."""
+        return self.protocol[PROTOCOL.index("selection")]
+
+    @property
     def setting(self) -> tuple[tuple, tuple]:
         return self.shared, self.own
 

@@ -195,10 +195,12 @@ class Protocol:
         "train on this many, a stratified sample fixed by split_seed", counts=ALWAYS, recipe=True, pairs=True
     )
     selection: str = text(
-        "the epoch whose weights are kept: best dev score, or the last",
-        "best",
+        "the epoch whose weights are kept: the best dev score's, as usual, or the last",
+        None,
         SELECTIONS,
         counts=ALWAYS,
+        usual="best",
+        recipe=True,
         pairs=True,
     )
     split_seed: int = integer(

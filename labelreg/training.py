@@ -289,6 +289,8 @@ def conclude(
 ) -> Outcome:
     """Finish after any epoch: evaluate best and last, leave the model with the selected weights.
 
+    `rest` is larger than all else that a run computes: the selected weights alone are evaluated on it.
+
     Args:
         report: of the last epoch that was trained.
         splits: those whose logits are wanted, by the weights that `selection` names.
@@ -301,10 +303,12 @@ def conclude(
         if point.epoch != loaded.epoch:
             adapter.put(model, point.weights)
             loaded, logits = point, {"dev": point.dev_logits}
-        wanted = dict.fromkeys([*tests, *(splits if which == settings.selection else ())])  # each once
+        kept = which == settings.selection
+        scored = [split for split in tests if kept or split != REST]
+        wanted = dict.fromkeys([*scored, *(splits if kept else ())])  # each once
         logits |= {split: predict(model, data.splits[split], machine) for split in wanted if split not in logits}
         scores[which] = {"dev": point.dev} | {
-            split: score(logits[split], data.splits[split], data.metric) for split in tests
+            split: score(logits[split], data.splits[split], data.metric) for split in scored
         }
     registry.expand(model)
     return Outcome(report.best.epoch, scores["best"], scores["last"], {split: logits[split] for split in splits})

@@ -14,7 +14,7 @@ import yaml
 
 from analysis import paper
 from analysis.hypothesis import signed_rank
-from analysis.pairing import DEV, METHODS, TEST, Paired
+from analysis.pairing import BY_SELECTION, DEV, LAST_DEV, METHODS, Paired
 from analysis.present.answer import scores as mean_scores
 from labelreg.methods import METHODS as REGISTERED
 
@@ -92,7 +92,9 @@ def _rows(frame: pd.DataFrame, place: list, run_id: str, metric: str = SCORE_OF_
         value = frame[f"metrics.{name}"].get(run_id) if f"metrics.{name}" in frame else None
         return math.nan if value is None else float(value)
 
-    found = [[*place, split, logged(name)] for split, name in (("dev", DEV), ("test", TEST))]
+    kept = frame["params.selection"].get(run_id) if "params.selection" in frame else None
+    _, test, dev = BY_SELECTION["last" if kept == "last" else "best"]
+    found = [[*place, split, logged(name)] for split, name in (("dev", dev), ("test", test))]
     found = [row for row in found if math.isfinite(row[-1])]
     if not found and math.isfinite(logged(metric)):
         found = [[*place, "dev" if "dev" in metric.split("/") else "test", logged(metric)]]
@@ -196,7 +198,7 @@ def _table8(paired: Paired, made: Tables) -> list[tuple]:
         made.missing.append(f"table 8 ({title}): no pairs")
         return []
     made.titles["8"] = title
-    if {c.metric for c in of} == {DEV}:
+    if {c.metric for c in of} <= {DEV, LAST_DEV}:
         made.titles["8"] += ", dev scores: not every run has a test score"
     inits = {init: column for column, init in INITS.items()}
     count = Counter((c.method, c.init) for c in of)

@@ -87,6 +87,8 @@ BY_EPOCH: dict[str, Any] = {
     "useGlobalXaxisKey": True,
 }
 BY_NAME = "tags.`mlflow.runName`"
+# on `rest` the weights that a run keeps are evaluated, and no others
+SCORES = "best/dev/score best/test/score best/rest/score last/rest/score"
 VIEWS: dict[str, dict[str, Any]] = {
     "methods": state(
         "summary",
@@ -100,7 +102,7 @@ VIEWS: dict[str, dict[str, Any]] = {
     "seeds": state(
         "student",
         [
-            *_columns(params="method average init seed", metrics="best/dev/score best/test/score best/rest/score"),
+            *_columns(params="method average init seed", metrics=SCORES),
             *_columns(params="task model", tags="labelreg.study"),
         ],
         BY_NAME,

@@ -382,7 +382,8 @@ def _cross_check(
         if event.state in ("failed", "skipped"):
             print(f"{event.step.name}: {event.state}: {event.reason}", flush=True)
         elif event.state == "done":
-            score = tracking.get(event.result.run_id).data.metrics[f"{given['selection']}/dev/score"]
+            found = tracking.get(event.result.run_id).data
+            score = found.metrics[f"{found.params['selection']}/dev/score"]
             scores.loc[int(event.step.name.split()[1]) - 1, event.step.given["method"]] = score
             flaw = event.result.flaw()
             print(f"{event.step.name}: dev score {score:.2f}{flaw} ({event.seconds:.0f} s)", flush=True)

@@ -221,6 +221,15 @@ def test_dev_alone_both_inits_several_tasks_and_sizes(tmp_path):
     assert set(table["metric"]) == {"best/dev/score", "best/test/score"}
 
 
+def test_runs_that_keep_their_last_epoch(tmp_path):
+    runs = frame(effects({"ls": 1.0}, metric="last/rest/score", selection="last"))
+    runs["metrics.best/test/score"] = 50.0
+    first, second, table = both(runs, tmp_path)
+    assert set(same(first, second)["metric"]) == {"last/rest/score"}
+    assert list(table["last_rest"]) == list(table["score"])
+    assert exported.metric(scores_table(tmp_path / "scores.csv")[0]) is None, "it is the usual one"
+
+
 def test_calibration_is_a_column_each(tmp_path):
     runs, labels = frame(effects({"ls": 1.0})), np.arange(40) % 2
     stored = {}

@@ -294,6 +294,20 @@ def test_the_rest_of_the_training_set_is_the_metric_where_every_run_of_the_task_
     assert {c.metric for c in pair(rows).comparisons} == {"best/rest/score"}
 
 
+@pytest.mark.parametrize("split", ["rest", "test", "dev"])
+def test_runs_are_compared_in_the_weights_that_they_have_kept(split):
+    """A run that keeps its last epoch has a score of its best one too: the model that is stored has the other."""
+    rows = frame(*(run(method, seed, 70 + seed, dev=60) for method in ("finetune", "ls") for seed in (1, 2)))
+    of_last = 80 + np.arange(len(rows)) / 8
+    rows = rows.drop(columns="metrics.best/test/score") if split == "dev" else rows
+    rows = rows.assign(**{"params.selection": "last", f"metrics.last/{split}/score": of_last})
+    (found,) = pair(rows).comparisons
+    assert found.metric == f"last/{split}/score" and found.scores == tuple(of_last[2:])
+    rows.loc[3, "params.selection"] = "best"  # it is left out, and the metric is one for the task
+    mixed = {c.metric for c in pair(rows).comparisons}
+    assert mixed == {"best/dev/score" if split == "dev" else "best/test/score"}
+
+
 def test_a_run_done_again_with_a_test_set_more_stands_for_the_one_of_before():
     before = frame(*(run(method, seed, 70 + seed) for method in ("finetune", "ls") for seed in (1, 2)))
     again = before.assign(run_id=before["run_id"] + "-again")

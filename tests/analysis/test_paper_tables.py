@@ -121,6 +121,14 @@ def test_missing_cells_are_empty_and_listed():
     assert "\n- table 1 dev, KD: QNLI\n" in as_markdown(made)
 
 
+@pytest.mark.parametrize(("selection", "dev", "test"), [("best", 10.0, 20.0), ("last", 30.0, 40.0)])
+def test_cells_are_of_the_weights_that_are_kept(selection, dev, test):
+    run = row("a", "rte", "m", "pretrained", "ls", 1, dev=10.0, test=20.0) | {"params.selection": selection}
+    runs = pd.DataFrame([run | {"metrics.last/dev/score": 30.0, "metrics.last/test/score": 40.0}])
+    found = scores(runs, pair(runs))
+    assert dict(zip(found["split"], found["score"], strict=True)) == {"dev": dev, "test": test}
+
+
 def test_a_seed_that_lacks_a_task_has_no_score():
     frame = paper_shaped("1")
     gone = (frame["params.method"] == "ls") & (frame["params.task"] == "rte") & (frame["params.seed"] == str(SEEDS[1]))
