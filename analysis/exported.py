@@ -56,7 +56,8 @@ def table(
         known = known.merge(measured.runs[["run_id", *SPLIT, *MEASURED]], how="left", on="run_id")
     who = {name: _column(known, f"params.{name}").fillna("").astype(str).str.strip() for name in (*REQUIRED, "average")}
     found = who | {"method": pd.Series(map(label, who["method"], who["average"]), known.index, dtype=object)}
-    found["metric"] = found["task"].map(dict(zip(paired.runs["task"], paired.runs["metric"], strict=True)))
+    by_task = found["task"].map(dict(zip(paired.runs["task"], paired.runs["metric"], strict=True)))
+    found["metric"] = known["run_id"].map(paired.runs.set_index("run_id")["metric"]).fillna(by_task)
     found["score"] = pd.Series(float("nan"), known.index)
     for name in found["metric"].dropna().unique():
         found["score"] = found["score"].where(found["metric"] != name, pd.to_numeric(known[f"metrics.{name}"]))

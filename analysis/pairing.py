@@ -22,7 +22,7 @@ from labelreg.methods import parted
 
 __all__ = ["AnalysisError", "Comparison", "Paired", "pair"]
 
-REST, TEST, DEV = "best/rest/score", "best/test/score", "best/dev/score"  # the first that all runs of a task have
+REST, TEST, DEV = "best/rest/score", "best/test/score", "best/dev/score"  # the first that all of a task's runs have
 LAST_REST, LAST_TEST, LAST_DEV = "last/rest/score", "last/test/score", "last/dev/score"
 BY_SELECTION = {"best": (REST, TEST, DEV), "last": (LAST_REST, LAST_TEST, LAST_DEV)}
 METHODS = tuple(KNOWN)  # order of rows; others follow by name
@@ -107,8 +107,8 @@ def pair(
     has is equal. A method is compared with the reference runs of its own SHARED setting where there are such,
     else with the only setting that there is. Of runs that agree in all of this and in their own setting the
     newest is taken where their fingerprints agree, else none. `metric` defaults, per task, to the score on the rest of
-    the training set where every usable run has it, else on test, else on dev: of the last epoch where every run of the
-    task has kept that, else of the best. `lower`: metrics of which lower is better, beside those that are known to be
+    the training set where every usable run has it, else on test, else on dev: of the weights that the runs have kept,
+    the best epoch's or the last's. `lower`: metrics of which lower is better, beside those that are known to be
     so. A missing `status` means finished; without `tags.labelreg.kind` no run is a student. Raises AnalysisError for a
     metric that no student logged, and for a reference without runs unless it is finetune. Source: design.md,
     statistics.md.
@@ -184,19 +184,18 @@ def _scored(usable: list[Run], metrics: dict, metric: str | None, left: list) ->
     for run in usable:
         same[_identity(run)].append(run)
 
-    def chosen(task: str) -> str:
+    def chosen(task: str, kept: str) -> str:
         """The first that every run has; one that was done again with a further test set has it for all of its kind."""
-        groups = [group for group in same.values() if group[0].task == task]
-        kept_last = {run.selection for group in groups for run in group} == {"last"}
-        rest, test, dev = BY_SELECTION["last" if kept_last else "best"]
+        groups = [group for group in same.values() if (group[0].task, group[0].kept) == (task, kept)]
+        rest, test, dev = BY_SELECTION[kept]
         groups = [group for group in groups if any(has(run, name) for run in group for name in (rest, test, dev))]
         whole = (name for name in (rest, test) if groups and all(any(has(r, name) for r in g) for g in groups))
         return next(whole, dev)
 
-    names = {task: metric or chosen(task) for task in {run.task for run in usable}}
+    names = {(task, kept): metric or chosen(task, kept) for task, kept in {(run.task, run.kept) for run in usable}}
     kept = []
     for run in usable:
-        name = names[run.task]
+        name = names[run.task, run.kept]
         others = [other.run_id for other in same[_identity(run)] if run.fingerprint and has(other, name)]
         if abs(score(run, name)) <= LARGEST / 2:
             kept.append(replace(run, metric=name, score=score(run, name)))

@@ -54,9 +54,9 @@ class Run:
         return self.task, self.model, self.init
 
     @property
-    def selection(self) -> object:
-        """The epoch whose weights it has kept; None where that is not known."""
-        return self.protocol[PROTOCOL.index("selection")]
+    def kept(self) -> str:
+        """The epoch whose weights it has kept, best or last; the best where that is not known."""
+        return "last" if self.protocol[PROTOCOL.index("selection")] == "last" else "best"
 
     @property
     def setting(self) -> tuple[tuple, tuple]:

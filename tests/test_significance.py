@@ -44,7 +44,7 @@ def student(method: str, seed: int, score: float | None, init: str = "pretrained
     run_id = client.create_run("0", start_time=at, run_name=f"{init} {method} {seed}").info.run_id
     client.log_batch(
         run_id,
-        metrics=[] if score is None else [Metric("best/test/score", score, at, 3)],
+        metrics=[] if score is None else [Metric(f"{end}/test/score", score, at, 3) for end in ("best", "last")],
         params=[Param(name, str(value)) for name, value in params.items()],
         tags=[RunTag(name, value) for name, value in tags.items()],
     )

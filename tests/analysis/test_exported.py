@@ -228,6 +228,10 @@ def test_runs_that_keep_their_last_epoch(tmp_path):
     assert set(same(first, second)["metric"]) == {"last/rest/score"}
     assert list(table["last_rest"]) == list(table["score"])
     assert exported.metric(scores_table(tmp_path / "scores.csv")[0]) is None, "it is the usual one"
+    others = frame([*effects({"ls": 1.0}, chance=1, selection="best"), *runs.to_dict("records")])
+    (tmp_path / "both").mkdir()
+    first, second, table = both(others, tmp_path / "both")
+    assert set(same(first, second)["metric"]) == {"last/rest/score", "best/test/score"}
 
 
 def test_calibration_is_a_column_each(tmp_path):

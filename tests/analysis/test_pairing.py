@@ -50,6 +50,7 @@ def run(
         **{f"params.{key}": value for key, value in params.items()},
         "metrics.best/test/score": score,
         "metrics.best/dev/score": dev,
+        **({"metrics.last/test/score": score} if params.get("selection") == "last" else {}),
         "tags.labelreg.kind": kind,
         "tags.labelreg.data": data,
         "tags.labelreg.fingerprint": print or f"{method}-{seed}-{sorted(more.items())}",
@@ -303,9 +304,10 @@ def test_runs_are_compared_in_the_weights_that_they_have_kept(split):
     rows = rows.assign(**{"params.selection": "last", f"metrics.last/{split}/score": of_last})
     (found,) = pair(rows).comparisons
     assert found.metric == f"last/{split}/score" and found.scores == tuple(of_last[2:])
-    rows.loc[3, "params.selection"] = "best"  # it is left out, and the metric is one for the task
-    mixed = {c.metric for c in pair(rows).comparisons}
-    assert mixed == {"best/dev/score" if split == "dev" else "best/test/score"}
+    before = frame(*(run(method, seed, 70, dev=60) for method in ("finetune", "ls") for seed in (1, 2)))
+    both = pair(pd.concat([before.assign(run_id=before["run_id"] + "-before"), rows], ignore_index=True))
+    assert [c.metric for c in both.comparisons] == ["best/test/score", f"last/{split}/score"]
+    assert len({c.family for c in both.comparisons}) == 2, "what has kept other weights is no pair"
 
 
 def test_a_run_done_again_with_a_test_set_more_stands_for_the_one_of_before():
