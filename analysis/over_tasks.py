@@ -1,4 +1,4 @@
-"""Over the tasks of a study, over new tasks, and what pairing saves.
+"""Over the tasks of a study, and over new tasks.
 
 Two questions are kept apart. Of these tasks: is the mean over them of the paired difference (the paper's Score) other
 than 0? Seeds within tasks answer it. Of tasks like these: a block is then a task, its value a mean over seeds, since
@@ -167,24 +167,3 @@ def said(test: tuple, level: float) -> str:
     if p_holm <= level and estimate != 0:
         return "larger" if estimate > 0 else "smaller"
     return "too few seeds" if lowest > level else "not shown to differ"
-
-
-# What pairing saves
-
-
-def pairing_line(paired: Paired) -> str:
-    """What pairing saves, in one clause; "" where fewer than three seeds or no spread leave it open.
-
-    Seeds per method, not paired, with the same standard error of the mean difference: n (s1^2 + s2^2) / sd^2.
-    """
-    found = []
-    for c in paired.comparisons:
-        a, b = rounded(c.scores), rounded(c.reference_scores)
-        if len(a) > 2 and np.ptp(a) > 0 and np.ptp(b) > 0 and np.ptp(rounded(a - b)) > 0:
-            unpaired = len(a) * (a.var(ddof=1) + b.var(ddof=1)) / (a - b).var(ddof=1)
-            found.append((len(a), math.ceil(unpaired - 1e-6), np.corrcoef(a, b)[0, 1]))
-    if not found:
-        return ""
-    n, seeds, r = np.median(found, axis=0)
-    several = f", medians of {len(found)} comparisons" if len(found) > 1 else ""
-    return f"{n:.0f} paired seeds are as exact as {seeds:.0f} unpaired ones (correlation {r:.2f}{several})"

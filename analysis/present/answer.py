@@ -193,8 +193,7 @@ def _verdicts(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Section]
     sentences = [f"{wording.family_name(rows[0])}: {wording.sentence(rows)}" for rows in families.values()]
     notes = [*wording.clause_lines(judged), *wording.remarks(judged)]
     decide = wording.deciding_lines(judged)
-    beside = list(filter(None, [over_tasks.pairing_line(paired), wording.TWICE if rule.looks or decide else ""]))
-    details = section("details", beside, few=FEW)
+    details = section("details", [wording.TWICE] if rule.looks or decide else [], few=FEW)
     return [
         section("verdicts", sentences),
         section("brief", wording.p_lines(judged), _brief(paired, table, judged)),

@@ -1,4 +1,4 @@
-"""Over the tasks of a study and over new tasks, and what pairing saves; answers known or worked otherwise."""
+"""Over the tasks of a study and over new tasks; answers known or worked otherwise."""
 
 import math
 
@@ -12,7 +12,7 @@ from scipy.stats import t as t_distribution
 from analysis.hypothesis import holm, pairs, signed_rank, verdicts
 from analysis.judge import Rule, judge
 from analysis.margins import margins
-from analysis.over_tasks import AGAINST, THESE, against_reference, pairing_line, these_tasks
+from analysis.over_tasks import AGAINST, THESE, against_reference, these_tasks
 from analysis.pairing import pair
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -192,48 +192,3 @@ def test_a_task_that_stopped_early_leaves_it_open():
     assert row["reason"] == "" and row["n"] == 12
     (row,) = told(of_tasks(up[:8], up), order=range(12)).to_dict("records")
     assert row["verdict"] == "better"  # without looks there is no early stop
-
-
-# What pairing saves
-
-
-def pairing_of(finetune, scores):
-    return pairing_line(study({("t", "pretrained", "finetune"): finetune, ("t", "pretrained", "kd"): scores}))
-
-
-def test_what_pairing_saves():
-    told = pairing_of([70.0, 71.0, 72.0, 73.0], [71.0, 72.5, 72.5, 74.0])
-    correlation = 4.5 / math.sqrt(5 * 4.5)
-    assert told == f"4 paired seeds are as exact as 76 unpaired ones (correlation {correlation:.2f})"  # 4 (5/3 + 3/2) 6
-
-
-@pytest.mark.parametrize(
-    "scores, unpaired",
-    [
-        ([70, 71, 72, 73], None),  # the same difference in each seed
-        ([72, 72, 72, 72], None),  # no spread of one method
-        ([73, 72, 71, 70], 2),  # pairing costs
-        ([71, 70, 73, 72], 10),
-        ([72, 70, 73, 71], 4),
-        ([71, 73], None),
-    ],
-)
-def test_pairing_at_its_edges(scores, unpaired):
-    told = pairing_of([70.0, 71.0, 72.0, 73.0], scores)
-    assert told == "" if unpaired is None else f"4 paired seeds are as exact as {unpaired} unpaired ones" in told
-
-
-def test_unpaired_seeds_give_the_same_standard_error():
-    rng = np.random.default_rng(6)
-    shared, own = rng.normal(0, 1, 40), rng.normal(0, 0.5, (2, 40))
-    a, b = (70 + shared + own[0]).round(6), (70 + shared + own[1]).round(6)
-    n = int(pairing_of(a, b).split(" as exact as ")[1].split()[0])
-    assert (a.var(ddof=1) + b.var(ddof=1)) / n <= (a - b).var(ddof=1) / 40
-    assert (a.var(ddof=1) + b.var(ddof=1)) / (n - 1) > (a - b).var(ddof=1) / 40
-
-
-def test_several_comparisons_are_their_medians():
-    scores = {("t", "pretrained", "finetune"): [70.0, 71.0, 72.0, 73.0]}
-    scores |= {("t", "pretrained", m): v for m, v in (("ls", [71, 70, 73, 72]), ("kd", [72, 70, 73, 71]))}
-    assert pairing_line(study(scores)).endswith("7 unpaired ones (correlation 0.30, medians of 2 comparisons)")
-    assert pairing_line(study({})) == ""
