@@ -8,6 +8,7 @@ a resample of examples needs new sums only.
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -38,11 +39,21 @@ class Predicted:
     groups: np.ndarray | None = None
 
     @property
+    def n_classes(self) -> int:
+        """The number of classes that have a probability."""
+        return self.probabilities.shape[1]
+
+    @cached_property
     def classes(self) -> np.ndarray:
         """The predicted class of each example `[examples]`."""
         return self.probabilities.argmax(axis=1)
 
-    @property
+    @cached_property
+    def scores(self) -> dict[str, float]:
+        """The score of each kind."""
+        return scores(self.labels, self.classes, self.n_classes)
+
+    @cached_property
     def examples(self) -> str:
         """A digest of idx and labels: equal where two runs were tested on the same examples."""
         return hashlib.sha256(np.stack([self.idx, self.labels]).astype(np.int64).tobytes()).hexdigest()
