@@ -73,34 +73,30 @@ def these_tasks(paired: Paired, judged: pd.DataFrame, rule: Rule) -> pd.DataFram
     task stopped before. It speaks of these tasks; of others, `against_reference`.
     """
     rows = []
-    stops = {(r.task, r.model, r.init, r.method, r.setting): r.look for r in judged.itertuples()} if rule.looks else {}
+    stops: dict[tuple, Any] = {}
+    if rule.looks:
+        stops = {(r.task, r.model, r.init, r.method, r.setting): r.look for r in judged.itertuples()}
     for key, methods in _groups(paired).items():
-        found = {}
+        margins, tests = {}, {}
         for method, by_task in methods.items():
-            margins = [rule.margins.of(c.task, c.metric, paired.examples.get(c.task)) for c in by_task.values()]
-            looks = [stops.get((c.task, c.model, c.init, c.method, c.setting)) for c in by_task.values()]
-            early = bool(rule.looks) and any(look is None or pd.isna(look) or look < rule.looks[-1] for look in looks)
-            strata = [rounded(c.differences) for c in by_task.values()]
-            found[method] = (
-                by_task,
-                float(np.mean(margins)),
-                early,
-                _mean_over(strata, float(np.mean(margins)), rule.level),
-            )
-        corrected = holm(p for *_, (*_, p, _) in found.values())
-        equal = holm(q for *_, (*_, q) in found.values())
-        for (method, (by_task, margin, early, test)), p, q in zip(found.items(), corrected, equal, strict=True):
-            mean, low, high, p_value, p_equal = test
+            each = [rule.margins.of(c.task, c.metric, paired.examples.get(c.task)) for c in by_task.values()]
+            margins[method] = float(np.mean(each))
+            tests[method] = _mean_over([rounded(c.differences) for c in by_task.values()], margins[method], rule.level)
+        corrected = holm(p for *_, p, _ in tests.values())
+        equal = holm(q for *_, q in tests.values())
+        for (method, by_task), p, q in zip(methods.items(), corrected, equal, strict=True):
+            mean, low, high, p_value, p_equal = tests[method]
             word = "equivalent" if q <= rule.level else "undecided"
             word = word if p > rule.level else "better" if mean > 0 else "worse"
-            why = "it falls at the last planned look, with all seeds of all tasks" if early else ""
             means = {task: float(np.mean(c.differences)) for task, c in sorted(by_task.items())}
-            apart = [f"{task} {value:+.2f}" for task, value in means.items() if abs(value) > margin]
-            why = why or (f"tasks differ: {', '.join(apart)}" if word == "equivalent" and apart else "")
+            apart = [f"{task} {value:+.2f}" for task, value in means.items() if abs(value) > margins[method]]
+            why = f"tasks differ: {', '.join(apart)}" if word == "equivalent" and apart else ""
+            looks: list[Any] = [stops.get(c.who) for c in by_task.values()] if rule.looks else []
+            if any(pd.isna(look) or look < rule.looks[-1] for look in looks):
+                word, why = "undecided", "it falls at the last planned look, with all seeds of all tasks"
             n = [len(c.seeds) for c in by_task.values()]
-            who = (*key, method, paired.reference, len(by_task), tuple(sorted(by_task)), min(n), max(n))
-            word = "undecided" if early else word
-            told = (mean, low, high, p_value, p, p_equal, q, margin, p_of(word, p, q), word, why)
+            who = (*key, method, paired.reference, len(by_task), tuple(means), min(n), max(n))
+            told = (mean, low, high, p_value, p, p_equal, q, margins[method], p_of(word, p, q), word, why)
             rows.append((*who, *told))
     return pd.DataFrame(rows, columns=THESE)
 
