@@ -74,24 +74,21 @@ def intervals(paired: Paired, predictions: Predictions, level: float = 0.95) -> 
 
 def _runs(members: list[Comparison], predictions: Predictions, left: list) -> tuple[str, dict[str, Predicted]]:
     """The kind of score of a family, and the runs whose predictions give the logged score."""
-    split = split_of(members[0].metric)
+    metric, split = members[0].metric, split_of(members[0].metric)
     logged: dict[str, float] = {}
     reasons: dict[str, str] = {}
     found: dict[str, Predicted] = {}
-    fits: dict[str, set[str]] = {}
     for c in members:
         logged |= dict(zip(c.run_ids, c.scores, strict=True))
         logged |= dict(zip(c.reference_run_ids, c.reference_scores, strict=True))
-    for run_id, value in logged.items():
-        if split is None or not is_score(members[0].metric):
-            reasons[run_id] = f"{members[0].metric} is no score that predictions give"
-            continue
+    for run_id in logged:
         try:
-            run = read(predictions, run_id, split)
+            if split is None or not is_score(metric):
+                raise Missing(f"{metric} is no score that predictions give")
+            found[run_id] = read(predictions, run_id, split)
         except Missing as missing:
             reasons[run_id] = str(missing)
-            continue
-        found[run_id], fits[run_id] = run, matching(run.scores, value)
+    fits = {run_id: matching(run.scores, logged[run_id]) for run_id, run in found.items()}
     votes = Counter(kind for fitting in fits.values() for kind in fitting)
     kind = max(SCORES, key=lambda name: votes[name])  # the first on ties: all of them give these values
     for run_id in [name for name in found if kind not in fits[name]]:

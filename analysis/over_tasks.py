@@ -54,7 +54,7 @@ def _groups(paired: Paired) -> dict[Group, dict[str, dict[str, Comparison]]]:
         methods: defaultdict[str, dict[str, Comparison]] = defaultdict(dict)
         for (task, method), found in cell.items():
             for c in found:
-                methods[f"{method} [{c.setting}]" if method in several and c.setting else method][task] = c
+                methods[c.label if method in several else method][task] = c
         groups[key] = dict(methods)
     return groups
 
