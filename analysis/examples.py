@@ -18,6 +18,7 @@ from analysis.predictions import (
     LEFT_OUT,
     SCORES,
     Missing,
+    Predicted,
     Predictions,
     indicators,
     is_score,
@@ -25,7 +26,6 @@ from analysis.predictions import (
     matching,
     read,
     score,
-    scores,
     split_of,
 )
 
@@ -34,18 +34,6 @@ COLUMNS = [
     *("score", "split", "design", "n_seeds", "n_examples", "n_units", "difference", "low", "high", "level", "se"),
     *("share_seeds", "share_examples", "share_both", "dominates"),
 ]
-
-
-@dataclass(frozen=True, eq=False)
-class _Run:
-    """A run's labels, predicted classes and groups `[examples]`, and its score of each kind."""
-
-    examples: str
-    labels: np.ndarray
-    predicted: np.ndarray
-    groups: np.ndarray | None
-    n_classes: int
-    scores: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -84,26 +72,23 @@ def intervals(paired: Paired, predictions: Predictions, level: float = 0.95) -> 
     return frame, pd.DataFrame(list(dict.fromkeys(left)), columns=LEFT_OUT)
 
 
-def _runs(members: list[Comparison], predictions: Predictions, left: list) -> tuple[str, dict[str, _Run]]:
+def _runs(members: list[Comparison], predictions: Predictions, left: list) -> tuple[str, dict[str, Predicted]]:
     """The kind of score of a family, and the runs whose predictions give the logged score."""
-    split = split_of(members[0].metric)
+    metric, split = members[0].metric, split_of(members[0].metric)
     logged: dict[str, float] = {}
     reasons: dict[str, str] = {}
-    found: dict[str, _Run] = {}
-    fits: dict[str, set[str]] = {}
+    found: dict[str, Predicted] = {}
     for c in members:
         logged |= dict(zip(c.run_ids, c.scores, strict=True))
         logged |= dict(zip(c.reference_run_ids, c.reference_scores, strict=True))
-    for run_id, value in logged.items():
-        if split is None or not is_score(members[0].metric):
-            reasons[run_id] = f"{members[0].metric} is no score that predictions give"
-            continue
+    for run_id in logged:
         try:
-            run = _run(predictions, run_id, split)
+            if split is None or not is_score(metric):
+                raise Missing(f"{metric} is no score that predictions give")
+            found[run_id] = read(predictions, run_id, split)
         except Missing as missing:
             reasons[run_id] = str(missing)
-            continue
-        found[run_id], fits[run_id] = run, matching(run.scores, value)
+    fits = {run_id: matching(run.scores, logged[run_id]) for run_id, run in found.items()}
     votes = Counter(kind for fitting in fits.values() for kind in fitting)
     kind = max(SCORES, key=lambda name: votes[name])  # the first on ties: all of them give these values
     for run_id in [name for name in found if kind not in fits[name]]:
@@ -115,14 +100,7 @@ def _runs(members: list[Comparison], predictions: Predictions, left: list) -> tu
     return kind, found
 
 
-def _run(predictions: Predictions, run_id: str, split: str) -> _Run:
-    table = read(predictions, run_id, split)
-    n_classes, predicted = table.probabilities.shape[1], table.classes
-    told = scores(table.labels, predicted, n_classes)
-    return _Run(table.examples, table.labels, predicted, table.groups, n_classes, told)
-
-
-def _kept(c: Comparison, runs: dict[str, _Run], left: list) -> list[int]:
+def _kept(c: Comparison, runs: dict[str, Predicted], left: list) -> list[int]:
     """The pairs of a comparison that have predictions of the same examples on both sides."""
     kept = []
     for i, (run_id, reference_id) in enumerate(zip(c.run_ids, c.reference_run_ids, strict=True)):
@@ -195,11 +173,11 @@ def _interval(difference: float, variance: Variance, level: float) -> tuple[floa
 # Rows
 
 
-def _pseudo(run: _Run, kind: str, groups: np.ndarray | None) -> np.ndarray:
-    return pseudo_values(indicators(run.labels, run.predicted, kind, run.n_classes), kind, groups)
+def _pseudo(run: Predicted, kind: str, groups: np.ndarray | None) -> np.ndarray:
+    return pseudo_values(indicators(run.labels, run.classes, kind, run.n_classes), kind, groups)
 
 
-def _row(c: Comparison, kept: list[int], kind: str, runs: dict[str, _Run], level: float) -> tuple:
+def _row(c: Comparison, kept: list[int], kind: str, runs: dict[str, Predicted], level: float) -> tuple:
     ids = [(c.run_ids[i], c.reference_run_ids[i]) for i in kept]
     pairs = [(runs[a], runs[b]) for a, b in ids]
     groups = [a.groups if b.groups is not None else None for a, b in pairs]  # as long as both sides know them

@@ -62,7 +62,11 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is said of one method; `reason` is a sentence."""
+    """What is said of one method; `reason` is a sentence.
+
+    look: the number of seeds of the planned look at which it fell; for the undecided of the last look that was taken.
+    None where no looks are planned, and where not even the first has been reached.
+    """
 
     word: str
     negligible: bool
@@ -72,6 +76,7 @@ class Verdict:
     p_holm: float
     p_equivalence: float
     p_equivalence_holm: float
+    look: int | None = None
 
 
 def pairs(mine: Numbers, theirs: Numbers) -> Pairs:
@@ -154,10 +159,9 @@ def signed_rank(differences: Numbers, confidence: float = CONFIDENCE) -> Test:
     ranking. min_p_value: 2^(1 - n_nonzero). estimate: Hodges-Lehmann, the median of all Walsh averages. low, high:
     exact interval of that level, at least `confidence`; unbounded (level 1) where n is too small. With ties the
     interval may touch 0 although p is small. n = 0 gives p 1, estimate 0 and an unbounded interval. Raises
-    AnalysisError for NaN, more than MOST_PAIRS differences, another confidence. Source: Wilcoxon 1945, Hodges and
+    AnalysisError for NaN and for more than MOST_PAIRS differences. Source: Wilcoxon 1945, Hodges and
     Lehmann 1963.
     """
-    _check_confidence(confidence)
     d = rounded(differences)
     if len(d) > MOST_PAIRS:
         raise AnalysisError(f"{len(d):,} pairs (seeds) of one method: the exact test takes up to {MOST_PAIRS:,}")
@@ -178,7 +182,6 @@ def rank_sum(mine: Numbers, theirs: Numbers, confidence: float = CONFIDENCE) -> 
     estimate: Hodges-Lehmann, the median of all n^2 differences; low, high: its exact interval. Source: Wilcoxon 1945,
     Mann and Whitney 1947.
     """
-    _check_confidence(confidence)
     x, y = rounded(mine), rounded(theirs)
     n = len(x)
     below, above = _rank_sum_tails(x, y)
@@ -324,11 +327,6 @@ def interval(test: Test) -> str:
 def check_margin(margin: float) -> None:
     if not (margin > 0 and math.isfinite(margin)):
         raise AnalysisError(f"margin {margin} is not allowed: a number of points above 0")
-
-
-def _check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
-        raise AnalysisError(f"confidence {confidence} is outside (0, 1)")
 
 
 # Signs of pairs

@@ -86,12 +86,8 @@ def unmatched_lines(paired: Paired) -> list[str]:
     for c in between_inits(paired).comparisons:
         if not c.seeds:
             alone = f"{len(c.run_ids) + len(c.reference_run_ids)} seeds have one initialisation only"
-            lines.append(f"{_name(c)} ({c.task}, {c.model}, {c.metric}): no seed has both initialisations; {alone}")
+            lines.append(f"{c.label} ({c.task}, {c.model}, {c.metric}): no seed has both initialisations; {alone}")
     for both in _sides(paired):
         for c in both.values() if len(both) == 1 else ():
-            lines.append(f"{_name(c)} ({c.task}, {c.model}, {c.init}): no counterpart in the other initialisation")
+            lines.append(f"{c.label} ({c.task}, {c.model}, {c.init}): no counterpart in the other initialisation")
     return lines
-
-
-def _name(c: Comparison) -> str:
-    return f"{c.method} [{c.setting}]" if c.setting else c.method

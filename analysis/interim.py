@@ -108,17 +108,6 @@ def _can_equal(looks: Sequence[int], k: int, level: float) -> bool:
     return k * sum(attained(n, p, sides=1) for n in looks) <= level
 
 
-@dataclass(frozen=True)
-class Decision:
-    """A verdict and the look (number of seeds) at which it fell; for the undecided the last look that was taken.
-
-    look is None, and the word undecided, where not even the first look has been reached.
-    """
-
-    verdict: Verdict
-    look: int | None
-
-
 def at_looks(
     families: Mapping[Any, Sequence[tuple[float, float] | None]],
     margin: float,
@@ -126,7 +115,7 @@ def at_looks(
     looks: Sequence[int],
     planned: int = 0,
     not_learnt: Mapping | None = None,
-) -> dict[Any, Decision]:
+) -> dict[Any, Verdict]:
     """The verdict on each method of one family, tested at planned looks; a verdict once reached stays.
 
     `families`: method to its (score, reference's score) in the order of the planned seeds, None for a seed that was run
@@ -145,7 +134,7 @@ def at_looks(
         return verdicts(pairs, margin, level, planned, corrections, confidence, few=look <= FEW)
 
     samples = {method: list(some) for method, some in families.items()}
-    found: dict[Any, Decision] = {}
+    found: dict[Any, Verdict] = {}
     used: dict[Any, list] = {method: [] for method in samples}
     open_ = list(samples)
     for look in looks:
@@ -153,12 +142,10 @@ def at_looks(
             break
         used |= {method: samples[method][:look] for method in open_}
         told = where_learnt(tell(used, look), _none_learnt(samples, not_learnt or {}, look))
-        found |= {method: Decision(_dated(told[method], look, looks, samples[method]), look) for method in open_}
+        found |= {method: _dated(told[method], look, looks, samples[method]) for method in open_}
         open_ = [method for method in open_ if told[method].word in OPEN]
     if not found and samples:
-        found = {
-            method: Decision(_waiting(verdict, looks[0]), None) for method, verdict in tell(samples, looks[0]).items()
-        }
+        return {method: _waiting(verdict, looks[0]) for method, verdict in tell(samples, looks[0]).items()}
     return found
 
 
@@ -184,14 +171,14 @@ def _none_learnt(samples: Mapping, not_learnt: Mapping, look: int) -> set:
 
 
 def _dated(verdict: Verdict, look: int, looks: Sequence[int], sample: Sequence) -> Verdict:
-    """The verdict with the look at which it fell in its reason."""
+    """The verdict with the look at which it fell, in its reason too."""
     said = f"look at {n_seeds(look)}"
     if verdict.word in OPEN:
         later = [n for n in looks if n > look]
         said += f", the next is at {later[0]}" if later else ", the last that was planned"
     if len(sample) > look:
         said += f"; {n_seeds(len(sample) - look)} beyond it are not used"
-    return replace(verdict, reason=f"{verdict.reason}; {said}")
+    return replace(verdict, reason=f"{verdict.reason}; {said}", look=look)
 
 
 def _waiting(verdict: Verdict, first: int) -> Verdict:

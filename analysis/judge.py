@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.hypothesis import FEW, Pairs, compare, holm, pairs, verdicts
-from analysis.interim import OPEN, Decision, at_looks, check_looks, joint, where_learnt, without_stopping
+from analysis.hypothesis import DECIMALS, FEW, Pairs, Verdict, compare, holm, pairs, verdicts
+from analysis.interim import OPEN, at_looks, check_looks, joint, where_learnt, without_stopping
 from analysis.margins import Margins, margins
 from analysis.pairing import Comparison, Paired
 from analysis.power import more_seeds, robust_sd, seeds_needed
@@ -90,7 +90,7 @@ def judge(
     for members in paired.families:
         first = members[0]
         margin = rule.margins.of(first.task, first.metric, paired.examples.get(first.task))
-        told: dict[tuple, tuple[Comparison, Decision, tuple[str, ...], int]] = {}
+        told: dict[tuple, tuple[Comparison, Verdict, tuple[str, ...], int]] = {}
         for family, size, seeds in _parts(members, order, planned):
             if told.keys() >= {c.who for c in family}:
                 continue
@@ -148,13 +148,13 @@ def _counted(family: Sequence[Comparison], methods: Iterable[str]) -> int:
 
 def _decide(
     paired: Paired, members: list[Comparison], margin: float, rule: Rule, planned: int, order: Sequence
-) -> tuple[list[Comparison], dict[int, Decision]]:
-    """The members of a family, cut to the seeds of their look where looks are planned, and their decisions."""
+) -> tuple[list[Comparison], dict[int, Verdict]]:
+    """The members of a family, cut to the seeds of their look where looks are planned, and their verdicts."""
     if rule.looks:
         return _at_looks(paired, members, margin, rule, planned, order)
     none = {i for i, c in enumerate(members) if c.seeds and len(neither(paired, c)) == len(c.seeds)}
     told = verdicts({i: _pairs(c) for i, c in enumerate(members)}, margin, rule.level, planned)
-    return members, {i: Decision(verdict, None) for i, verdict in where_learnt(told, none).items()}
+    return members, where_learnt(told, none)
 
 
 def _pairs(c: Comparison) -> Pairs:
@@ -164,7 +164,7 @@ def _pairs(c: Comparison) -> Pairs:
 
 def _at_looks(
     paired: Paired, members: list[Comparison], margin: float, rule: Rule, planned: int, order: Sequence
-) -> tuple[list[Comparison], dict[int, Decision]]:
+) -> tuple[list[Comparison], dict[int, Verdict]]:
     """A look waits for the runs of its seeds that are not through, whichever member's they are, and never takes later
     seeds in their place."""
     lost = _left(paired, members[0])  # by method, seeds that were run without giving a pair
@@ -201,14 +201,13 @@ def _left(paired: Paired, c: Comparison, reason: str = "") -> defaultdict[str, s
     return found
 
 
-def _waiting(decision: Decision, pending: list, c: Comparison) -> Decision:
-    """The decision on `c`, with the seed that the next look waits for in its reason."""
-    verdict = decision.verdict
+def _waiting(verdict: Verdict, pending: list, c: Comparison) -> Verdict:
+    """The verdict on `c`, with the seed that the next look waits for in its reason."""
     if not pending or verdict.word not in OPEN:
-        return decision
+        return verdict
     behind = len(c.seeds) - verdict.test.n
     reason = f"{verdict.reason}; seed {pending[0]} still runs{f', pairs behind it: {behind}' if behind else ''}"
-    return replace(decision, verdict=replace(verdict, reason=reason))
+    return replace(verdict, reason=reason)
 
 
 def neither(paired: Paired, c: Comparison) -> list:
@@ -231,24 +230,20 @@ def _label(c: Comparison) -> str:
 
 
 def _row(
-    paired: Paired, c: Comparison, decision: Decision, family: tuple[str, ...], size: int, margin: float, rule: Rule
+    paired: Paired, c: Comparison, verdict: Verdict, family: tuple[str, ...], size: int, margin: float, rule: Rule
 ) -> tuple:
-    d, verdict = np.array(c.differences), decision.verdict
-    test = verdict.test
-    failed, failed_reference = (_failed(paired, c, name, decision.look) for name in (c.method, c.reference))
+    d, test = np.array(c.differences), verdict.test
+    failed, failed_reference = (_failed(paired, c, name, verdict.look) for name in (c.method, c.reference))
     undecided, share = verdict.word == "undecided", rule.level_of_a_look
-    values = {
-        **{name: getattr(c, name) for name in (*COLUMNS[:7], "negated")},
-        "mean_method": float(np.mean(c.scores)) if len(d) else None,
-        "std_method": float(np.std(c.scores, ddof=1)) if len(d) > 1 else None,
-        "mean_reference": float(np.mean(c.reference_scores)) if len(d) else None,
-        "mean_difference": float(np.round(d.mean(), 9)) + 0.0 if len(d) else None,
-        "std_difference": float(np.round(d.std(ddof=1), 9)) if len(d) > 1 else None,
+    mine, theirs, differences = (pd.Series(values, dtype=float) for values in (c.scores, c.reference_scores, d))
+    of_all = vars(c) | vars(test) | vars(verdict)
+    values = of_all | {
+        "mean_method": mine.mean(),
+        "std_method": mine.std(),
+        "mean_reference": theirs.mean(),
+        "mean_difference": round(differences.mean(), DECIMALS) + 0.0,
+        "std_difference": round(differences.std(), DECIMALS),
         "test": test.name,
-        **{name: getattr(test, name) for name in ("n", "n_nonzero", "estimate", "low", "high", "level")},
-        **{name: getattr(test, name) for name in ("p_value", "min_p_value")},
-        **{name: getattr(verdict, name) for name in ("p_holm", "p_equivalence", "p_equivalence_holm")},
-        **{name: getattr(verdict, name) for name in ("negligible", "decidable", "reason")},
         "margin": margin,
         "margin_why": rule.margins.why(c.task, c.metric, paired.examples.get(c.task)),
         "verdict": verdict.word,
@@ -259,11 +254,7 @@ def _row(
         "p_verdict": p_of(verdict.word, verdict.p_holm, verdict.p_equivalence_holm),
         "more_seeds": more_seeds(d, margin, size, share) if undecided else None,
         "seeds_for_margin": seeds_needed(robust_sd(d), margin, size, share) if undecided and len(d) > 1 else None,
-        "look": decision.look,
-        "mean_corrected": _corrected(d, decision, rule),
-        "seeds": c.seeds,
-        "scores": c.scores,
-        "differences": c.differences,
+        "mean_corrected": _corrected(d, verdict, rule),
         "not_learnt": sum(run_id in paired.not_learnt for run_id in c.run_ids),
         "not_learnt_reference": sum(run_id in paired.not_learnt for run_id in c.reference_run_ids),
         "failed": len(failed),
@@ -293,9 +284,9 @@ def _failed(paired: Paired, c: Comparison, method: str, look: int | None) -> set
     return lost if look is None or tried <= look else set(sorted(lost, key=str)[: max(look - len(c.seeds), 0)])
 
 
-def _corrected(d: np.ndarray, decision: Decision, rule: Rule) -> float | None:
-    early = decision.look is not None and decision.verdict.word in ("better", "worse")
-    return without_stopping(d, decision.look or 0, rule.looks, rule.level) if early else None
+def _corrected(d: np.ndarray, verdict: Verdict, rule: Rule) -> float | None:
+    early = verdict.look is not None and verdict.word in ("better", "worse")
+    return without_stopping(d, verdict.look or 0, rule.looks, rule.level) if early else None
 
 
 def _with_failures(c: Comparison, failed: int, failed_reference: int) -> float | None:

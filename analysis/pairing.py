@@ -63,6 +63,11 @@ class Comparison:
         return self.task, self.model, self.init, self.method, self.setting
 
     @property
+    def label(self) -> str:
+        """The method, with its setting where it has one."""
+        return f"{self.method} [{self.setting}]" if self.setting else self.method
+
+    @property
     def where(self) -> tuple[str, ...]:
         """The name of its family, whichever the metric."""
         return self.task, self.model, self.init, self.family
@@ -346,12 +351,9 @@ def _family(run: Run, compared: dict[tuple, str]) -> str:
 
 def _comparison(found: list[tuple[Run, Run]], family: str, setting: str, reference: str, negated: bool) -> Comparison:
     runs, partners = zip(*found, strict=True)
-    task, model, init = found[0][0].cell
     differences = rounded([run.score - partner.score for run, partner in found])
     return Comparison(
-        task,
-        model,
-        init,
+        *found[0][0].cell,
         family=family,
         method=runs[0].method,
         setting=setting,

@@ -88,7 +88,10 @@ def more_seeds(differences: Sequence[float] | np.ndarray, margin: float, k: int 
     d = np.asarray(differences, dtype=float)
     if len(d) < 2:
         return None
+    from scipy.special import ndtri
+
     drawn = np.random.default_rng(0).choice(d, (DRAWS, max(FURTHER)))
+    of_difference, of_equivalence = -ndtri([level / k / 2, level / k])
 
     def decides(more: int) -> bool:
         n = len(d) + more
@@ -97,17 +100,10 @@ def more_seeds(differences: Sequence[float] | np.ndarray, margin: float, k: int 
         found = np.hstack([np.tile(d, (DRAWS, 1)), drawn[:, :more]])
         z = np.abs(_z(found)) if reachable(n, k, level) else np.full(DRAWS, -np.inf)
         equal = np.minimum(_z(found + margin), -_z(found - margin))
-        return bool(np.mean((z >= _quantile(level / k / 2)) | (equal >= _quantile(level / k))) >= SURE)
+        return bool(np.mean((z >= of_difference) | (equal >= of_equivalence)) >= SURE)
 
     # where the most do not decide, nothing does
     return next((more for more in FURTHER if decides(more)), None) if decides(FURTHER[-1]) else None
-
-
-@lru_cache(maxsize=64)
-def _quantile(tail: float) -> float:
-    from scipy.special import ndtri
-
-    return float(-ndtri(tail))
 
 
 def _z(d: np.ndarray) -> np.ndarray:

@@ -7,7 +7,9 @@ a resample of examples needs new sums only.
 
 import hashlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -38,11 +40,21 @@ class Predicted:
     groups: np.ndarray | None = None
 
     @property
+    def n_classes(self) -> int:
+        """The number of classes that have a probability."""
+        return self.probabilities.shape[1]
+
+    @cached_property
     def classes(self) -> np.ndarray:
         """The predicted class of each example `[examples]`."""
         return self.probabilities.argmax(axis=1)
 
-    @property
+    @cached_property
+    def scores(self) -> dict[str, float]:
+        """The score of each kind."""
+        return scores(self.labels, self.classes, self.n_classes)
+
+    @cached_property
     def examples(self) -> str:
         """A digest of idx and labels: equal where two runs were tested on the same examples."""
         return hashlib.sha256(np.stack([self.idx, self.labels]).astype(np.int64).tobytes()).hexdigest()
@@ -101,24 +113,23 @@ def _examples(paired: Paired, predictions: Predictions) -> dict[str, int]:
     """By task; the least, where runs were scored on several sets."""
     found: dict[str, int] = {}
     for c in paired.comparisons:
-        for run_id in c.run_ids:
-            try:
-                n = len(read(predictions, run_id, split_of(c.metric) or "").labels)
-            except Missing:
-                continue
-            found[c.task] = min(n, found.get(c.task, n))
-            break
+        known = (_first(predictions, run_id, split_of(c.metric) or "") for run_id in c.run_ids)
+        if first := next(filter(None, known), None):
+            found[c.task] = min(len(first.labels), found.get(c.task, len(first.labels)))
     return found
 
 
 def _one_class(predictions: Predictions, run_id: str) -> bool:
-    for split in ("test", "dev"):
-        try:
-            found = read(predictions, run_id, split)
-        except Missing:
-            continue
-        return one_class(found.labels, found.classes)
-    return False
+    found = _first(predictions, run_id, "test", "dev")
+    return found is not None and one_class(found.labels, found.classes)
+
+
+def _first(predictions: Predictions, run_id: str, *splits: str) -> Predicted | None:
+    """Of the first of these splits on which the run has predictions that can be used."""
+    for split in splits:
+        with suppress(Missing):
+            return read(predictions, run_id, split)
+    return None
 
 
 def split_of(metric: str) -> str | None:

@@ -41,8 +41,8 @@ def scores_table(path: str | Path, metric: str | None = None) -> tuple[pd.DataFr
         name = SCORE  # what else labelreg's tables have is among the metrics that they give back
     missing = [column for column in (*REQUIRED, name) if column not in table.columns]
     if missing:
-        has = ", ".join(table.columns)
-        raise AnalysisError(f"csv={path}: no column {', '.join(missing)}; needed: {_all(name)}; it has: {has}")
+        has, needed = ", ".join(table.columns), ", ".join((*REQUIRED, name))
+        raise AnalysisError(f"csv={path}: no column {', '.join(missing)}; needed: {needed}; it has: {has}")
     cells = {column: table[column].str.strip().map(render.plain_text) for column in REQUIRED}
     for column in REQUIRED[:-1]:
         _one_spelling(cells[column], path, column)
@@ -136,10 +136,6 @@ def _numbers(column: pd.Series, path: str | Path, name: str) -> pd.Series:
         comma = "; decimals are written with a point, thousands without a mark" if "," in wrong.iloc[0] else ""
         raise AnalysisError(f"csv={path}: {name} in line {wrong.index[0]} is {wrong.iloc[0]!r}, no number{comma}")
     return texts.where(~missing, "nan").str.rstrip("% ").astype(float)
-
-
-def _all(name: str) -> str:
-    return ", ".join((*REQUIRED, name))
 
 
 def csv_table(path: str | Path, parameter: str = "csv") -> pd.DataFrame:

@@ -98,12 +98,7 @@ def _slopes(by_size: list[Comparison]) -> tuple[np.ndarray, np.ndarray]:
     """Points a doubling of the method's scores and of the reference's `[seeds]`, over the seeds of all sizes."""
     x = np.log2([_size(c) for c in by_size])
     x = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
-    seeds = _seeds(by_size)
-    signs = [-1 if c.negated else 1 for c in by_size]
-
-    def slope(scores: list[tuple[float, ...]]) -> np.ndarray:
-        held = [dict(zip(c.seeds, some, strict=True)) for c, some in zip(by_size, scores, strict=True)]
-        table = [[sign * at[seed] for seed in seeds] for sign, at in zip(signs, held, strict=True)]
-        return x @ np.array(table).reshape(len(by_size), len(seeds))
-
-    return slope([c.scores for c in by_size]), slope([c.reference_scores for c in by_size])
+    seeds, signs = _seeds(by_size), [-1 if c.negated else 1 for c in by_size]
+    mine = [sign * pd.Series(c.scores, c.seeds)[seeds] for sign, c in zip(signs, by_size, strict=True)]
+    theirs = [sign * pd.Series(c.reference_scores, c.seeds)[seeds] for sign, c in zip(signs, by_size, strict=True)]
+    return x @ np.array(mine), x @ np.array(theirs)

@@ -108,7 +108,7 @@ def sequential(draws: int, draws_null: int) -> pd.DataFrame:
 
 def _at_looks(mine: np.ndarray, theirs: np.ndarray) -> list[tuple[str, int]]:
     families = {i: list(zip(m, t, strict=True)) for i, (m, t) in enumerate(zip(mine, theirs, strict=True))}
-    return [(d.verdict.word, d.look or 0) for d in at_looks(families, MARGIN, LEVEL, LOOKS).values()]
+    return [(d.word, d.look or 0) for d in at_looks(families, MARGIN, LEVEL, LOOKS).values()]
 
 
 def _before_at_looks(mine: np.ndarray, theirs: np.ndarray) -> list[tuple[bool, int]]:

@@ -142,10 +142,10 @@ def test_a_comparison_without_a_run_that_learnt_keeps_its_place_in_the_family():
 def test_looks_go_on_with_what_has_not_learnt():
     zero, told = [(70.0, 70.0)] * 14, "not learnt"
     first = at_looks({"ls": zero[:8]}, 0.5, 0.05, (8, 14), not_learnt={"ls": range(8)})["ls"]
-    assert (first.verdict.word, first.look) == (told, 8) and "the next is at 14" in first.verdict.reason
-    assert at_looks({"ls": zero[:8]}, 0.5, 0.05, (8, 14))["ls"].verdict.word == "equivalent"
+    assert (first.word, first.look) == (told, 8) and "the next is at 14" in first.reason
+    assert at_looks({"ls": zero[:8]}, 0.5, 0.05, (8, 14))["ls"].word == "equivalent"
     last = at_looks({"ls": zero}, 0.5, 0.05, (8, 14), not_learnt={"ls": range(8)})["ls"]
-    assert (last.verdict.word, last.look) == ("equivalent", 14)  # six later seeds have learnt
+    assert (last.word, last.look) == ("equivalent", 14)  # six later seeds have learnt
     lost = {("ls", s) for s in range(8)}
     both = judge(pairing.pair(frame({"finetune": [0.0] * 8, "ls": [0.0] * 8}, lost)), Rule(looks=(8,)))
     assert both["verdict"].tolist() == ["equivalent"]  # finetune has learnt

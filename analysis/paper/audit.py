@@ -131,10 +131,10 @@ def exact_p_values(printed: pd.DataFrame, runs: Mapping[str, int]) -> pd.DataFra
     rows = []
     for cell in printed[_is_p(printed, any_test=False)].to_dict("records"):
         n = runs[cell["table"]]
-        by_statistic = possible.p_by_statistic(n) if n <= possible.LARGEST_UNTIED else {}
-        fits = [w for w, p in by_statistic.items() if abs(p - cell["mean"]) <= cell["mean_half"] + possible.NOISE]
+        every = possible.p_values(n) if n <= possible.LARGEST_UNTIED else np.empty(0)
+        fits = np.flatnonzero(np.abs(every - cell["mean"]) <= cell["mean_half"] + possible.NOISE)
         w = ", ".join(map(str, fits)) or "none"
-        exact = by_statistic[fits[0]] if fits else math.nan
+        exact = every[fits[0]] if len(fits) else math.nan
         place = [cell[name] for name in ("table", "split", "row", "column")]
         rows.append((*place, _show(cell), n, w, exact, detectable_effect(n)))
     return pd.DataFrame(rows, columns=P_VALUES).astype({"p_exact": float, "power_80": float})

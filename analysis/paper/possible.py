@@ -11,7 +11,7 @@ from itertools import product
 
 import numpy as np
 
-from analysis.hypothesis import Numbers, signed_rank
+from analysis.hypothesis import Numbers, null
 
 LARGEST = 12  # 4,096 patterns of signs, and as many of ties
 LARGEST_UNTIED = 50  # 1,276 sums of ranks
@@ -21,15 +21,12 @@ NOISE = 1e-9  # of floats, beside numbers of a few decimals
 
 @lru_cache(maxsize=16)
 def p_values(n: int) -> np.ndarray:
-    """All two-sided signed-rank p-values that n untied differences other than zero can give, ascending."""
-    return np.array(sorted(p_by_statistic(n).values()))
+    """The two-sided p of W = 0, 1, ..., the smaller of the two sums of ranks, of n untied differences other than zero.
 
-
-@lru_cache(maxsize=16)
-def p_by_statistic(n: int) -> dict[int, float]:
-    """The two-sided p of each W, the smaller of the two sums of ranks, without ties."""
-    total = n * (n + 1) // 2
-    return {(total + w) // 2: signed_rank(d).p_value for w, d in _one_of_each_sum(n).items() if w <= 0}
+    They ascend, and are all that n such differences can give.
+    """
+    below = np.cumsum(null(tuple(range(1, n + 1))))
+    return np.minimum(1, 2 * below[: n * (n + 1) // 4 + 1])
 
 
 @lru_cache(maxsize=16)
@@ -41,11 +38,7 @@ def p_values_with_ties(n: int) -> np.ndarray:
         _, tied = np.unique(sizes[sizes > 0], return_counts=True)
         last = np.cumsum(tied)
         ranks = np.repeat(2 * last - tied + 1, tied)  # doubled mid-ranks
-        chances = np.zeros(ranks.sum() + 1)
-        chances[0] = 1
-        for rank in ranks:
-            chances[rank:] += chances[:-rank]
-            chances /= 2
+        chances = null(tuple(ranks.tolist()))
         below = np.cumsum(chances)[chances > 0]
         found.update(np.minimum(1, 2 * below[below <= 0.75]).tolist())
     return np.array(sorted(found))
@@ -80,40 +73,19 @@ def _patterns(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     signs s, their isotonic regression cut at 0; |a|^2 at s.a = n is largest on one of the rays (0..0, 1..1),
     or unbounded where a ray has s.a <= 0.
     """
+    from scipy.optimize import isotonic_regression
+
     signs = np.array(list(product((-1.0, 1.0), repeat=n)))
-    projected = np.maximum(_isotonic(signs), 0)
+    projected = np.maximum([isotonic_regression(row).x for row in signs], 0)
     signs, projected = signs[projected.any(axis=1)], projected[projected.any(axis=1)]
-    by_sum = {w: signed_rank(d).p_value for w, d in _one_of_each_sum(n).items()}
-    sums = signs @ np.arange(1, n + 1)
+    ranks = np.arange(1, n + 1)
+    smaller = (ranks.sum() - np.abs(signs @ ranks).astype(int)) // 2
     rays = np.cumsum(signs[:, ::-1], axis=1)  # s.a where the 1, 2, ... n largest are 1
     with np.errstate(divide="ignore"):
-        squares = (np.arange(1, n + 1) * n**2 / rays**2).max(axis=1)
+        squares = (ranks * n**2 / rays**2).max(axis=1)
     most = np.where((rays > 0).all(axis=1), squares, np.inf)
     least = n**2 / (projected**2).sum(axis=1)
-    return np.array([by_sum[w] for w in sums]), _ratio(least, n), _ratio(most, n)
-
-
-def _isotonic(rows: np.ndarray) -> np.ndarray:
-    """Isotonic regression of each row: at i, the largest over j <= i of the least mean of j..k over k >= i."""
-    n = rows.shape[1]
-    fitted = np.full(rows.shape, -np.inf)
-    for j in range(n):
-        means = np.cumsum(rows[:, j:], axis=1) / np.arange(1, n - j + 1)
-        least = np.minimum.accumulate(means[:, ::-1], axis=1)[:, ::-1]
-        fitted[:, j:] = np.maximum(fitted[:, j:], least)
-    return fitted
-
-
-def _one_of_each_sum(n: int) -> dict[int, np.ndarray]:
-    """Untied differences for each value of the sum of signed ranks, the largest ranks made positive first."""
-    ranks, found = np.arange(1, n + 1), {}
-    for w in range(ranks.sum() + 1):
-        signs, rest = -np.ones(n), w
-        for i in range(n - 1, -1, -1):
-            if ranks[i] <= rest:
-                signs[i], rest = 1, rest - ranks[i]
-        found[int(2 * w - ranks.sum())] = signs * ranks
-    return found
+    return p_values(n)[smaller], _ratio(least, n), _ratio(most, n)
 
 
 def _ratio(squares: np.ndarray, n: int) -> np.ndarray:

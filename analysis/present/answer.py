@@ -1,7 +1,6 @@
 """The one answer on a frame of runs: sections, from which text, Markdown, JSON, the page and summary runs are made."""
 
 import math
-from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -67,7 +66,7 @@ def answer(
         paired = marked(paired, evidence.predictions)
     order, planned = pairing.seed_order(evidence.runs), held(plans, paired, evidence.runs)
     judged = mark_tuned(judge(paired, rule, order, planned), plans, planned)
-    judged = _last_epoch(evidence.runs, paired, judged, rule, order, plans, lower)
+    judged = _last_epoch(evidence, paired, judged, rule, order, lower)
     if evidence.teachers is not None:
         judged = _beside_teachers(evidence, paired, judged)
     table, left, measured = pd.DataFrame(), pd.DataFrame(), None
@@ -100,26 +99,19 @@ def answer(
 
 
 def _last_epoch(
-    runs: pd.DataFrame,
-    paired: Paired,
-    judged: pd.DataFrame,
-    rule: Rule,
-    order: Sequence,
-    plans: Sequence[dict],
-    lower: Collection[str],
+    evidence: Evidence, paired: Paired, judged: pd.DataFrame, rule: Rule, order: Sequence, lower: Collection[str]
 ) -> pd.DataFrame:
     """With the verdict on the last epoch beside one on the best dev epoch, whose score is a maximum."""
-    judged = judged.assign(verdict_last=None, mean_last=math.nan)
-    if (judged["metric"] == DEV).any() and f"metrics.{LAST_DEV}" in runs:
-        again = pairing.pair(runs, paired.reference, LAST_DEV, lower)
-        again = replace(again, not_learnt=paired.not_learnt, examples=paired.examples)
-        last = judge(again, rule, order, held(plans, again, runs))
-        last = last.loc[last["n"] > 0, [*WHO, "verdict", "mean_difference"]]
-        names = {"verdict": "verdict_last", "mean_difference": "mean_last"}
-        last = judged[WHO].merge(last.rename(columns=names), how="left", on=WHO).set_index(judged.index)
-        chosen = judged["metric"] == DEV
-        judged = judged.assign(**{name: last[name].where(chosen) for name in names.values()})
-    return judged
+    runs, chosen = evidence.runs, judged["metric"] == DEV
+    if not chosen.any() or f"metrics.{LAST_DEV}" not in runs:
+        return judged.assign(verdict_last=None, mean_last=math.nan)
+    again = pairing.pair(runs, paired.reference, LAST_DEV, lower)
+    again = replace(again, not_learnt=paired.not_learnt, examples=paired.examples)
+    last = judge(again, rule, order, held(evidence.plans or [], again, runs))
+    names = {"verdict": "verdict_last", "mean_difference": "mean_last"}
+    last = last.loc[last["n"] > 0, [*WHO, *names]].rename(columns=names)
+    last = judged[WHO].merge(last, how="left", on=WHO).set_index(judged.index)
+    return judged.assign(**{name: last[name].where(chosen) for name in names.values()})
 
 
 def _beside_teachers(evidence: Evidence, paired: Paired, judged: pd.DataFrame) -> pd.DataFrame:
@@ -187,14 +179,10 @@ def _verdicts(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Section]
     means = replace(section("scores", frame=table), columns=shown)
     if judged.empty:
         return [means, section("comparisons", frame=judged, reference=paired.reference)]
-    families = defaultdict(list)
-    for row in judged.to_dict("records"):
-        families[row["task"], row["model"], row["init"], row["metric"], row["protocol"]].append(row)
-    sentences = [f"{wording.family_name(rows[0])}: {wording.sentence(rows)}" for rows in families.values()]
+    sentences = [f"{wording.family_name(rows[0])}: {wording.sentence(rows)}" for rows in wording.families(judged)]
     notes = [*wording.clause_lines(judged), *wording.remarks(judged)]
     decide = wording.deciding_lines(judged)
-    beside = list(filter(None, [over_tasks.pairing_line(paired), wording.TWICE if rule.looks or decide else ""]))
-    details = section("details", beside, few=FEW)
+    details = section("details", [wording.TWICE] if rule.looks or decide else [], few=FEW)
     return [
         section("verdicts", sentences),
         section("brief", wording.p_lines(judged), _brief(paired, table, judged)),
@@ -240,7 +228,6 @@ def _over_tasks(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Sectio
     return [
         section("these_tasks", [*_directions(paired), *lost], these, confidence=1 - rule.level),
         section("across", [*([far] if lowest > rule.level else []), *lost], new),
-        section("friedman", lost, over_tasks.friedman(paired)),
     ]
 
 

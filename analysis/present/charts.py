@@ -150,7 +150,8 @@ def panels(tables: dict[str, pd.DataFrame], x_label: str, deep: int = 1, diagona
             low = table[["x", "y"]].min(axis=None) - 0.03
             axes.plot([low, 1], [low, 1], color=MUTED, linewidth=1, linestyle="--")
             axes.set(xlim=(low, 1.02), ylim=(low, 1.02))
-        for (method, setting), line in by_method(table):
+        lines = sorted(table.groupby(["method", "setting"]), key=lambda item: (method_rank(item[0][0]), item[0]))
+        for (method, setting), line in lines:
             name = label({"method": method, "setting": setting})
             style = look(method) | ({} if len(line) <= 20 else {"marker": ""})
             style |= {"linewidth": 1.5, "markersize": 4 if len(line) > 1 else 7, "markeredgewidth": 0}
@@ -164,9 +165,3 @@ def panels(tables: dict[str, pd.DataFrame], x_label: str, deep: int = 1, diagona
     columns = 4 if longest <= 8 else 2 if longest <= 26 else 1
     figure.legend(handles=list(drawn.values()), loc="outside lower center", ncols=columns, columnspacing=1.2)
     return figure, "; ".join(told)
-
-
-def by_method(frame: pd.DataFrame) -> list[tuple[tuple[str, str], pd.DataFrame]]:
-    """((method, setting), rows) in the order of METHODS."""
-    found = frame.groupby(["method", "setting"], sort=False)
-    return sorted(found, key=lambda item: (method_rank(item[0][0]), item[0]))

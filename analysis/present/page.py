@@ -3,7 +3,6 @@
 What its parts are called and say stands in templates/page.yaml, how it looks in templates/report.html.j2.
 """
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -45,16 +44,13 @@ def page(found: Answer, source: Source, histories: pd.DataFrame | None = None) -
     `histories`: columns run_id, name, step, value.
     """
     paired, judged = found.paired, found.judged
-    families = defaultdict(list)
-    for row in judged.to_dict("records"):
-        families[row["task"], row["model"], row["init"], row["metric"], row["protocol"]].append(row)
     said = {section.name: section.text for section in found.sections}
     return render.filled(
         "report.html.j2",
         reference=paired.reference,
         headlines=[*wording.headlines(judged), *said.get("question", ())],
-        families=[(family_name(rows[0]), wording.sentence(rows), rows) for rows in families.values()],
-        methods=list(dict.fromkeys(row["method"] for rows in families.values() for row in rows)),
+        families=[(family_name(rows[0]), wording.sentence(rows), rows) for rows in wording.families(judged)],
+        methods=list(dict.fromkeys(judged["method"])),
         notes=[*said.get("notes", ()), *said.get("deciding", ()), *said.get("read", ())],
         parts=_parts(found, source, histories),
         source=source.name,

@@ -42,6 +42,14 @@ def family_name(row: Mapping) -> str:
     return " · ".join(filter(None, [row["task"], row["model"], row["init"], row["protocol"]]))
 
 
+def families(judged: pd.DataFrame) -> list[list[dict]]:
+    """The rows of `judge` that are tested together."""
+    found = defaultdict(list)
+    for row in judged.to_dict("records"):
+        found[row["task"], row["model"], row["init"], row["metric"], row["protocol"]].append(row)
+    return list(found.values())
+
+
 def label(row: Mapping) -> str:
     """A method with its setting where it has one."""
     return f"{row['method']} [{row['setting']}]" if row["setting"] else row["method"]
@@ -142,15 +150,14 @@ def _weak_teacher(row: Mapping) -> str:
 
 def clause_lines(judged: pd.DataFrame) -> list[str]:
     """Each comparison's clauses in a line; comparisons that share them, or all of them, are named together."""
-    by_text: dict[str, list[str]] = {}
+    by_text, apart = defaultdict(list), _varying(judged)
     for row in judged.to_dict("records"):
-        where = ", ".join(str(row[name]) for name in _varying(judged))
-        name = f"{label(row)} ({where})" if where else label(row)
+        where = ", ".join(str(row[name]) for name in apart)
         for clause in clauses(row):
-            by_text.setdefault(clause, []).append(name)
-    by_name: dict[tuple, list[str]] = {}
+            by_text[clause].append(f"{label(row)} ({where})" if where else label(row))
+    by_name = defaultdict(list)
     for clause, names in by_text.items():
-        by_name.setdefault(tuple(names), []).append(clause)
+        by_name[tuple(names)].append(clause)
     return [
         f"{'all' if len(names) == len(judged) > 1 else ', '.join(names)}: {'; '.join(c)}"
         for names, c in by_name.items()
@@ -174,11 +181,8 @@ def deciding(row: Mapping) -> str:
 
 def deciding_lines(judged: pd.DataFrame) -> list[str]:
     """One line for each undecided comparison; its family is named where there are several."""
-    lines = []
-    for row in judged[judged["verdict"] == "undecided"].to_dict("records"):
-        where = ", ".join(str(row[name]) for name in _varying(judged))
-        lines.append(f"{where}, {deciding(row)}" if where else deciding(row))
-    return lines
+    apart, undecided = _varying(judged), judged[judged["verdict"] == "undecided"].to_dict("records")
+    return [", ".join([*(str(row[name]) for name in apart), deciding(row)]) for row in undecided]
 
 
 def _varying(judged: pd.DataFrame) -> list[str]:
@@ -282,7 +286,7 @@ def not_learnt_cells(paired: Paired) -> list[str]:
     found = defaultdict(list)
     for c in paired.comparisons:
         if c.seeds and len(neither(paired, c)) == len(c.seeds):
-            found[c.task, c.model, c.init].append(label({"method": c.method, "setting": c.setting}))
+            found[c.task, c.model, c.init].append(c.label)
     told = [f"{', '.join(names)} ({', '.join(filter(None, place))})" for place, names in found.items()]
     return [f"no run has learnt in these comparisons, which count here all the same: {'; '.join(told)}"] if told else []
 

@@ -91,7 +91,6 @@ def same(first, second) -> pd.DataFrame:
     made = (
         "these_tasks",
         "across",
-        "friedman",
         "interaction",
         "interaction_across",
         "trend",

@@ -96,23 +96,21 @@ def test_a_first_look_that_is_allowed_can_decide(methods, looks):
             check_looks((need, *looks[1:]), methods, 0.05)
     else:
         found = looked(same, *looks)
-        assert {d.verdict.word for d in found.values()} == {"equivalent"} and {d.look for d in found.values()} == {
-            looks[0]
-        }
+        assert {d.word for d in found.values()} == {"equivalent"} and {d.look for d in found.values()} == {looks[0]}
 
 
 def test_a_verdict_once_reached_stays_and_later_seeds_are_not_used():
     turned = UP[:10] + [-50.0] * 10  # better at 10 seeds, whatever comes later
     found = looked({"up": turned, "wide": WIDE}, 10, 14, 20)
-    assert (found["up"].verdict.word, found["up"].look, found["up"].verdict.test.n) == ("better", 10, 10)
-    assert "look at 10 seeds; 10 seeds beyond it are not used" in found["up"].verdict.reason
-    assert (found["wide"].verdict.word, found["wide"].look, found["wide"].verdict.test.n) == ("undecided", 20, 20)
-    assert "look at 20 seeds, the last that was planned" in found["wide"].verdict.reason
+    assert (found["up"].word, found["up"].look, found["up"].test.n) == ("better", 10, 10)
+    assert "look at 10 seeds; 10 seeds beyond it are not used" in found["up"].reason
+    assert (found["wide"].word, found["wide"].look, found["wide"].test.n) == ("undecided", 20, 20)
+    assert "look at 20 seeds, the last that was planned" in found["wide"].reason
     assert verdicts({"up": pairs([70 + d for d in turned], [70.0] * 20)}, 0.5)["up"].word != "better"
 
 
 def test_the_interval_is_that_of_one_look():
-    found = looked({"wide": WIDE}, 10, 14, 20)["wide"].verdict.test
+    found = looked({"wide": WIDE}, 10, 14, 20)["wide"].test
     alone = signed_rank(WIDE, 1 - joint((10, 14, 20)).level(0.05))
     assert (found.low, found.high, found.level) == (alone.low, alone.high, alone.level)
 
@@ -122,47 +120,47 @@ def test_the_family_stays_the_planned_one():
     late = [1.0, -0.4, 0.9, -0.6, 0.8, -0.7, 1.1, -0.5, 1.2, 1.3, *[2.0 + i / 10 for i in range(10)]]
     found = looked({"up": UP[:10], "late": late}, 10, 20)
     assert found["up"].look == 10 and found["late"].look == 20
-    p = [joint((10, 20)).two_sided(found[m].verdict.test.p_value) for m in ("up", "late")]
-    assert found["late"].verdict.p_holm == holm(p)[1]
-    alone = looked({"late": late}, 10, 20)["late"].verdict
+    p = [joint((10, 20)).two_sided(found[m].test.p_value) for m in ("up", "late")]
+    assert found["late"].p_holm == holm(p)[1]
+    alone = looked({"late": late}, 10, 20)["late"]
     for crowded in (
         looked({i: WIDE[:10] for i in range(6)} | {"late": late}, 10, 20),
         looked({"late": late}, 10, 20, planned=7),  # six that are planned and absent
     ):
-        assert crowded["late"].verdict.p_holm == pytest.approx(min(1, 7 * alone.p_holm))
+        assert crowded["late"].p_holm == pytest.approx(min(1, 7 * alone.p_holm))
 
 
 def test_a_look_that_is_not_reached():
     (decision,) = looked({"up": UP[:9]}, 10, 14).values()
-    assert decision.look is None and decision.verdict.word == "undecided"
-    assert decision.verdict.reason == "9 seeds, the first planned look is at 10: nothing is decided before"
+    assert decision.look is None and decision.word == "undecided"
+    assert decision.reason == "9 seeds, the first planned look is at 10: nothing is decided before"
     (decision,) = looked({"wide": WIDE[:12]}, 10, 14).values()
-    assert decision.look == 10 and "the next is at 14; 2 seeds beyond it are not used" in decision.verdict.reason
+    assert decision.look == 10 and "the next is at 14; 2 seeds beyond it are not used" in decision.reason
     assert looked({}, 10) == {}
 
 
 def test_a_seed_without_a_pair_counts_as_run():
     (decision,) = looked({"up": [*UP[:5], None, None, *UP[7:10]]}, 10).values()
-    assert (decision.look, decision.verdict.test.n, decision.verdict.word) == (10, 8, "better")
+    assert (decision.look, decision.test.n, decision.word) == (10, 8, "better")
 
 
 def test_a_look_with_few_pairs_is_never_surer_than_its_test():
     """Two of eight seeds failed: six pairs have the test of eight, which the plan fixed."""
     (decision,) = looked({"up": [5 + x for x in UP[:3]] + [None, None] + [5 + x for x in UP[5:8]]}, 8).values()
-    assert (decision.verdict.test.name, decision.verdict.test.p_value) == ("signed-rank", 2 / 64)
-    assert decision.verdict.p_holm >= decision.verdict.test.p_value * (1 - 1e-9)
+    assert (decision.test.name, decision.test.p_value) == ("signed-rank", 2 / 64)
+    assert decision.p_holm >= decision.test.p_value * (1 - 1e-9)
 
 
 def test_a_look_at_few_seeds_takes_the_rank_sum_test():
     found = looked({"up": UP, "wide": WIDE}, 5, 12)
-    assert (found["up"].look, found["up"].verdict.test.name) == (5, "rank-sum")
-    assert (found["wide"].look, found["wide"].verdict.test.name) == (12, "signed-rank")
+    assert (found["up"].look, found["up"].test.name) == (5, "rank-sum")
+    assert (found["wide"].look, found["wide"].test.name) == (12, "signed-rank")
 
 
 def test_size_of_looking_at_the_data_three_times():
     rng, false, naive = np.random.default_rng(0), 0, 0
     for d in rng.normal(size=(150, 20)).tolist():
-        false += looked({0: d}, 10, 14, 20, margin=0.01)[0].verdict.word not in OPEN
+        false += looked({0: d}, 10, 14, 20, margin=0.01)[0].word not in OPEN
         naive += any(signed_rank(d[:n]).p_value <= 0.05 for n in (10, 14, 20))
     assert false <= 13  # 5% of 150 is 7.5; 14 or more have chance 0.02 at exactly 5%
     assert naive > false, "the same looks at 0.05 each"
@@ -175,7 +173,7 @@ def test_the_family_error_of_looks():
         reference = 70 + rng.normal(size=20)
         family = {i: list(zip(70 + rng.normal(size=20), reference, strict=True)) for i in range(3)}
         told = at_looks(family, 0.01, 0.05, (10, 14, 20))
-        false += any(decision.verdict.word in ("better", "worse") for decision in told.values())
+        false += any(decision.word in ("better", "worse") for decision in told.values())
     assert false / 300 <= 0.06
 
 
@@ -183,7 +181,7 @@ def test_a_family_of_looks_finds_what_is_there():
     rng, found = np.random.default_rng(4), 0
     for _ in range(40):
         d = rng.normal(1.2, 1, size=20).tolist()
-        found += looked({0: d, 1: WIDE}, 10, 14, 20)[0].verdict.word == "better"
+        found += looked({0: d, 1: WIDE}, 10, 14, 20)[0].word == "better"
     assert found >= 36 and min_p_value(10) < 0.0245
 
 

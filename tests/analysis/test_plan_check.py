@@ -41,8 +41,8 @@ def test_the_gate_says_what_the_strongest_data_would_get(methods):
 @pytest.mark.parametrize("methods, looks", [(1, (5,)), (3, (10, 14, 20)), (12, (12, 16)), (6, (8,))])
 def test_the_gate_of_looks_says_what_the_strongest_data_would_get(methods, looks):
     found = gate(looks[-1], methods, 0.5, 0.05, looks)
-    ahead = at_looks({i: [(99.0, 1.0)] * looks[-1] for i in range(methods)}, 0.5, 0.05, looks)[0].verdict
-    same = at_looks({i: [(1.0, 1.0)] * looks[-1] for i in range(methods)}, 0.5, 0.05, looks)[0].verdict
+    ahead = at_looks({i: [(99.0, 1.0)] * looks[-1] for i in range(methods)}, 0.5, 0.05, looks)[0]
+    same = at_looks({i: [(1.0, 1.0)] * looks[-1] for i in range(methods)}, 0.5, 0.05, looks)[0]
     assert found.can_differ == (ahead.word == "better") and found.can_equal == (same.word == "equivalent")
 
 

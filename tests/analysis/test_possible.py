@@ -24,13 +24,6 @@ def test_p_values_with_ties_are_those_of_all_differences():
     assert {15 / 16, 121 / 128} <= set(possible.p_values_with_ties(8)) and 15 / 16 not in possible.p_values(8)
 
 
-def test_isotonic_regression_is_scipys():
-    from scipy.optimize import isotonic_regression
-
-    rows = np.array(list(product((-1.0, 1.0), repeat=5)))
-    assert np.allclose(possible._isotonic(rows), [isotonic_regression(row).x for row in rows])
-
-
 def test_the_signed_rank_range_is_that_of_random_differences():
     """n = 4: of many differences with about this sd/mean, the least and largest p are the range's ends."""
     n, by_signs = 4, {}
