@@ -228,6 +228,7 @@ def _over_tasks(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Sectio
     return [
         section("these_tasks", [*_directions(paired), *lost], these, confidence=1 - rule.level),
         section("across", [*([far] if lowest > rule.level else []), *lost], new),
+        section("friedman", lost, over_tasks.friedman(paired)),
     ]
 
 

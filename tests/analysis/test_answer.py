@@ -242,7 +242,7 @@ def test_every_section_of_a_study_with_predictions():
     found = of_study(plans=None)
     assert [section.name for section in found.sections] == [
         *("read", "verdicts", "brief", "notes", "deciding", "scores", "comparisons", "details"),
-        *("these_tasks", "across", "question", "interaction", "interaction_across"),
+        *("these_tasks", "across", "friedman", "question", "interaction", "interaction_across"),
         *("examples", "calibration", "calibration_differences", "cost"),
     ]
     text, markdown = as_text(found.sections), as_markdown(found.sections, "Answer")

@@ -91,6 +91,7 @@ def same(first, second) -> pd.DataFrame:
     made = (
         "these_tasks",
         "across",
+        "friedman",
         "interaction",
         "interaction_across",
         "trend",

@@ -1,5 +1,6 @@
 """Over the tasks of a study and over new tasks; answers known or worked otherwise."""
 
+import itertools
 import math
 
 import numpy as np
@@ -7,12 +8,23 @@ import pandas as pd
 import pytest
 from predicted import METHODS, drawn, run, study
 from scipy import stats
+from scipy.stats import friedmanchisquare, rankdata
 from scipy.stats import t as t_distribution
 
 from analysis.hypothesis import holm, pairs, signed_rank, verdicts
 from analysis.judge import Rule, judge
 from analysis.margins import margins
-from analysis.over_tasks import AGAINST, THESE, against_reference, these_tasks
+from analysis.over_tasks import (
+    AGAINST,
+    FRIEDMAN,
+    MEANS,
+    THESE,
+    against_reference,
+    friedman,
+    friedman_p,
+    task_means,
+    these_tasks,
+)
 from analysis.pairing import pair
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -24,6 +36,76 @@ def told(paired, margin=None, level=0.05, looks=(), order=()):
     return these_tasks(paired, judge(paired, rule, order) if looks else pd.DataFrame(), rule)
 
 
+def flat(*orders):
+    """One task per order of values of METHODS, three equal seeds each."""
+    pairs = [(task, pair_) for task, order in enumerate(orders) for pair_ in zip(METHODS, order, strict=False)]
+    return {(f"t{task}", "pretrained", method): [70.0 + value] * 3 for task, (method, value) in pairs}
+
+
+def by_hand(table: np.ndarray) -> float:
+    """Friedman's permutation p: the share of all orders of all rows whose statistic is as large."""
+    rows = [list(itertools.permutations(row)) for row in rankdata(table, axis=1)]
+    sums = np.array([np.sum(choice, axis=0) for choice in itertools.product(*rows)])
+    spread = (sums**2).sum(axis=1)
+    return float(np.mean(spread >= (rankdata(table, axis=1).sum(axis=0) ** 2).sum() - 1e-9))
+
+
+def test_friedman_is_scipys_statistic_with_the_permutation_p():
+    scores = drawn(tasks=3, seed=1, gain=0.8)
+    table = np.array([[np.mean(scores[f"t{t}", "pretrained", m]) for m in METHODS] for t in range(3)])
+    paired = study(scores)
+    (row,) = friedman(paired).to_dict("records")
+    assert list(friedman(paired)) == FRIEDMAN
+    assert row["chi2"] == pytest.approx(friedmanchisquare(*table.T).statistic)
+    assert row["p_value"] == pytest.approx(by_hand(table)) and row["draws"] == 0
+    assert (row["n_tasks"], row["n_methods"], row["note"]) == (3, 4, "")
+
+
+def test_friedman_with_ties_and_with_one_order():
+    (row,) = friedman(study(flat([0, 1, 2], [0, 1, 2], [0, 1, 2], [0, 1, 2]))).to_dict("records")
+    assert row["p_value"] == pytest.approx(6 / 6**4)  # 6 of all 6^4 rankings agree
+    (row,) = friedman(study(flat([0, 0, 0], [0, 0, 0]))).to_dict("records")
+    assert (row["chi2"], row["p_value"]) == (0, 1)
+    (row,) = friedman(study(flat([0, 0, 0, 1], [0, 0, 0, 1], [0, 0, 0, 1]))).to_dict("records")
+    assert row["p_value"] == pytest.approx((24 / 6) ** (1 - 3)) == 0.0625  # tied ranks have four orders, not 24
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_friedmans_p_is_that_of_all_permutations(seed):
+    rng = np.random.default_rng(seed)
+    tied = rng.integers(0, 3, (3 + (seed > 3), 3 + (seed < 4)))  # of three values: ties in most rows
+    untied = rng.random((4, 3))
+    assert friedman_p(rankdata(tied, axis=1)) == (pytest.approx(by_hand(tied)), 0)
+    assert friedman_p(rankdata(untied, axis=1)) == (pytest.approx(by_hand(untied)), 0)
+
+
+def test_friedman_holds_its_level_at_three_tasks_and_three_methods():
+    """Of all 36 pairs of orders beside the first, one has p below 0.05: 2.8%, where the F distribution calls 19%."""
+    orders = list(itertools.permutations((1.0, 2.0, 3.0)))
+    found = [friedman_p(np.array([orders[0], a, b]))[0] for a in orders for b in orders]
+    assert sum(p <= 0.05 for p in found) == 1 and min(found) == pytest.approx(1 / 36)
+
+
+def test_friedman_of_many_tasks_is_drawn_and_near_the_chi_squared_distribution():
+    rng = np.random.default_rng(5)
+    table = rng.normal(size=(20, 4)) + 0.15 * np.arange(4)
+    p, draws = friedman_p(rankdata(table, axis=1))
+    assert draws == 30_000 and p == pytest.approx(friedmanchisquare(*table.T).pvalue, abs=0.01)
+    assert (p, draws) == friedman_p(rankdata(table, axis=1))  # the same each time
+    assert friedman_p(np.tile(np.arange(8.0), (8, 1))) == (pytest.approx(1 / 30_001, rel=1e-4), 30_000)  # never 0
+
+
+def test_friedman_says_what_it_lacks():
+    scores = drawn(tasks=3)
+    del scores["t1", "pretrained", "akd"]
+    (row,) = friedman(study(scores)).to_dict("records")
+    assert (row["n_tasks"], row["note"]) == (2, "incomplete, left out: t1")
+    (row,) = friedman(study(drawn(tasks=3, methods=METHODS[:2]))).to_dict("records")
+    assert row["note"] == "no test: it takes two methods beside the reference" and math.isnan(row["p_value"])
+    assert friedman(study(drawn(tasks=1))).empty
+    assert friedman(study({})).empty
+
+
 def test_a_lower_metric_counts_the_other_way():
     better = {**drawn(seed=1), **{key: v - 5 for key, v in drawn(seed=1).items() if key[2] == "kd"}}
     rows = [
@@ -33,6 +115,16 @@ def test_a_lower_metric_counts_the_other_way():
     for table in (against_reference(paired), told(paired)):
         assert table.set_index("method")["mean_difference"]["kd"] > 4
     assert told(paired).set_index("method")["verdict"]["kd"] == "better"
+
+
+def test_task_means_are_over_shared_seeds():
+    scores = {("t0", "pretrained", m): {0: 1.0, 1: 2.0, 2: 9.0} for m in METHODS[:2]}
+    scores |= {("t1", "pretrained", m): [5.0, 6.0] for m in METHODS[:3]}
+    scores["t0", "pretrained", "kd"] = {0: 3.0, 1: 5.0}
+    table = task_means(study(scores))
+    assert list(table) == MEANS
+    found = {(row["task"], row["method"]): (row["n"], row["mean"]) for row in table.to_dict("records")}
+    assert found["t0", "finetune"] == (2, 1.5) and found["t0", "kd"] == (2, 4.0) and found["t1", "ls"] == (2, 5.5)
 
 
 def test_against_the_reference_over_task_means():
@@ -78,7 +170,8 @@ def test_scores_of_different_splits_are_all_scores():
     rows += [run(m, s, math.nan, task="t1", dev=50.0 + s) for m in METHODS for s in range(3)]
     paired = pair(pd.DataFrame(rows))
     assert {c.metric for c in paired.comparisons} == {"best/test/score", "best/dev/score"}
-    assert {(row.n_tasks, row.metric) for row in told(paired).itertuples()} == {(2, "score")}
+    assert friedman(paired)[["n_tasks", "metric"]].values.tolist() == [[2, "score"]]
+    assert set(told(paired)["metric"]) == {"score"}
 
 
 # These tasks
