@@ -183,7 +183,8 @@ def follows(
         rows = judged.loc[[each is plan for each in by]]
         if len(rows):
             mine = {name for name, each in zip(who, by, strict=True) if each is plan}
-            said += _follows(plan, mine, paired, rows, metric, rule)
+            elsewhere = {name[:4] for name, each in zip(who, by, strict=True) if each not in (plan, None)}
+            said += _follows(plan, mine, elsewhere, paired, rows, metric, rule)
             said += [_other(plan, other) for other in planned if not mine.isdisjoint(other.comparisons)
                      and other.logged["digest"] != plan.logged["digest"]]  # fmt: skip
             said += _later(plan, planned, paired)
@@ -206,13 +207,22 @@ def _lost(logged: Mapping) -> str:
 
 
 def _follows(
-    planned: Planned, mine: Collection[tuple], paired: Paired, judged: pd.DataFrame, metric: str | None, rule: Rule
+    planned: Planned,
+    mine: Collection[tuple],
+    elsewhere: Collection[tuple],
+    paired: Paired,
+    judged: pd.DataFrame,
+    metric: str | None,
+    rule: Rule,
 ) -> list[str]:
-    """What is said of one plan, about the comparisons that are judged by it (`mine`; `judged`: their rows)."""
+    """What is said of one plan, about the comparisons that are judged by it (`mine`; `judged`: their rows).
+
+    `elsewhere`: cells whose comparisons another plan judges: they are compared, though not by this one.
+    """
     run_id, digest, plan = (planned.logged[name] for name in ("run_id", "digest", "plan"))
     if plan_digest(plan) != digest:
         return [f"plan.json of run {run_id} is not the plan that was logged: its digest is not {digest}"]
-    others = {who[:4] for who in planned.comparisons if who not in mine} - {who[:4] for who in mine}
+    others = {who[:4] for who in planned.comparisons if who not in mine}.union(elsewhere) - {who[:4] for who in mine}
     cells = [cell for cell in map(tuple, plan["cells"]) if cell not in others]
     departs = compare_plan({**plan, "cells": cells}, judged, metric, rule)
     ids = {run for c in paired.comparisons if c.who in mine for run in (*c.run_ids, *c.reference_run_ids)}

@@ -178,12 +178,12 @@ def test_without_predictions_calibration_is_not_known(store):
 @pytest.mark.parametrize(
     ("tasks", "seeds", "words"),
     [
-        ([], 0, ["no verdict", "train_student -P method=finetune"]),
+        ([], 0, ["no verdict", "-P train_file=FILE"]),
         (["rte"], 3, ["no verdict", "3 seeds are too few", "more"]),
         (
             ["rte", "cola"],
             8,
-            ["2 questions are answered here (cola, ", "rte, ", "narrow with where=params.task = 'cola', or study"],
+            ["2 questions are answered here (cola, ", "rte, ", "-P \"where=params.task = 'cola'\", or study"],
         ),
     ],
 )
@@ -199,11 +199,18 @@ def test_where_narrows_to_one_question(store):
     assert chosen(where="params.task = 'rte'").startswith("finetune, seed ")
 
 
+def proposed(said: str) -> str:
+    """The `where` that an error proposes, as a shell reads it."""
+    flag, word = shlex.split(said.partition("narrow with ")[2].partition(", or study")[0])
+    assert flag == "-P"
+    return word.removeprefix("where=")
+
+
 def test_the_where_that_is_proposed_can_be_given(store):
     """MLflow's filter has no escapes; of a name with both of its quotes none is proposed."""
     generate({"pretrained": {"ls": 0.0}}, ["bob's reviews", "rte"], range(8))
     said = call("promote", name="reviews").err
-    where = said.partition("narrow with where=")[2].partition(", or study")[0]
+    where = proposed(said)
     assert where == 'params.task = "bob\'s reviews"' and chosen(where=where).startswith("finetune, seed ")
 
 
@@ -211,7 +218,7 @@ def test_the_where_that_is_proposed_can_be_given(store):
 def test_a_name_with_both_quotes_is_not_searched_for(tasks, store):
     generate({"pretrained": {"ls": 0.0}}, tasks, range(8))
     said = call("promote", name="reviews").err
-    assert ("narrow with where=params.task = 'rte', or study" if "rte" in tasks else "narrow with study") in said
+    assert ("narrow with -P \"where=params.task = 'rte'\", or study" if "rte" in tasks else "narrow with study") in said
 
 
 def test_two_settings_of_one_task_are_told_apart_by_what_the_runs_have(store):
@@ -227,7 +234,7 @@ def test_two_settings_of_one_task_are_told_apart_by_what_the_runs_have(store):
                     client.log_param(run.info.run_id, "tuning", tuning)
                 seen.add(run.info.run_id)
     said = call("promote", name="reviews").err
-    where = said.partition("narrow with where=")[2].partition(", or study")[0]
+    where = proposed(said)
     assert "max_length" in where and "full" not in where, said
     assert chosen(where=where).startswith("finetune, seed ")
 

@@ -1,5 +1,6 @@
 """From verdict to model: what is registered is what the answer of `significance` supports; nothing is decided anew."""
 
+import shlex
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,16 +11,17 @@ from analysis.pairing import Comparison, Paired
 from analysis.present import again, wording
 from analysis.present.answer import Answer
 from labelreg.answers import card
-from labelreg.answers.answering import HOW_TO_BEGIN, answer
+from labelreg.answers.answering import answer
 from labelreg.answers.sources import runs_of
 from labelreg.errors import UserError
 from labelreg.parameter import Value
-from labelreg.settings import named
+from labelreg.settings import RUN, named
 from labelreg.store import models, tracking, views
 
 CALIBRATION = ("nll", "ece", "brier")  # of what is served: probabilities as they are
 SHOWN = {"ece": "ece above its floor"}
 PORT = 5001  # `make ui` has 5000, which is `mlflow models serve`'s own as well
+QUOTED = '"$`\\!'  # what a shell reads in double quotes
 FAMILY = ["task", "model", "init", "metric", "protocol"]
 
 
@@ -74,7 +76,7 @@ def choose(found: Answer, any_calibration: bool = False) -> Choice:
     """
     judged = found.judged
     if judged.empty:
-        raise UserError("no verdict, so nothing is registered: " + HOW_TO_BEGIN.replace("\n", " ").replace("  ", " "))
+        raise UserError(f"no verdict, so nothing is registered; a study gives one: {RUN} -P train_file=FILE")
     families = list(judged[FAMILY].drop_duplicates().itertuples(index=False, name=None))
     if len(families) > 1:
         told = "; ".join(", ".join(filter(None, each)) for each in families)
@@ -120,7 +122,10 @@ def _narrowing(families: list[tuple], runs: pd.DataFrame) -> str:
             and not {"'", '"'} <= set(value)
         }
         if sum(all(_has(family, *each) for each in about.items()) for family in families) == 1:
-            return f"where={tracking.having({f'params.{name}': value for name, value in about.items()})}, or "
+            where = tracking.having({f"params.{name}": value for name, value in about.items()})
+            plain = not set(where) & set(QUOTED)  # then a shell takes it in double quotes as it stands
+            word = f'"where={where}"' if plain else shlex.quote(f"where={where}")
+            return f"-P {word}, or "
     return ""
 
 

@@ -151,6 +151,11 @@ def _own_files(settings: Settings, task: Task) -> tuple[Frames, list[str]]:
     return frames, [f"{given[split].name}: {remark}" for split, table in tables.items() for remark in table.remarks]
 
 
+def _empty(text: object) -> bool:
+    """Whether a cell holds no text, or nothing at all."""
+    return not text.strip() if isinstance(text, str) else text is None or (isinstance(text, float) and np.isnan(text))
+
+
 def _columns(frame: pd.DataFrame, task: Task, origin: str) -> pd.DataFrame:
     """The columns text, text_pair, label and idx, under these names; no text is empty."""
     names = list(frame.columns)
@@ -160,9 +165,11 @@ def _columns(frame: pd.DataFrame, task: Task, origin: str) -> pd.DataFrame:
         raise UserError(f"label_column={task.label}: it is a column of the text, too")
     if pair == task.text:
         raise UserError(f"text_pair_column={pair}: it is the column of the first text, too")
-    for column in filter(None, wanted.values()):
+    for role, column in ((role, column) for role, column in wanted.items() if column):
         if column not in names:
-            raise UserError(f"{origin}: no column {column!r}; it has {', '.join(map(repr, map(str, names)))[:300]}")
+            has = ", ".join(map(repr, map(str, names)))[:300]
+            way = f"; {role}_column=NAME says which it is" if task.source == "file" else ""
+            raise UserError(f"{origin}: no column {column!r}; it has {has}{way}")
         if names.count(column) > 1:
             raise UserError(f"{origin}: {names.count(column)} columns are named {column!r}; rename all but one")
     columns = {name: _decoded(frame[column], origin) for name, column in wanted.items() if column}
@@ -175,8 +182,13 @@ def _columns(frame: pd.DataFrame, task: Task, origin: str) -> pd.DataFrame:
         for row, text in enumerate(result[name]):
             if isinstance(text, str) and (text.strip() or may_be_empty):
                 continue
-            if isinstance(text, str) or text is None or (isinstance(text, float) and np.isnan(text)):
-                raise UserError(f"{origin}: row {row + 1} has an empty text in column {wanted[name]!r}")
+            if _empty(text):
+                others = sum(map(_empty, result[name])) - 1
+                more = f", {others} more after it too" if others else ""
+                raise UserError(
+                    f"{origin}: row {row + 1} has an empty text in column {wanted[name]!r}{more}: delete what has no "
+                    "text (rows are counted from 1, a header is none)"
+                )
             raise UserError(
                 f"{origin}: row {row + 1} has {value_and_type(text)} in column {wanted[name]!r}, where a text is needed"
             )

@@ -196,6 +196,20 @@ def test_two_studies_in_one_experiment_are_each_held_to_their_own_plan():
     assert said[2:] == ["compared, but not planned (they change no planned verdict): kd (cola, m, random)"]
 
 
+def test_what_another_study_carried_on_is_not_called_uncompared():
+    """A study of two tasks was stopped after the first; the second is that of a study of its own."""
+    frame, plans = two_studies()
+    wider = plans[0]["plan"] | {"cells": [*plans[0]["plan"]["cells"], *plans[1]["plan"]["cells"]]}
+    plans[0] |= {"plan": wider, "digest": plan_digest(wider)}
+    paired = pair(frame)
+    said = follows(plans, held(plans, paired, frame), paired, judge(paired), None, rule())
+    assert not [line for line in said if "not compared" in line], said
+    lacking = frame[~(frame["params.task"].eq("cola") & frame["params.method"].eq("ls"))]
+    paired = pair(lacking)
+    said = follows(plans, held(plans, paired, lacking), paired, judge(paired), None, rule())
+    assert [line for line in said if "not compared" in line and "ls (cola, " in line], "no study has it"
+
+
 def test_seeds_and_their_mark_are_those_of_the_own_plan():
     frame, plans = two_studies()
     plans[1]["tuned"] = [3, 12]
