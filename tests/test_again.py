@@ -71,7 +71,7 @@ def logged(given, run_id, **tags):
     return (
         {"run_id": run_id, "status": "FINISHED", "tags.labelreg.kind": "student"}
         | {f"params.{name}": value for name, value in kept["params"].items()}
-        | {"metrics.best/test/score": float(settings.seed)}
+        | {f"metrics.{end}/test/score": float(settings.seed) for end in ("best", "last")}
         | tags
     )
 
