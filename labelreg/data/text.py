@@ -179,19 +179,21 @@ def _columns(frame: pd.DataFrame, task: Task, origin: str) -> pd.DataFrame:
     result["idx"] = frame["idx"].to_numpy() if task.glue and "idx" in frame else np.arange(len(frame))
     for name in (name for name in ("text", "text_pair") if name in result):
         may_be_empty = name == "text_pair" and task.source != "file"  # two second questions of QQP are
-        for row, text in enumerate(result[name]):
-            if isinstance(text, str) and (text.strip() or may_be_empty):
-                continue
-            if _empty(text):
-                others = sum(map(_empty, result[name])) - 1
-                more = f", {others} more after it too" if others else ""
-                raise UserError(
-                    f"{origin}: row {row + 1} has an empty text in column {wanted[name]!r}{more}: delete what has no "
-                    "text (rows are counted from 1, a header is none)"
-                )
+        empty = [
+            row
+            for row, text in enumerate(result[name], 1)
+            if _empty(text) and not (may_be_empty and isinstance(text, str))
+        ]
+        if empty:
+            more = f", {len(empty) - 1} more after it too" if len(empty) > 1 else ""
             raise UserError(
-                f"{origin}: row {row + 1} has {value_and_type(text)} in column {wanted[name]!r}, where a text is needed"
+                f"{origin}: row {empty[0]} has an empty text in column {wanted[name]!r}{more}: delete what has no text "
+                "(rows are counted from 1, a header is none)"
             )
+        for row, text in enumerate(result[name], 1):
+            if not isinstance(text, str):
+                told = f"{value_and_type(text)} in column {wanted[name]!r}, where a text is needed"
+                raise UserError(f"{origin}: row {row} has {told}")
     return result
 
 
