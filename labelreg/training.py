@@ -24,6 +24,7 @@ from labelreg.data import batching
 from labelreg.data.batching import REST, Split
 from labelreg.data.prepared import PreparedTask
 from labelreg.errors import DivergedError, UserError
+from labelreg.memory import keep_freed
 from labelreg.models import adapter, registry
 from labelreg.settings import Machine, Settings
 from labelreg.store import checkpoint
@@ -119,6 +120,7 @@ def train(
     Raises:
         DivergedError: the loss of an epoch is not finite.
     """
+    keep_freed()
     where = device()
     model.to(where)
     registry.compact(model, data, decays=bool(settings.weight_decay))
