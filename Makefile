@@ -3,6 +3,7 @@
 # LABELREG_SOAK_SEED).
 # make lock: after a change of conda.yaml's pins.
 PYTHON ?= python3
+PORT ?= 5000
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -10,6 +11,10 @@ export MLFLOW_DISABLE_TELEMETRY := true
 # pip does. pip, slower, for a machine where pip alone knows its package index (uv does not read pip.conf)
 install = uv pip install --quiet --system-certs --python $(VENV)/bin/python --require-hashes --no-deps -r $(1) || \
 	  $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $(1)
+
+# uv leaves it to the first command, and to each of its processes, to compile what it imports: 20 s
+compiled = $(VENV)/bin/python -c "import mlflow.projects, scipy.stats, labelreg.answers.answering" & first=$$!; \
+	   $(VENV)/bin/python -c "import transformers.models.bert.modeling_bert" && wait $$first
 
 .PHONY: setup demo picture test test-browser soak ui bench lock
 .DELETE_ON_ERROR:
@@ -27,6 +32,7 @@ $(VENV)/bin/uv:
 $(VENV)/ready: requirements/environment.txt conda.yaml | $(VENV)/bin/uv
 	$(VENV)/bin/python -m tools.pins --check
 	$(call install,$<)
+	$(compiled)
 	touch $@
 
 $(VENV)/%: requirements/%.txt | setup
@@ -58,8 +64,8 @@ soak: setup
 	OMP_NUM_THREADS=1 python -m pytest -s --timeout=0 -m soak tests tests/faults/soak.py
 
 ui: setup
-	@python -m labelreg.store.views
-	mlflow ui --no-serve-artifacts --host 127.0.0.1 --port 5000 \
+	@python -m labelreg.store.views $(PORT)
+	mlflow ui --no-serve-artifacts --host 127.0.0.1 --port $(PORT) \
 	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}"
 
 bench: setup $(VENV)/bench

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import traceback
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,11 +46,15 @@ class IncompleteError(RuntimeError):
     exit_status = STUDY_FAILED
 
 
-def unknown(kind: str, given: str, allowed: Iterable[str]) -> UserError:
-    """The error for a name that is not in a list, with the nearest name that is."""
+def unknown(kind: str, given: str, allowed: Iterable[str], called: Mapping[str, str] = {}) -> UserError:
+    """The error for a name that is not in a list, with the nearest name that is.
+
+    called: names by what else they are called.
+    """
     names = sorted(allowed)
-    nearest = difflib.get_close_matches(given[:100].lower(), names, n=1, cutoff=0.4)
-    hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+    ways = {**dict(zip(names, names, strict=True)), **called}
+    nearest = difflib.get_close_matches(given[:100].lower(), ways, n=1, cutoff=0.4)
+    hint = f"; did you mean {ways[nearest[0]]!r}?" if nearest else "."
     return UserError(f"unknown {kind} {shortened(given)!r}{hint} Known: {', '.join(names)}")
 
 

@@ -15,6 +15,7 @@ pytest_plugins = ["running"]
 
 PARAMETERS = [
     ("train_student", {"method": "lss"}, ["unknown method 'lss'", "'ls'"]),
+    ("train_student", {"method": "label_smoothing"}, ["unknown method", "did you mean 'ls'"]),
     ("train_student", {"task": "colla", "train_file": ""}, ["unknown task 'colla'", "'cola'"]),
     ("train_student", {"model": "distilroberte"}, ["unknown model 'distilroberte'", "'distilroberta'"]),
     ("train_student", {"recipe": "tabel9"}, ["unknown recipe", "'table9'"]),
@@ -139,7 +140,7 @@ FILES = {
     "empty text": (b"text,label\n" + b"a,x\nb,y\n" * 9 + b" ,x\n", ["empty text"]),
     "empty label": (b"text,label\n" + b"a,x\nb,y\n" * 9 + b"c,\n", ["row 19", "no label"]),
     "one class": (b"text,label\n" + b"a,x\n" * 20, ["one class (x)"]),
-    "class too small to split": (b"text,label\n" + b"a,x\n" * 20 + b"b,y\n", ["class y has 1 examples"]),
+    "class too small to split": (b"text,label\n" + b"a,x\n" * 20 + b"b,y\n", ["class y has 1 example,"]),
     "bytes": (b"text,label\n" + b"a,x\nb,y\n" * 9 + b"caf\xe9,x\n", ["not UTF-8"]),
     "ragged": (b"text,label\n" + b"a,x\n" * 5 + b"a,b,c,d\n", ["cannot be read as csv"]),
 }

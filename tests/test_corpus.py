@@ -312,7 +312,12 @@ BAD = {  # name, content, what the line says
     "all rows long": ("film.csv", GOOD.replace("film", "a, film"), "film.csv: .*line 2 has 3 fields, the header has 2"),
     "open quote": ("film.csv", GOOD.replace("film 17", '"film 17'), "film.csv: cannot be read as csv"),
     "one class": ("film.csv", GOOD.replace(",b", ",a"), "film: the training set has one class .a.; at least two"),
-    "rare class": ("film.csv", GOOD + "film,c\n", "class c has 1 examples, too few to split into train, dev, test"),
+    "misspelt class": (
+        "film.csv",
+        "text,label\n" + "".join(f"film {i},{'good' if i % 2 else 'awful'}\n" for i in range(40)) + "film,awfull\n",
+        "class awfull has 1 example, too few to split into train, dev, test; is awful meant.",
+    ),
+    "rare class": ("film.csv", GOOD + "film,c\n", "class c has 1 example, too few to split into train, dev, test"),
     "latin-1": ("film.csv", GOOD.replace("film 17", "süß").encode("latin-1"), "film.csv: line 19 is not UTF-8 text"),
     "half of utf-16": ("film.tsv", GOOD.encode("utf-16")[:-1], "film.tsv: line .* is not UTF-16"),
     "utf-16 without a mark": ("film.tsv", GOOD.encode("utf-16-le"), "film.tsv: .*line 1 has a NUL byte"),
@@ -326,7 +331,7 @@ BAD = {  # name, content, what the line says
     "semicolons": (
         "film.csv",
         GOOD.replace(",", ";"),
-        "cannot be read as csv .*separated by ';', not by ','",
+        "cannot be read as csv .*separated by ';', not by ',': save it with commas",
     ),
     "tabs": ("film.csv", GOOD.replace(",", "\t"), "film.csv: cannot be read as csv .*separated by "),
     "no parquet": ("film.parquet", GOOD, "film.parquet: cannot be read as parquet"),

@@ -3,6 +3,8 @@
 import base64
 import json
 import re
+import socket
+import sys
 import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -121,13 +123,22 @@ def test_links_are_those_of_the_tracking_server(monkeypatch):
 
 
 @pytest.mark.parametrize("made", [True, False])
-def test_make_ui_says_where_the_views_are(store, capsys, made):
+def test_make_ui_says_where_the_views_are(store, capsys, monkeypatch, made):
     if made:
         succeed("significance")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        monkeypatch.setattr(sys, "argv", ["views", str(port)])
+        other.listen()
+        with pytest.raises(SystemExit) as taken:
+            views.main()
+    assert taken.value.code == 2
+    assert capsys.readouterr() == ("", f"port {port}: address already in use; make ui PORT=5001 takes another\n")
     views.main()
-    lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == (len(views.VIEWS) if made else 1)
-    assert all(view in line for view, line in zip(views.VIEWS, lines, strict=made)) or "no runs yet" in lines[0]
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == (len(views.VIEWS) if made else 0) and ("no runs yet" in first) is not made
+    assert all(f"{view}: http://127.0.0.1:{port}/#/" in line for view, line in zip(views.VIEWS, lines, strict=made))
 
 
 def test_many_first_commands_at_once_keep_them(store):

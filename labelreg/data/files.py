@@ -17,6 +17,7 @@ from labelreg.errors import UserError
 from labelreg.output import words_of
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
+SAVED = {",": "save it with commas", "\t": "save it with tabs, or commas and the ending .csv"}
 ENDINGS = (*SEPARATORS, ".jsonl", ".parquet")
 ROW_BYTES = 100  # of memory that a short example takes at least, as a text and as tokens
 UTF16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks; Excel's "Unicode text" begins with one
@@ -158,7 +159,7 @@ def delimited(content: str, separator: str, label: str, spreadsheet: bool = Fals
     header = next((line for line in lines if line.strip()), "")
     other = next((mark for mark in ",;\t" if mark in header), None)
     if other and separator not in header:
-        raise ValueError(f"its columns are separated by {other!r}, not by {separator!r}")
+        raise ValueError(f"its columns are separated by {other!r}, not by {separator!r}: {SAVED[separator]}")
     if separator == ",":
         records = _quoted(lines, separator, label)
         kept = sum(any(map(_SPACED.fullmatch, record.fields)) for record in records)

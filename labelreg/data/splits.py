@@ -1,5 +1,6 @@
 """What every data set's examples go through, of text and of images: divided, sampled, checked, compared."""
 
+import difflib
 import warnings
 
 import numpy as np
@@ -33,10 +34,10 @@ def divide(
         rows = rng.permutation(rows)
         sizes = task.per_class or {split: max(1, round(HELD_OUT * len(rows))) for split in make}
         if len(rows) < (sum(sizes.values()) if task.per_class else len(make) + 1):
-            raise UserError(
-                f"task {name}: class {classes[label]} has {len(rows)} examples, "
-                f"too few to split into {', '.join(parts)}"
-            )
+            of, there = classes[label], f"{len(rows)} example{'s' * (len(rows) != 1)}"
+            near = difflib.get_close_matches(of, [each for each in classes if each != of], n=1, cutoff=0.8)
+            said = f"; is {near[0]} meant?" if near else ""
+            raise UserError(f"task {name}: class {of} has {there}, too few to split into {', '.join(parts)}{said}")
         train = sizes.get("train", len(rows) - sum(sizes[split] for split in make))
         for split, part in zip(
             ("train", *make), np.split(rows, np.cumsum([train, *(sizes[s] for s in make)])), strict=False

@@ -4,6 +4,7 @@
 learn from a teacher. `epochs`: what learns from the model itself. `method`: what a method is.
 """
 
+from labelreg.errors import UserError, unknown
 from labelreg.methods import own_file
 from labelreg.methods.epochs import EPOCHS
 from labelreg.methods.logits import LOGITS
@@ -42,6 +43,7 @@ __all__ = [
     "plain",
     "smoothed_loss",
     "uniform",
+    "unknown_method",
 ]
 
 METHODS = {**PAPER, **LOGITS, **EPOCHS, **TEACHERS}
@@ -70,6 +72,12 @@ def named(text: str) -> str:
     name, method = own_file.load(text, METHODS)
     METHODS[name] = method
     return name
+
+
+def unknown_method(text: str) -> UserError:
+    """The error for a method that there is none of, with the one that is called like it: label_smoothing is ls."""
+    titles = {method.title.lower().replace(" ", "_"): name for name, method in METHODS.items()}
+    return unknown("method", text, METHODS, titles)
 
 
 def inherit() -> None:

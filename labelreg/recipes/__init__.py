@@ -16,7 +16,7 @@ import yaml
 
 from labelreg.data.tasks import made_of, own_name
 from labelreg.errors import UserError, unknown
-from labelreg.methods import METHODS, inherit, parted
+from labelreg.methods import METHODS, inherit, parted, unknown_method
 from labelreg.output import words_of
 from labelreg.parameter import Parameter, Value, convert
 from labelreg.settings import (
@@ -213,7 +213,7 @@ def resolve(given: Mapping[str, Value], role: str = "student") -> Settings:
     )
     facts["method"] = method_named(str(facts["method"]))
     if facts["method"] not in METHODS:
-        raise unknown("method", str(facts["method"]), METHODS)
+        raise unknown_method(str(facts["method"]))
     for rule in known:
         conditions = (rule.get("when") or {}).items()
         if all(facts[key] in (value if isinstance(value, list) else [value]) for key, value in conditions):

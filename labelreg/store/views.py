@@ -9,6 +9,8 @@ runs away under their parents otherwise. tests/test_views.py reads the format ou
 
 import base64
 import json
+import socket
+import sys
 import zlib
 from collections.abc import Iterable
 from typing import Any
@@ -20,6 +22,7 @@ from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
 from labelreg import settings
+from labelreg.errors import USER_ERROR
 from labelreg.output import masked
 from labelreg.store.patience import patiently
 
@@ -94,7 +97,7 @@ VIEWS: dict[str, dict[str, Any]] = {
         "summary",
         [
             *_columns(params="method init", tags="labelreg.verdict", metrics=MEASURED),
-            *_columns(params="task model", tags="labelreg.study"),
+            *_columns(params="task model metric", tags="labelreg.study"),
         ],
         BY_NAME,
         **_charts(_chart("BAR", "summary/mean"), _chart("BAR", "summary/difference")),
@@ -185,13 +188,24 @@ def _print(address: str) -> None:
 
 
 def main() -> None:
-    """Print the links of every experiment that has the views: what `make ui` says before it serves."""
+    """Print the links of every experiment that has the views: what `make ui` says before it serves at its port.
+
+    Where another serves there already, the status is 2: MLflow would end with 0, and the links would open its page.
+    """
+    port = int(sys.argv[1])
+    with socket.socket() as own:
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: one that has ended leaves it free
+        try:
+            own.bind(("127.0.0.1", port))
+        except OSError as error:
+            print(f"port {port}: {(error.strerror or '').lower()}; make ui PORT=5001 takes another", file=sys.stderr)
+            sys.exit(USER_ERROR)
     there = [each for each in mlflow.search_experiments() if all(f"{TAG}{view}" in each.tags for view in VIEWS)]
+    print("as soon as the server is up (Ctrl-C ends it):" if there else f"no runs yet: {settings.RUN}")
     for experiment in there:
         for view in VIEWS:
-            print(f"{experiment.name}, {view}: {link(experiment.experiment_id, view)}")
-    if not there:
-        print(f"no runs yet: {settings.RUN}")
+            address = link(experiment.experiment_id, view).replace(HERE, f"http://127.0.0.1:{port}")
+            print(f"{experiment.name}, {view}: {address}")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ from typing import Any
 
 from labelreg import recipes
 from labelreg.data import image_folder
-from labelreg.errors import UserError, unknown
-from labelreg.methods import METHODS, parted
+from labelreg.errors import UserError
+from labelreg.methods import METHODS, parted, unknown_method
 from labelreg.methods.own_file import FILE
 from labelreg.parameter import NEVER, Value, convert
 from labelreg.settings import method_label, methods_in_order, needs_of, of_a_run
@@ -38,7 +38,7 @@ def lists(recipe: Mapping[str, Any], given: Mapping[str, Value]) -> dict[str, li
     grid["methods"] = [method_label(method) for method in grid["methods"]]
     for method in grid["methods"]:
         if parted(method)[0] not in METHODS:
-            raise unknown("method", str(method), METHODS)
+            raise unknown_method(str(method))
     grid["methods"] = methods_in_order(grid["methods"])
     return grid
 

@@ -20,8 +20,8 @@ import sqlalchemy
 from analysis.present import render
 from labelreg import job, one_run, places, recipes, training
 from labelreg.data import corpus, own_teacher, prepared
-from labelreg.errors import DivergedError, StoreLostError, UserError, unknown
-from labelreg.methods import METHODS, PAPER
+from labelreg.errors import DivergedError, StoreLostError, UserError
+from labelreg.methods import METHODS, PAPER, unknown_method
 from labelreg.output import duration
 from labelreg.parameter import Value, convert
 from labelreg.settings import (
@@ -113,7 +113,7 @@ def _methods(given: dict[str, Value]) -> list[str]:
     """The methods that are searched for, each with a search of its own."""
     for method in (given["method"], *given.get("methods", [])):
         if method not in METHODS:
-            raise unknown("method", str(method), METHODS)
+            raise unknown_method(str(method))
     chosen = given.get("methods") or list(PAPER)
     if len(set(chosen)) < len(chosen):
         raise UserError(f"methods={','.join(chosen)}: a value stands there twice")
