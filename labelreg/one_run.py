@@ -165,7 +165,8 @@ def _train(
     for which, by_split in (("best", outcome.best), ("last", outcome.last)):
         ends |= {f"{which}/{split}/score": values["score"] for split, values in by_split.items()}
     opened.metrics(ends | cost, report.epoch)
-    scored = next(split for split in TESTED if split in outcome.best)
+    kept = outcome.last if settings.selection == "last" else outcome.best
+    scored = next(split for split in TESTED if split in kept)
     _tag_one_class(opened, data, scored, outcome.logits[scored])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)

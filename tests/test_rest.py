@@ -195,11 +195,12 @@ def test_the_weights_that_are_kept_are_evaluated_and_no_others(cut, selection, m
     """It has the size of all else that a run computes; the predictions that are stored are of the same weights."""
     from labelreg import training
 
-    seen = []
-    predict = training.predict
+    seen, asked = [], set()
+    predict, one_class = training.predict, training.one_class
     monkeypatch.setattr(
         training, "predict", lambda model, split, machine: seen.append(len(split)) or predict(model, split, machine)
     )
+    monkeypatch.setattr(training, "one_class", lambda logits, split: asked.add(len(split)) or one_class(logits, split))
     differs = False
     for seed in range(12):
         seen.clear()
@@ -209,6 +210,7 @@ def test_the_weights_that_are_kept_are_evaluated_and_no_others(cut, selection, m
         assert {name for name in run.data.metrics if "rest" in name} == {f"{selection}/rest/score"}
         _agrees(run, "rest", selection)
         differs |= run.data.metrics["best/epoch"] < 8
+    assert asked == {24}, "whether it has learnt is asked where it is scored"
     assert differs, "no seed of twelve has a best epoch before its last"
 
 
