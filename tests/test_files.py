@@ -440,6 +440,8 @@ def test_the_line_names_rows_and_classes(prepare, tmp_path):
     assert prepared.lines(prepare(train_file=train, dev_file=test, test_file=test)) == prepared.lines(data)
     few = prepared.lines(prepare(train_file=train, dev_file=test, max_train_examples=6))
     assert few[1] == "data film: train is a sample of 40 rows (max_train_examples=6)"
+    all_ = prepared.lines(prepare(train_file=train, dev_file=test, max_train_examples=41))
+    assert all_[1] == "data film: train has 40 rows and no more (max_train_examples=41)"
 
 
 def test_many_classes_and_rows_without_labels(prepare, tmp_path):

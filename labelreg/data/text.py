@@ -72,8 +72,10 @@ def _divided(settings: Settings, folder: Path | None, task: Task) -> tuple[Frame
     given = "test" in frames and (frames["test"]["label"] != UNLABELLED).any()  # a labelled test set
     wanted = rest_may_be(settings, task) and not (given and settings.rest == "auto")
     frames = divide(frames, classes, task, name, settings)
-    if limit is not None and int(limit) < len(frames["train"]):
-        remarks = [*remarks, f"train is a sample of {len(frames['train'])} rows (max_train_examples={limit})"]
+    there = len(frames["train"])
+    if limit is not None and int(limit) != there:
+        has = f"is a sample of {there} rows" if int(limit) < there else f"has {there} rows and no more"
+        remarks = [*remarks, f"train {has} (max_train_examples={limit})"]
     whole = frames["train"]
     frames["train"] = sample(whole, limit, settings.split_seed)
     check(frames, classes, name)
