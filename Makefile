@@ -12,10 +12,6 @@ export MLFLOW_DISABLE_TELEMETRY := true
 install = uv pip install --quiet --system-certs --python $(VENV)/bin/python --require-hashes --no-deps -r $(1) || \
 	  $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $(1)
 
-# uv leaves it to the first command, and to each of its processes, to compile what it imports: 20 s
-compiled = $(VENV)/bin/python -c "import mlflow.projects, scipy.stats, labelreg.answers.answering" & first=$$!; \
-	   $(VENV)/bin/python -c "import transformers.models.bert.modeling_bert" && wait $$first
-
 .PHONY: setup demo picture test test-browser soak ui bench lock
 .DELETE_ON_ERROR:
 
@@ -32,7 +28,6 @@ $(VENV)/bin/uv:
 $(VENV)/ready: requirements/environment.txt conda.yaml | $(VENV)/bin/uv
 	$(VENV)/bin/python -m tools.pins --check
 	$(call install,$<)
-	$(compiled)
 	touch $@
 
 $(VENV)/%: requirements/%.txt | setup

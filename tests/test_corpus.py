@@ -317,6 +317,11 @@ BAD = {  # name, content, what the line says
         "text,label\n" + "".join(f"film {i},{'good' if i % 2 else 'awful'}\n" for i in range(40)) + "film,awfull\n",
         "class awfull has 1 example, too few to split into train, dev, test; is awful meant.",
     ),
+    "numbered class": (
+        "film.csv",
+        GOOD.replace(",a", ",class 1").replace(",b", ",class 2") + "film,class 3\n",
+        "class class 3 has 1 example, too few to split into train, dev, test$",
+    ),
     "rare class": ("film.csv", GOOD + "film,c\n", "class c has 1 example, too few to split into train, dev, test"),
     "latin-1": ("film.csv", GOOD.replace("film 17", "süß").encode("latin-1"), "film.csv: line 19 is not UTF-8 text"),
     "half of utf-16": ("film.tsv", GOOD.encode("utf-16")[:-1], "film.tsv: line .* is not UTF-16"),

@@ -134,11 +134,21 @@ def test_make_ui_says_where_the_views_are(store, capsys, monkeypatch, made):
         with pytest.raises(SystemExit) as taken:
             views.main()
     assert taken.value.code == 2
-    assert capsys.readouterr() == ("", f"port {port}: address already in use; make ui PORT=5001 takes another\n")
+    out, err = capsys.readouterr()
+    assert not out and re.fullmatch(f"PORT={port}: .*already in use; make ui PORT=5001 takes another\n", err)
     views.main()
     first, *lines = capsys.readouterr().out.splitlines()
     assert len(lines) == (len(views.VIEWS) if made else 0) and ("no runs yet" in first) is not made
     assert all(f"{view}: http://127.0.0.1:{port}/#/" in line for view, line in zip(views.VIEWS, lines, strict=made))
+
+
+@pytest.mark.parametrize("port", ["70000", "x", "-1"])
+def test_make_ui_refuses_what_is_no_port(capsys, monkeypatch, port):
+    monkeypatch.setattr(sys, "argv", ["views", port])
+    with pytest.raises(SystemExit) as refused:
+        views.main()
+    out, err = capsys.readouterr()
+    assert refused.value.code == 2 and not out and err.count("\n") == 1 and f"PORT={port}: " in err
 
 
 def test_many_first_commands_at_once_keep_them(store):

@@ -1,6 +1,7 @@
 """What every data set's examples go through, of text and of images: divided, sampled, checked, compared."""
 
 import difflib
+import re
 import warnings
 
 import numpy as np
@@ -35,7 +36,8 @@ def divide(
         sizes = task.per_class or {split: max(1, round(HELD_OUT * len(rows))) for split in make}
         if len(rows) < (sum(sizes.values()) if task.per_class else len(make) + 1):
             of, there = classes[label], f"{len(rows)} example{'s' * (len(rows) != 1)}"
-            near = difflib.get_close_matches(of, [each for each in classes if each != of], n=1, cutoff=0.8)
+            others = [each for each in classes if each != of and not re.search("[0-9]", of)]  # numbered ones are alike
+            near = difflib.get_close_matches(of, others, n=1, cutoff=0.8)
             said = f"; is {near[0]} meant?" if near else ""
             raise UserError(f"task {name}: class {of} has {there}, too few to split into {', '.join(parts)}{said}")
         train = sizes.get("train", len(rows) - sum(sizes[split] for split in make))

@@ -23,7 +23,7 @@ from mlflow.exceptions import MlflowException
 
 from labelreg import settings
 from labelreg.errors import USER_ERROR
-from labelreg.output import masked
+from labelreg.output import masked, words_of
 from labelreg.store.patience import patiently
 
 TAG, KEY, COMPRESSED = "mlflow.sharedViewState.", "viewStateShareKey", "deflate;"
@@ -192,13 +192,13 @@ def main() -> None:
 
     Where another serves there already, the status is 2: MLflow would end with 0, and the links would open its page.
     """
-    port = int(sys.argv[1])
+    port = sys.argv[1]
     with socket.socket() as own:
         own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: one that has ended leaves it free
         try:
-            own.bind(("127.0.0.1", port))
-        except OSError as error:
-            print(f"port {port}: {(error.strerror or '').lower()}; make ui PORT=5001 takes another", file=sys.stderr)
+            own.bind(("127.0.0.1", int(port)))
+        except (OSError, OverflowError, ValueError) as error:
+            print(f"PORT={port}: {words_of(error)}; make ui PORT=5001 takes another", file=sys.stderr)
             sys.exit(USER_ERROR)
     there = [each for each in mlflow.search_experiments() if all(f"{TAG}{view}" in each.tags for view in VIEWS)]
     print("as soon as the server is up (Ctrl-C ends it):" if there else f"no runs yet: {settings.RUN}")
