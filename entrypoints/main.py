@@ -5,13 +5,14 @@ from entrypoints.command import command
 from labelreg.parameter import Value
 from labelreg.settings import DEMO
 
-DEFAULT_SETTINGS = "default"
+# what the demo has of its own is made for its data and its time
+OWN_FILE: dict[str, Value] = {"settings": "default", "models": ("minilm-3l",)}
 
 
 def main(given: dict[str, Value]) -> int:
     """The study of the recipe, the demo's unless another one is named."""
-    if given["recipe"] == DEMO and given.get("train_file"):  # the demo's settings are made for the demo's data
-        given = {"settings": DEFAULT_SETTINGS} | given
+    if given["recipe"] == DEMO and given.get("train_file"):
+        given = OWN_FILE | given
     return study.main(given)
 
 

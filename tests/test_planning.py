@@ -43,7 +43,7 @@ def test_a_plan_needs_neither_data_nor_weights(store, recipe, students, teachers
 @pytest.mark.parametrize(
     "given, words",
     [
-        ({"recipe": "smoke", "train_file": "pets"}, "model minilm-3l reads text, and task pets is made of images"),
+        ({"recipe": "smoke", "train_file": "pets"}, "model minilm-2l reads text, and task pets is made of images"),
         (
             {"recipe": "table6", "models": "minilm-3l"},
             "model minilm-3l reads text, and task cifar100 is made of images",
