@@ -392,7 +392,9 @@ def test_an_own_file_gets_the_same_study(tiny):
         main.main(with_defaults("main", file))
         main.main(with_defaults("main", file | {"settings": "minilm"}))
         main.main(with_defaults("main", {}))
-    found = [tuple(call.args[0].get(name) for name in ("recipe", "settings", "models")) for call in asked.call_args_list]
+    found = [
+        tuple(call.args[0].get(name) for name in ("recipe", "settings", "models")) for call in asked.call_args_list
+    ]
     three = ("minilm-3l",)
     assert found == [("smoke", "default", three), ("smoke", "minilm", three), ("smoke", None, None)]
 

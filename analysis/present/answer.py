@@ -185,13 +185,13 @@ def _verdicts(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Section]
     details = section("details", [wording.TWICE] if rule.looks or decide else [], few=FEW)
     return [
         section("verdicts", sentences),
-        section("brief", wording.p_lines(judged), _brief(paired, table, judged)),
+        section("brief", wording.p_lines(judged, "p"), _brief(paired, table, judged)),
         section("notes", notes),
         section("deciding", [f"to decide {line}" for line in decide]),
         means,
         section(
             "comparisons",
-            [*wording.p_lines(judged), *wording.verdict_lines(judged)],
+            [*wording.p_lines(judged, "p_verdict"), *wording.verdict_lines(judged)],
             judged,
             reference=paired.reference,
         ),
@@ -208,8 +208,9 @@ def _brief(paired: Paired, table: pd.DataFrame, judged: pd.DataFrame) -> pd.Data
     rows = both.to_dict("records")
     both["method"], both["interval"] = [wording.label(row) for row in rows], [_interval(row) for row in rows]
     shown = {"mean_method": "mean", "std_method": "sd", "n": "n", "mean_difference": "difference"}
+    shown |= {"interval": "interval", "p_verdict": "p", "verdict": "verdict"}
     apart = [name for name in ("task", "model", "init") if both[name].nunique() > 1]
-    both = both[[*apart, "method", *shown, "interval", "p_verdict", "verdict"]].rename(columns=shown)
+    both = both[[*apart, "method", *shown]].rename(columns=shown)
     return both.fillna({"verdict": ""}).astype({"n": int})
 
 

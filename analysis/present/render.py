@@ -199,7 +199,7 @@ def _cell(name: str, value: Any) -> str:
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, float):
-        if name.startswith(("p_", "min_p_")):
+        if name == "p" or name.startswith(("p_", "min_p_")):
             return p_text(value)
         fine = name.split("_")[0] in ("nll", "ece", "brier", "aurc", "error")
         return number(value, 4 if fine else 3 if name == "level" else 2)

@@ -97,7 +97,8 @@ def sentence(members: Sequence[Mapping]) -> str:
             said.append(f"{join(names)} {verb} {word} than {first['reference']}{by}")
     said += dict.fromkeys(filter(None, (lost_line(row) for row in members if row["verdict"] != NOT_LEARNT)))
     turned = ", sign turned because lower is better" if first["negated"] else ""
-    return f"{'; '.join(said)} (mean differences in {of} over {_range([row['n'] for row in members], 'seed')}{turned})."
+    means = "means" if any(margin in each for each in said) else f"means in {of}"
+    return f"{'; '.join(said)} ({means} over {_range([row['n'] for row in members], 'seed')}{turned})."
 
 
 def lost_line(row: Mapping) -> str:
@@ -123,10 +124,8 @@ def clauses(row: Mapping) -> list[str]:
         beside = f"; last epoch: {last} ({signed(row['mean_last'])})" if isinstance(last, str) else ""
         found.append(f"the maximum over epochs on the dev examples that chose the epoch{beside}")
     if not pd.isna(row.get("new_low", math.nan)):
-        inside = row["new_low"] <= 0 <= row["new_high"]
-        word = "includes 0" if inside else "excludes 0"
         interval = f"[{signed(row['new_low'])}, {signed(row['new_high'])}]"
-        found.append(f"on these {row['examples']:,} examples; for new ones {interval} {word}")
+        found.append(f"on these {row['examples']:,} examples; for new ones {interval} {_for_new(row)}")
     if row["teachers"]:
         ids = row["teachers"].split(", ")
         first = ids[0] if " " in ids[0] else ids[0][:8]  # one of the user's own, or a run
@@ -136,6 +135,14 @@ def clauses(row: Mapping) -> list[str]:
     if not pd.isna(row["mean_corrected"]):
         found.append(f"stopped at a look: without what stopping adds, {signed(row['mean_corrected'])}")
     return [clause for clause in found if clause]
+
+
+def _for_new(row: Mapping) -> str:
+    """What the interval for new examples says of the verdict: whether it would hold there, too."""
+    low, high, margin = row["new_low"], row["new_high"], row["margin"]
+    if row["verdict"] == "equivalent":
+        return f"{'' if -margin <= low and high <= margin else 'not '}in ±{margin:g}"
+    return "includes 0" if low <= 0 <= high else "excludes 0"
 
 
 def _weak_teacher(row: Mapping) -> str:
@@ -212,11 +219,11 @@ def _line(row: dict) -> str:
     )
 
 
-def p_lines(judged: pd.DataFrame) -> list[str]:
+def p_lines(judged: pd.DataFrame, column: str) -> list[str]:
     """What p stands beside a verdict, where one is equivalent."""
     if not (judged["verdict"] == "equivalent").any():
         return []
-    return ["p_verdict: Holm's p of equivalence beside equivalent, of the difference beside the other verdicts"]
+    return [f"{column}: Holm's, of equivalence beside equivalent, of the difference beside the rest"]
 
 
 def headlines(judged: pd.DataFrame) -> list[str]:

@@ -17,7 +17,7 @@ from analysis.present import answer as answering
 from analysis.present.answer import Evidence, answer, files, summaries
 from analysis.present.page import page
 from analysis.present.render import as_json, as_markdown, as_text
-from analysis.present.wording import Source
+from analysis.present.wording import Source, clauses, wrapped
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -118,9 +118,37 @@ def test_in_short_a_study_of_four_methods_is_a_screen():
     assert len(whole.splitlines()) > 60 and "Calibration" in whole and "Calibration" not in "\n".join(lines)
 
 
+def decided(n=6_000, seeds=7):
+    """Runs as the demo's: from both starts label smoothing changes as many answers to the worse as to the better,
+    distillation more to the better."""
+    rng, rows, stored = np.random.default_rng(0), [], {}
+    labels = rng.integers(0, 2, n)
+    for init in ("pretrained", "random"):
+        for seed in range(seeds):
+            wrong = rng.choice(n, 1_800, replace=False)
+            errors = {"finetune": wrong, "ls": wrong[seed % 3 :], "kd": wrong[60 + seed :]}
+            for method, missed in errors.items():
+                predicted = labels.copy()
+                predicted[missed] = 1 - labels[missed]
+                row = run(method, seed, logged(labels, predicted), task="rotten_tomatoes", init=init)
+                rows.append(row | {"params.model": "minilm-2l"})
+                stored[row["run_id"], "test"] = table(labels, predicted)
+    return pd.DataFrame(rows), stored
+
+
+def test_an_answer_as_the_demos_is_a_screen_of_eighty_columns():
+    runs, stored = decided()
+    found = of_study(stored, runs)
+    assert found.judged["verdict"].tolist() == ["equivalent", "better"] * 2
+    lines = wrapped(as_text(found.sections, False, 80).splitlines(), 80)
+    assert max(map(len, lines)) <= 80 and len(lines) <= 23, "two say that there was no plan; ways on are three"
+    assert lines[4] == "p: Holm's, of equivalence beside equivalent, of the difference beside the rest"
+    assert not lines[5].startswith(" ") and lines[5].endswith("verdict"), "one line of headers"
+
+
 def test_the_table_in_short_is_that_of_the_verdicts():
     frame = named(answered({"ls": UP, "kd": WIDE}))["brief"].frame
-    assert list(frame) == ["method", "mean", "sd", "n", "difference", "interval", "p_verdict", "verdict"]
+    assert list(frame) == ["method", "mean", "sd", "n", "difference", "interval", "p", "verdict"]
     assert frame["method"].tolist() == ["finetune", "ls", "kd"] and frame["verdict"].tolist() == [
         "",
         "better",
@@ -135,7 +163,7 @@ def test_the_p_beside_a_verdict_is_the_one_that_decided_it():
     found = answered({"ls": UP, "kd": NONE, "akd": WIDE})
     judged, brief = found.judged.set_index("method"), named(found)["brief"].frame.set_index("method")
     assert judged["verdict"].to_dict() == {"ls": "better", "kd": "equivalent", "akd": "undecided"}
-    assert brief["p_verdict"].to_dict() == pytest.approx(
+    assert brief["p"].to_dict() == pytest.approx(
         {
             "finetune": math.nan,
             "ls": judged["p_holm"]["ls"],
@@ -144,14 +172,14 @@ def test_the_p_beside_a_verdict_is_the_one_that_decided_it():
         },
         nan_ok=True,
     )
-    assert brief["p_verdict"]["kd"] <= 0.05 < judged["p_holm"]["kd"]
-    note = "p_verdict: Holm's p of equivalence beside equivalent, of the difference beside the other verdicts"
+    assert brief["p"]["kd"] <= 0.05 < judged["p_holm"]["kd"]
+    note = "Holm's, of equivalence beside equivalent, of the difference beside the rest"
     for told in (as_text(found.sections, False), as_markdown(found.sections, ""), page(found, Source("a table"))):
         assert html.unescape(told).count(note) >= 1 and "p_holm" not in as_text(found.sections, False)
     assert "p of the verdict (Holm)" in page(found, Source("a table"))
     assert note not in as_text(answered({"ls": UP}).sections)
     _, _, kd, _ = summaries(found.paired, found.judged)
-    assert kd["metrics"]["p_verdict"] == brief["p_verdict"]["kd"]
+    assert kd["metrics"]["p_verdict"] == brief["p"]["kd"]
 
 
 def test_what_would_decide_and_the_warning_about_looking_twice():
@@ -218,6 +246,7 @@ def test_the_interval_for_new_examples_stands_beside_the_verdict():
     for row in found.judged.to_dict("records"):
         low, high = table.loc[row["method"], ["low", "high"]]
         assert (row["new_low"], row["new_high"], row["examples"]) == (low, high, 50)
+        assert row["verdict"] != "equivalent"
         word = "includes 0" if low <= 0 <= high else "excludes 0"
         assert (
             f"{row['method']}: on these 50 examples; for new ones [{low:+.2f}, {high:+.2f}] {word}"
@@ -225,6 +254,14 @@ def test_the_interval_for_new_examples_stands_beside_the_verdict():
         )
     assert set(found.judged["margin"]) == {resolution(50)}
     assert not any("for new ones" in line for line in named(answered({"ls": UP}))["notes"].text)
+
+
+@pytest.mark.parametrize("high, word", [(0.35, "in ±0.5"), (0.79, "not in ±0.5")])
+def test_equivalence_on_these_examples_says_whether_the_margin_holds_new_ones(high, word):
+    row = answered({"ls": NONE}).judged.iloc[0].to_dict()
+    assert (row["verdict"], row["margin"]) == ("equivalent", 0.5)
+    interval = {"examples": 852, "new_low": -0.2, "new_high": high}
+    assert f"on these 852 examples; for new ones [-0.20, +{high:.2f}] {word}" in clauses(row | interval)
 
 
 def test_the_first_runs_may_lack_their_predictions():

@@ -77,7 +77,7 @@ def test_the_verdict_comes_first_in_one_sentence():
     (sentence,) = sentences(runs({"ls": UP, "tfreg": NONE, "kd": MIXED}))
     assert sentence == (
         "ls (+2.35) is better than finetune; tfreg (+0.00) is equivalent to finetune within ±0.5 points; "
-        "kd (+0.50) is undecided (mean differences in points over 8 seeds)."
+        "kd (+0.50) is undecided (means over 8 seeds)."
     )
     html = made(runs({"ls": UP, "tfreg": NONE, "kd": MIXED}))
     assert html.index(sentence) < html.index("<svg")
