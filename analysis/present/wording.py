@@ -362,7 +362,11 @@ def in_order(values: list) -> list:
 
 def wrapped(lines: Sequence[str], width: int) -> list[str]:
     """Lines for a terminal, none wider than `width`; what goes on is indented."""
-    return [part for line in lines for part in textwrap.wrap(line, width, subsequent_indent="  ") or [""]]
+    return [
+        part
+        for line in lines
+        for part in textwrap.wrap(line, width, subsequent_indent="  ", break_on_hyphens=False) or [""]
+    ]
 
 
 def _range(values: list[int], noun: str) -> str:
