@@ -65,7 +65,7 @@ def table(
     found |= {name: known[place] for name, place in places.items() if place in known}
     used = _column(known, "params.precision_used")
     found["precision"] = used.where(used.notna(), _column(known, "params.precision"))
-    found["examples"] = found["task"].map(dict(paired.examples)).astype("Int64")
+    found["examples"] = known["run_id"].map(dict(paired.examples)).astype("Int64")
     columns = [*REQUIRED, "score", "metric", *NUMBERS, *SPLIT, *setting_names(), *TEXTS]
     result = pd.DataFrame({name: found[name] for name in columns if name in found})
     ids = {*known["run_id"]}

@@ -89,7 +89,8 @@ def judge(
     rows = []
     for members in paired.families:
         first = members[0]
-        margin = rule.margins.of(first.task, first.metric, paired.examples.get(first.task))
+        examples = paired.tested(members)
+        margin = rule.margins.of(first.task, first.metric, examples)
         told: dict[tuple, tuple[Comparison, Verdict, tuple[str, ...], int]] = {}
         for family, size, seeds in _parts(members, order, planned):
             if told.keys() >= {c.who for c in family}:
@@ -98,7 +99,7 @@ def judge(
             names = tuple(_label(c) for c in family)
             for i, c in enumerate(family):
                 told.setdefault(c.who, (cut[i], found[i], names, size))
-        rows += [_row(paired, *told[c.who], margin, rule) for c in members]
+        rows += [_row(paired, *told[c.who], margin, rule, examples) for c in members]
     if not rows:
         verdicts({}, 1.0, rule.level)  # a mistake is one, with nothing to compare too
         check_looks(rule.looks, 1, rule.level)
@@ -230,7 +231,14 @@ def _label(c: Comparison) -> str:
 
 
 def _row(
-    paired: Paired, c: Comparison, verdict: Verdict, family: tuple[str, ...], size: int, margin: float, rule: Rule
+    paired: Paired,
+    c: Comparison,
+    verdict: Verdict,
+    family: tuple[str, ...],
+    size: int,
+    margin: float,
+    rule: Rule,
+    examples: int | None,
 ) -> tuple:
     d, test = np.array(c.differences), verdict.test
     failed, failed_reference = (_failed(paired, c, name, verdict.look) for name in (c.method, c.reference))
@@ -245,7 +253,7 @@ def _row(
         "std_difference": round(differences.std(), DECIMALS),
         "test": test.name,
         "margin": margin,
-        "margin_why": rule.margins.why(c.task, c.metric, paired.examples.get(c.task)),
+        "margin_why": rule.margins.why(c.task, c.metric, examples),
         "verdict": verdict.word,
         "family": family,
         "family_size": size,
@@ -260,7 +268,7 @@ def _row(
         "failed": len(failed),
         "failed_reference": len(failed_reference),
         "p_failures": _with_failures(c, len(failed), len(failed_reference - failed)),
-        "examples": paired.examples.get(c.task),
+        "examples": examples,
         "teachers": ", ".join(sorted({teacher for teacher in c.teachers if teacher})) if _taught(c.method) else "",
     }
     return tuple(values[name] for name in COLUMNS + EXTRA)

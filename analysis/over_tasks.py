@@ -164,14 +164,11 @@ def these_tasks(paired: Paired, judged: pd.DataFrame, rule: Rule) -> pd.DataFram
     task stopped before. It speaks of these tasks; of others, `against_reference`.
     """
     rows = []
-    stops: dict[tuple, Any] = {}
-    if rule.looks:
-        stops = {(r.task, r.model, r.init, r.method, r.setting): r.look for r in judged.itertuples()}
+    known: dict[tuple, Any] = {(r.task, r.model, r.init, r.method, r.setting): r for r in judged.itertuples()}
     for key, methods in _groups(paired).items():
         margins, tests = {}, {}
         for method, by_task in methods.items():
-            each = [rule.margins.of(c.task, c.metric, paired.examples.get(c.task)) for c in by_task.values()]
-            margins[method] = float(np.mean(each))
+            margins[method] = float(np.mean([known[c.who].margin for c in by_task.values()]))
             tests[method] = _mean_over([rounded(c.differences) for c in by_task.values()], margins[method], rule.level)
         corrected = holm(p for *_, p, _ in tests.values())
         equal = holm(q for *_, q in tests.values())
@@ -182,7 +179,7 @@ def these_tasks(paired: Paired, judged: pd.DataFrame, rule: Rule) -> pd.DataFram
             means = {task: float(np.mean(c.differences)) for task, c in sorted(by_task.items())}
             apart = [f"{task} {value:+.2f}" for task, value in means.items() if abs(value) > margins[method]]
             why = f"tasks differ: {', '.join(apart)}" if word == "equivalent" and apart else ""
-            looks: list[Any] = [stops.get(c.who) for c in by_task.values()] if rule.looks else []
+            looks: list[Any] = [known[c.who].look for c in by_task.values()] if rule.looks else []
             if any(pd.isna(look) or look < rule.looks[-1] for look in looks):
                 word, why = "undecided", "it falls at the last planned look, with all seeds of all tasks"
             n = [len(c.seeds) for c in by_task.values()]

@@ -79,7 +79,7 @@ class Paired:
 
     `start` of a run is in seconds, -inf where it is not known. `not_learnt`: ids of runs that are known to give every
     example one class (their tag; predictions.marked adds those of runs that were logged before there was the tag).
-    `examples`: of a task, how many its scores are from, where that is known (predictions.marked).
+    `examples`: by run id, how many its score is from, where that is known (predictions.marked).
     """
 
     reference: str
@@ -96,6 +96,11 @@ class Paired:
         for c in self.comparisons:
             found[c.task, c.model, c.init, c.metric, c.family].append(c)
         return list(found.values())
+
+    def tested(self, family: Iterable[Comparison]) -> int | None:
+        """How many examples the scores of a family are from, where that is known; the least, of several sets."""
+        known = (self.examples.get(run_id) for c in family for run_id in (*c.run_ids, *c.reference_run_ids))
+        return min(filter(None, known), default=None)
 
     @property
     def compared(self) -> list[str]:
@@ -147,10 +152,10 @@ def pair(
 
 
 def _examples(runs: pd.DataFrame) -> dict[str, int]:
-    """The least number of examples that a table says its scores are from, by task."""
+    """How many examples a table says that its scores are from, by run id."""
     if "examples" not in runs:
         return {}
-    return runs.groupby("params.task")["examples"].min().dropna().astype(int).to_dict()
+    return runs.set_index("run_id")["examples"].dropna().astype(int).to_dict()
 
 
 def seed_order(runs: pd.DataFrame) -> tuple:
@@ -315,7 +320,7 @@ def _compare(
     for key in sorted(groups, key=rank):
         cell, protocol, method, setting = key
         found = sorted(groups[key], key=lambda pair: _order([pair[0].seed]))
-        family = _describe((*PROTOCOL, "data"), protocol, protocols[cell], "=")
+        family = _describe((*PROTOCOL, "data"), protocol, protocols[cell])
         told = _setting(setting, found[0][1].shared, settings[cell, protocol, method], reference)
         named = "; ".join(filter(None, [family, told]))
         negated = direction.lower_is_better(found[0][0].metric, lower)
@@ -346,7 +351,7 @@ def _family(run: Run, compared: dict[tuple, str]) -> str:
     for protocol, family in compared.items():
         if all(mine in (theirs, None, "auto") for mine, theirs in zip(run.protocol, protocol, strict=True)):
             return family
-    return _describe(PROTOCOL, run.protocol, [*compared, run.protocol], "=")
+    return _describe(PROTOCOL, run.protocol, [*compared, run.protocol])
 
 
 def _comparison(found: list[tuple[Run, Run]], family: str, setting: str, reference: str, negated: bool) -> Comparison:
@@ -400,16 +405,16 @@ def _table(usable: list[Run], split: set[tuple]) -> pd.DataFrame:
         told = _describe(setting_names(), run.settings, held[key])
         twice = len(set(seeds[key])) < len(seeds[key])
         if run.data and (twice or (run.task, run.protocol) in split):
-            told = ", ".join(filter(None, [told, f"data {_show(run.data)}"]))
+            told = ", ".join(filter(None, [told, f"data={_show(run.data)}"]))
         rows.append((run.run_id, *run.cell, run.method, told, run.seed, run.metric, run.score, run.start))
     columns = ["run_id", "task", "model", "init", "method", "setting", "seed", "metric", "score", "start"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _describe(names: Iterable[str], values: tuple, among: list[tuple], sign: str = " ") -> str:
+def _describe(names: Iterable[str], values: tuple, among: list[tuple]) -> str:
     """The values that are not the same in all of `among`, by name; data wherever it has a value."""
     told = [
-        f"{name}{sign}{_show(value)}"
+        f"{name}{'=' if name in (*PROTOCOL, 'data') else ' '}{_show(value)}"
         for i, (name, value) in enumerate(zip(names, values, strict=False))
         if (value is not None if name == "data" else len({other[i] for other in among}) > 1)
     ]

@@ -101,7 +101,7 @@ def one_class(labels: np.ndarray, predicted: np.ndarray) -> bool:
 
 def marked(paired: Paired, predictions: Predictions) -> Paired:
     """`paired` with what predictions tell of the runs in comparisons: those that have not learnt, beside those that a
-    tag names, and the number of examples that each task's scores are from.
+    tag names, and the number of examples that their scores are from.
 
     A run is looked at on test, and on dev where test has no labels; one without predictions stays as it is.
     """
@@ -110,12 +110,12 @@ def marked(paired: Paired, predictions: Predictions) -> Paired:
 
 
 def _examples(paired: Paired, predictions: Predictions) -> dict[str, int]:
-    """By task; the least, where runs were scored on several sets."""
+    """By run id; one run with predictions speaks for its comparison, whose runs are tested on as many examples."""
     found: dict[str, int] = {}
     for c in paired.comparisons:
         known = (_first(predictions, run_id, split_of(c.metric) or "") for run_id in c.run_ids)
         if first := next(filter(None, known), None):
-            found[c.task] = min(len(first.labels), found.get(c.task, len(first.labels)))
+            found |= dict.fromkeys((*c.run_ids, *c.reference_run_ids), len(first.labels))
     return found
 
 

@@ -193,8 +193,8 @@ def deciding_lines(judged: pd.DataFrame) -> list[str]:
 
 
 def _varying(judged: pd.DataFrame) -> list[str]:
-    """What tells these families apart."""
-    return [name for name in ("task", "model", "init", "protocol") if judged[name].nunique() > 1]
+    """What tells these families apart, beside what their labels say."""
+    return [name for name in ("task", "model", "init") if judged[name].nunique() > 1]
 
 
 def verdict_lines(judged: pd.DataFrame) -> list[str]:

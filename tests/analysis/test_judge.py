@@ -18,7 +18,15 @@ from analysis.power import more_seeds, robust_sd, seeds_needed
 from analysis.predictions import marked
 from analysis.present.answer import scores
 from analysis.present.render import to_markdown, to_text
-from analysis.present.wording import clauses, deciding_lines, lost_line, sentence, unit_lines, verdict_lines
+from analysis.present.wording import (
+    clause_lines,
+    clauses,
+    deciding_lines,
+    lost_line,
+    sentence,
+    unit_lines,
+    verdict_lines,
+)
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -135,7 +143,7 @@ def test_the_margin_is_that_of_the_test_set():
     frame = runs({"ls": UP})
     table = pd.DataFrame({"idx": range(150), "label": [0, 1] * 75, "p_0": [0.6, 0.3] * 75, "p_1": [0.4, 0.7] * 75})
     paired = marked(pair(frame), lambda run_id, split: table)
-    assert paired.examples == {PLACE[0]: 150}
+    assert set(paired.examples.values()) == {150}
     assert judge(paired)["margin"].tolist() == judge(paired, rule("auto"))["margin"].tolist() == [resolution(150)]
     assert judge(paired)["examples"].tolist() == [150]
     said = f"margin {resolution(150):g} is auto, not 0.5: one of 150 test examples is worth 0.67 points"
@@ -144,6 +152,22 @@ def test_the_margin_is_that_of_the_test_set():
         judge(paired, rule(0.5))
     with pytest.raises(AnalysisError, match="the number of its test examples is not known"):
         judge(pair(frame), rule("auto"))
+
+
+def test_an_edited_file_of_the_same_name_has_a_margin_of_its_own():
+    first = runs({"ls": UP}).assign(**{"tags.labelreg.data": "d1"})
+    edited = first.assign(run_id=first["run_id"] + "-b", **{"tags.labelreg.data": "d2"})
+
+    def predictions(run_id: str, split: str) -> pd.DataFrame:
+        half = 8 if run_id.endswith("-b") else 75
+        return pd.DataFrame(
+            {"idx": range(2 * half), "label": [0, 1] * half, "p_0": [0.6, 0.3] * half, "p_1": [0.4, 0.7] * half}
+        )
+
+    both = judge(marked(pair(pd.concat([first, edited])), predictions))
+    assert both["examples"].tolist() == [150, 16]
+    assert both["margin"].tolist() == [resolution(150), resolution(16)]
+    assert [line.split(":")[0] for line in clause_lines(both)] == ["ls [data=d1]", "ls [data=d2]"]
 
 
 # The planned family

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 def told(paired, margin=None, level=0.05, looks=(), order=()):
     """these_tasks by this rule."""
     rule = Rule(margins(margin), level, tuple(looks))
-    return these_tasks(paired, judge(paired, rule, order) if looks else pd.DataFrame(), rule)
+    return these_tasks(paired, judge(paired, rule, order), rule)
 
 
 def flat(*orders):

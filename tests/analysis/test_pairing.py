@@ -219,7 +219,7 @@ def test_epochs_3_and_5_are_two_families():
     assert [c.family for c in paired.comparisons] == ["epochs=3", "epochs=5"]
     assert [c.setting for c in paired.comparisons] == ["epochs=3", "epochs=5"]
     assert paired.left_out.empty
-    assert set(paired.runs["setting"]) == {"epochs 3", "epochs 5"}
+    assert set(paired.runs["setting"]) == {"epochs=3", "epochs=5"}
 
 
 def test_digests_agree_within_a_pair_not_across_seeds():
@@ -230,7 +230,7 @@ def test_digests_agree_within_a_pair_not_across_seeds():
     changed = pair(frame(*anew))
     assert [c.seeds for c in changed.comparisons] == [(0,), (1,), (2,)]
     assert [c.family for c in changed.comparisons] == ["data=seed 0", "data=seed 1", "data=seed 2"]
-    assert set(changed.runs["setting"]) == {"data seed 0", "data seed 1", "data seed 2"}
+    assert set(changed.runs["setting"]) == {"data=seed 0", "data=seed 1", "data=seed 2"}
 
 
 def test_two_data_sets_of_one_seed_are_two_families():
@@ -238,7 +238,7 @@ def test_two_data_sets_of_one_seed_are_two_families():
     paired = pair(frame(*GOOD, *changed))
     assert [c.setting for c in paired.comparisons] == ["data=d1", "data=d2"]
     assert [c.seeds for c in paired.comparisons] == [(0, 1, 2)] * 2
-    assert set(paired.runs["setting"]) == {"data d1", "data d2"}
+    assert set(paired.runs["setting"]) == {"data=d1", "data=d2"}
 
 
 def test_the_other_initialisation_of_one_of_two_data_sets_is_named_like_it():
