@@ -406,8 +406,8 @@ def _table(usable: list[Run], split: set[tuple]) -> pd.DataFrame:
         twice = len(set(seeds[key])) < len(seeds[key])
         if run.data and (twice or (run.task, run.protocol) in split):
             told = ", ".join(filter(None, [told, f"data={_show(run.data)}"]))
-        rows.append((run.run_id, *run.cell, run.method, told, run.seed, run.metric, run.score, run.start))
-    columns = ["run_id", "task", "model", "init", "method", "setting", "seed", "metric", "score", "start"]
+        rows.append((run.run_id, *run.cell, run.method, told, run.seed, run.metric, run.score, run.start, run.never))
+    columns = ["run_id", "task", "model", "init", "method", "setting", "seed", "metric", "score", "start", "never"]
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -1,5 +1,6 @@
 """The student runs of a frame as `mlflow.search_runs` returns it: parameters by value, seeds by name."""
 
+import csv
 import math
 import re
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ class Run:
     data: object
     fingerprint: object
     one_class: str  # the class that it is known to give every example; empty where it has learnt
+    never: tuple[str, ...]  # classes that it is known to give no example
     teacher: str  # the run that it learnt from, or the digest of what the user's own says, where there was one
     metric: str = ""
     score: float = math.nan
@@ -80,7 +82,8 @@ def read(runs: pd.DataFrame) -> list[Run]:
     kind, run_id, status = column("tags.labelreg.kind"), column("run_id"), column("status")
     data, fingerprint = column("tags.labelreg.data"), column("tags.labelreg.fingerprint")
     average = column("params.average")
-    one_class, teacher = column("tags.labelreg.one_class"), column("params.teacher_run_id")
+    one_class, never = column("tags.labelreg.one_class"), column("tags.labelreg.never_predicted")
+    teacher = column("params.teacher_run_id")
     own_teacher, file, prefix = (column(f"params.teacher_{name}") for name in ("logits", "digest", "column"))
     start = pd.to_datetime(pd.Series(column("start_time"), dtype=object), utc=True, errors="coerce")
 
@@ -114,6 +117,7 @@ def read(runs: pd.DataFrame) -> list[Run]:
             data=_text(data[row]) or None,
             fingerprint=_text(fingerprint[row]) or None,
             one_class=_text(one_class[row]),
+            never=tuple(next(csv.reader([_text(never[row])]), ())),
             teacher=_text(teacher[row]) or taught,
         )
 

@@ -18,8 +18,8 @@ def main(given: dict[str, Value]) -> None:
         settings = replace(settings, save_model="true")
     done = one_run.carry_out(job.Job(settings, given))
     print(f"{settings.method}: {done.split} score {done.score:.2f} (run {done.run_id})", flush=True)
-    if done.one_class:
-        print(one_run.not_learnt(done, settings), flush=True)
+    if line := one_run.classes_line(done, settings):
+        print(line, flush=True)
     views.tell("seeds", tracking.current_experiment())
 
 

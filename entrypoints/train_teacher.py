@@ -22,8 +22,8 @@ def main(given: dict[str, Value]) -> None:
     done = one_run.carry_out(job.Job(settings, given, "teacher"))
     print(f"teacher {settings.model}: {done.split} score {done.score:.2f}; students take it with", flush=True)
     print(f"  method=kd teacher_run_id={done.run_id}", flush=True)
-    if done.one_class:
-        print(one_run.not_learnt(done, settings), flush=True)
+    if line := one_run.classes_line(done, settings):
+        print(line, flush=True)
     views.tell_run(done.run_id)
 
 

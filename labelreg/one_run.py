@@ -31,10 +31,12 @@ from labelreg.job import (
 from labelreg.methods import METHODS, mean_of, own_file
 from labelreg.models import adapter, registry
 from labelreg.output import duration
+from labelreg.parameter import joined
 from labelreg.settings import Machine, Settings, given_teacher, needs_of
 from labelreg.store import checkpoint, models, records, tracking
 from labelreg.workers.steps import Step
 
+MOST_NAMED = 20  # classes that a tag names
 TESTED = (REST, "test", "dev")  # of these the first that has labels gives the score that is told of a run
 VERSIONS = ("torch", "torchvision", "transformers", "mlflow")
 
@@ -48,6 +50,7 @@ class Done:
     split: str
     reused: bool = False
     one_class: str = ""  # the class that it gives every example: it has not learnt
+    never: str = ""  # classes that it gives no example
 
     def flaw(self) -> str:
         """What stands behind its score in a line of progress."""
@@ -154,7 +157,7 @@ def _train(
     } | size
     if job.kind == "trial":  # a search looks at no test set, and needs no files
         selected = report.best if settings.selection == "best" else report
-        _tag_one_class(opened, data, "dev", selected.dev_logits)
+        _tag_classes(opened, data, "dev", selected.dev_logits)
         dev = {"best/dev/score": report.best.dev["score"], "last/dev/score": report.dev["score"]}
         opened.metrics({"best/epoch": report.best.epoch} | dev | cost, report.epoch)
         return report
@@ -167,7 +170,7 @@ def _train(
     opened.metrics(ends | cost, report.epoch)
     kept = outcome.last if settings.selection == "last" else outcome.best
     scored = next(split for split in TESTED if split in kept)
-    _tag_one_class(opened, data, scored, outcome.logits[scored])
+    _tag_classes(opened, data, scored, outcome.logits[scored])
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         if keeps_logits:
@@ -182,11 +185,13 @@ def _train(
     return report
 
 
-def _tag_one_class(opened: tracking.Run, data: prepared.PreparedTask, split: str, logits: torch.Tensor) -> None:
-    """Tag a run whose weights give every example of the split one class."""
-    found = training.one_class(logits, data.splits[split])
+def _tag_classes(opened: tracking.Run, data: prepared.PreparedTask, split: str, logits: torch.Tensor) -> None:
+    """Tag a run whose weights give every example of the split one class, or some class to none of them."""
+    found, never = training.one_class(logits, data.splits[split]), training.never_predicted(logits, data.splits[split])
     if found is not None:
         opened.tags({tracking.ONE_CLASS: data.classes[found]})
+    elif never:
+        opened.tags({tracking.NEVER: joined(data.classes[index] for index in never[:MOST_NAMED])})
 
 
 def _taught_by_one_class(data: prepared.PreparedTask, teaching: tracking.Found, logits: torch.Tensor) -> str:
@@ -357,12 +362,16 @@ def done(found: tracking.Found, reused: bool = False) -> Done:
     scores = found.data.metrics
     which = found.data.params.get("selection", "best")
     split = next(split for split in TESTED if f"{which}/{split}/score" in scores or split == "dev")
-    one_class = found.data.tags.get(tracking.ONE_CLASS, "")
-    return Done(found.info.run_id, scores[f"{which}/{split}/score"], split, reused, one_class)
+    one_class, never = (found.data.tags.get(name, "") for name in (tracking.ONE_CLASS, tracking.NEVER))
+    return Done(found.info.run_id, scores[f"{which}/{split}/score"], split, reused, one_class, never)
 
 
-def not_learnt(done: Done, settings: Settings) -> str:
-    """The last line of a run that gives every example one class, with what to try."""
+def classes_line(done: Done, settings: Settings) -> str:
+    """The last line of a run that gives some class to no example, or every example one class, with what to try."""
+    if done.never:
+        return f"no example of {done.split} is given the class {done.never}, which some of them have"
+    if not done.one_class:
+        return ""
     return (
         f"not learnt: every example of {done.split} gets the class {done.one_class}, so this score says nothing of the "
         f"method; try a lower lr (here {settings.lr:g}), a warm-up (warmup_ratio, here {settings.warmup_ratio:g}), or "

@@ -351,6 +351,11 @@ def one_class(logits: Tensor, split: Split) -> int | None:
     return int(predicted) if len(predicted) == 1 and len(split.labels.unique()) > 1 else None
 
 
+def never_predicted(logits: Tensor, split: Split) -> list[int]:
+    """The classes of a split's labels that none of its examples is given. logits: [examples, classes]."""
+    return sorted(set(split.labels.unique().tolist()) - set(logits.argmax(1).unique().tolist()))
+
+
 def set_threads(threads: int) -> None:
     """Compute threads of this process; more or fewer change the last bits of a result."""
     torch.set_num_threads(threads)

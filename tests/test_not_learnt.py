@@ -1,10 +1,12 @@
 """Runs that end on one class: real ones, what they say, and how every comparison counts them."""
 
 import json
+import random
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from conftest import WORDS
 from running import in_this_process, run_of, runs, succeed
 
 from analysis import pairing
@@ -15,7 +17,7 @@ from analysis.present.wording import verdict_lines
 pytest_plugins = ["running"]
 RUINED = {"weight_decay": 900.0}  # with lr 1e-3 every matrix goes to 0: what is left are biases, one class for all
 LEARNS = {"lr": 1e-2, "epochs": 20}
-TAG = "labelreg.one_class"
+TAG, NEVER = "labelreg.one_class", "labelreg.never_predicted"
 
 
 def predicted(run, split: str = "test") -> pd.DataFrame:
@@ -49,6 +51,28 @@ def test_a_teacher_that_has_not_learnt_is_told_by_itself_and_where_a_student_lea
     forget(teacher)  # as a run from before there was the tag: its logits say it
     again = succeed("train_student", **tiny, method="kd", teacher_run_id=teacher.info.run_id)
     assert line + teacher.data.tags[TAG] in again.out.splitlines()
+
+
+def test_a_class_that_is_never_predicted_is_named_by_the_run_the_answer_the_table_and_the_card(tiny, tmp_path):
+    path, chance = tmp_path / "rare.csv", random.Random(0)
+    rows = [(" ".join(chance.sample(WORDS[label], 2)), label) for label in list(WORDS)[:2] for _ in range(60)]
+    rare = [(rows[nth][0], "Rare, odd") for nth in range(4)]  # with the words of a class that is more frequent
+    path.write_text("text,label\n" + "".join(f'{text},"{label}"\n' for text, label in rows + rare))
+    given = tiny | LEARNS | {"train_file": path, "save_model": "true"}
+    told = [succeed("train_student", **given, method=m, seed=s) for m in ("finetune", "ls") for s in range(1, 6)]
+    made = [run_of(ended) for ended in told]
+    assert all(run.data.tags[NEVER] == '"Rare, odd"' and "p_Rare, odd" not in set(predicted(run)) for run in made)
+    line = 'no example of test is given the class "Rare, odd", which some of them have'
+    assert all(ended.out.splitlines()[-2] == line for ended in told)
+    said = (
+        "predicted for no example (rare, bert-small, pretrained): "
+        "Rare, odd by 5 of 5 runs of finetune, 5 of 5 runs of ls"
+    )
+    assert said in succeed("significance", output_dir="answer").out
+    assert said in succeed("significance", csv="answer/scores.csv").out, "the table holds it"
+    assert 'It gave no test example the class "Rare, odd"' in succeed("promote", name="rare").out
+    cards = [path.read_text() for path in Path().rglob("README.md")]
+    assert any('- It gave no test example the class "Rare, odd", which some of them have.' in card for card in cards)
 
 
 def forget(*these) -> None:

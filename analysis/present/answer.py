@@ -180,7 +180,7 @@ def _verdicts(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Section]
     if judged.empty:
         return [means, section("comparisons", frame=judged, reference=paired.reference)]
     sentences = [f"{wording.family_name(rows[0])}: {wording.sentence(rows)}" for rows in wording.families(judged)]
-    notes = [*wording.clause_lines(judged), *wording.remarks(judged)]
+    notes = [*wording.never_lines(paired), *wording.clause_lines(judged), *wording.remarks(judged)]
     decide = wording.deciding_lines(judged)
     details = section("details", [wording.TWICE] if rule.looks or decide else [], few=FEW)
     return [

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain
 
 import pandas as pd
 
@@ -14,7 +15,7 @@ from analysis.hypothesis import FEW, RANK_SUM, n_seeds
 from analysis.interim import NOT_LEARNT
 from analysis.judge import Rule, neither
 from analysis.margins import IN_POINTS
-from analysis.pairing import DEV, Paired
+from analysis.pairing import DEV, Paired, method_rank
 from analysis.power import MOST, SURE
 from analysis.present.render import filled, join, number, p_text, signed
 
@@ -22,6 +23,7 @@ WORDS = ("better", "worse", "equivalent", "undecided", NOT_LEARNT)
 GLYPHS = {"better": "▲", "worse": "▼", "equivalent": "=", "undecided": "?", NOT_LEARNT: "∅"}
 LIBRARIES = ("numpy", "scipy", "pandas", "statsmodels", "matplotlib")
 LARGE_MARGIN = 0.05  # of the scores
+NEVER = 3  # classes that a line names
 TWICE = (
     "Whoever tests, adds seeds and tests again must plan it: testing at 8 and again at 20 seeds at 0.05 finds a "
     "difference where there is none in 7.8% of studies. Planned looks (looks=10,14,20) share the level; a verdict once "
@@ -296,6 +298,21 @@ def not_learnt_cells(paired: Paired) -> list[str]:
             found[c.task, c.model, c.init].append(c.label)
     told = [f"{', '.join(names)} ({', '.join(filter(None, place))})" for place, names in found.items()]
     return [f"no run has learnt in these comparisons, which count here all the same: {'; '.join(told)}"] if told else []
+
+
+def never_lines(paired: Paired) -> list[str]:
+    """Classes that compared runs give no example, in a line for each task, model and init."""
+    lines, runs = [], paired.runs[paired.runs["run_id"].isin(paired.compared)]
+    for place, rows in runs.groupby(["task", "model", "init"], sort=False):
+        by_class = defaultdict(list)
+        for method, found in sorted(rows.groupby("method"), key=lambda item: method_rank(item[0])):
+            for name, given in Counter(chain.from_iterable(found["never"])).items():
+                by_class[name].append(f"{given} of {len(found)} runs of {method}")
+        told = [f"{name} by {', '.join(each)}" for name, each in by_class.items()]
+        more = [count(len(told) - NEVER, "other class", "other classes")] if len(told) > NEVER else []
+        where = ", ".join(filter(None, place))
+        lines += [f"predicted for no example ({where}): {join([*told[:NEVER], *more])}"] if told else []
+    return lines
 
 
 def left_out_lines(left: pd.DataFrame) -> tuple[str, ...]:

@@ -40,11 +40,17 @@ def card(name: str, method: str, why: Sequence[str], judged: pd.DataFrame, found
             wording.verdict_lines(judged), judged.to_dict("records"), strict=True)),
         "## Calibration of this model\n\n" + _calibration(found, run.info.run_id),
         "## Settings\n\n" + _table({each: params[each] for each in of_a_run() if each in params}),
-        f"## Limits\n\n{LIMITS}",
+        f"## Limits\n\n{LIMITS}" + "".join(f"\n- {line}." for line in own_limits(run)),
         f"Made by labelreg, run {run.info.run_id}, fingerprint {tags[tracking.FINGERPRINT]}.",
     ]  # fmt: skip
     front = yaml.safe_dump(_front(name, params, run.data.metrics), sort_keys=False, allow_unicode=True)
     return f"---\n{front}---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def own_limits(run: tracking.Found) -> list[str]:
+    """What is known of this model alone that its user must know."""
+    never = run.data.tags.get(tracking.NEVER)
+    return [f"It gave no test example the class {never}, which some of them have"] if never else []
 
 
 def _front(name: str, params: dict[str, str], metrics: dict[str, float]) -> dict[str, Any]:

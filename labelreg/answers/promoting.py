@@ -62,7 +62,8 @@ def promote(given: dict[str, Value]) -> None:
         opened.params({each: given.get(each) for each in named("promote")})
         tags = {tracking.VERDICT: choice.why[0], tracking.DATA: run.data.tags[tracking.DATA]}
         version = models.register(name, model, written, "; ".join(choice.why), tags)
-    print(f"{name} version {version} is {models.CHAMPION}: {chosen}, run {run.info.run_id}", *choice.why, sep="\n  ")
+    said = [*choice.why, *card.own_limits(run)]
+    print(f"{name} version {version} is {models.CHAMPION}: {chosen}, run {run.info.run_id}", *said, sep="\n  ")
     print(f"mlflow models serve -m models:/{name}@{models.CHAMPION} --env-manager local -p {PORT}", flush=True)
     views.tell_version(name, version)
 

@@ -40,6 +40,7 @@ PLAN, VERDICT, PARENT = "labelreg.plan", "labelreg.verdict", "mlflow.parentRunId
 NOTE, TUNED = "mlflow.note.content", "labelreg.tuned_seeds"
 Found = mlflow.entities.Run  # a run as the store has it: read alone
 ONE_CLASS = "labelreg.one_class"  # the class that the run gives every example; a run that learnt has no such tag
+NEVER = "labelreg.never_predicted"  # of a run that learnt: classes that it gives no example, comma-separated
 
 
 @dataclass(frozen=True)
