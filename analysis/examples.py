@@ -190,6 +190,9 @@ def _row(c: Comparison, kept: list[int], kind: str, runs: dict[str, Predicted], 
         variance = nested_variance(pseudo) if nested else crossed_variance(np.stack(pseudo))
     difference = float(np.mean([a.scores[kind] - b.scores[kind] for a, b in pairs]))
     low, high, se = _interval(difference, variance, level)
+    if not any(map(np.any, pseudo)):  # no example tells the sides apart: new ones may, up to the rule of three
+        half = 100 * (1 - (1 - level) ** (1 / min(map(len, pseudo)))) if kind == "accuracy" else math.nan
+        low, high = -half, half
     parts = dict(zip(("seeds", "examples", "both"), (variance.seeds, variance.examples, variance.both), strict=True))
     values = {
         **{name: getattr(c, name) for name in COLUMNS[:8]},

@@ -47,9 +47,10 @@ class Margins:
     def why(self, task: str, metric: str, examples: int | None) -> str:
         """Why a margin is auto, in words; "" where it was given as a number, or is the usual one."""
         asked, worth = self.asked(task), _worth(metric, examples)
-        if asked is None and worth > USUAL:
-            return f"auto, not {USUAL:g}: one of {examples:,} test examples is worth {worth:.2f} points"
-        return f"auto: what {examples:,} test examples can tell" if asked == AUTO and examples else ""
+        if not examples or not (asked == AUTO or asked is None and worth > USUAL):
+            return ""
+        usual = "" if asked else f", not {USUAL:g}"
+        return f"auto{usual}: what {examples:,} test examples can tell; a smaller gain is not excluded"
 
     def check(self, tasks: Collection[str]) -> None:
         """Raises AnalysisError for a margin of a task that is none of these."""

@@ -145,7 +145,7 @@ def test_a_study_of_images_is_known_before_anything_runs(store, monkeypatch):
 
 def test_the_plans_margin_is_the_answers(small, store):
     """The user's file is counted before it is prepared; of other data it is said what is not known."""
-    told = "margin 33.34 (auto, not 0.5: one of 6 test examples is worth 16.67 points), level 0.05"
+    told = "margin 33.34 (auto, not 0.5: what 6 test examples can tell; a smaller gain is not excluded), level 0.05"
     assert resolution(6) == 33.34 and told in planned(**small)
     succeed("prepare", **{name: small[name] for name in ("train_file", "model_root", "max_length")}, model="bert-small")
     assert told in planned(**small)

@@ -303,6 +303,7 @@ def test_a_table_that_labelreg_did_not_write(store):
     Path("twice.csv").write_text("\n".join([*lines, lines[-1]]) + "\n")
     said = succeed("significance", csv="twice.csv", verbose=True).out
     assert "conflict: line 25, line 26 agree in setting and seed" in said and "fingerprint" not in said
+    assert "2 runs are left out here: conflict: line 25, line 26" in succeed("significance", csv="twice.csv").out
     many = [f"imdb,roberta,pretrained,{m},{seed},{seed % 7}," for m in ("finetune", "ls") for seed in range(1001)]
     Path("many.csv").write_text("\n".join([lines[0], *many]) + "\n")
     refused(call("significance", csv="many.csv"), "1,001 pairs", "up to 1,000")

@@ -18,6 +18,7 @@ from analysis.present import render, wording
 from analysis.present.render import Section, declared
 
 NO_SCORES = "no scores.csv: not every run has the fingerprint by which labelreg knows its own tables"
+UNEXPECTED = ("conflict", "refused", "no score")  # why runs are left out that one would think are counted
 MOST_RUNS = 1000  # whose predictions are read unasked: 3 s for test sets of a thousand examples
 
 
@@ -180,7 +181,9 @@ def _verdicts(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Section]
     if judged.empty:
         return [means, section("comparisons", frame=judged, reference=paired.reference)]
     sentences = [f"{wording.family_name(rows[0])}: {wording.sentence(rows)}" for rows in wording.families(judged)]
+    left = paired.left_out[paired.left_out["reason"].str.startswith(UNEXPECTED)]
     notes = [*wording.never_lines(paired), *wording.clause_lines(judged), *wording.remarks(judged)]
+    notes += wording.left_out_lines(left)
     decide = wording.deciding_lines(judged)
     details = section("details", [wording.TWICE] if rule.looks or decide else [], few=FEW)
     return [

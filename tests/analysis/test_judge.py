@@ -146,7 +146,9 @@ def test_the_margin_is_that_of_the_test_set():
     assert set(paired.examples.values()) == {150}
     assert judge(paired)["margin"].tolist() == judge(paired, rule("auto"))["margin"].tolist() == [resolution(150)]
     assert judge(paired)["examples"].tolist() == [150]
-    said = f"margin {resolution(150):g} is auto, not 0.5: one of 150 test examples is worth 0.67 points"
+    said = (
+        f"margin {resolution(150):g} is auto, not 0.5: what 150 test examples can tell; a smaller gain is not excluded"
+    )
     assert said in verdict_lines(judge(paired))[0] and "margin" not in "".join(lines({"ls": UP}))
     with pytest.raises(AnalysisError, match="150 test examples, one of which is worth 0.67 points"):
         judge(paired, rule(0.5))

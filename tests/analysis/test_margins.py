@@ -85,9 +85,14 @@ def test_the_usual_margin_rises_where_one_example_is_worth_more():
 
 def test_a_margin_that_nobody_gave_says_why():
     usual = margins(None)
-    assert usual.why("x", SCORE, 105) == "auto, not 0.5: one of 105 test examples is worth 0.95 points"
+    assert (
+        usual.why("x", SCORE, 105) == "auto, not 0.5: what 105 test examples can tell; a smaller gain is not excluded"
+    )
     assert usual.why("x", SCORE, 200) == usual.why("x", SCORE, None) == usual.why("x", "test/nll", 50) == ""
-    assert margins("auto").why("x", SCORE, 1000) == "auto: what 1,000 test examples can tell"
+    assert (
+        margins("auto").why("x", SCORE, 1000)
+        == "auto: what 1,000 test examples can tell; a smaller gain is not excluded"
+    )
     assert margins("x:2").why("x", SCORE, 105) == ""
 
 
