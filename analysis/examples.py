@@ -16,6 +16,7 @@ import pandas as pd
 from analysis.pairing import Comparison, Paired
 from analysis.predictions import (
     LEFT_OUT,
+    SAME,
     SCORES,
     Missing,
     Predicted,
@@ -145,6 +146,8 @@ def crossed_variance(values: np.ndarray) -> Variance:
     of_seeds = n * ((by_seed - mean) ** 2).sum() / (seeds - 1)
     of_examples = seeds * ((by_example - mean) ** 2).sum() / max(n - 1, 1)
     of_both = (rest**2).sum() / max((seeds - 1) * (n - 1), 1)
+    if np.ptp(by_seed) < SAME:  # a coincidence of small test sets; what is expected of it is no less than of_both
+        of_seeds = of_both
     parts = np.array([max(of_seeds - of_both, 0), max(of_examples - of_both, 0), min(of_seeds, of_both)])
     total = of_seeds + parts[1]
     df = (total / of_seeds) ** 2 * (seeds - 1) if of_seeds > 0 else math.inf
@@ -190,7 +193,7 @@ def _row(c: Comparison, kept: list[int], kind: str, runs: dict[str, Predicted], 
         variance = nested_variance(pseudo) if nested else crossed_variance(np.stack(pseudo))
     difference = float(np.mean([a.scores[kind] - b.scores[kind] for a, b in pairs]))
     low, high, se = _interval(difference, variance, level)
-    if not any(map(np.any, pseudo)):  # no example tells the sides apart: new ones may, up to the rule of three
+    if all(abs(each).max() < SAME for each in pseudo):  # no example tells the sides apart: the rule of three
         half = 100 * (1 - (1 - level) ** (1 / min(map(len, pseudo)))) if kind == "accuracy" else math.nan
         low, high = -half, half
     parts = dict(zip(("seeds", "examples", "both"), (variance.seeds, variance.examples, variance.both), strict=True))

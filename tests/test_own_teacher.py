@@ -530,7 +530,7 @@ def test_a_study_trains_no_teacher(tiny, taught, tmp_path, monkeypatch):
     assert "teacher_digest" in by_method["kd"].data.params and "teacher_digest" not in by_method["selfkd"].data.params
     assert by_method["kd"].data.metrics["teacher/train/accuracy"] > 80
     said = succeed("significance", verbose="true").out
-    assert f"for this teacher (own {by_method['kd'].data.params['teacher_logits'][:8]})" in " ".join(said.split())
+    assert f"for this one teacher (own {by_method['kd'].data.params['teacher_logits'][:8]})" in " ".join(said.split())
     planned = succeed("study", **given, plan_only="true").out
     assert "6 reused" in planned and "teacher_column=gpt_ is the teacher of its students: none is trained" in planned
     again = succeed("study", **given).out

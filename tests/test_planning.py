@@ -96,7 +96,9 @@ def test_what_is_done_is_known_before_anything_runs(small, store, monkeypatch):
     assert len(study.data.tags["labelreg.plan"]) == 32
     trained = {run.data.tags["labelreg.fingerprint"] for kind in ("student", "teacher") for run in runs(kind)}
     said = planned(**small)
-    assert said.startswith("study smoke: 6 students, 1 teacher, 7 reused\nruns to do: 0; runs done: 7; steps: 0; time:")
+    assert said.startswith(
+        "study reviews: 6 students, 1 teacher, 7 reused\nruns to do: 0; runs done: 7; steps: 0; time:"
+    )
 
     more = planned(**small | {"seeds": "1,2,3"})
     assert "9 students, 1 teacher, 7 reused\nruns to do: 3; runs done: 7; steps: 18; time: about" in more
@@ -112,7 +114,7 @@ def test_what_is_done_is_known_before_anything_runs(small, store, monkeypatch):
 
     monkeypatch.setattr(executors, "execute", None)  # nothing is left to execute
     assert "7 reused" in succeed("study", **small).out
-    newest, first = records.plans({"smoke"}, ())
+    newest, first = records.plans({"reviews"}, ())
     ids = {run.info.run_id for kind in ("student", "teacher") for run in runs(kind)}
     assert (set(newest["reused"]), first["reused"], newest["digest"]) == (ids, [], first["digest"])
     assert {run.data.tags["labelreg.fingerprint"] for kind in ("student", "teacher") for run in runs(kind)} == trained

@@ -213,7 +213,7 @@ def test_a_weak_teacher_is_named_though_where_leaves_it_out(store):
     for seed in SEEDS:
         student("finetune", seed, 70.0 + seed)
         student("kd", seed, 70.1 + seed, teacher_run_id=teacher)
-    told = "kd: for this teacher ({}); the teacher's own score is 60.00, finetune's 73.50 (best/test/score)"
+    told = "kd: for this one teacher ({}); the teacher's own score is 60.00, finetune's 73.50 (best/test/score)"
     for given in ({}, {"where": "params.model = 'm'"}):
         assert told.format(teacher[:8]) in succeed("significance", **given).out
 

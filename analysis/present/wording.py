@@ -131,7 +131,7 @@ def clauses(row: Mapping) -> list[str]:
     if row["teachers"]:
         ids = row["teachers"].split(", ")
         first = ids[0] if " " in ids[0] else ids[0][:8]  # one of the user's own, or a run
-        alone = f"for this teacher ({first})" if len(ids) == 1 else f"{len(ids)} teachers"
+        alone = f"for this one teacher ({first})" if len(ids) == 1 else f"{len(ids)} teachers"
         found.append(alone)
         found.append(_weak_teacher(row))
     if not pd.isna(row["mean_corrected"]):
@@ -143,7 +143,7 @@ def _for_new(row: Mapping) -> str:
     """What the interval for new examples says of the verdict: whether it would hold there, too."""
     low, high, margin = row["new_low"], row["new_high"], row["margin"]
     if row["verdict"] == "equivalent":
-        return f"{'' if -margin <= low and high <= margin else 'not '}in ±{margin:g}"
+        return f"{'' if -margin <= low and high <= margin else 'not '}within the margin"
     return "includes 0" if low <= 0 <= high else "excludes 0"
 
 
@@ -225,7 +225,7 @@ def p_lines(judged: pd.DataFrame, column: str) -> list[str]:
     """What p stands beside a verdict, where one is equivalent."""
     if not (judged["verdict"] == "equivalent").any():
         return []
-    return [f"{column}: Holm's, of equivalence beside equivalent, of the difference beside the rest"]
+    return [f"{column} is Holm's: where equivalent, of that; elsewhere of a difference"]
 
 
 def headlines(judged: pd.DataFrame) -> list[str]:

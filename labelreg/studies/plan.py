@@ -28,7 +28,8 @@ WIDTH = 80  # of the table, in plan.txt too: what any terminal has
 class Design:
     """What a study is: its runs, and the plan that is logged before the first of them."""
 
-    name: str
+    name: str  # that of the recipe; of the user's own file, the file's
+    recipe: str
     asked: dict[str, Value]  # the lists, and all that was given and decides a result
     steps: list[Step]
     plan: dict
@@ -83,7 +84,8 @@ def design_of(given: dict[str, Value]) -> Design:
             "give other seeds, or allow_tuned_seeds=true"
         )
     return Design(
-        name=name,
+        name=given["tasks"][0] if given.get("train_file") else name,
+        recipe=name,
         asked={name: given[name] for name in named("study") if name in given} | asked,
         steps=steps,
         plan=plan,
@@ -152,7 +154,7 @@ def only(design: Design, seen: outlook.Outlook, lines: list[str]) -> None:
     """Print the plan and log it; nothing is downloaded, prepared or run."""
     print("\n".join(lines), flush=True)
     with tracking.open_run("study", f"plan of {design.name}", study=design.name) as run:
-        run.params({"recipe": design.name, "plan_only": True, "jobs": design.jobs})
+        run.params({"recipe": design.recipe, "plan_only": True, "jobs": design.jobs})
         log(run, design, seen, lines)
 
 

@@ -51,7 +51,7 @@ def _run(design: Design, seen: outlook.Outlook, spreads: Mapping[tuple, float]) 
         IncompleteError: runs failed; the others are done and judged.
     """
     with _told_when_interrupted(design) as tell, _opened(design) as opened:
-        opened.params({"recipe": design.name, "settings": design.steps[0].given["recipe"]} | design.asked)
+        opened.params({"recipe": design.recipe, "settings": design.steps[0].given["recipe"]} | design.asked)
         lines = plan.lines_of(design, seen, spreads)
         plan.log(opened, design, seen, lines)
         opened.tags({tracking.PLAN: design.digest})  # not of a plan alone: its seeds may never run

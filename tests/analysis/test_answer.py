@@ -142,7 +142,7 @@ def test_an_answer_as_the_demos_is_a_screen_of_eighty_columns():
     assert found.judged["verdict"].tolist() == ["equivalent", "better"] * 2
     lines = wrapped(as_text(found.sections, False, 80).splitlines(), 80)
     assert max(map(len, lines)) <= 80 and len(lines) <= 23, "two say that there was no plan; ways on are three"
-    assert lines[4] == "p: Holm's, of equivalence beside equivalent, of the difference beside the rest"
+    assert lines[4] == "p is Holm's: where equivalent, of that; elsewhere of a difference"
     assert not lines[5].startswith(" ") and lines[5].endswith("verdict"), "one line of headers"
 
 
@@ -173,7 +173,7 @@ def test_the_p_beside_a_verdict_is_the_one_that_decided_it():
         nan_ok=True,
     )
     assert brief["p"]["kd"] <= 0.05 < judged["p_holm"]["kd"]
-    note = "Holm's, of equivalence beside equivalent, of the difference beside the rest"
+    note = " is Holm's: where equivalent, of that; elsewhere of a difference"
     for told in (as_text(found.sections, False), as_markdown(found.sections, ""), page(found, Source("a table"))):
         assert html.unescape(told).count(note) >= 1 and "p_holm" not in as_text(found.sections, False)
     assert "p of the verdict (Holm)" in page(found, Source("a table"))
@@ -256,7 +256,7 @@ def test_the_interval_for_new_examples_stands_beside_the_verdict():
     assert not any("for new ones" in line for line in named(answered({"ls": UP}))["notes"].text)
 
 
-@pytest.mark.parametrize("high, word", [(0.35, "in ±0.5"), (0.79, "not in ±0.5")])
+@pytest.mark.parametrize("high, word", [(0.35, "within the margin"), (0.79, "not within the margin")])
 def test_equivalence_on_these_examples_says_whether_the_margin_holds_new_ones(high, word):
     row = answered({"ls": NONE}).judged.iloc[0].to_dict()
     assert (row["verdict"], row["margin"]) == ("equivalent", 0.5)
@@ -340,7 +340,7 @@ def test_teachers_and_failures_are_notes():
     frame["params.teacher_run_id"] = [f"{m[::-1]}0123456789" if m == "kd" else None for m in frame["params.method"]]
     frame.loc[frame["run_id"] == "ls-7", "status"] = "FAILED"
     notes = named(answer(Evidence(frame, []), pair(frame)))["notes"].text
-    assert "kd: for this teacher (dk012345)" in notes
+    assert "kd: for this one teacher (dk012345)" in notes
     assert notes[0].startswith("ls: 1 of 8 seeds of ls failed (as losses: p = ")
 
 
@@ -357,11 +357,11 @@ def test_a_teacher_that_is_worse_than_the_reference_is_named():
         found = answer(Evidence(frame, [], teachers=teachers), pair(frame), rule())
         return [line for line in named(found)["notes"].text if "teach" in line], found
 
-    weak = "kd: for this teacher (t1); the teacher's own score is 71.00, finetune's 72.50 (best/test/score): "
+    weak = "kd: for this one teacher (t1); the teacher's own score is 71.00, finetune's 72.50 (best/test/score): "
     lines, found = told(frame, teachers)
-    assert lines == [f"{weak}it has little to teach", "akd: for this teacher (t2)"]
+    assert lines == [f"{weak}it has little to teach", "akd: for this one teacher (t2)"]
     assert weak[4:] in next(line for line in named(found)["comparisons"].text if line.startswith("kd vs"))
-    assert told(frame, teachers.iloc[:0])[0] == ["kd: for this teacher (t1)", "akd: for this teacher (t2)"]
+    assert told(frame, teachers.iloc[:0])[0] == ["kd: for this one teacher (t1)", "akd: for this one teacher (t2)"]
     several = frame.assign(**{"params.teacher_run_id": ["t1", "t2"] * 16})
     assert told(several, teachers)[0][0].endswith(
         "own score is 72.00, finetune's 72.50 (best/test/score): it has little to teach"

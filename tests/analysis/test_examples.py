@@ -190,6 +190,18 @@ def test_what_dominates():
     assert found["high"][0] == -found["low"][0] == pytest.approx(100 * 3 / 60, rel=0.03), "the rule of three"
 
 
+def test_equal_scores_of_other_examples_are_not_certain():
+    """Each seed of ls loses one example and wins another: no seed differs, new examples may."""
+    labels = np.arange(40) % 2
+    runs = {}
+    for seed in SEEDS:
+        mine, theirs = labels.copy(), labels.copy()
+        mine[seed], theirs[seed + 20] = 1 - mine[seed], 1 - theirs[seed + 20]
+        runs |= {("ls", seed): (labels, mine), ("finetune", seed): (labels, theirs)}
+    row = intervals(*paired(runs))[0].iloc[0]
+    assert row["difference"] == 0 and row["low"] < -1 and row["high"] > 1
+
+
 def test_the_interval_of_two_seeds_and_three_examples_by_hand():
     """Right or wrong as ls - finetune: [[1, 0, 1], [0, 0, 1]], in hundredths of points."""
     labels = np.array([0, 1, 0])

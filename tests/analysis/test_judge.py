@@ -384,7 +384,7 @@ def test_teachers_are_named():
     frame = runs({"kd": UP, "ls": MIXED})
     frame["params.teacher_run_id"] = ["0123456789abcdef" if m == "kd" else None for m in frame["params.method"]]
     ls, kd = judge(pair(frame)).to_dict("records")
-    assert kd["teachers"] == "0123456789abcdef" and "for this teacher (01234567)" in clauses(kd)
+    assert kd["teachers"] == "0123456789abcdef" and "for this one teacher (01234567)" in clauses(kd)
     assert ls["teachers"] == "" and not any("teacher" in clause for clause in clauses(ls))
     frame.loc[frame["params.method"] == "kd", "params.teacher_run_id"] = [f"t{s % 3}" for s in range(8)]
     (_, kd) = judge(pair(frame)).to_dict("records")
