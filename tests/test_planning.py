@@ -157,6 +157,32 @@ def test_the_plans_margin_is_the_answers(small, store):
     assert later.format("") in planned(recipe="table8", margin="auto")
 
 
+PLAIN = "text,label\n" + "a fine film,x\na dull film,y\n" * 9
+BAD = {  # as people have them: name and content
+    "a spreadsheet": ("film.xlsx", PLAIN),
+    "semicolons": ("film.csv", PLAIN.replace(",", ";")),
+    "empty": ("film.csv", ""),
+    "header alone": ("film.csv", "text,label\n"),
+    "open quote": ("film.csv", PLAIN + '"a film,x\n'),
+    "latin-1": ("film.csv", (PLAIN + "süß,x\n").encode("latin-1")),
+    "no label": ("film.csv", PLAIN + "a film,\n"),
+    "one of a class": ("film.csv", PLAIN + "a film,z\n"),
+    "no such column": ("film.csv", PLAIN.replace("text,", "review,")),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_plan_reads_the_users_file_as_the_study_would(case, small, tmp_path):
+    name, content = BAD[case]
+    given = small | {"train_file": tmp_path / name}
+    given["train_file"].write_bytes(content if isinstance(content, bytes) else content.encode())
+    ended = call("study", **given, plan_only="true")
+    refused(ended)
+    names = ("train_file", "model_root", "max_length")
+    assert ended == call("prepare", **{name: given[name] for name in names}, model="bert-small")
+    assert not runs("study")
+
+
 def test_time_without_finished_runs_is_unknown(small, store):
     succeed("prepare", **{name: small[name] for name in ("train_file", "model_root", "max_length")}, model="bert-small")
     said = planned(**small | {"methods": "finetune,ls"})

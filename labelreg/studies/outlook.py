@@ -65,7 +65,10 @@ class Outlook:
 def look(steps: Sequence[Step]) -> Outlook:
     """What is known of the steps: from the recipe, and from what is on this machine and in the store already.
 
-    Nothing is downloaded or prepared.
+    Nothing is downloaded or prepared; the user's own file of text is read, where it is not prepared yet.
+
+    Raises:
+        UserError: it cannot be used, in the line that preparing it would end with.
     """
     settings = settings_of(steps)
     where = places.roots(settings[steps[0].name])
@@ -157,10 +160,7 @@ def _facts(settings: Settings, where: places.Roots) -> Facts | None:
 
 def _tested(settings: Settings) -> int | None:
     """How many examples a score will be from, of the user's own file of text, which is here and read in no time."""
-    try:
-        rows = corpus.labelled_rows(settings)
-    except (UserError, OSError):  # said when it is prepared
-        return None
+    rows = corpus.labelled_rows(settings)
     return next((rows[split] for split in one_run.TESTED if split in rows), None)
 
 
