@@ -74,8 +74,11 @@ MOST_AT_A_TIME = 1000  # processes of one machine
 FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
-def convert(name: str, spec: Parameter, value: object) -> Value:
+def convert(name: str, spec: Parameter, value: object, one: str = "") -> Value:
     """One value, from a command line (text) or a recipe (YAML), checked against `spec`.
+
+    Args:
+        one: what an item is called, of a list `name`.
 
     Raises:
         UserError: wrong type or out of range; the line says what is allowed.
@@ -86,7 +89,8 @@ def convert(name: str, spec: Parameter, value: object) -> Value:
 
     if spec.kind == "list":
         given = value if isinstance(value, list) else _items(name, str(value))
-        return [convert(*spec.each_of(name), item) for item in given if item != ""]
+        one, each = spec.each_of(name)
+        return [convert(name, each, item, one) for item in given if item != ""]
     if value is None or (isinstance(value, bool) and spec.kind in ("integer", "number")):  # YAML has such values
         raise mistake()
     if spec.kind in ("text", "path") and isinstance(value, bool | dict | list):
@@ -102,7 +106,7 @@ def convert(name: str, spec: Parameter, value: object) -> Value:
     if isinstance(result, str):
         _check_text(name, result, int(spec.high or LONGEST_TEXT))
     if spec.choices and result not in spec.choices:
-        raise unknown(name, str(result), spec.choices)
+        raise unknown(one or name, str(result), spec.choices)
     if spec.kind in ("integer", "number"):
         below = spec.low is not None and (result <= spec.low if spec.open_low else result < spec.low)
         above = spec.high is not None and (result >= spec.high if spec.open_high else result > spec.high)

@@ -54,7 +54,7 @@ BAD = [  # name, value, what the line says is allowed
     ("precision", "fp16", "did you mean 'bf16'? Known: auto, bf16, fp32"),
     ("selection", "lats", "did you mean 'last'? Known: best, last"),
     ("save_model", "yes", "Known: auto, false, true"),
-    ("seeds", "1,2,x", "seed=x: allowed is an integer"),
+    ("seeds", "1,2,x", "seeds=x: allowed is an integer"),
     ("inits", "randm", "unknown init 'randm'; did you mean 'random'?"),
     ("momentum", "1", "a number in [0, 1)"),
     ("lr_milestones", "0.3,1", "lr_milestones=1: allowed is a number in (0, 1)"),

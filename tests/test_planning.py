@@ -193,7 +193,7 @@ def test_time_without_finished_runs_is_unknown(small, store):
 
 def test_without_finetune_there_is_nothing_to_decide(small):
     said = planned(**small | {"methods": "ls,kd"})
-    assert "nothing to compare" in said and "can be reached" not in said
+    assert "nothing to compare: methods must name finetune" in said and "can be reached" not in said
     given = small | {"methods": "ls,kd", "seeds": ",".join(map(str, range(14))), "looks": "10,14"}
     refused(call("study", **given, until="decided"), "until=decided compares with finetune: methods=ls,kd must name it")
 

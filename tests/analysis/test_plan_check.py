@@ -66,7 +66,9 @@ def test_the_gate_in_figures_and_words():
     assert (
         gate(20, 2, 0.5, 0.05, (10, 14, 20)).lines()[0].endswith("level 0.02454 at each of 3 looks (10, 14, 20 seeds)")
     )
-    assert gate(8, 0, 0.5, 0.05).lines() == ["one method only: there is nothing to compare it with"]
+    assert gate(8, 0, 0.5, 0.05).lines() == [
+        "there is nothing to compare: methods must name finetune and at least one more"
+    ]
     assert not gate(8, 0, 0.5, 0.05).can_differ
     with pytest.raises(AnalysisError, match="margin 0 is not allowed"):
         gate(8, 1, 0, 0.05)
