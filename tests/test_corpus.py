@@ -291,7 +291,13 @@ BAD = {  # name, content, what the line says
     "no text": (
         "film.csv",
         GOOD.replace("text", "review"),
-        "no column 'text'; it has 'review', 'label'; text_column=NAME says",
+        "no column 'text'; it has 'review', 'label'; give -P text_column=NAME$",
+    ),
+    "neither": (
+        "film.csv",
+        GOOD.replace("text,label", "review,stars"),
+        "film.csv: no column 'text' and no column 'label'; it has 'review', 'stars'; "
+        "give -P text_column=NAME -P label_column=NAME$",
     ),
     "no label": ("film.tsv", "text\tstars\na\tb\n", "film.tsv: no column 'label'; it has 'text', 'stars'"),
     "empty text": ("film.csv", GOOD.replace("film 17", ""), "film.csv: row 18 has an empty text in column 'text'"),

@@ -291,7 +291,7 @@ def test_a_data_sets_columns_can_be_named(prepare, refused, roots):
     write_csv(roots.data / "someone/films", ("review", "stars"))
     data = prepare(roots, task="someone/films", text_column="review", label_column="stars")
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 12, "dev": 2, "test": 2}
-    refused("no column 'text'; it has 'review', 'stars'", roots=roots, task="someone/films")
+    refused("no column 'text' and no column 'label'; it has 'review', 'stars'", roots=roots, task="someone/films")
 
 
 def test_data_sets_that_cannot_be_had(refused, roots):

@@ -167,11 +167,11 @@ def _columns(frame: pd.DataFrame, task: Task, origin: str) -> pd.DataFrame:
         raise UserError(f"label_column={task.label}: it is a column of the text, too")
     if pair == task.text:
         raise UserError(f"text_pair_column={pair}: it is the column of the first text, too")
-    for role, column in ((role, column) for role, column in wanted.items() if column):
-        if column not in names:
-            has = ", ".join(map(repr, map(str, names)))[:300]
-            way = f"; {role}_column=NAME says which it is" if task.source == "file" else ""
-            raise UserError(f"{origin}: no column {column!r}; it has {has}{way}")
+    if missing := {role: column for role, column in wanted.items() if column and column not in names}:
+        lacks, has = " and no column ".join(map(repr, missing.values())), ", ".join(map(repr, map(str, names)))[:300]
+        way = "; give" + "".join(f" -P {role}_column=NAME" for role in missing) if task.source == "file" else ""
+        raise UserError(f"{origin}: no column {lacks}; it has {has}{way}")
+    for column in filter(None, wanted.values()):
         if names.count(column) > 1:
             raise UserError(f"{origin}: {names.count(column)} columns are named {column!r}; rename all but one")
     columns = {name: _decoded(frame[column], origin) for name, column in wanted.items() if column}
