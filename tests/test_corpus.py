@@ -308,7 +308,17 @@ BAD = {  # name, content, what the line says
     ),
     "blank text": ("film.csv", GOOD.replace("film 2,", " \t ,"), "film.csv: row 3 has an empty text"),
     "no value": ("film.jsonl", JSON_LINES.replace('"film 4"', "null"), "film.jsonl: row 5 has an empty text"),
-    "no label there": ("film.csv", GOOD.replace("film 17,b", "film 17,"), "row 18 of train has no label"),
+    "no label there": (
+        "film.csv",
+        GOOD.replace("film 17,b", "film 17,").replace("film 20,a", "film 20, "),
+        "film.csv: row 18 has an empty label in column 'label', 1 more after it too: delete what has no label "
+        ".rows are counted from 1, a header is none.$",
+    ),
+    "no label in a parquet": (
+        "film.parquet",
+        pd.DataFrame({"text": "a film", "label": [*range(20), None]}).to_parquet(),
+        "film.parquet: row 21 has an empty label in column 'label': delete",
+    ),
     "short row": (
         "film.csv",
         GOOD.replace("film 17,b", "film 17"),

@@ -153,13 +153,15 @@ def _own_files(settings: Settings, task: Task) -> tuple[Frames, list[str]]:
     return frames, [f"{given[split].name}: {remark}" for split, table in tables.items() for remark in table.remarks]
 
 
-def _empty(text: object) -> bool:
+def _empty(cell: object) -> bool:
     """Whether a cell holds no text, or nothing at all."""
-    return not text.strip() if isinstance(text, str) else text is None or (isinstance(text, float) and np.isnan(text))
+    if isinstance(cell, str):
+        return not cell.strip()
+    return cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell))
 
 
 def _columns(frame: pd.DataFrame, task: Task, origin: str) -> pd.DataFrame:
-    """The columns text, text_pair, label and idx, under these names; no text is empty."""
+    """The columns text, text_pair, label and idx, under these names; no text is empty, and no label that is a name."""
     names = list(frame.columns)
     pair = task.text_pair or ("text_pair" if task.source == "file" and "text_pair" in names else None)
     wanted = {"text": task.text, "text_pair": pair, "label": task.label}
@@ -179,19 +181,22 @@ def _columns(frame: pd.DataFrame, task: Task, origin: str) -> pd.DataFrame:
     if task.group:
         result["group"] = _groups(frame, task, origin)
     result["idx"] = frame["idx"].to_numpy() if task.glue and "idx" in frame else np.arange(len(frame))
-    for name in (name for name in ("text", "text_pair") if name in result):
+    texts = [name for name in ("text", "text_pair") if name in result]
+    for name in texts if task.classes else [*texts, "label"]:
+        what = "label" if name == "label" else "text"
         may_be_empty = name == "text_pair" and task.source != "file"  # two second questions of QQP are
         empty = [
             row
-            for row, text in enumerate(result[name], 1)
-            if _empty(text) and not (may_be_empty and isinstance(text, str))
+            for row, cell in enumerate(result[name], 1)
+            if _empty(cell) and not (may_be_empty and isinstance(cell, str))
         ]
         if empty:
             more = f", {len(empty) - 1} more after it too" if len(empty) > 1 else ""
             raise UserError(
-                f"{origin}: row {empty[0]} has an empty text in column {wanted[name]!r}{more}: delete what has no text "
-                "(rows are counted from 1, a header is none)"
+                f"{origin}: row {empty[0]} has an empty {what} in column {wanted[name]!r}{more}: delete what has no "
+                f"{what} (rows are counted from 1, a header is none)"
             )
+    for name in texts:
         for row, text in enumerate(result[name], 1):
             if not isinstance(text, str):
                 told = f"{value_and_type(text)} in column {wanted[name]!r}, where a text is needed"
