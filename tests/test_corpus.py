@@ -331,14 +331,28 @@ BAD = {  # name, content, what the line says
     "misspelt class": (
         "film.csv",
         "text,label\n" + "".join(f"film {i},{'good' if i % 2 else 'awful'}\n" for i in range(40)) + "film,awfull\n",
-        "class awfull has 1 example, too few to split into train, dev, test; is awful meant.",
+        "class awfull has 1 example, too few to split into train, dev, test: 3 are needed; is awful meant.$",
     ),
     "numbered class": (
         "film.csv",
         GOOD.replace(",a", ",class 1").replace(",b", ",class 2") + "film,class 3\n",
-        "class class 3 has 1 example, too few to split into train, dev, test$",
+        "class class 3 has 1 example, too few to split into train, dev, test: 3 are needed$",
     ),
-    "rare class": ("film.csv", GOOD + "film,c\n", "class c has 1 example, too few to split into train, dev, test"),
+    "rare class": (
+        "film.csv",
+        GOOD + "film,c\nfilm,c\n",
+        "class c has 2 examples, too few to split into train, dev, test: 3 are needed$",
+    ),
+    "ids as labels": (
+        "film.csv",
+        "text,label\n" + "".join(f"a film,{n // 2 if n < 8 else n}\n" for n in range(42)),
+        "class 0 has 2 examples, .*: 3 are needed; column 'label' has 38 values in 42 rows: is it the label.$",
+    ),
+    "measured numbers as labels": (
+        "film.csv",
+        "text,label\n" + "".join(f"a film,{n // 5 / 7 if n < 15 else n / 7:.3f}\n" for n in range(60)),
+        "column 'label' has 48 values in 60 rows: is it the label.$",
+    ),
     "latin-1": ("film.csv", GOOD.replace("film 17", "süß").encode("latin-1"), "film.csv: line 19 is not UTF-8 text"),
     "half of utf-16": ("film.tsv", GOOD.encode("utf-16")[:-1], "film.tsv: line .* is not UTF-16"),
     "utf-16 without a mark": ("film.tsv", GOOD.encode("utf-16-le"), "film.tsv: .*line 1 has a NUL byte"),

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from labelreg.data.batching import REST, UNLABELLED
+from labelreg.data.prepared import shown
 from labelreg.data.tasks import Task
 from labelreg.errors import UserError
 from labelreg.settings import Settings
@@ -34,12 +35,19 @@ def divide(
     for label, rows in sorted(frame.groupby("label").indices.items()):
         rows = rng.permutation(rows)
         sizes = task.per_class or {split: max(1, round(HELD_OUT * len(rows))) for split in make}
-        if len(rows) < (sum(sizes.values()) if task.per_class else len(make) + 1):
+        needed = sum(sizes.values()) if task.per_class else len(make) + 1
+        if len(rows) < needed:
             of, there = classes[label], f"{len(rows)} example{'s' * (len(rows) != 1)}"
             others = [each for each in classes if each != of and not re.search("[0-9]", of)]  # numbered ones are alike
             near = difflib.get_close_matches(of, others, n=1, cutoff=0.8)
-            said = f"; is {near[0]} meant?" if near else ""
-            raise UserError(f"task {name}: class {of} has {there}, too few to split into {', '.join(parts)}{said}")
+            said = f"; is {shown(near[0])} meant?" if near else ""
+            if not task.image and len(frame) < 2 * frame["label"].nunique():  # ids, or numbers that were measured
+                values = f"{frame['label'].nunique()} values in {len(frame)} rows"
+                said = f"; column {task.label!r} has {values}: is it the label?"
+            raise UserError(
+                f"task {name}: class {shown(of)} has {there}, too few to split into {', '.join(parts)}: {needed} are "
+                f"needed{said}"
+            )
         train = sizes.get("train", len(rows) - sum(sizes[split] for split in make))
         for split, part in zip(
             ("train", *make), np.split(rows, np.cumsum([train, *(sizes[s] for s in make)])), strict=False
