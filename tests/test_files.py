@@ -444,6 +444,30 @@ def test_the_line_names_rows_and_classes(prepare, tmp_path):
     assert all_[1] == "data film: train has 40 rows and no more (max_train_examples=41)"
 
 
+def test_spaces_around_labels_are_said(prepare, tmp_path):
+    train, test = tmp_path / "film.csv", tmp_path / "test.csv"
+    train.write_text(
+        delimited([(text, f" {label}" if n in (3, 5) else label) for n, (text, label) in enumerate(PLAIN)], ",")
+    )
+    test.write_text(delimited([("another", "neg "), ("one more", "pos")], ","))
+    data = prepare(train_file=train, test_file=test)
+    assert data.classes == ("neg", "pos")
+    spaced = "rows with spaces around their label: {}; the spaces are not part of the label"
+    assert data.remarks == (f"film.csv: {spaced.format(2)}", f"test.csv: {spaced.format(1)}")
+    train.write_text(delimited(PLAIN, ","))
+    plain = prepare(train_file=train, dev_file=train)
+    assert not any("spaces" in remark for remark in plain.remarks)
+
+
+def test_a_column_of_ids_that_is_read_as_a_text_is_said(prepare, tmp_path):
+    path = tmp_path / "film.csv"
+    path.write_text("id,text,label\n" + "".join(f"{n}.5,{text},{label}\n" for n, (text, label) in enumerate(PLAIN)))
+    told = "film.csv: column 'id' holds numbers alone, as a text"
+    assert prepare(train_file=path, text_column="id").remarks == (told,)
+    assert prepare(train_file=path, text_pair_column="id").remarks == (told,)
+    assert prepare(train_file=path).remarks == ()
+
+
 def test_many_classes_and_rows_without_labels(prepare, tmp_path):
     train, test = tmp_path / "film.csv", tmp_path / "test.csv"
     train.write_text(delimited([(f"film {n}", n % 12) for n in range(122)], ","))

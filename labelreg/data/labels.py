@@ -14,7 +14,7 @@ from labelreg.errors import UserError, looks
 from labelreg.output import shortened
 
 _INTEGER = re.compile(r"-?[0-9]{1,4000}")
-_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?")
+NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?")
 MOST = 20  # classes that an error line names
 
 
@@ -86,7 +86,7 @@ def alike(classes: tuple[str, ...], name: str) -> list[str]:
     for label in classes:
         plain = looks(label)
         truth = {"true": Decimal(1), "false": Decimal(0)}.get(plain)
-        number = Decimal(plain) if _NUMBER.fullmatch(plain) else truth
+        number = Decimal(plain) if NUMBER.fullmatch(plain) else truth
         same.setdefault(plain if number is None else number, []).append(label)
     found = []
     for key, labels in same.items():

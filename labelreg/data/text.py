@@ -17,7 +17,7 @@ from tqdm import tqdm
 from labelreg import places
 from labelreg.data import files
 from labelreg.data.batching import UNLABELLED, Tokens
-from labelreg.data.labels import alike, labelled, name_of, value_and_type
+from labelreg.data.labels import NUMBER, alike, labelled, name_of, value_and_type
 from labelreg.data.prepared import Made, PreparedTask, kept
 from labelreg.data.splits import Frames, check, divide, groups_in_both, in_both, rest_may_be, sample, with_rest
 from labelreg.data.tasks import FILES, TASKS, Task, own_path
@@ -150,7 +150,22 @@ def _own_files(settings: Settings, task: Task) -> tuple[Frames, list[str]]:
     given = {key.removesuffix("_file"): own_path(getattr(settings, key)) for key in FILES if getattr(settings, key)}
     tables = {split: files.read(path, task.label) for split, path in given.items()}
     frames = {split: _columns(table.frame, task, str(given[split])) for split, table in tables.items()}
-    return frames, [f"{given[split].name}: {remark}" for split, table in tables.items() for remark in table.remarks]
+    told = {split: [*table.remarks, *_spaced(frames[split]["label"])] for split, table in tables.items()}
+    told["train"] += _numbers(frames["train"], task)
+    return frames, [f"{given[split].name}: {remark}" for split, remarks in told.items() for remark in remarks]
+
+
+def _spaced(labels: pd.Series) -> list[str]:
+    """A remark on labels with spaces around them, which name the same class as those without."""
+    rows = sum(isinstance(label, str) and label != label.strip() for label in labels)
+    return [f"rows with spaces around their label: {rows}; the spaces are not part of the label"] if rows else []
+
+
+def _numbers(train: pd.DataFrame, task: Task) -> list[str]:
+    """A remark on each column of texts in which nobody wrote a word, such as one of ids."""
+    columns = dict(zip(("text", "text_pair"), _of_texts(task, "text_pair" in train), strict=False))
+    alone = [column for name, column in columns.items() if all(NUMBER.fullmatch(text.strip()) for text in train[name])]
+    return [f"column {column!r} holds numbers alone, as a text" for column in alone]
 
 
 def _empty(cell: object) -> bool:
