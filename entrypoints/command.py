@@ -109,7 +109,8 @@ def parse(entry_point: str, arguments: Sequence[str], description: str = "") -> 
             raise UserError(
                 f"{shortened(rest[0])!r}: parameters are given as --name=value (`mlflow run`: -P name=value)"
             )
-        raise unknown("parameter", rest[0].lstrip("-").split("=")[0], known)
+        name, listed_by = rest[0].lstrip("-").split("=")[0], f"python -m entrypoints.{entry_point} --help"
+        raise unknown("parameter", name, known, listed_by=listed_by)
     result = {name: convert(name, known[name], value) for name, value in vars(given).items() if value != ""}
     result |= {name: _names(result[name]) for name in ("method", "methods") if name in result}
     return {name: value for name, value in _asked(result, entry_point).items() if name not in vars(given)} | result

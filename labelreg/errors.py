@@ -46,16 +46,19 @@ class IncompleteError(RuntimeError):
     exit_status = STUDY_FAILED
 
 
-def unknown(kind: str, given: str, allowed: Iterable[str], called: Mapping[str, str] = {}) -> UserError:
+def unknown(
+    kind: str, given: str, allowed: Iterable[str], called: Mapping[str, str] = {}, listed_by: str = ""
+) -> UserError:
     """The error for a name that is not in a list, with the nearest name that is.
 
-    called: names by what else they are called.
+    called: names by what else they are called. listed_by: the command that lists them, where a line is too short.
     """
     names = sorted(allowed)
     ways = {**dict(zip(names, names, strict=True)), **called}
     nearest = difflib.get_close_matches(given[:100].lower(), ways, n=1, cutoff=0.4)
     hint = f"; did you mean {ways[nearest[0]]!r}?" if nearest else "."
-    return UserError(f"unknown {kind} {shortened(given)!r}{hint} Known: {', '.join(names)}")
+    known = f"`{listed_by}` lists them" if listed_by else f"Known: {', '.join(names)}"
+    return UserError(f"unknown {kind} {shortened(given)!r}{hint} {known}")
 
 
 def looks(name: str) -> str:

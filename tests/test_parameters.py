@@ -92,6 +92,14 @@ def test_an_unknown_parameter_names_the_nearest(given, nearest):
         parse("train_student", [given])
 
 
+def test_an_unknown_parameter_points_to_the_list_of_all():
+    known = "`python -m entrypoints.study --help` lists them"
+    for given, said in {"xyzzy": ".", "tain_file": "; did you mean 'train_file'?"}.items():
+        with pytest.raises(UserError) as refused:
+            parse("study", [f"--{given}=1"])
+        assert str(refused.value) == f"unknown parameter '{given}'{said} {known}"
+
+
 @pytest.mark.parametrize("arguments", [["--alhpa", "0.1"], ["stray"], ["--lr"], ["--alp=0.1"]])
 def test_a_command_line_that_cannot_be_read_is_one_line(arguments):
     with pytest.raises(UserError) as refused:
