@@ -90,6 +90,7 @@ PARAMETERS = [
     ("significance", {"zeros": "drop"}, ["unknown parameter 'zeros'"]),
     ("significance", {"level": 0}, ["level=0"]),
     ("significance", {"where": "params.task is sst5"}, ["where=params.task is sst5"]),
+    ("promote", {"name": "x", "where": "params.task=sst5"}, ["-P \"where=params.task='reviews'\""]),  # a shell's work
     ("significance", {"lr": 1}, ["unknown parameter 'lr'"]),
     ("submission", {"experiment": "none"}, ["unknown experiment 'none'"]),
     ("submission", {"scores": "missing.csv"}, ["scores=missing.csv"]),

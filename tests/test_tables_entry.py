@@ -110,7 +110,9 @@ def test_no_runs_is_an_answer_and_unknown_names_are_mistakes(store):
     refused(call("tables", experiment="nowhere"), "nowhere", "Default")
     refused(call("tables", zeros="zsplit"), "unknown parameter 'zeros'")
     refused(call("tables", where="nonsense"), "where=nonsense")
-    refused(call("tables", where="init = 'random'"), "Invalid attribute key 'init'", "params.NAME, as in params.init")
+    refused(
+        call("tables", where="init = 'random'"), "Invalid attribute key 'init'", "parameters are params.NAME, their"
+    )
     refused(call("tables", margin=1), "margin")
     assert len(runs("report")) == 1
 

@@ -48,8 +48,8 @@ def frame(experiment: str | None, where: str | None = None) -> pd.DataFrame:
             )
         )
     except MlflowException as error:
-        way = "a run's parameters are params.NAME, as in params.init = 'pretrained'"
-        raise UserError(f"where={where}: {words_of(error)}; {way}") from None
+        way = "a run's parameters are params.NAME, their values in quotes: -P \"where=params.task='reviews'\""
+        raise UserError(f"where={where}: {words_of(error).rstrip('.')}; {way}") from None
     for column in runs.columns:
         if column.startswith("params."):
             runs[column] = [logged.unquoted(value) if isinstance(value, str) else value for value in runs[column]]
