@@ -199,6 +199,15 @@ def test_where_narrows_to_one_question(store):
     assert chosen(where="params.task = 'rte'").startswith("finetune, seed ")
 
 
+def test_a_where_without_runs_names_the_tasks_there_are(store):
+    given, named = {"where": "params.task = 'sst2'"}, {"promote": {"name": "reviews"}, "significance": {}}
+    for command, more in named.items():
+        refused(call(command, **given, **more), "sst2': matches no run of experiment Default; it has no students yet")
+    generate({"pretrained": {"ls": 0.0}}, ["rte", "cola"], range(8))
+    for command, more in named.items():
+        refused(call(command, **given, **more), "sst2': matches no run of experiment Default; its tasks: cola, rte")
+
+
 def proposed(said: str) -> str:
     """The `where` that an error proposes, as a shell reads it."""
     flag, word = shlex.split(said.partition("narrow with ")[2].partition(", or study")[0])

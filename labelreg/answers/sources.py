@@ -11,7 +11,7 @@ from analysis import exported, reading
 from labelreg import whole
 from labelreg.errors import UserError
 from labelreg.parameter import Value
-from labelreg.settings import Store, of
+from labelreg.settings import RUN, Store, of
 from labelreg.store import records, tracking
 
 
@@ -20,7 +20,7 @@ def runs_of(given: dict[str, Value]) -> tuple[pd.DataFrame, str, str | None, lis
     remarks on what was read.
 
     Raises:
-        UserError: csv beside what names runs of a store; an experiment that does not exist.
+        UserError: csv beside what names runs of a store; an experiment that does not exist; a `where` without runs.
         AnalysisError: a table that cannot be read, a study without runs.
     """
     if given.get("csv"):
@@ -32,9 +32,18 @@ def runs_of(given: dict[str, Value]) -> tuple[pd.DataFrame, str, str | None, lis
     experiment = tracking.experiment_id(given.get("experiment"))
     runs = records.frame(experiment, given.get("where"))
     source = f"experiment {tracking.experiment_name(experiment)}"
+    if given.get("where") and runs.empty:
+        raise UserError(f"where={given['where']}: matches no run of {source}; {_tasks(experiment)}")
     if given.get("study"):
         runs, source = reading.study_runs(runs, str(given["study"])), f"study {given['study']}, {source}"
     return runs, source, given.get("metric"), []
+
+
+def _tasks(experiment: str) -> str:
+    """Which tasks the students of an experiment are about, in words."""
+    students = records.frame(experiment, tracking.tagged({tracking.KIND: "student"}))
+    named = sorted(set(students["params.task"].dropna())) if len(students) else []
+    return f"its tasks: {', '.join(named)}" if named else f"it has no students yet, a study trains them: {RUN}"
 
 
 def write_files(files: Mapping[str, str | bytes], folder: Path) -> None:
