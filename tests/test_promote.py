@@ -5,6 +5,7 @@ import json
 import random
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import pandas as pd
@@ -14,6 +15,7 @@ from conftest import FILLERS, WORDS
 from running import call, refused, run_of, runs, succeed
 from stores import generate
 
+from labelreg.answers import promoting
 from labelreg.settings import named
 
 pytest_plugins = ["running"]
@@ -54,8 +56,8 @@ def test_from_verdict_to_model(reviews, tmp_path):
     succeed("significance", output_dir=tmp_path / "told")
     told = json.loads((tmp_path / "told" / "significance.json").read_text())
     assert "better" not in pd.read_csv(tmp_path / "told" / "significance.csv")["verdict"].tolist(), told
-    tuned = sorted((run.data.metrics["best/dev/score"], nth) for nth, run in enumerate(students[::2]))
-    median = students[::2][tuned[2][1]]
+    tuned = [run.data.metrics["best/dev/score"] for run in students[::2]]
+    median = students[::2][tuned.index(sorted(tuned)[2])]
 
     before = experiments_runs()
     ended = call("promote", name="reviews")
@@ -73,13 +75,13 @@ def test_from_verdict_to_model(reviews, tmp_path):
     assert (
         f"reviews version 1 is champion: finetune, seed {median.data.params['seed']}, run {again.info.run_id}" in said
     )
-    assert "no method is shown to be better than finetune" in said and "is the median of 5 runs that learnt" in said
+    assert "no method is shown to be better than finetune" in said and "5 runs that learnt" in said
     serve = "mlflow models serve -m models:/reviews@champion --env-manager local -p 5001"
     assert serve in said.splitlines(), "a port of its own: make ui has the usual one"
     version = mlflow.MlflowClient().get_model_version_by_alias("reviews", "champion")
     tags = mlflow.get_logged_model(version.source.removeprefix("models:/")).tags
     assert json.loads(tags["mlflow.modelVersions"]) == [{"name": "reviews", "version": "1"}], "the UI's page reads it"
-    assert version.run_id == again.info.run_id and "is the median" in version.description
+    assert version.run_id == again.info.run_id and "5 runs that learnt" in version.description
     loaded = mlflow.pyfunc.load_model("models:/reviews@champion")
     assert set(loaded.predict(pd.DataFrame({"text": ["a film", "a dull story"]}))["class"]) <= {"good", "bad"}
 
@@ -158,6 +160,21 @@ def test_a_method_that_is_better_is_chosen_and_of_two_the_larger_difference(gene
     (run,) = [run for run in mine if run.data.params["seed"] == seed]
     assert run.data.metrics["best/dev/score"] == order[3], "the lower of the two in the middle"
     assert not mlflow.search_registered_models()
+
+
+@pytest.mark.parametrize(
+    ("scores", "seed", "words"),
+    [
+        ([80.0] * 6, "0", "all 6 runs that learnt have its dev score 80.00; of equal ones the first seed is taken, so"),
+        ([81.0, 79.0, 80.0, 80.0, 80.0, 81.0], "2", "(79.00 to 81.00); of the 3 that have it the first seed, so that"),
+        ([81.0, 79.0, 80.0, 78.0, 82.0, 83.0], "2", "is the median of 6 runs that learnt (78.00 to 83.00), so that"),
+    ],
+)
+def test_of_equal_dev_scores_the_first_seed_is_taken_and_that_is_said(scores, seed, words):
+    runs = pd.DataFrame({"run_id": list("fedcba"), "params.seed": map(str, range(6)), "metrics.best/dev/score": scores})
+    found = SimpleNamespace(runs=runs, paired=SimpleNamespace(not_learnt={}))
+    run_id, why = promoting._median(found, list("afedcb"), "finetune")
+    assert run_id == "fedcba"[int(seed)] and why.startswith(f"seed {seed}: ") and words in why
 
 
 def test_worse_calibration_is_refused_unless_it_is_asked_for(generated):

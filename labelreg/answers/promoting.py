@@ -195,16 +195,22 @@ def _calibrated(found: Answer, row: Mapping, allowed: bool) -> str:
 
 
 def _median(found: Answer, run_ids: list[str], method: str) -> tuple[str, str]:
-    """The run whose dev score is the median (of an even number the lower one), and that in words."""
+    """The run whose dev score is the median (of an even number the lower one; of equal ones the first seed's), and
+    that in words."""
     known = found.runs.set_index("run_id").loc[run_ids]
     which = known.get("params.selection", pd.Series("best", known.index)).fillna("best")
-    scores = [known.at[run_id, f"metrics.{which[run_id]}/dev/score"] for run_id in run_ids]
-    learnt = [(float(score), nth) for nth, score in enumerate(scores) if run_ids[nth] not in found.paired.not_learnt]
+    learnt = {run_id: float(known.at[run_id, f"metrics.{which[run_id]}/dev/score"]) for run_id in run_ids}
+    learnt = {run_id: score for run_id, score in learnt.items() if run_id not in found.paired.not_learnt}
     if not learnt:
         raise UserError(f"no run of {method} has learnt (each gives every example one class): nothing is registered")
-    order = sorted(learnt)
-    score, nth = order[(len(order) - 1) // 2]
-    seed = known.at[run_ids[nth], "params.seed"]
-    spread = f"{order[0][0]:.2f} to {order[-1][0]:.2f}"
-    why = f"seed {seed}: its dev score {score:.2f} is the median of {len(order)} runs that learnt ({spread})"
-    return run_ids[nth], f"{why}, so that neither luck nor the test set chose it"
+    order = sorted(learnt.values())
+    score = order[(len(order) - 1) // 2]
+    tied = {str(known.at[run_id, "params.seed"]): run_id for run_id, its in learnt.items() if its == score}
+    seed = str(wording.in_order(list(tied))[0])
+    if 1 < len(tied) == len(order):
+        why = f"all {len(order)} runs that learnt have its dev score {score:.2f}; of equal ones the first seed is taken"
+        return tied[seed], f"seed {seed}: {why}, so that the test set did not choose it"
+    spread = f"{order[0]:.2f} to {order[-1]:.2f}"
+    first = f"; of the {len(tied)} that have it the first seed" if len(tied) > 1 else ""
+    why = f"its dev score {score:.2f} is the median of {len(order)} runs that learnt ({spread}){first}"
+    return tied[seed], f"seed {seed}: {why}, so that neither luck nor the test set chose it"
