@@ -200,7 +200,7 @@ def test_without_predictions_calibration_is_not_known(store):
         (
             ["rte", "cola"],
             8,
-            ["2 questions are answered here (cola, ", "rte, ", "-P \"where=params.task = 'cola'\", or study"],
+            ["2 questions are answered here (cola, ", "rte, ", "narrow with -P \"where=params.task = 'cola'\""],
         ),
     ],
 )
@@ -227,7 +227,7 @@ def test_a_where_without_runs_names_the_tasks_there_are(store):
 
 def proposed(said: str) -> str:
     """The `where` that an error proposes, as a shell reads it."""
-    flag, word = shlex.split(said.partition("narrow with ")[2].partition(", or study")[0])
+    flag, word = shlex.split(said.partition("narrow with ")[2].partition(", or -P study")[0])
     assert flag == "-P"
     return word.removeprefix("where=")
 
@@ -244,7 +244,20 @@ def test_the_where_that_is_proposed_can_be_given(store):
 def test_a_name_with_both_quotes_is_not_searched_for(tasks, store):
     generate({"pretrained": {"ls": 0.0}}, tasks, range(8))
     said = call("promote", name="reviews").err
-    assert ("narrow with -P \"where=params.task = 'rte'\", or study" if "rte" in tasks else "narrow with study") in said
+    way = "\"where=params.task = 'rte'\"" if "rte" in tasks else "where=FILTER"
+    assert said.endswith(f"narrow with -P {way}\n")
+
+
+def test_studies_are_named_where_they_tell_the_questions_apart(store):
+    generate({"pretrained": {"ls": 0.0}}, ["cola", "rte"], range(8))
+    assert "study" not in call("promote", name="reviews").err, "all are of one"
+    generate({"pretrained": {"ls": 0.0}}, ["sst2"], range(8), lr=1e-4)
+    for run in runs("student"):
+        if run.data.params["task"] == "sst2":
+            mlflow.MlflowClient().set_tag(run.info.run_id, "labelreg.study", "of mine")
+    said = call("promote", name="reviews").err
+    assert said.endswith("\", or -P study='of mine'\n"), "the other study has answered two"
+    assert chosen(study="of mine").startswith("finetune, seed ")
 
 
 def test_two_settings_of_one_task_are_told_apart_by_what_the_runs_have(store):

@@ -81,9 +81,10 @@ def choose(found: Answer, any_calibration: bool = False) -> Choice:
     families = list(judged[FAMILY].drop_duplicates().itertuples(index=False, name=None))
     if len(families) > 1:
         told = "; ".join(", ".join(filter(None, each)) for each in families)
+        ways = [_narrowing(families, found.runs), *(f"-P study={shlex.quote(name)}" for name in _studies(found))]
         raise UserError(
             f"{len(families)} questions are answered here ({told}), and one model is registered: narrow with "
-            f"{_narrowing(families, found.runs)}study"
+            f"{', or '.join(filter(None, ways)) or '-P where=FILTER'}"
         )
     _one_baseline(found.paired)
     better = judged[judged["verdict"] == "better"].sort_values("mean_difference", kind="stable", ascending=False)
@@ -126,8 +127,18 @@ def _narrowing(families: list[tuple], runs: pd.DataFrame) -> str:
             where = tracking.having({f"params.{name}": value for name, value in about.items()})
             plain = not set(where) & set(QUOTED)  # then a shell takes it in double quotes as it stands
             word = f'"where={where}"' if plain else shlex.quote(f"where={where}")
-            return f"-P {word}, or "
+            return f"-P {word}"
     return ""
+
+
+def _studies(found: Answer) -> list[str]:
+    """The studies whose runs answer one question."""
+    study = found.runs.set_index("run_id").get(f"tags.{tracking.STUDY}", pd.Series(dtype=object)).dropna()
+    answered = defaultdict(set)
+    for c in found.paired.comparisons:
+        for name in {study.get(run_id) for run_id in c.run_ids} & {study.get(run_id) for run_id in c.reference_run_ids}:
+            answered[name].add((*c.where, c.metric))
+    return sorted(name for name, questions in answered.items() if name and len(questions) == 1)
 
 
 def _has(family: tuple, name: str, value: str) -> bool:
@@ -146,7 +157,7 @@ def _one_baseline(paired: Paired) -> None:
     if several > 1:
         raise UserError(
             f"{paired.reference} has {several} settings here, and each method is compared with the one of its own: "
-            "narrow with where (params.lr = '2e-05') or study"
+            "narrow with -P where=FILTER (such as params.lr = '2e-05') or -P study=NAME"
         )
 
 
