@@ -78,6 +78,7 @@ def test_from_verdict_to_model(reviews, tmp_path):
     assert "no method is shown to be better than finetune" in said and "5 runs that learnt" in said
     serve = "mlflow models serve -m models:/reviews@champion --env-manager local -p 5001"
     assert serve in said.splitlines(), "a port of its own: make ui has the usual one"
+    assert '-d \'{"dataframe_records": [{"text": "a text"}]}\'' in said
     version = mlflow.MlflowClient().get_model_version_by_alias("reviews", "champion")
     tags = mlflow.get_logged_model(version.source.removeprefix("models:/")).tags
     assert json.loads(tags["mlflow.modelVersions"]) == [{"name": "reviews", "version": "1"}], "the UI's page reads it"

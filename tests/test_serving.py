@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -15,7 +16,9 @@ import pytest
 import requests
 from running import BIN, ROOT, artifacts, finish, run_of, started, succeed, wait_for
 
+from labelreg.answers.promoting import request
 from labelreg.settings import TUNINGS
+from labelreg.store import models
 
 pytest_plugins = ["running"]
 
@@ -34,6 +37,11 @@ def logged_model(run):
 
     (output,) = mlflow.get_run(run.info.run_id).outputs.model_outputs
     return mlflow.get_logged_model(output.model_id)
+
+
+def printed(run) -> str:
+    """The line that `promote` prints of the model of a run."""
+    return request(models.inputs(logged_model(run)))
 
 
 def test_a_served_model_gives_over_http_what_its_run_predicted(tiny, tiny_file, tmp_path):
@@ -59,11 +67,14 @@ def test_a_served_model_gives_over_http_what_its_run_predicted(tiny, tiny_file, 
         wait_for(answers, "the served model", process)
         chosen = rows.loc[expected.index, ["review"]]
         asked = requests.post(f"{address}/invocations", json={"dataframe_split": chosen.to_dict("split")}, timeout=60)
+        *_, kind, _, body = shlex.split(printed(run))
+        one = requests.post(f"{address}/invocations", body, headers=dict([kind.split(": ")]), timeout=60)
         bad = requests.post(f"{address}/invocations", json={"dataframe_records": [{"review": " "}]}, timeout=60)
     told = pd.DataFrame(asked.json()["predictions"], index=expected.index)
     assert list(told) == ["class", "p_bad", "p_good", "p_so so"]
     np.testing.assert_allclose(told[list(expected)], expected, atol=1e-5)
     assert list(told["class"]) == [name.removeprefix("p_") for name in expected.idxmax(axis=1)]
+    assert one.ok and len(one.json()["predictions"]) == 1 and '{"review": ' in body
     assert not bad.ok and "row 1 has no text in column 'review'" in bad.text
 
 
@@ -126,6 +137,7 @@ def test_pairs_are_asked_for_by_the_columns_of_their_task(store, small_hub, tiny
 @pytest.mark.parametrize("stem", ["cifar", "imagenet"])
 def test_images_are_read_as_in_training(stem, store, tmp_path):
     import mlflow
+    from mlflow.pyfunc.scoring_server import invocations
     from PIL import Image
 
     from labelreg.data import image_folder
@@ -146,6 +158,13 @@ def test_images_are_read_as_in_training(stem, store, tmp_path):
     rows = pd.DataFrame({"image": [files[index][0].read_bytes() for index in expected.index]})
     np.testing.assert_allclose(loaded.predict(rows)[list(expected)], expected, atol=1e-4)
     assert len(loaded.predict(loaded.input_example)) == 1
+    make, _, ask = printed(run).rpartition(" | ")
+    (tmp_path / "FILE.png").write_bytes(rows["image"].iloc[0])
+    body = subprocess.run(["sh", "-c", make], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    told = invocations(body, "application/json", loaded, loaded.metadata.get_input_schema())
+    assert ask.endswith(" -d @-") and json.loads(told.response)["predictions"][0]["p_dark"] == pytest.approx(
+        expected["p_dark"].iloc[0], abs=1e-4
+    )
     with pytest.raises(Exception, match="row 1 is no image"):
         loaded.predict(pd.DataFrame({"image": [b"no image"]}))
 

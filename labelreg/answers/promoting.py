@@ -1,5 +1,6 @@
 """From verdict to model: what is registered is what the answer of `significance` supports; nothing is decided anew."""
 
+import json
 import shlex
 from collections import defaultdict
 from collections.abc import Mapping
@@ -57,14 +58,17 @@ def promote(given: dict[str, Value]) -> None:
             f"run {choice.run_id} ({chosen}) is what the evidence supports, and has stored no model: "
             f"{again.with_model(row)}, then this command again"
         )
+    asked = request(models.inputs(model))
     written = card.card(name, choice.method, choice.why, choice.rows, found, run)
     with tracking.open_run("promote", f"promote {name}") as opened:
         opened.params({each: given.get(each) for each in named("promote")})
         tags = {tracking.VERDICT: choice.why[0], tracking.DATA: run.data.tags[tracking.DATA]}
         version = models.register(name, model, written, "; ".join(choice.why), tags)
     said = [*choice.why, *card.own_limits(run)]
-    print(f"{name} version {version} is {models.CHAMPION}: {chosen}, run {run.info.run_id}", *said, sep="\n  ")
-    print(f"mlflow models serve -m models:/{name}@{models.CHAMPION} --env-manager local -p {PORT}", flush=True)
+    print(f"{name} version {version} is {models.CHAMPION}: {chosen}, run {run.info.run_id}", *said, sep="
+  ")
+    print(f"mlflow models serve -m models:/{name}@{models.CHAMPION} --env-manager local -p {PORT}")
+    print(asked, flush=True)
     views.tell_version(name, version)
 
 
@@ -108,6 +112,16 @@ def choose(found: Answer, any_calibration: bool = False) -> Choice:
         why = f"{why}; {calibrated}"
     run_id, seed = _median(found, run_ids, method)
     return Choice(method, run_id, (why, seed), judged)
+
+
+def request(columns: Mapping[str, str]) -> str:
+    """A shell's line that asks the served model about an example; images come from a pipe: a word cannot be so long."""
+    ask = f"curl localhost:{PORT}/invocations -H 'Content-Type: application/json' -d"
+    record = {name: "%s" if kind == "binary" else "a text" for name, kind in columns.items()}
+    rows = json.dumps({"dataframe_records": [record]}, ensure_ascii=False)
+    if "%s" in record.values():
+        return f"printf {shlex.quote(rows)} \"$(base64 < FILE.png | tr -d '\\n')\" | {ask} @-"
+    return f"{ask} {shlex.quote(rows)}"
 
 
 def _narrowing(families: list[tuple], runs: pd.DataFrame) -> str:

@@ -140,6 +140,12 @@ def of_run(run: tracking.Found) -> LoggedModel | None:
     return found if found.status == "READY" else None
 
 
+def inputs(model: LoggedModel) -> dict[str, str]:
+    """The columns that a model reads, with MLflow's type of each."""
+    read = patience.moving(Model.load, model.artifact_location).get_input_schema()
+    return {column.name: column.type.name for column in read.inputs}
+
+
 def check_name(name: str) -> None:
     """Raises UserError for what cannot be the name of a registered model."""
     try:
