@@ -112,7 +112,7 @@ def test_a_command_of_the_readme_runs(line, store, tiny_models):
             for m in ("finetune", "kd")
         ]
         (store / given["csv"]).write_text("\n".join(["task,model,init,method,seed,score", *rows]), encoding="utf-8")
-    if entry_point == "promote":  # what it chooses from
+    if entry_point in ("promote", "report"):  # what they are made of
         write_file(store / "reviews.csv", "text")
         for seed, method in itertools.product(range(5), ("finetune", "ls")):
             few = small("train_student", {"train_file": ""}, tiny_models) | {"epochs": 6, "lr": 3e-3}

@@ -84,8 +84,10 @@ def test_the_page_of_a_table(store):
     assert not (store / "other").exists()
 
 
-def test_no_runs_are_an_answer_and_mistakes_are_told(store):
-    assert "nothing to compare yet" in succeed("report").out
+def test_without_runs_there_is_no_page_and_mistakes_are_told(store):
+    refused(
+        call("report"), "experiment Default: no run has a score", "nothing to compare", "a study trains more: mlflow"
+    )
     assert runs("report") == []
     refused(call("report", experiment="Defualt"), "Default")
     refused(call("report", margin=0), "margin")

@@ -13,6 +13,7 @@ from analysis.present import page, paper_tables, render, typeset
 from analysis.present.wording import Source
 from labelreg.answers.answering import HOW_TO_BEGIN, HOW_TO_BEGIN_A_TABLE, answer, predictions_of
 from labelreg.answers.sources import log_files, runs_of
+from labelreg.errors import UserError
 from labelreg.parameter import Value
 from labelreg.settings import RUN, named
 from labelreg.store import logged, records, tracking, views
@@ -27,29 +28,32 @@ def make_page(given: dict[str, Value]) -> None:
     """Make the page of an experiment's runs, or of a table of scores; log it, and write it into output_dir."""
     tracking.connect()
     html, compared = _page(*runs_of(given), given)
-    if html is not None:
-        with tracking.open_run("report", "report") as run:
-            run.params({name: given.get(name) for name in named("report")})
-            log_files({PAGE: html}, run, given.get("output_dir"))
+    with tracking.open_run("report", "report") as run:
+        run.params({name: given.get(name) for name in named("report")})
+        log_files({PAGE: html}, run, given.get("output_dir"))
     if not compared:
         print(HOW_TO_BEGIN_A_TABLE if given.get("csv") else HOW_TO_BEGIN, flush=True)
-    if html is not None:
-        if given.get("output_dir"):
-            print(Path(str(given["output_dir"])) / PAGE, flush=True)
-        print(
-            f"{records.place(run.run_id)}/{PAGE}: {len(html.encode()) / 1e6:.2f} MB, artifact of run {run.run_id}",
-            flush=True,
-        )
-        views.tell_run(run.run_id)
+    if given.get("output_dir"):
+        print(Path(str(given["output_dir"])) / PAGE, flush=True)
+    print(
+        f"{records.place(run.run_id)}/{PAGE}: {len(html.encode()) / 1e6:.2f} MB, artifact of run {run.run_id}",
+        flush=True,
+    )
+    views.tell_run(run.run_id)
 
 
 def _page(
     runs: pd.DataFrame, source: str, metric: Value, remarks: list[str], given: dict[str, Value]
-) -> tuple[str | None, int]:
-    """The page, or None where no run has a score; how many comparisons it has."""
+) -> tuple[str, int]:
+    """The page, and how many comparisons it has.
+
+    Raises:
+        UserError: no run has a score, so there is no page.
+    """
     found = answer(runs, given, metric, remarks, "true")
     if found.paired.runs.empty:
-        return None, 0
+        way = f"significance names what is left out, a study trains more: {RUN}"
+        raise UserError(f"{source}: no run has a score, so there is nothing to compare and no page; {way}")
     told = tuple((name, logged.plain(given[name])) for name in named("report") if name in given)
     stored = not given.get("csv")
     histories = records.histories(list(found.paired.runs["run_id"]), page.EPOCH_METRICS) if stored else None
