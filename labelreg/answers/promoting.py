@@ -65,8 +65,7 @@ def promote(given: dict[str, Value]) -> None:
         tags = {tracking.VERDICT: choice.why[0], tracking.DATA: run.data.tags[tracking.DATA]}
         version = models.register(name, model, written, "; ".join(choice.why), tags)
     said = [*choice.why, *card.own_limits(run)]
-    print(f"{name} version {version} is {models.CHAMPION}: {chosen}, run {run.info.run_id}", *said, sep="
-  ")
+    print(f"{name} version {version} is {models.CHAMPION}: {chosen}, run {run.info.run_id}", *said, sep="\n  ")
     print(f"mlflow models serve -m models:/{name}@{models.CHAMPION} --env-manager local -p {PORT}")
     print(asked, flush=True)
     views.tell_version(name, version)
