@@ -127,7 +127,7 @@ def clauses(row: Mapping) -> list[str]:
         found.append(f"the maximum over epochs on the dev examples that chose the epoch{beside}")
     if not pd.isna(row.get("new_low", math.nan)):
         interval = f"[{signed(row['new_low'])}, {signed(row['new_high'])}]"
-        found.append(f"on these {row['examples']:,} examples; for new ones {interval} {_for_new(row)}")
+        found.append(f"tested on {row['examples']:,}; for new examples {interval} {_for_new(row)}")
     if row["teachers"]:
         ids = row["teachers"].split(", ")
         first = ids[0] if " " in ids[0] else ids[0][:8]  # one of the user's own, or a run
@@ -143,7 +143,7 @@ def _for_new(row: Mapping) -> str:
     """What the interval for new examples says of the verdict: whether it would hold there, too."""
     low, high, margin = row["new_low"], row["new_high"], row["margin"]
     if row["verdict"] == "equivalent":
-        return f"{'' if -margin <= low and high <= margin else 'not '}within the margin"
+        return f"{'' if -margin <= low and high <= margin else 'not '}within ±{margin:g}"
     return "includes 0" if low <= 0 <= high else "excludes 0"
 
 

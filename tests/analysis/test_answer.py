@@ -249,19 +249,19 @@ def test_the_interval_for_new_examples_stands_beside_the_verdict():
         assert row["verdict"] != "equivalent"
         word = "includes 0" if low <= 0 <= high else "excludes 0"
         assert (
-            f"{row['method']}: on these 50 examples; for new ones [{low:+.2f}, {high:+.2f}] {word}"
+            f"{row['method']}: tested on 50; for new examples [{low:+.2f}, {high:+.2f}] {word}"
             in named(found)["notes"].text
         )
     assert set(found.judged["margin"]) == {resolution(50)}
-    assert not any("for new ones" in line for line in named(answered({"ls": UP}))["notes"].text)
+    assert not any("for new examples" in line for line in named(answered({"ls": UP}))["notes"].text)
 
 
-@pytest.mark.parametrize("high, word", [(0.35, "within the margin"), (0.79, "not within the margin")])
+@pytest.mark.parametrize("high, word", [(0.35, "within ±0.5"), (0.79, "not within ±0.5")])
 def test_equivalence_on_these_examples_says_whether_the_margin_holds_new_ones(high, word):
     row = answered({"ls": NONE}).judged.iloc[0].to_dict()
     assert (row["verdict"], row["margin"]) == ("equivalent", 0.5)
     interval = {"examples": 852, "new_low": -0.2, "new_high": high}
-    assert f"on these 852 examples; for new ones [-0.20, +{high:.2f}] {word}" in clauses(row | interval)
+    assert f"tested on 852; for new examples [-0.20, +{high:.2f}] {word}" in clauses(row | interval)
 
 
 def test_the_first_runs_may_lack_their_predictions():
