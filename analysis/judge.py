@@ -28,6 +28,7 @@ EXTRA = [
     *("seeds", "scores", "differences"),
 ]
 NUMBERS = ("mean_method", "std_method", "mean_reference", "mean_difference", "std_difference", "mean_corrected")
+LEVEL = 0.05
 COUNTS = ("more_seeds", "seeds_for_margin", "look", "examples")
 
 
@@ -36,7 +37,7 @@ class Rule:
     """What decides: the margins, the level of a family, the planned looks."""
 
     margins: Margins = margins(None)
-    level: float = 0.05
+    level: float = LEVEL
     looks: tuple[int, ...] = ()
 
     @property

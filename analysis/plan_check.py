@@ -12,7 +12,7 @@ import pandas as pd
 
 from analysis.hypothesis import FEW, check_margin, floor, n_seeds
 from analysis.interim import OPEN, joint
-from analysis.judge import Planned, Rule, beside
+from analysis.judge import LEVEL, Planned, Rule, beside
 from analysis.margins import USUAL, Margins
 from analysis.pairing import Paired
 from analysis.power import detectable_effect, least_seeds, reachable, seeds_needed
@@ -112,14 +112,14 @@ def make_plan(
 
 
 def agreed(planned: Sequence[Planned], paired: Paired) -> dict[str, Any]:
-    """The margin and the looks that the plans of all these comparisons have, where they have the same ones; without
+    """The margin, level and looks that the plans of all these comparisons have, where they have the same ones; without
     what is usual anyway. `planned`: of `held`."""
     plans = [p for p in planned if p.own and plan_digest(p.logged["plan"]) == p.logged["digest"]]
     about = {where for plan in plans for where in plan.families}
     if not plans or not about.issuperset(c.where for c in paired.comparisons):
         return {}
     first, *others = (plan.logged["plan"] for plan in plans)
-    usual = {"margin": USUAL, "looks": []}
+    usual = {"margin": USUAL, "level": LEVEL, "looks": []}
     return {
         name: first[name]
         for name, value in usual.items()

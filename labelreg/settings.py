@@ -500,7 +500,7 @@ class Rule:
         "comma-separated (default: 0.5, or auto where one test example is worth more)",
         often=True,
     )
-    level: float = number("significance level", 0.05, low=0, high=0.5, open_low=True)
+    level: float | None = number("significance level (default: the plan's, else 0.05)", low=0, high=0.5, open_low=True)
     looks: list[int] | None = items(
         "planned looks: numbers of seeds at which is tested, e.g. 10,14,20",
         each=("looks", LOOK),

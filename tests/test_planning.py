@@ -275,8 +275,7 @@ def test_what_yaml_makes_of_words(tmp_path):
         ("precision: on", "precision=True: allowed is one of auto, bf16, fp32 (YAML reads"),
         ("margin: {sst5: much}", "margin=sst5:much: allowed are points above 0"),
         ("text_column: {a: b}", "text_column={'a': 'b'}: allowed is text"),
-        # MLproject gives it to every command, so that a recipe's would never count
-        ("level: 0.1", "level is given to the command (level=...), not in a recipe"),
+        ("level: 0.6", "level=0.6"),
     ],
 )
 def test_a_recipe_that_asks_for_what_cannot_be(small, tmp_path, asks, words):

@@ -245,7 +245,7 @@ def test_answers_that_are_no_mistakes(store):
 def test_what_is_not_given_is_as_the_plans_have_it(store):
     """In the store, and in the table of its scores; where plans differ, the usual."""
     cells = [("rte", "m", "random", method) for method in ("finetune", "ls")]
-    study, _ = planned(cells=cells, margins=margins("rte:40"), looks=(6, 8), reused=[])
+    study, _ = planned(cells=cells, margins=margins("rte:40"), level=0.2, looks=(6, 8), reused=[])
     for seed in SEEDS:
         student("finetune", seed, 70.0 + seed, "random", study, at=500)
         student("ls", seed, 70.3 + seed + NOISE[seed], "random", study, at=500)
@@ -258,6 +258,7 @@ def test_what_is_not_given_is_as_the_plans_have_it(store):
     assert told() == ("rte:40", [6, 8], True)
     assert told(csv="told/scores.csv") == ("rte:40", [6, 8], True)
     assert told(margin=1) == (1, [6, 8], False)
+    assert told(level=0.1)[2] is False
     assert told(metric="best/test/score") == (0.5, [], False), "a plan of the usual metric says nothing of another"
     planned(
         at=-500,

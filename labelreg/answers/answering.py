@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pandas as pd
 
 from analysis import exported, pairing
-from analysis.judge import Rule
+from analysis.judge import LEVEL, Rule
 from analysis.margins import margins
 from analysis.plan_check import agreed, held
 from analysis.present import answer as parts
@@ -84,7 +84,7 @@ def answer(
 
 def rule_of(given: Mapping[str, Value]) -> Rule:
     """What decides, of the parameters of a command."""
-    return Rule(margins(given.get("margin")), given.get("level", 0.05), tuple(given.get("looks") or ()))
+    return Rule(margins(given.get("margin")), given.get("level") or LEVEL, tuple(given.get("looks") or ()))
 
 
 def predictions_of(

@@ -51,11 +51,11 @@ KNOWN = {"init": INITS, "method": METHODS, "role": ("student", "teacher")}  # a 
 KNOWN |= {"data": ("text", "images")}
 OF_DATA = {"text": of(Text, Head, Lora, Tuning), "images": of(Images)}  # what only these read
 LISTS = of(Lists)
-# beside its lists; `level` is given to every command by MLproject, files by their user, workers by the machine
+# beside its lists; files are given by their user, workers by the machine
 ASKED = {
     name: each
     for name, each in of(Study).items()
-    if each.kind != "path" and name not in (*LISTS, *of(Workers), "level", "plan_only")
+    if each.kind != "path" and name not in (*LISTS, *of(Workers), "plan_only")
 }
 LISTED = {each.each[0]: name for name, each in LISTS.items() if each.each}
 AXES = {axis: LISTED[axis] for axis in of(Cell) if axis != "seed"}  # what `without` may name

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from analysis import interim as looking
 from analysis import pairing, plan_check
+from analysis.judge import LEVEL
 from analysis.margins import USUAL, margins
 from analysis.present import render
 from labelreg import job, places, recipes
@@ -70,13 +71,13 @@ def design_of(given: dict[str, Value]) -> Design:
         seeds=lists["seeds"],
         metric=None,
         margins=margins(given.get("margin")),
-        level=given["level"],
+        level=given.get("level") or LEVEL,
         looks=looks,
     )
     most = max(families(plan).values())
     if given.get("until") == "decided" and not most:
         raise UserError(f"until=decided compares with finetune: methods={','.join(lists['methods'])} must name it too")
-    looking.check_looks(looks, most, given["level"])
+    looking.check_looks(looks, most, given.get("level") or LEVEL)
     tuned = sorted(set(lists["seeds"]) & set(recipes.tuned_on(str(steps[0].given["recipe"]))))
     if tuned and not given.get("allow_tuned_seeds"):
         raise UserError(
