@@ -158,7 +158,7 @@ def these_tasks(paired: Paired, judged: pd.DataFrame, rule: Rule) -> pd.DataFram
 
     mean_difference: over tasks of the mean over seeds, the paper's Score column; low, high, p_value: Student's t with
     Satterthwaite's degrees of freedom, tasks being strata; Holm over the methods of a model and init. p_equivalence:
-    that the mean is within the tasks' mean margin (two one-sided tests). A stratified signed-rank test has more power
+    that the mean is within the tasks' mean margin (two one-sided tests); better and worse are negligible with it. A stratified signed-rank test has more power
     where tasks have unequal spreads, but speaks of another thing where tasks differ: it leaves a mean of -15 undecided
     that one task of three makes. Planned looks: one verdict, at the last look (`judged`: of `judge`), none where a
     task stopped before. It speaks of these tasks; of others, `against_reference`.
@@ -184,7 +184,8 @@ def these_tasks(paired: Paired, judged: pd.DataFrame, rule: Rule) -> pd.DataFram
                 word, why = "undecided", "it falls at the last planned look, with all seeds of all tasks"
             n = [len(c.seeds) for c in by_task.values()]
             who = (*key, method, paired.reference, len(by_task), tuple(means), min(n), max(n))
-            told = (mean, low, high, p_value, p, p_equal, q, margins[method], p_of(word, p, q), word, why)
+            small = " (negligible)" if word in ("better", "worse") and q <= rule.level else ""
+            told = (mean, low, high, p_value, p, p_equal, q, margins[method], p_of(word, p, q), word + small, why)
             rows.append((*who, *told))
     return pd.DataFrame(rows, columns=THESE)
 

@@ -159,18 +159,29 @@ def _weak_teacher(row: Mapping) -> str:
 
 def clause_lines(judged: pd.DataFrame) -> list[str]:
     """Each comparison's clauses in a line; comparisons that share them, or all of them, are named together."""
-    by_text, apart = defaultdict(list), _varying(judged)
+    apart, by_text, everyone = _varying(judged), defaultdict(list), defaultdict(list)
     for row in judged.to_dict("records"):
-        where = ", ".join(str(row[name]) for name in apart)
+        place = ", ".join(str(row[name]) for name in apart)
+        everyone[place].append(label(row))
         for clause in clauses(row):
-            by_text[clause].append(f"{label(row)} ({where})" if where else label(row))
+            by_text[clause].append((place, label(row)))
     by_name = defaultdict(list)
-    for clause, names in by_text.items():
-        by_name[tuple(names)].append(clause)
+    for clause, named in by_text.items():
+        by_name[tuple(named)].append(clause)
     return [
-        f"{'all' if len(names) == len(judged) > 1 else ', '.join(names)}: {'; '.join(c)}"
-        for names, c in by_name.items()
+        f"{'all' if len(named) == len(judged) > 1 else _named(named, everyone)}: {'; '.join(c)}"
+        for named, c in by_name.items()
     ]
+
+
+def _named(named: Sequence[tuple[str, str]], everyone: Mapping[str, list[str]]) -> str:
+    """Comparisons (place, label) in words, those of the same labels together: "ls, kd (pretrained; random)"."""
+    by_place, by_labels = defaultdict(list), defaultdict(list)
+    for place, name in named:
+        by_place[place].append(name)
+    for place, names in by_place.items():
+        by_labels["all" if names == everyone[place] and len(names) > 1 else ", ".join(names)].append(place)
+    return ", ".join(f"{names} ({'; '.join(places)})" if places[0] else names for names, places in by_labels.items())
 
 
 def deciding(row: Mapping) -> str:
