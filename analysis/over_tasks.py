@@ -158,10 +158,11 @@ def these_tasks(paired: Paired, judged: pd.DataFrame, rule: Rule) -> pd.DataFram
 
     mean_difference: over tasks of the mean over seeds, the paper's Score column; low, high, p_value: Student's t with
     Satterthwaite's degrees of freedom, tasks being strata; Holm over the methods of a model and init. p_equivalence:
-    that the mean is within the tasks' mean margin (two one-sided tests); better and worse are negligible with it. A stratified signed-rank test has more power
-    where tasks have unequal spreads, but speaks of another thing where tasks differ: it leaves a mean of -15 undecided
-    that one task of three makes. Planned looks: one verdict, at the last look (`judged`: of `judge`), none where a
-    task stopped before. It speaks of these tasks; of others, `against_reference`.
+    that the mean is within the tasks' mean margin (two one-sided tests); better and worse are negligible with it. A
+    stratified signed-rank test has more power where tasks have unequal spreads, but speaks of another thing where
+    tasks differ: it leaves a mean of -15 undecided that one task of three makes. Planned looks: one verdict, at the
+    last look (`judged`: of `judge`), none where a task stopped before. It speaks of these tasks; of others,
+    `against_reference`.
     """
     rows = []
     known: dict[tuple, Any] = {(r.task, r.model, r.init, r.method, r.setting): r for r in judged.itertuples()}
