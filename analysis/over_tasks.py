@@ -180,13 +180,13 @@ def these_tasks(paired: Paired, judged: pd.DataFrame, rule: Rule) -> pd.DataFram
             means = {task: float(np.mean(c.differences)) for task, c in sorted(by_task.items())}
             apart = [f"{task} {value:+.2f}" for task, value in means.items() if abs(value) > margins[method]]
             why = f"tasks differ: {', '.join(apart)}" if word == "equivalent" and apart else ""
+            why = "negligible: within the margin" if word in ("better", "worse") and q <= rule.level else why
             looks: list[Any] = [known[c.who].look for c in by_task.values()] if rule.looks else []
             if any(pd.isna(look) or look < rule.looks[-1] for look in looks):
                 word, why = "undecided", "it falls at the last planned look, with all seeds of all tasks"
             n = [len(c.seeds) for c in by_task.values()]
             who = (*key, method, paired.reference, len(by_task), tuple(means), min(n), max(n))
-            small = " (negligible)" if word in ("better", "worse") and q <= rule.level else ""
-            told = (mean, low, high, p_value, p, p_equal, q, margins[method], p_of(word, p, q), word + small, why)
+            told = (mean, low, high, p_value, p, p_equal, q, margins[method], p_of(word, p, q), word, why)
             rows.append((*who, *told))
     return pd.DataFrame(rows, columns=THESE)
 
