@@ -18,6 +18,7 @@ pytest_plugins = ["running"]
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = sorted(path.parent for path in ROOT.glob("results/*/plan.json"))
+PUBLISHED = ("In short", "Over these tasks", "Pre-training and regularisation: (")
 SCORES = [folder for folder in FOLDERS if (folder / "scores.csv").is_file()]
 
 
@@ -51,4 +52,17 @@ def test_scores_are_of_the_plan_and_younger(folder, store):
     succeed("significance", csv=folder / "scores.csv", output_dir="told")
     said = json.loads(Path("told/significance.json").read_text(encoding="utf-8"))
     assert (said["parameters"]["margin"], said["parameters"]["looks"]) == (plan["margin"], plan["looks"])
-    assert f"results/{folder.name}/scores.csv" in (ROOT / "docs" / "answer.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "answer.md").read_text(encoding="utf-8")
+    assert f"results/{folder.name}/scores.csv" in page
+    followed = all(line.endswith(": followed") for line in said["text"]["plan"] if line.startswith("plan "))
+    tables = tables_of(Path("told/significance.md").read_text(encoding="utf-8"))
+    shown = [table for title, table in tables.items() if title.startswith(PUBLISHED)]
+    assert len(shown) > 1 and followed == all(table in page for table in shown), (
+        "the page has the tables of a whole study"
+    )
+
+
+def tables_of(answer: str) -> dict[str, str]:
+    """The table of each section of a significance.md, by the section's title."""
+    parts = (part.partition("\n") for part in answer.split("\n## ")[1:])
+    return {title: "\n".join(line for line in text.splitlines() if line.startswith("| ")) for title, _, text in parts}
