@@ -191,8 +191,8 @@ def costs(paired: Paired, runs: pd.DataFrame) -> pd.DataFrame:
     """Means per method of the runs that logged their cost (columns COSTS); `runs` as given to `pair`.
 
     teacher_seconds: the whole training of the run's teacher (0 without one), though one teacher serves all seeds of a
-    task; total_seconds: both; times_reference: total_seconds over the mean of all the reference's runs of this task,
-    model and init. epochs: those asked for; best_epoch: the one whose weights count.
+    task; total_seconds: both; times_reference: total_seconds over the mean of all the reference's runs of this family.
+    epochs: those asked for; best_epoch: the one whose weights count.
     """
     known = runs.drop_duplicates("run_id").set_index("run_id").reindex(paired.runs["run_id"])
 
@@ -206,11 +206,13 @@ def costs(paired: Paired, runs: pd.DataFrame) -> pd.DataFrame:
         teacher_seconds=np.nan_to_num(column("metrics.cost/teacher_seconds")),
     ).dropna(subset=["train_seconds"])
     table["total_seconds"] = table["train_seconds"] + table["teacher_seconds"]
-    of_reference = table[table["method"] == paired.reference].groupby(CELL[:3])["total_seconds"].mean()
+    families = {run_id: c.family for c in paired.comparisons for run_id in (*c.run_ids, *c.reference_run_ids)}
+    table["family"] = table["run_id"].map(families).fillna("")
+    of_reference = table[table["method"] == paired.reference].groupby([*CELL[:3], "family"])["total_seconds"].mean()
     rows = []
-    for key, found in table.groupby(CELL, sort=False):
+    for (*key, family), found in table.groupby([*CELL, "family"], sort=False):
         means = found[["score", *COSTS[7:12]]].mean()
-        rows.append((*key, len(found), *means, means["total_seconds"] / of_reference.get(key[:3], math.nan)))
+        rows.append((*key, len(found), *means, means["total_seconds"] / of_reference.get((*key[:3], family), math.nan)))
     return pd.DataFrame(rows, columns=COSTS)
 
 

@@ -143,7 +143,8 @@ def pair(
     compared: defaultdict[tuple, dict[tuple, str]] = defaultdict(dict)
     for c in comparisons:
         run = by_id[c.run_ids[0]]
-        compared[run.cell].setdefault(run.protocol, c.family)
+        data = run.data if (run.task, run.protocol) in split else None
+        compared[run.cell].setdefault((*run.protocol, data), c.family)
     left.sort(key=lambda item: item[0].row)
     rows = [(run.run_id, *run.cell, run.method, run.seed, _family(run, compared[run.cell]), why) for run, why in left]
     not_learnt = frozenset(run.run_id for run in usable if run.one_class)
@@ -344,12 +345,13 @@ def _several_sets(runs: Iterable[Run]) -> set[tuple]:
 
 
 def _family(run: Run, compared: dict[tuple, str]) -> str:
-    """The family that a run without a pair would have been of; `compared`: those of its cell, by protocol.
+    """The family that a run without a pair would have been of; `compared`: those of its cell, by protocol and data.
 
     What a run that did not end has not logged yet (a value, or what `auto` came to) fits every protocol.
     """
-    for protocol, family in compared.items():
-        if all(mine in (theirs, None, "auto") for mine, theirs in zip(run.protocol, protocol, strict=True)):
+    for (*protocol, data), family in compared.items():
+        here = None in (data, run.data) or data == run.data
+        if here and all(mine in (theirs, None, "auto") for mine, theirs in zip(run.protocol, protocol, strict=True)):
             return family
     return _describe(PROTOCOL, run.protocol, [*compared, run.protocol])
 

@@ -19,6 +19,7 @@ from analysis.power import detectable_effect, least_seeds, reachable, seeds_need
 from analysis.present.render import filled
 
 WHO = ["task", "model", "init", "method", "setting"]  # Comparison.who
+LACKS = "planned seeds without a pair"
 PARENT = "tags.mlflow.parentRunId"
 
 
@@ -55,7 +56,9 @@ class Gate:
         """The numbers of seeds that reach a verdict, in words."""
         nearest = {*range(2, FEW + 1), least_seeds(self.methods, self.level, sides, FEW + 1)}
         counts = sorted(n for n in nearest if reachable(n, self.methods, self.level, sides))
-        return f"{counts[0]} to {FEW} seeds, or {counts[-1]} and more" if counts[0] <= FEW else f"{counts[-1]} seeds"
+        if counts[0] > FEW or counts[-1] == FEW + 1:
+            return f"{counts[0]} seeds or more"
+        return f"{counts[0]} to {FEW} seeds, or {counts[-1]} and more"
 
 
 def gate(
@@ -307,7 +310,7 @@ def _seeds_of_plan(seeds: Sequence, found: Mapping[tuple, list[dict]], looks: Se
         ):
             if which:
                 lacking.setdefault(tuple(which), []).append(cell)
-    said = [f"planned seeds without a pair: {_some(which)} in {_cells(cells)}" for which, cells in missing.items()]
+    said = [f"{LACKS}: {_some(which)} in {_cells(cells)}" for which, cells in missing.items()]
     return said + [f"seeds that were not planned: {_some(which)} in {_cells(cells)}" for which, cells in extra.items()]
 
 

@@ -6,7 +6,7 @@ from labelreg.parameter import Value
 from labelreg.settings import DEMO
 
 # what the demo has of its own is made for its data and its time
-OWN_FILE: dict[str, Value] = {"settings": "default", "models": ("minilm-3l",)}
+OWN_FILE: dict[str, Value] = {"settings": "default", "models": ["minilm-3l"]}
 
 
 def main(given: dict[str, Value]) -> int:

@@ -331,22 +331,22 @@ BAD = {  # name, content, what the line says
     "misspelt class": (
         "film.csv",
         "text,label\n" + "".join(f"film {i},{'good' if i % 2 else 'awful'}\n" for i in range(40)) + "film,awfull\n",
-        "class awfull has 1 example, too few to split into train, dev, test: 3 are needed; is awful meant.$",
+        "class awfull has 1 example, too few to split into train, dev, test: 3 are needed: .*; is awful meant.$",
     ),
     "numbered class": (
         "film.csv",
         GOOD.replace(",a", ",class 1").replace(",b", ",class 2") + "film,class 3\n",
-        "class class 3 has 1 example, too few to split into train, dev, test: 3 are needed$",
+        "class class 3 has 1 example, too few to split into .*: 3 are needed: give it more, or leave it out$",
     ),
     "rare class": (
         "film.csv",
         GOOD + "film,c\nfilm,c\n",
-        "class c has 2 examples, too few to split into train, dev, test: 3 are needed$",
+        "class c has 2 examples, too few to split into .*: 3 are needed: give it more, or leave it out$",
     ),
     "ids as labels": (
         "film.csv",
         "text,label\n" + "".join(f"a film,{n // 2 if n < 8 else n}\n" for n in range(42)),
-        "class 0 has 2 examples, .*: 3 are needed; column 'label' has 38 values in 42 rows: is it the label.$",
+        "class 0 has 2 examples, .*: 3 are needed: .*; column 'label' has 38 values in 42 rows: is it the label.$",
     ),
     "measured numbers as labels": (
         "film.csv",

@@ -279,6 +279,33 @@ def test_two_settings_of_one_task_are_told_apart_by_what_the_runs_have(store):
     assert chosen(where=where).startswith("finetune, seed ")
 
 
+def test_a_file_that_was_edited_under_its_name_is_told_by_its_digest(store):
+    for lr in (5e-4, 4e-4):  # lr makes other runs of the same task
+        generate({"pretrained": {"ls": 0.0}}, ["rte"], range(8), lr=lr)
+    client, students = mlflow.MlflowClient(), runs("student")
+    for run in students:
+        if run.data.params["lr"] == "0.0004":
+            client.set_tag(run.info.run_id, "labelreg.data", "4e7f0c05" + 24 * "0")
+    said = call("promote", name="reviews").err
+    assert "4e7f0c05" in said and "labelreg.data = '" in proposed(said)
+    assert chosen(where=proposed(said)).startswith("finetune, seed ")
+
+
+def test_a_model_of_the_edited_file_is_not_the_one_that_was_asked_for(reviews):
+    for seed in range(5):
+        for method in ("finetune", "ls"):
+            succeed("train_student", **reviews, method=method, seed=seed)
+    said = call("promote", name="reviews", accept_worse_calibration="true").err
+    words = shlex.split(said.partition("-e train_student ")[2].rpartition(", then")[0])
+    given = dict(word.split("=", 1) for word in words if word != "-P")
+    rows = reviews["train_file"].read_text().splitlines()
+    reviews["train_file"].write_text("\n".join(rows[:-20]) + "\n")
+    other = run_of(succeed("train_student", **given, model_root=reviews["model_root"]))
+    told = f"the model of run {other.info.run_id} has learnt from other data"
+    ended = call("promote", name="reviews", accept_worse_calibration="true")
+    refused(ended, "has stored no model", told, "the file has changed since this run")
+
+
 def test_promote_asks_what_significance_is_asked():
     assert set(named("promote")) <= {*named("significance"), "name", "accept_worse_calibration"}
 

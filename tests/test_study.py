@@ -395,7 +395,7 @@ def test_an_own_file_gets_the_same_study(tiny):
     found = [
         tuple(call.args[0].get(name) for name in ("recipe", "settings", "models")) for call in asked.call_args_list
     ]
-    three = ("minilm-3l",)
+    three = ["minilm-3l"]
     assert found == [("smoke", "default", three), ("smoke", "minilm", three), ("smoke", None, None)]
 
 

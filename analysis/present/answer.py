@@ -53,6 +53,10 @@ class Answer:
         found = [section.frame for section in self.sections if section.name == name and section.frame is not None]
         return found[0] if found else pd.DataFrame()
 
+    def told(self, name: str) -> tuple[str, ...]:
+        """The sentences of a section."""
+        return next((section.text for section in self.sections if section.name == name), ())
+
 
 def answer(
     evidence: Evidence,

@@ -83,7 +83,9 @@ def sentence(members: Sequence[Mapping]) -> str:
     margin = f"±{first['margin']:g} {of}"
     by_word = defaultdict(list)
     for row in members:
-        by_word[row["verdict"], row["negligible"]].append(f"{label(row)} ({said_difference(row)})")
+        own = row["setting"].removeprefix(row["protocol"]).removeprefix("; ")  # the heading has the family's
+        name = label({**row, "setting": own})
+        by_word[row["verdict"], row["negligible"]].append(f"{name} ({said_difference(row)})")
     said = []
     for word, negligible in [(w, n) for w in WORDS for n in (False, True) if (w, n) in by_word]:
         names = by_word[word, negligible]
@@ -192,11 +194,11 @@ def deciding(row: Mapping) -> str:
     first = (
         f"more than {MOST} more seeds like these"
         if pd.isna(more)
-        else f"{more} more seed{'s' * (more > 1)} (probability {SURE})"
+        else f"{more} more seed{'s' * (more > 1)} like these would (probability {SURE})"
     )
     needed = row["seeds_for_margin"]
     told = f"more than {MOST}" if pd.isna(needed) else f"{needed} in all"
-    return f"{label(row)}: {first}; an effect of the margin: {told}"
+    return f"{label(row)}: {first}; an effect of the margin takes {told}"
 
 
 def deciding_lines(judged: pd.DataFrame) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analysis.pairing import Comparison, Paired
+from analysis.plan_check import LACKS
 from analysis.present import again, wording
 from analysis.present.answer import Answer
 from labelreg.answers import card
@@ -17,13 +18,14 @@ from labelreg.answers.sources import runs_of
 from labelreg.errors import UserError
 from labelreg.parameter import Value
 from labelreg.settings import RUN, named
-from labelreg.store import models, tracking, views
+from labelreg.store import logged, models, tracking, views
 
 CALIBRATION = ("nll", "ece", "brier")  # of what is served: probabilities as they are
 SHOWN = {"ece": "ece above its floor"}
 PORT = 5001  # `make ui` has 5000, which is `mlflow models serve`'s own as well
 QUOTED = '"$`\\!'  # what a shell reads in double quotes
 FAMILY = ["task", "model", "init", "metric", "protocol"]
+DATA = f"tags.{tracking.DATA}"
 
 
 @dataclass(frozen=True)
@@ -53,10 +55,12 @@ def promote(given: dict[str, Value]) -> None:
     (row,) = found.runs[found.runs["run_id"] == choice.run_id].to_dict("records")
     chosen = f"{choice.method}, seed {row['params.seed']}"
     run, model = _stored(choice.run_id)
+    known = [line for line in found.told("plan") if line.startswith(LACKS)]  # it goes on, and may say otherwise
     if model is None:
+        known += _of_other_data(run)
         raise UserError(
             f"run {choice.run_id} ({chosen}) is what the evidence supports, and has stored no model: "
-            f"{again.with_model(row)}, then this command again"
+            f"{again.with_model(row)}, then this command again{''.join(f'; {line}' for line in known)}"
         )
     asked = request(models.inputs(model))
     written = card.card(name, choice.method, choice.why, choice.rows, found, run)
@@ -64,7 +68,7 @@ def promote(given: dict[str, Value]) -> None:
         opened.params({each: given.get(each) for each in named("promote")})
         tags = {tracking.VERDICT: choice.why[0], tracking.DATA: run.data.tags[tracking.DATA]}
         version = models.register(name, model, written, "; ".join(choice.why), tags)
-    said = [*choice.why, *card.own_limits(run)]
+    said = [*choice.why, *known, *card.own_limits(run)]
     print(f"{name} version {version} is {models.CHAMPION}: {chosen}, run {run.info.run_id}", *said, sep="\n  ")
     print(f"mlflow models serve -m models:/{name}@{models.CHAMPION} --env-manager local -p {PORT}")
     print(asked, flush=True)
@@ -131,13 +135,15 @@ def _narrowing(families: list[tuple], runs: pd.DataFrame) -> str:
         about = {
             name: value
             for name, value in about.items()
-            if f"params.{name}" in runs
-            and (runs[f"params.{name}"] == value).any()
+            if (name == "data" or f"params.{name}" in runs and (runs[f"params.{name}"] == value).any())
             and not all(_has(family, name, value) for family in families)
             and not {"'", '"'} <= set(value)
         }
         if sum(all(_has(family, *each) for each in about.items()) for family in families) == 1:
-            where = tracking.having({f"params.{name}": value for name, value in about.items()})
+            known = {f"params.{name}": value for name, value in about.items() if name != "data"}
+            if "data" in about:  # the family has the beginning of the digest
+                known[DATA] = next(each for each in runs[DATA].dropna() if each.startswith(about["data"]))
+            where = tracking.having(known)
             plain = not set(where) & set(QUOTED)  # then a shell takes it in double quotes as it stands
             word = f'"where={where}"' if plain else shlex.quote(f"where={where}")
             return f"-P {word}"
@@ -184,6 +190,22 @@ def _stored(run_id: str) -> tuple[tracking.Found, "models.LoggedModel | None"]:
         if model := models.of_run(other):
             return other, model
     return run, None
+
+
+def _of_other_data(run: tracking.Found) -> list[str]:
+    """That a later run by the same command has a model, and has learnt from other data: the file was changed."""
+    data = run.data.tags[tracking.DATA]
+    for other in reversed(tracking.find(tracking.tagged({tracking.KIND: run.data.tags[tracking.KIND]}))):
+        digest, later = other.data.tags.get(tracking.DATA, data), other.info.start_time > run.info.start_time
+        if later and digest != data and _again(other) == _again(run) and models.of_run(other):
+            told = f"the model of run {other.info.run_id} has learnt from other data ({digest[:8]}, not {data[:8]})"
+            return [f"{told}: the file has changed since this run"]
+    return []
+
+
+def _again(run: tracking.Found) -> str:
+    """The command that does a run again."""
+    return again.with_model({f"params.{name}": value for name, value in logged.params(run).items()})
 
 
 def _comparison(found: Answer, row: Mapping) -> Comparison:

@@ -46,7 +46,7 @@ def divide(
                 said = f"; column {task.label!r} has {values}: is it the label?"
             raise UserError(
                 f"task {name}: class {shown(of)} has {there}, too few to split into {', '.join(parts)}: {needed} are "
-                f"needed{said}"
+                f"needed: give it more, or leave it out{said}"
             )
         train = sizes.get("train", len(rows) - sum(sizes[split] for split in make))
         for split, part in zip(

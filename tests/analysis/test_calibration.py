@@ -324,5 +324,11 @@ def test_costs_are_means_with_and_without_a_teacher():
     assert kd[["n", "score", "epochs", "best_epoch"]].tolist() == [2, 72, 3, 2.5]
     assert kd[["train_seconds", "teacher_seconds", "total_seconds"]].tolist() == [11, 22, 33]
     assert kd["times_reference"] == 3 and table["times_reference"][0] == 1
+    slow = frame.assign(**{"metrics.cost/train_seconds": 2 * frame["metrics.cost/train_seconds"]})
+    both = pd.concat([
+        frame.assign(**{"tags.labelreg.data": "d1"}),
+        slow.assign(run_id=slow["run_id"] + "-b", **{"tags.labelreg.data": "d2"}),
+    ])  # fmt: skip
+    assert costs(pair(both), both).query("method == 'finetune'")["times_reference"].tolist() == [1, 1], "each its own"
     bare = frame.drop(columns=[name for name in frame if "cost/" in name])
     assert costs(pair(bare), bare).empty

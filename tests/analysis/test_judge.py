@@ -370,13 +370,16 @@ def test_what_would_decide():
     frame = judged({"ls": [3.0, -0.5, 2.0, 1.0, -1.0, 2.5, 0.5, 1.5], "kd": [40 * x for x in MIXED], "akd": [1.0]})
     ls, kd, akd = deciding_lines(frame)
     more = more_seeds(frame["differences"][0], 0.5, 3)
-    assert more <= 20 and ls == f"ls: {more} more seeds (probability 0.9); an effect of the margin: 100 in all"
+    assert (
+        more <= 20
+        and ls == f"ls: {more} more seeds like these would (probability 0.9); an effect of the margin takes 100 in all"
+    )
     assert frame["seeds_for_margin"][0] == seeds_needed(robust_sd(np.array(frame["differences"][0])), 0.5, 3) == 100
-    assert kd == "kd: more than 100 more seeds like these; an effect of the margin: more than 100"
+    assert kd == "kd: more than 100 more seeds like these; an effect of the margin takes more than 100"
     assert akd == "akd: more seeds, as one says nothing of their spread"
     (alone,) = deciding_lines(judged({"ls": MIXED}, margin=2))
     needed = seeds_needed(robust_sd(np.array(MIXED)), 2.0)
-    assert alone.endswith(f"an effect of the margin: {needed} in all")
+    assert alone.endswith(f"an effect of the margin takes {needed} in all")
     assert deciding_lines(judged({"ls": UP})) == []
 
 

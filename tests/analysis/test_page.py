@@ -111,7 +111,7 @@ def test_families_that_differ_in_protocol_are_families_of_their_own():
     said = text_of(made(pd.concat([runs({"ls": UP}, **{"params.epochs": "3"}), runs({"ls": MIXED}, **longer)])))
     assert "2 comparisons in 2 families: 1 better, 1 undecided." in said
     assert "sst5 · minilm-3l · pretrained · epochs=3" in said
-    assert "ls [epochs=5] (+0.50) is undecided (mean" in said
+    assert "epochs=5 ls (+0.50) is undecided (mean" in said
     assert "in 2 cells of task, model and initialisation" in said
 
 

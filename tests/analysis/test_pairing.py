@@ -239,6 +239,9 @@ def test_two_data_sets_of_one_seed_are_two_families():
     assert [c.setting for c in paired.comparisons] == ["data=d1", "data=d2"]
     assert [c.seeds for c in paired.comparisons] == [(0, 1, 2)] * 2
     assert set(paired.runs["setting"]) == {"data=d1", "data=d2"}
+    again = [{**row, "run_id": row["run_id"] + "-again"} for row in changed]
+    left = pair(frame(*GOOD, *changed, *again)).left_out
+    assert set(left["family"]) == {"data=d2"} and len(left) == len(GOOD), "a duplicate is of its own set"
 
 
 def test_the_other_initialisation_of_one_of_two_data_sets_is_named_like_it():
