@@ -99,7 +99,7 @@ def test_a_curve_is_of_the_runs_that_an_answer_has_in_one_row():
 def test_an_experiment_is_given_views_and_keeps_what_its_owner_said(store, monkeypatch):
     ended = succeed("significance")
     assert ended.out.splitlines()[-1] == (
-        "make ui PORT=5000, then "
+        "make ui, then "
         "http://127.0.0.1:5000/#/experiments/0/runs?viewStateShareKey=methods&workflowType=machine_learning"
     )
     client = mlflow.MlflowClient()

@@ -198,7 +198,7 @@ def _verdicts(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Section]
         means,
         section(
             "comparisons",
-            [*wording.p_lines(judged, "p_verdict"), *wording.verdict_lines(judged)],
+            [*wording.p_lines(judged, "p of the verdict"), *wording.verdict_lines(judged)],
             judged,
             reference=paired.reference,
         ),

@@ -183,7 +183,7 @@ def tell_version(name: str, version: str) -> None:
 
 
 def _print(address: str) -> None:
-    first = "see" if mlflow.get_tracking_uri().startswith("http") else "make ui PORT=5000, then"
+    first = "see" if mlflow.get_tracking_uri().startswith("http") else "make ui, then"
     print(f"{first} {address}", flush=True)
 
 
