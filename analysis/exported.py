@@ -24,6 +24,7 @@ FINGERPRINT, KIND, PLAN = "tags.labelreg.fingerprint", "tags.labelreg.kind", "pl
 UNNAMED = "unnamed"  # the class of a run that has not learnt, where predictions alone say so
 TEXTS = {"status": "status", "start": "start_time", "kind": KIND, "data": "tags.labelreg.data"}
 TEXTS |= {name: f"tags.labelreg.{name}" for name in ("one_class", "never_predicted")}
+TEXTS |= {"rest_data": "tags.labelreg.rest", "study_name": "tags.labelreg.study"}
 TEXTS |= {"teacher": "params.teacher_run_id"}
 TEXTS |= {name: f"params.{name}" for name in ("teacher_digest", "teacher_column")}
 TEXTS |= {"study": PARENT, "run_id": "run_id", "fingerprint": FINGERPRINT, PLAN: PLAN}
@@ -147,3 +148,14 @@ def calibration(paired: Paired, runs: pd.DataFrame) -> Calibration | None:
     rows = paired.runs[paired.runs["run_id"].isin(paired.compared)].drop(columns=["metric", "score", "start"])
     rows = rows.merge(runs[["run_id", *SPLIT, *MEASURED]], on="run_id").dropna(subset=MEASURED)
     return Calibration(rows[RUNS], pd.DataFrame(columns=RELIABILITY), pd.DataFrame(columns=LEFT_OUT))
+
+
+def completed(measured: Calibration, paired: Paired, runs: pd.DataFrame) -> Calibration:
+    """With what their table said of runs that were restored from one, which left no predictions."""
+    kept = calibration(paired, runs)
+    if kept is None:
+        return measured
+    more = kept.runs[~kept.runs["run_id"].isin(measured.runs["run_id"])]
+    left = measured.left_out[~measured.left_out["run_id"].isin(more["run_id"])]
+    rows = pd.concat([measured.runs, more], ignore_index=True) if len(measured.runs) else more
+    return Calibration(rows, measured.reliability, left)

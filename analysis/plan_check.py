@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -143,8 +143,27 @@ def held(plans: Sequence[Mapping], paired: Paired, runs: pd.DataFrame) -> list[P
     the method's side is what it planned.
     """
     above = dict(zip(runs["run_id"], runs[PARENT], strict=True)) if PARENT in runs else {}
-    found = [_held(logged, paired, above) for logged in plans if not logged.get("lost")]
+    found = _continued([_held(logged, paired, above) for logged in plans if not logged.get("lost")])
     return sorted(filter(lambda plan: plan.families, found), key=lambda plan: (not plan.own, -plan.start))
+
+
+def _continued(found: Sequence[Planned]) -> list[Planned]:
+    """A study that went on under another run, in another store or after its end, has one plan: the first one."""
+    kept: list[Planned] = []
+    for plan in sorted(found, key=lambda plan: plan.start):
+        before = (i for i, each in enumerate(kept) if each.logged["digest"] == plan.logged["digest"])
+        same = next((i for i in before if not set(kept[i].comparisons).isdisjoint(plan.comparisons)), None)
+        if same is None:
+            kept.append(plan)
+        else:
+            first = kept[same]
+            kept[same] = replace(
+                first,
+                families={**first.families, **plan.families},
+                comparisons={*first.comparisons, *plan.comparisons},
+                own=first.own or plan.own,
+            )
+    return kept
 
 
 def _held(logged: Mapping, paired: Paired, above: Mapping[str, str]) -> Planned:

@@ -106,7 +106,9 @@ def marked(paired: Paired, predictions: Predictions) -> Paired:
     A run is looked at on test, and on dev where test has no labels; one without predictions stays as it is.
     """
     lost = {run_id for run_id in paired.compared if _one_class(predictions, run_id)}
-    return replace(paired, not_learnt=paired.not_learnt | lost, examples=_examples(paired, predictions))
+    return replace(
+        paired, not_learnt=paired.not_learnt | lost, examples={**paired.examples, **_examples(paired, predictions)}
+    )
 
 
 def _examples(paired: Paired, predictions: Predictions) -> dict[str, int]:

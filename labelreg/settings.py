@@ -629,7 +629,7 @@ class Table:
 
     csv: str | None = path(
         "scores from a table instead of a store: task,model,init,method,seed,score; "
-        "audit: another paper's: table,split,row,column,mean,std",
+        "audit: another paper's: table,split,row,column,mean,std; restore: one that significance wrote",
         often=True,
     )
 
@@ -681,6 +681,11 @@ class Audit(Table):
 
 
 @dataclass(frozen=True)
+class Restore(Table):
+    pass
+
+
+@dataclass(frozen=True)
 class Submission(Output, Runs):
     """The GLUE server's answers."""
 
@@ -700,6 +705,7 @@ ENTRY_POINTS = {
     "audit": Audit,
     "tune": Tune,
     "submission": Submission,
+    "restore": Restore,
 }
 
 

@@ -77,7 +77,7 @@ def answer(
     table, left, measured = pd.DataFrame(), pd.DataFrame(), None
     if evidence.predictions is not None and len(judged):
         table, left = examples.intervals(paired, evidence.predictions, 1 - rule.level)
-        measured = calibration.calibrate(paired, evidence.predictions)
+        measured = exported.completed(calibration.calibrate(paired, evidence.predictions), paired, evidence.runs)
         judged = _new_examples(judged, table)
     elif len(judged):
         measured = exported.calibration(paired, evidence.runs)

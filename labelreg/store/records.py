@@ -53,7 +53,12 @@ def frame(experiment: str | None, where: str | None = None) -> pd.DataFrame:
     for column in runs.columns:
         if column.startswith("params."):
             runs[column] = [logged.unquoted(value) if isinstance(value, str) else value for value in runs[column]]
-    return runs
+    return runs.rename(columns=_as_in_tables)
+
+
+def _as_in_tables(column: str) -> str:
+    """What a restored run has of its table (restoring.py) has there the name that it has in a table's frame."""
+    return column.removeprefix(f"metrics.{tracking.EXPORTED}").removeprefix(f"tags.{tracking.EXPORTED_TAG}")
 
 
 def these(run_ids: Sequence[str]) -> pd.DataFrame:

@@ -38,6 +38,8 @@ INTENT, CONTINUED = "labelreg.intent", "labelreg.continued_in"
 REST = "labelreg.rest"  # the digest of the rows that a run is tested on beyond its test set
 PLAN, VERDICT, PARENT = "labelreg.plan", "labelreg.verdict", "mlflow.parentRunId"
 NOTE, TUNED = "mlflow.note.content", "labelreg.tuned_seeds"
+RESTORED = "labelreg.restored"  # the run of another store that this one stands for, made from a table of scores
+EXPORTED, EXPORTED_TAG = "exported/", "labelreg.exported_"  # of it: what else the table says, of metrics and texts
 Found = mlflow.entities.Run  # a run as the store has it: read alone
 ONE_CLASS = "labelreg.one_class"  # the class that the run gives every example; a run that learnt has no such tag
 NEVER = "labelreg.never_predicted"  # of a run that learnt: classes that it gives no example, comma-separated
@@ -267,11 +269,14 @@ def create(
     experiment: str | None,
     tags: Mapping[str, str] | None = None,
     intent: str | None = None,
+    began: int | None = None,
 ) -> str:
-    """The id of a new run. One whose answer was lost on the way is found again, by its intent, and not made twice."""
+    """The id of a new run, which `began` (ms) now or then. One whose answer was lost on the way is found again, by its
+    intent, and not made twice."""
     where, intent = experiment or current_experiment(), intent or uuid.uuid4().hex
     own = {INTENT: intent} | ({PARENT: parent} if parent else {})
-    tags, began, tries = resolve_tags(dict(tags or {}) | own), int(time.time() * 1000), itertools.count()
+    tags, tries = resolve_tags(dict(tags or {}) | own), itertools.count()
+    began = int(time.time() * 1000) if began is None else began
 
     def made(store: MlflowClient) -> str:
         there = _intended(store, intent) if next(tries) else None  # nothing to look for before the first try
