@@ -157,5 +157,6 @@ def completed(measured: Calibration, paired: Paired, runs: pd.DataFrame) -> Cali
         return measured
     more = kept.runs[~kept.runs["run_id"].isin(measured.runs["run_id"])]
     left = measured.left_out[~measured.left_out["run_id"].isin(more["run_id"])]
-    rows = pd.concat([measured.runs, more], ignore_index=True) if len(measured.runs) else more
+    rows = pd.concat([measured.runs, more]) if len(measured.runs) else more
+    rows = rows.sort_values("run_id", key=lambda ids: ids.map(paired.compared.index), ignore_index=True)
     return Calibration(rows, measured.reliability, left)

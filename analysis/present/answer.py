@@ -1,8 +1,9 @@
 """The one answer on a frame of runs: sections, from which text, Markdown, JSON, the page and summary runs are made."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -120,15 +121,26 @@ def _last_epoch(
 
 
 def _beside_teachers(evidence: Evidence, paired: Paired, judged: pd.DataFrame) -> pd.DataFrame:
-    """With the mean scores of the teachers and of the reference, and where they are from."""
+    """With the mean scores of the teachers and of the reference, and where they are from; a teacher that was trained
+    again, of the same fingerprint, is one."""
     names = ["teacher_metric", "teacher_score", "teacher_reference"]
     runs = pd.concat([evidence.runs, evidence.teachers]).drop_duplicates("run_id").set_index("run_id")
+    known = runs.sort_values("start_time", kind="stable") if "start_time" in runs else runs
+    prints = known.get(exported.FINGERPRINT, pd.Series(dtype=object)).dropna()
+    first = prints.map({same: run_id for run_id, same in reversed(list(prints.items()))}).to_dict()
+    judged = judged.assign(teachers=judged["teachers"].map(partial(_once, first)))
     scored = {c.who: _teacher_scores(c, runs) for c in paired.comparisons}
     told = [
         scored[who] if taught else ("", math.nan, math.nan)
         for who, taught in zip(judged[WHO].itertuples(index=False, name=None), judged["teachers"], strict=True)
     ]
     return judged.join(pd.DataFrame(told, judged.index, names))
+
+
+def _once(first: Mapping[str, str], teachers: str) -> str:
+    """Teachers as judged names them, each run by the `first` of its fingerprint."""
+    named = (",".join(first.get(run_id, run_id) for run_id in each.split(",")) for each in teachers.split(", "))
+    return ", ".join(dict.fromkeys(named))
 
 
 def _teacher_scores(c: Comparison, runs: pd.DataFrame) -> tuple[str, float, float]:

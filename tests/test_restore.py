@@ -1,0 +1,93 @@
+"""Scores that outlived their store: restored elsewhere, and the study goes on as if it had not moved."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from running import call, in_this_process, new_store, refused, runs, succeed
+
+pytest_plugins = ["running"]
+
+
+def table(path: Path) -> list[dict]:
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def without(path: Path, left_out) -> None:
+    """The table as it was before some of its runs were made."""
+    rows = [row for row in table(path) if not left_out(row)]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.fixture
+def asked(store, tiny, settings_file, monkeypatch) -> dict:
+    fit = {"epochs": 1, "batch_size": 8, "lr": 1e-3, "max_length": 32}
+    recipe = store / "moving.yaml"
+    lists = "models: [bert-small], inits: [pretrained], methods: [finetune, ls, selfkd, kd], seeds: [1, 2, 3]"
+    recipe.write_text(f"{{kind: study, {lists}}}")
+    monkeypatch.setattr("labelreg.workers.executors.execute", in_this_process)
+    given = {"train_file": tiny["train_file"], "model_root": tiny["model_root"], "teacher_model": "bert-small"}
+    return given | {"recipe": recipe, "settings": settings_file(teacher=fit, **fit), "jobs": 1, "threads": 1}
+
+
+def answered(folder: str) -> tuple[dict, set[tuple]]:
+    """The answer, and what is the same of the runs in every store: a teacher that was trained again is no other row."""
+    succeed("significance", output_dir=folder)
+    told = json.loads(Path(folder, "significance.json").read_text(encoding="utf-8"))
+    kept = (
+        "kind",
+        "method",
+        "seed",
+        "dev",
+        "test",
+        "nll",
+        "aurc_scaled",
+        "examples",
+        "fingerprint",
+        "data",
+        "study_name",
+    )
+    rows = {tuple(row.get(name) for name in kept) for row in table(Path(folder, "scores.csv"))}
+    return told, rows
+
+
+def compared(row: dict) -> dict:
+    """Without the names of runs, and what needs the predictions."""
+    return {name: value for name, value in row.items() if not name.startswith("new_") and name != "teachers"}
+
+
+def test_a_study_goes_on_from_its_scores(asked, empty_store, store, monkeypatch):
+    """The last seed of it is not in the table: it alone is trained, with a teacher that is trained again."""
+    succeed("study", **asked)
+    told, rows = answered("whole")
+    without(Path("whole/scores.csv"), lambda row: row["seed"] == "3")
+    for name, cache in (("elsewhere", "cache2"), ("again", "cache3")):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(empty_store, store / name))
+        monkeypatch.setenv("LABELREG_CACHE_ROOT", str(store / cache))
+        ended = succeed("restore", csv="whole/scores.csv")
+        assert "scores.csv: 8 students restored, 0 were there, 1 teachers for their scores" in ended.out
+        assert "0 students restored, 8 were there" in succeed("restore", csv="whole/scores.csv").out
+    assert len(runs("student")) == 8
+    ended = succeed("study", **asked)
+    assert "8 reused" in ended.out and "5 runs, 1 at a time" in ended.out, ended
+    assert len(runs("student")) == 12 and len(runs("teacher")) == 1
+    moved, rows_moved = answered("moved")
+    assert rows_moved == rows
+    assert told["calibration"] == moved["calibration"] != []
+    assert list(map(compared, moved["comparisons"])) == list(map(compared, told["comparisons"])) != []
+    plans = [line for line in moved["text"]["plan"] if line.startswith("plan ")]
+    assert [line.rpartition(": ")[2] for line in plans] == ["followed"] and len(moved["text"]["plan"]) == 1
+    assert "for this one teacher" in Path("moved/significance.md").read_text(encoding="utf-8")
+
+
+def test_what_cannot_be_restored(store):
+    refused(call("restore"), "csv", "scores.csv of significance")
+    refused(call("restore", csv="missing.csv"), "missing.csv", "no such file")
+    Path("own.csv").write_text("task,model,init,method,seed,score\na,m,random,finetune,1,70\n", encoding="utf-8")
+    refused(call("restore", csv="own.csv"), "own.csv", "labelreg did not write this table")
+    assert not runs("student") and not runs("restore")
