@@ -65,9 +65,10 @@ class _Restored:
         ended = rows["status"].eq(ENDED) if "status" in rows else pd.Series(True, rows.index)
         runs = [{name: value for name, value in row.items() if not pd.isna(value)} for row in rows.to_dict("records")]
         names = {run.get(exported.PARENT): run["tags.labelreg.study"] for run in runs if "tags.labelreg.study" in run}
+        only = next(iter(names.values())) if len(set(names.values())) == 1 else ""  # of pilots, which left no runs here
         before = self._there()
         for logged in plans:
-            self._study(logged, names.get(logged["run_id"], ""), before)
+            self._study(logged, names.get(logged["run_id"], only), before)
         made = {"teacher": 0, "student": 0}
         for kind in made:
             for run, whole in zip(runs, ended, strict=True):
