@@ -151,8 +151,8 @@ def _continued(found: Sequence[Planned]) -> list[Planned]:
     """A study that went on under another run, in another store or after its end, has one plan: the first one."""
     kept: list[Planned] = []
     for plan in sorted(found, key=lambda plan: plan.start):
-        before = (i for i, each in enumerate(kept) if each.logged["digest"] == plan.logged["digest"])
-        same = next((i for i in before if not set(kept[i].comparisons).isdisjoint(plan.comparisons)), None)
+        alike = (i for i, each in enumerate(kept) if _plain(each.logged["plan"]) == _plain(plan.logged["plan"]))
+        same = next((i for i in alike if not set(kept[i].comparisons).isdisjoint(plan.comparisons)), None)
         if same is None:
             kept.append(plan)
         else:

@@ -8,10 +8,9 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
 
 from analysis import exported, reading
 from analysis.calibration import MEASURED
@@ -20,7 +19,6 @@ from labelreg.methods import parted
 from labelreg.parameter import Value
 from labelreg.settings import RUN
 from labelreg.store import tracking, views
-from labelreg.store.patience import patiently
 
 TEACHER, ENDED = "params.teacher_run_id", "FINISHED"
 AGAIN = "restored_teacher"  # the kind of one: readers of teachers look for weights and logits
@@ -87,7 +85,7 @@ class _Restored:
         for kind in ("student", AGAIN, "study"):
             for found in tracking.search(tracking.tagged({tracking.KIND: kind})):
                 if (was := found.data.tags.get(tracking.RESTORED)) and found.info.status != ENDED:
-                    patiently(MlflowClient.delete_run, found.info.run_id)
+                    tracking.delete(found.info.run_id)
                 elif was:
                     there[was] = found.info.run_id
         return there
@@ -109,7 +107,7 @@ class _Restored:
                 text = json.dumps(logged["plan"] | {"reused": reused}, indent=1)
                 Path(folder, "plan.json").write_text(text, encoding="utf-8")
                 tracking.Run(run_id).folder(Path(folder))
-        patiently(MlflowClient.set_terminated, run_id, ENDED)
+        tracking.end_run(run_id, ENDED)
 
     def _run(self, run: Mapping, kind: str, before: Mapping[str, str]) -> bool:
         """Whether it was made now."""
@@ -118,26 +116,19 @@ class _Restored:
         if kind == "student" and twin:
             self.ids[was] = twin
             return False
-        params = {name.removeprefix("params."): str(run[name]) for name in run if name.startswith("params.")}
-        params["method"], params["average"] = parted(params["method"])
-        if params["average"] == "none":
-            del params["average"]
+        params, metrics, tags = _kept(run)
         if TEACHER in run:
-            params["teacher_run_id"] = ",".join(self.ids.get(each, each) for each in str(run[TEACHER]).split(","))
-        metrics = {name.removeprefix("metrics."): float(run[name]) for name in run if name.startswith("metrics.")}
-        metrics |= {f"{tracking.EXPORTED}{name}": float(run[name]) for name in ("examples", *MEASURED) if name in run}
-        tags = {name.removeprefix("tags."): str(run[name]) for name in run if name.startswith("tags.")}
-        tags |= {f"{tracking.EXPORTED_TAG}{name}": str(run[name]) for name in exported.SPLIT if name in run}
+            params["teacher_run_id"] = ",".join(self.ids.get(each, each) for each in run[TEACHER].split(","))
         tags |= {tracking.KIND: AGAIN if kind == "teacher" else kind}
-        tags.pop(tracking.PARENT, None)
         above = self.ids.get(str(run.get(exported.PARENT)))
         name = " ".join([*(params[each] for each in ("task", "model", "init", "method")), f"seed={params['seed']}"])
         start = run["start_time"].timestamp() if "start_time" in run else 0.0
         if not self._made(was, name, start, tags, before, above):
             return False
-        points = [Metric(name, value, int(start * 1000), 0) for name, value in metrics.items()]
-        patiently(MlflowClient.log_batch, self.ids[was], points, [Param(*each) for each in params.items()])
-        patiently(MlflowClient.set_terminated, self.ids[was], ENDED)
+        made = tracking.Run(self.ids[was])
+        made.params(params)
+        made.metrics(metrics)
+        tracking.end_run(made.run_id, ENDED)
         return True
 
     def _made(
@@ -156,3 +147,19 @@ class _Restored:
         own = dict(tags) | {tracking.RESTORED: was}
         self.ids[was] = tracking.create(name, above, self.experiment, own, began=int(start * 1000))
         return True
+
+
+def _kept(run: Mapping) -> tuple[dict[str, str], dict[str, float], dict[str, str]]:
+    """Parameters, metrics and tags of a row, in the words of the contract."""
+    parts: dict[str, dict[str, Any]] = {kind: {} for kind in ("params", "metrics", "tags")}
+    for column, value in run.items():
+        kind, _, name = column.partition(".")
+        if name and kind in parts:
+            parts[kind][name] = float(value) if kind == "metrics" else str(value)
+    params, metrics, tags = parts.values()
+    params["method"], average = parted(params["method"])
+    params |= {} if average == "none" else {"average": average}
+    metrics |= {f"{tracking.EXPORTED}{name}": float(run[name]) for name in ("examples", *MEASURED) if name in run}
+    tags |= {f"{tracking.EXPORTED_TAG}{name}": str(run[name]) for name in exported.SPLIT if name in run}
+    tags.pop(tracking.PARENT, None)
+    return params, metrics, tags

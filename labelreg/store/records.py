@@ -247,7 +247,7 @@ def _keep_summary(
     fitting = [run for run in there if set(run.data.metrics) <= set(metrics)]
     for run in there:
         if run not in fitting[:1]:  # a number that there is no longer, or twice: two commands made it at once
-            patiently(MlflowClient.delete_run, run.info.run_id)
+            tracking.delete(run.info.run_id)
     if fitting:
         made, now_there = fitting[0].info.run_id, fitting[0].data
     else:

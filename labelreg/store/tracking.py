@@ -260,7 +260,7 @@ def open_run(
     except BaseException as error:
         _close(run_id, intent, error, waiting, before, launch)
         raise
-    _end(run_id, "FINISHED")
+    end_run(run_id, "FINISHED")
 
 
 def create(
@@ -335,20 +335,26 @@ def _close(
     def end() -> None:
         made = _intended(client(), intent) if intent and not run_id else None
         if own := made.info.run_id if made else run_id:
-            _end(own, status)
+            end_run(own, status)
 
     for call in (*ends, end):  # the store may be what failed; a later signal is heard all the same
         with contextlib.suppress(Exception), patience.within(seconds):
             call()
 
 
-def _end(run_id: str, status: str) -> None:
+def end_run(run_id: str, status: str) -> None:
+    """A run has ended, whether MLflow counts it as the active one or not."""
     active = mlflow.active_run()
     if active and active.info.run_id == run_id:
         with contextlib.suppress(Exception), patience.undivided():
             mlflow.end_run(status)  # takes the run from MLflow's list of active ones, whatever the store says
             return
     patiently(MlflowClient.set_terminated, run_id, status)
+
+
+def delete(run_id: str) -> None:
+    """Take a run out of what is read (`mlflow runs restore` brings it back)."""
+    patiently(MlflowClient.delete_run, run_id)
 
 
 def note_failure(line: str) -> None:
