@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
@@ -13,6 +14,7 @@ from entrypoints.command import parse
 from labelreg import recipes
 from labelreg.settings import with_defaults
 from labelreg.studies import plan as studies
+from tools import figures
 
 pytest_plugins = ["running"]
 
@@ -61,6 +63,18 @@ def test_scores_are_of_the_plan_and_younger(folder, store):
     assert len(shown) > 1 and followed == all(table in page for table in shown), (
         "the page has the tables of a whole study"
     )
+
+
+@pytest.mark.parametrize("picture", sorted((ROOT / "docs").glob("answer-*.svg")), ids=lambda path: path.stem)
+def test_a_picture_is_of_the_scores(picture, store):
+    succeed("report", csv=ROOT / "results" / picture.stem / "scores.csv", output_dir="told")
+    made = figures.stacked(Path("told/report.html").read_text(encoding="utf-8"))
+    assert described(made) == described(picture.read_text(encoding="utf-8")) != []
+
+
+def described(picture: str) -> list[str]:
+    """What its figures say in words: each method, its effect and its verdict."""
+    return [each.text or "" for each in ElementTree.fromstring(picture).iter("{http://www.w3.org/2000/svg}desc")]
 
 
 def tables_of(answer: str) -> dict[str, str]:

@@ -80,6 +80,7 @@ def test_a_study_goes_on_from_its_scores(asked, empty_store, store, monkeypatch)
     assert rows_moved == rows
     assert told["calibration"] == moved["calibration"] != []
     assert list(map(compared, moved["comparisons"])) == list(map(compared, told["comparisons"])) != []
+    assert not any(row["new_low"] for row in moved["comparisons"]), "one seed of three has predictions"
     plans = [line for line in moved["text"]["plan"] if line.startswith("plan ")]
     assert [line.rpartition(": ")[2] for line in plans] == ["followed"] and len(moved["text"]["plan"]) == 1
     assert "for this one teacher" in Path("moved/significance.md").read_text(encoding="utf-8")

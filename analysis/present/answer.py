@@ -154,10 +154,13 @@ def _teacher_scores(c: Comparison, runs: pd.DataFrame) -> tuple[str, float, floa
 
 
 def _new_examples(judged: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """With the interval for new examples beside each verdict."""
+    """With the interval for new examples beside each verdict all of whose pairs have predictions: one of fewer seeds
+    would speak of others."""
     keys = [*WHO, "metric"]
-    known = table[[*keys, "low", "high"]].rename(columns={"low": "new_low", "high": "new_high"})
-    return judged.merge(known, how="left", on=keys) if len(table) else judged
+    known = table.rename(columns={"low": "new_low", "high": "new_high", "n_seeds": "n"})[
+        [*keys, "n", "new_low", "new_high"]
+    ]
+    return judged.merge(known, how="left", on=[*keys, "n"]) if len(table) else judged
 
 
 # Sections
