@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from running import call, in_this_process, new_store, refused, runs, succeed
+from running import ROOT, call, in_this_process, new_store, refused, runs, succeed
 
 pytest_plugins = ["running"]
 
@@ -15,13 +15,12 @@ def table(path: Path) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-def without(path: Path, left_out) -> None:
-    """The table as it was before some of its runs were made."""
-    rows = [row for row in table(path) if not left_out(row)]
+def written(path: Path, rows: list[dict]) -> Path:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, rows[0], lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
+    return path
 
 
 @pytest.fixture
@@ -65,7 +64,8 @@ def test_a_study_goes_on_from_its_scores(asked, empty_store, store, monkeypatch)
     """The last seed of it is not in the table: it alone is trained, with a teacher that is trained again."""
     succeed("study", **asked)
     told, rows = answered("whole")
-    without(Path("whole/scores.csv"), lambda row: row["seed"] == "3")
+    begun = Path("whole/scores.csv")  # as it was before the last seed
+    written(begun, [row for row in table(begun) if row["seed"] != "3"])
     for name, cache in (("elsewhere", "cache2"), ("again", "cache3")):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(empty_store, store / name))
         monkeypatch.setenv("LABELREG_CACHE_ROOT", str(store / cache))
@@ -92,3 +92,13 @@ def test_what_cannot_be_restored(store):
     Path("own.csv").write_text("task,model,init,method,seed,score\na,m,random,finetune,1,70\n", encoding="utf-8")
     refused(call("restore", csv="own.csv"), "own.csv", "labelreg did not write this table")
     assert not runs("student") and not runs("restore")
+
+
+def test_an_older_table_says_what_runs_again(store):
+    """Without the digest of what `rest` scores are from, a study cannot know these runs for its own."""
+    published = table(ROOT / "results" / "answer-a" / "scores.csv")
+    rows = [row for row in published if row["kind"] == "student" and row["rest"]][:2]
+    older = [{name: value for name, value in row.items() if name != "rest_data"} for row in rows]
+    ended = succeed("restore", csv=written(store / "older.csv", older))
+    assert "2 students restored" in ended.out and "2 have a rest score, but no rest_data" in ended.out
+    assert "rest_data" not in succeed("restore", csv=written(store / "newer.csv", rows)).out

@@ -77,7 +77,9 @@ class _Restored:
         failed = int((~ended & rows[exported.KIND].ne("study")).sum())
         there = sum(rows[exported.KIND].eq("student") & ended) - made["student"]
         told = f"{made['student']} students restored, {there} were there, {made['teacher']} teachers for their scores"
-        return told + (f"; {failed} runs that did not end are left out" if failed else "")
+        unsure = sum("metrics.best/rest/score" in run and f"tags.{tracking.REST}" not in run for run in runs)
+        lacks = f"; {unsure} have a rest score, but no rest_data (an older table): a study runs them again"
+        return told + (f"; {failed} runs that did not end are left out" if failed else "") + (lacks if unsure else "")
 
     def _there(self) -> dict[str, str]:
         """What an earlier restore has made; what it left half made is made anew."""
