@@ -85,7 +85,7 @@ def test_a_study_whose_runs_were_deleted_stops(number, group, study, store):
 
 def test_a_study_whose_workers_cannot_close_their_runs_for_a_full_disk_stops(study, store):
     one = [word.replace("jobs=2", "jobs=1") for word in study]  # the fault strikes once
-    with started(one, store, **fault("labelreg.store.tracking:_end", FULL, when="before")) as process:
+    with started(one, store, **fault("labelreg.store.tracking:end_run", FULL, when="before")) as process:
         wait_for(lambda: training(store) == 1, "a run under way", process)
         assert stopped(process, store, signal.SIGINT).status == 130
 
