@@ -20,7 +20,8 @@ from labelreg.parameter import Value
 from labelreg.settings import RUN
 from labelreg.store import tracking, views
 
-TEACHER, ENDED = "params.teacher_run_id", "FINISHED"
+TEACHER, STUDY, REST = (exported.TEXTS[name] for name in ("teacher", "study_name", "rest_data"))
+ENDED = "FINISHED"
 AGAIN = "restored_teacher"  # the kind of one: readers of teachers look for weights and logits
 
 
@@ -52,7 +53,7 @@ class _Restored:
     def __init__(self, experiment: str):
         self.experiment = experiment
         self.ids: dict[str, str] = {}
-        self.trained: dict[tuple, str] = {}  # by kind, fingerprint and rest: what is there without a table
+        self.trained: dict[tuple, str] = {}  # by fingerprint and rest: what is there without a table
         for found in tracking.search(tracking.tagged({tracking.KIND: "student"})):
             tags = found.data.tags
             if tracking.RESTORED not in tags and found.info.status == ENDED:
@@ -62,7 +63,7 @@ class _Restored:
         """Restore all that ended, in an order in which each finds the runs that it names; what was done, in words."""
         ended = rows["status"].eq(ENDED) if "status" in rows else pd.Series(True, rows.index)
         runs = [{name: value for name, value in row.items() if not pd.isna(value)} for row in rows.to_dict("records")]
-        names = {run.get(exported.PARENT): run["tags.labelreg.study"] for run in runs if "tags.labelreg.study" in run}
+        names = {run.get(exported.PARENT): run[STUDY] for run in runs if STUDY in run}
         only = next(iter(names.values())) if len(set(names.values())) == 1 else ""  # of pilots, which left no runs here
         before = self._there()
         for logged in plans:
@@ -77,7 +78,7 @@ class _Restored:
         failed = int((~ended & rows[exported.KIND].ne("study")).sum())
         there = sum(rows[exported.KIND].eq("student") & ended) - made["student"]
         told = f"{made['student']} students restored, {there} were there, {made['teacher']} teachers for their scores"
-        unsure = sum("metrics.best/rest/score" in run and f"tags.{tracking.REST}" not in run for run in runs)
+        unsure = sum(exported.NUMBERS["rest"] in run and REST not in run for run in runs)
         lacks = f"; {unsure} have a rest score, but no rest_data (an older table): a study runs them again"
         return told + (f"; {failed} runs that did not end are left out" if failed else "") + (lacks if unsure else "")
 
@@ -114,7 +115,7 @@ class _Restored:
     def _run(self, run: Mapping, kind: str, before: Mapping[str, str]) -> bool:
         """Whether it was made now."""
         was = str(run["run_id"])
-        twin = self.trained.get((run[exported.FINGERPRINT], run.get(f"tags.{tracking.REST}")))
+        twin = self.trained.get((run[exported.FINGERPRINT], run.get(REST)))
         if kind == "student" and twin:
             self.ids[was] = twin
             return False
