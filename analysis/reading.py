@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -179,13 +180,13 @@ def csv_table(path: str | Path, parameter: str = "csv") -> pd.DataFrame:
     return pd.DataFrame.from_dict(filled, orient="index", columns=names, dtype=str)
 
 
-def study_runs(runs: pd.DataFrame, study: str) -> pd.DataFrame:
-    """The runs of one study (tag labelreg.study).
+def study_runs(runs: pd.DataFrame, study: str, reused: Collection[str] = ()) -> pd.DataFrame:
+    """The runs of one study (tag labelreg.study), and those of these ids, which it found done.
 
     Raises AnalysisError for a study without runs, with the nearest name.
     """
     names = runs.get("tags.labelreg.study", pd.Series(dtype=object))
-    found = runs[names.eq(study)] if len(names) else runs.iloc[:0]
+    found = runs[names.eq(study) | runs["run_id"].isin(reused)] if len(names) else runs.iloc[:0]
     if found.empty:
         raise unknown("study", study, sorted(set(names.dropna())))
     return found.reset_index(drop=True)

@@ -620,7 +620,7 @@ class Runs:
 class Store(Runs):
     """Which study's runs are read."""
 
-    study: str | None = text("the runs of this study only (a recipe's name)", often=True)
+    study: str | None = text("only the runs of this study, and those that it reused (a recipe's name)", often=True)
 
 
 @dataclass(frozen=True)

@@ -39,9 +39,10 @@ def student(method: str, seed: int, score: float | None, init: str = "pretrained
     tags["labelreg.fingerprint"] = digest(other.pop("print", f"{method} {seed} {init} {sorted(other.items())}"))
     if study:
         tags |= {"mlflow.parentRunId": study, "labelreg.study": "generated"}
-    params = {"task": "rte", "model": "m", "init": init, "method": method, "seed": seed, "epochs": 3} | other
     client = mlflow.MlflowClient()
-    run_id = client.create_run("0", start_time=at, run_name=f"{init} {method} {seed}").info.run_id
+    name, experiment = f"{init} {method} {seed}", other.pop("experiment", "0")
+    run_id = client.create_run(experiment, start_time=at, run_name=name).info.run_id
+    params = {"task": "rte", "model": "m", "init": init, "method": method, "seed": seed, "epochs": 3} | other
     client.log_batch(
         run_id,
         metrics=[] if score is None else [Metric(f"{end}/test/score", score, at, 3) for end in ("best", "last")],
@@ -173,6 +174,22 @@ def test_looks_are_taken_in_the_order_of_the_plan(store):
     assert "looks: 7,8, the plan says 6,8" in said
     as_planned = succeed("significance", verbose=True).out  # not the collapsed one, which is the last
     assert "look at 6 seeds; 2 seeds beyond it are not used" in as_planned and "the plan says" not in as_planned
+
+
+def test_a_study_has_the_runs_of_others_that_it_found_done(store):
+    """As those of answer-a that answer-b takes as they are; its own answer counts them too."""
+    import mlflow
+
+    cells, elsewhere = [("rte", "m", "pretrained", m) for m in ("finetune", "ls")], mlflow.create_experiment("other")
+    before = [student("finetune", seed, 70.0 + seed, experiment=elsewhere if seed % 2 else "0") for seed in SEEDS]
+    student("tfreg", 0, 90.0)
+    study, _ = planned(cells=cells, reused=before)
+    for seed in SEEDS:
+        student("ls", seed, 73.0 + seed + NOISE[seed], study=study)
+    said = succeed("significance", study="generated").out
+    assert "ls (+3.01) is better than finetune (means in points over 8 seeds)" in said and "tfreg" not in said
+    half = succeed("significance", study="generated", where="attributes.start_time > 0").out
+    assert "over 4 seeds" in half, "a filter is of this experiment"
 
 
 def test_summaries_without_a_study_nest_under_the_first_answer(store):

@@ -35,8 +35,20 @@ def runs_of(given: dict[str, Value]) -> tuple[pd.DataFrame, str, str | None, lis
     if given.get("where") and runs.empty:
         raise UserError(f"where={given['where']}: matches no run of {source}; {_tasks(experiment)}")
     if given.get("study"):
-        runs, source = reading.study_runs(runs, str(given["study"])), f"study {given['study']}, {source}"
+        runs, source = _of_study(runs, given, experiment), f"study {given['study']}, {source}"
     return runs, source, given.get("metric"), []
+
+
+def _of_study(runs: pd.DataFrame, given: Mapping[str, Value], experiment: str) -> pd.DataFrame:
+    """Of an experiment's runs those of a study: its own, and the runs of others that it found done, which its own
+    answer counts too; those of other experiments where no `where` narrows."""
+    study, reused = str(given["study"]), set[str]()
+    for plan in records.plans({study}, ()):
+        if tracking.get(plan["run_id"]).info.experiment_id == experiment:
+            reused.update(plan["reused"] or ())
+    if not given.get("where") and (elsewhere := sorted(reused.difference(runs["run_id"]))):
+        runs = pd.concat([runs, records.these(elsewhere)], ignore_index=True)
+    return reading.study_runs(runs, study, reused)
 
 
 def _tasks(experiment: str) -> str:
