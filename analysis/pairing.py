@@ -436,3 +436,8 @@ def method_rank(method: str) -> tuple[int, str]:
     """Sorts methods: in the order of METHODS, each before itself with averaged weights, then others by name."""
     base = parted(method)[0]
     return METHODS.index(base) if base in METHODS else len(METHODS), method
+
+
+def setting_rank(setting: str) -> str:
+    """Sorts settings by name, the numbers in them by size."""
+    return re.sub(r"\d+", lambda number: number[0].zfill(12), setting)

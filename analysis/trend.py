@@ -4,6 +4,7 @@ A size is what was asked for, a max_train_examples above 0; two that gave one tr
 """
 
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -43,6 +44,23 @@ def trend(paired: Paired, level: float = 0.05) -> pd.DataFrame:
             head = (*where, method, paired.reference, metric, sizes)
             rows.append((*head, *values, *tests[method], said(tests[method], level)))
     return pd.DataFrame(rows, columns=TREND)
+
+
+def by_size(paired: Paired, judged: pd.DataFrame) -> pd.DataFrame:
+    """What each method of `trend` adds at each size, for a picture: x (examples), and of `judge` the estimate y
+    with its interval (missing where it is unbounded)."""
+    known: dict[tuple, Any] = {(r.task, r.model, r.init, r.method, r.setting): r for r in judged.itertuples()}
+    rows = [
+        (*place, method, "", _size(c), known[c.who].estimate, known[c.who].low, known[c.who].high)
+        for place, methods in _sizes(paired).items()
+        for method, found in methods.items()
+        if not _why_none(found)
+        for c in found
+    ]
+    table = pd.DataFrame(
+        rows, columns=["task", "model", "init", "metric", "method", "setting", "x", "y", "low", "high"]
+    )
+    return table.replace([np.inf, -np.inf], np.nan)
 
 
 def lines(paired: Paired) -> list[str]:

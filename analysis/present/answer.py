@@ -12,7 +12,7 @@ import pandas as pd
 from analysis import calibration, direction, examples, exported, interaction, over_tasks, pairing, trend
 from analysis.hypothesis import FEW
 from analysis.judge import COLUMNS, Rule, judge
-from analysis.pairing import DEV, LAST_DEV, TEST, Comparison, Paired, method_rank
+from analysis.pairing import DEV, LAST_DEV, TEST, Comparison, Paired, method_rank, setting_rank
 from analysis.plan_check import WHO, follows, held, mark_tuned
 from analysis.predictions import Predictions, marked
 from analysis.present import render, wording
@@ -189,8 +189,9 @@ def scores(paired: Paired) -> pd.DataFrame:
     table = grouped["score"].agg(mean="mean", std="std", n="count")
     table = table.assign(not_learnt=grouped["one_class"].sum()).reset_index()
     table["rank"] = [method_rank(method)[0] for method in table["method"]]
-    order = ["task", "model", "init", "rank", "method", "setting"]
-    return table.sort_values(order, kind="stable").drop(columns="rank").reset_index(drop=True)
+    table["order"] = table["setting"].map(setting_rank)
+    by = ["task", "model", "init", "rank", "method", "order"]
+    return table.sort_values(by, kind="stable", ignore_index=True).drop(columns=["rank", "order"])
 
 
 def _verdicts(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Section]:

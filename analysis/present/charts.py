@@ -26,7 +26,7 @@ from analysis.present.wording import label
 
 WIDTH, WIDE = 340, 680  # px of panels and of rows; the text of a picture is 10 px where it is shown as wide as this
 NAMES, NOTES, BELOW = 158, 178, 40  # px beside and below the axis of rows
-ROW = 24  # px of a row
+ROW, LINE = 24, 14  # px of a row, at least, and of a line of its name
 PER_POINT = 3.5  # px between the single differences of a row
 INK, MUTED, GRID, BAND = "#1b1f24", "#59636e", "#d8dee4", "#e3eefa"
 ROLES = dict(zip((INK, MUTED, GRID, BAND), ("ink", "muted", "grid", "band"), strict=True))
@@ -86,7 +86,8 @@ def rows(
     margin: shaded about 0, where it is not 0. zero: draw 0, and single values as bars from it.
     """
     count = max((len(line.points) for line in lines), default=0) if zero else 0
-    height = max(ROW, PER_POINT * count + 6)
+    labels = [textwrap.wrap(line.label, 26) for line in lines]
+    height = max(ROW, PER_POINT * count + 6, LINE * max(map(len, labels), default=0))
     total = height * len(lines) + 4 + BELOW
     figure = Figure(figsize=(WIDE / 72, total / 72))
     axes = figure.add_axes((NAMES / WIDE, BELOW / total, 1 - (NAMES + NOTES) / WIDE, 1 - BELOW / total))
@@ -99,9 +100,9 @@ def rows(
     if zero:
         axes.axvline(0, color=MUTED, linewidth=1)
     beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "center"}
-    for at, line in enumerate(lines):
+    for at, (line, wrapped) in enumerate(zip(lines, labels, strict=True)):
         middle = at * height + height / 2
-        axes.text(-0.03, middle, "\n".join(textwrap.wrap(line.label, 26)), ha="right", fontsize=10, **beside)
+        axes.text(-0.03, middle, "\n".join(wrapped), ha="right", fontsize=10, **beside)
         axes.text(1.03, middle, line.note, ha="left", fontsize=9, **beside)
         if zero and line.points:
             _bars(axes, line, at * height + (height - PER_POINT * (len(line.points) + 1)) / 2)
@@ -139,8 +140,9 @@ def _interval(axes: Axes, line: Row, y: float, low: float, high: float) -> None:
 
 @styled
 def panels(tables: dict[str, pd.DataFrame], x_label: str, deep: int = 1, diagonal: bool = False) -> tuple[Figure, str]:
-    """A line for each method and setting, a panel for each table (columns method, setting, x, y), `deep` below each
-    other, with one legend; and the figure in words. The tables' keys are the labels of y."""
+    """A line for each method and setting, a panel for each table (columns method, setting, x, y; with low and high
+    intervals of differences, over doublings of x), `deep` below each other, with one legend; and the figure in words.
+    The tables' keys are the labels of y."""
     across = len(tables) // deep
     figure = Figure(figsize=(WIDTH / 72, (60 + 180 * deep) / 72), layout="constrained")
     drawn, told = {}, []
@@ -150,16 +152,24 @@ def panels(tables: dict[str, pd.DataFrame], x_label: str, deep: int = 1, diagona
             low = table[["x", "y"]].min(axis=None) - 0.03
             axes.plot([low, 1], [low, 1], color=MUTED, linewidth=1, linestyle="--")
             axes.set(xlim=(low, 1.02), ylim=(low, 1.02))
+        doublings = "low" in table
         lines = sorted(table.groupby(["method", "setting"]), key=lambda item: (method_rank(item[0][0]), item[0]))
-        for (method, setting), line in lines:
+        for nth, ((method, setting), line) in enumerate(lines):
             name = label({"method": method, "setting": setting})
             style = look(method) | ({} if len(line) <= 20 else {"marker": ""})
             style |= {"linewidth": 1.5, "markersize": 4 if len(line) > 1 else 7, "markeredgewidth": 0}
-            (drawn[name],) = axes.plot(line["x"], line["y"], label=name, **style)
+            x = line["x"] * 1.05**nth if doublings else line["x"]  # side by side
+            if doublings:
+                axes.vlines(x, line["low"], line["high"], color=style["color"], linewidth=1)
+            (drawn[name],) = axes.plot(x, line["y"], label=name, **style)
             told.append(f"{y_label} over {x_label}, {name}: {line['y'].iloc[0]:.3g} to {line['y'].iloc[-1]:.3g}")
         axes.set(xlabel=x_label, ylabel=y_label)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=bool((table["x"] % 1 == 0).all())))
         axes.yaxis.set_major_locator(MaxNLocator(5))
+        if doublings:
+            axes.axhline(0, color=MUTED, linewidth=1)
+            axes.set_xscale("log", base=2)
+            axes.set_xticks(sorted(set(table["x"])), [f"{x:,}" for x in sorted(set(table["x"]))], minor=False)
         axes.grid()
     longest = max(map(len, drawn), default=0)
     columns = 4 if longest <= 8 else 2 if longest <= 26 else 1

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import pandas as pd
 
+from analysis import trend
 from analysis.present import pictures, render, wording
 from analysis.present.again import again
 from analysis.present.answer import Answer
@@ -74,6 +75,7 @@ def _parts(found: Answer, source: Source, histories: pd.DataFrame | None) -> lis
         "scores": pictures.means(found.paired),
         "these_tasks": pictures.effects(found.frame("these_tasks")),
         "interaction": pictures.interaction(found.frame("interaction")),
+        "trend": pictures.trends(trend.by_size(found.paired, judged)),
         "calibration": pictures.reliability(found.measured),
         "curves": pictures.curves(found.paired, histories),
     }

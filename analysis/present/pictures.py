@@ -8,11 +8,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.calibration import Calibration
-from analysis.pairing import Paired, method_rank
+from analysis.pairing import Paired, method_rank, setting_rank
 from analysis.present import charts
 from analysis.present.charts import Row
 from analysis.present.render import number, p_text, signed
-from analysis.present.wording import GLYPHS, label, unit
+from analysis.present.wording import GLYPHS, label, own_label, unit
 
 EPOCH_METRICS = ("dev/score", "train/loss")  # what learning curves show
 
@@ -27,8 +27,9 @@ class Picture:
 
 def means(paired: Paired) -> list[Picture]:
     """Mean and standard deviation of every method's scores."""
-    runs = paired.runs.assign(rank=[method_rank(method) for method in paired.runs["method"]])
-    grouped = runs.groupby(["task", "model", "metric", "init", "rank", "method", "setting"])["score"]
+    ranks = {"rank": paired.runs["method"].map(method_rank), "order": paired.runs["setting"].map(setting_rank)}
+    by = ["task", "model", "metric", "init", "rank", "method", "order", "setting"]
+    grouped = paired.runs.assign(**ranks).groupby(by)["score"]
     table = pd.DataFrame({"mean": grouped.mean(), "std": grouped.std().fillna(0), "points": grouped.agg(tuple)})
 
     def row(r: dict) -> Row:
@@ -45,7 +46,7 @@ def differences(judged: pd.DataFrame) -> list[Picture]:
     def row(r: dict) -> Row:
         d, mean = r["differences"], r["mean_difference"]
         note = f"{signed(mean)}, ahead in {sum(x > 0 for x in d)} of {len(d)}" if len(d) else "no pair"
-        return Row(label(r), note, r["method"], mean, mean, mean, d)
+        return Row(own_label(r), note, r["method"], mean, mean, mean, d)
 
     return _rows("pairs", judged.drop(columns="margin"), row, "difference in ")
 
@@ -56,7 +57,7 @@ def intervals(judged: pd.DataFrame) -> list[Picture]:
     def row(r: dict) -> Row:
         word = f"{GLYPHS[r['verdict']]} {r['verdict']}" + (", negligible" if r["negligible"] else "")
         note = f"{signed(r['estimate'])}  {word}" if r["n"] else f"no pair  {word}"
-        return Row(label(r), note, r["method"], r["estimate"] if r["n"] else math.nan, r["low"], r["high"])
+        return Row(own_label(r), note, r["method"], r["estimate"] if r["n"] else math.nan, r["low"], r["high"])
 
     return _rows("intervals", judged, row, "difference in ")
 
@@ -79,6 +80,16 @@ def effects(table: pd.DataFrame) -> list[Picture]:
         return Row(r["method"], note, r["method"].partition(" [")[0], r["mean_difference"], r["low"], r["high"])
 
     return _rows("these_tasks", table.assign(task=""), row, "mean difference in ")
+
+
+def trends(table: pd.DataFrame) -> list[Picture]:
+    """What each method adds at each size of the training set (trend.by_size)."""
+
+    def draw(part: pd.DataFrame) -> tuple[Figure, str]:
+        (metric,) = set(part["metric"])
+        return charts.panels({f"difference in {unit(metric)}": part}, "training examples")
+
+    return _panels("trend", table, draw)
 
 
 def curves(paired: Paired, histories: pd.DataFrame | None) -> list[Picture]:
@@ -114,20 +125,21 @@ def reliability(calibration: Calibration | None) -> list[Picture]:
 
 
 def _rows(part: str, table: pd.DataFrame, row: Callable[[dict], Row], what: str, zero: bool = True) -> list[Picture]:
-    """A picture for each task, model and initialisation; differences of all initialisations on one axis."""
+    """A picture for each family, or each task, model and initialisation; differences of all of a task on one axis."""
     pictures: list[Picture] = []
     if table.empty:
         return pictures
     for (task, model, metric), cell in table.groupby(["task", "model", "metric"], sort=False):
         margin = float(cell["margin"].iloc[0]) if "margin" in cell else 0.0
-        drawn = [(init, [row(r) for r in some.to_dict("records")]) for init, some in cell.groupby("init", sort=False)]
+        apart = ["init", *(["protocol"] if "protocol" in cell else [])]
+        drawn = [(names, [row(r) for r in some.to_dict("records")]) for names, some in cell.groupby(apart, sort=False)]
         every = [line for _, lines in drawn for line in lines]
-        for init, lines in drawn:
+        for names, lines in drawn:
             span = charts.extent(every if zero else lines, margin, zero)
             told = "; ".join(f"{line.label}: {line.note}" for line in lines)
             x_label = f"{what}{unit(metric)} ({metric})" if what else metric
             figure = charts.rows(lines, x_label, span, margin, zero)
-            pictures.append(_picture(part, [task, model, init], figure, told, metric))
+            pictures.append(_picture(part, [task, model, *names], figure, told, metric))
     return pictures
 
 

@@ -57,6 +57,11 @@ def label(row: Mapping) -> str:
     return f"{row['method']} [{row['setting']}]" if row["setting"] else row["method"]
 
 
+def own_label(row: Mapping) -> str:
+    """The label under its family's heading, which has what the family shares."""
+    return label({**row, "setting": row["setting"].removeprefix(row["protocol"]).removeprefix("; ")})
+
+
 def verdict(row: Mapping) -> str:
     """The word of a row of `judge`, negligible or not."""
     return f"{row['verdict']} (negligible)" if row["negligible"] else row["verdict"]
@@ -83,9 +88,7 @@ def sentence(members: Sequence[Mapping]) -> str:
     margin = f"±{first['margin']:g} {of}"
     by_word = defaultdict(list)
     for row in members:
-        own = row["setting"].removeprefix(row["protocol"]).removeprefix("; ")  # the heading has the family's
-        name = label({**row, "setting": own})
-        by_word[row["verdict"], row["negligible"]].append(f"{name} ({said_difference(row)})")
+        by_word[row["verdict"], row["negligible"]].append(f"{own_label(row)} ({said_difference(row)})")
     said = []
     for word, negligible in [(w, n) for w in WORDS for n in (False, True) if (w, n) in by_word]:
         names = by_word[word, negligible]

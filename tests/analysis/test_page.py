@@ -142,6 +142,28 @@ def test_every_picture_is_told_and_its_ids_are_its_own():
     }, "a variable without a value"
 
 
+def test_sizes_have_a_picture_each_under_their_own_name_and_one_of_all():
+    sizes = {"2000": MIXED, "250": UP, "8544": NONE}
+    parts = [runs({"kd": d}, **{"params.max_train_examples": size, "params.epochs": "3"}) for size, d in sizes.items()]
+    titles = re.findall(r"<title[^>]*>(.*?)</title><desc[^>]*>(.*?)</desc>", made(pd.concat(parts)))
+    place = "sst5 · minilm-3l · pretrained"
+    own = [(title, told.partition(":")[0]) for title, told in titles if title.startswith("intervals")]
+    in_order = [(f"intervals, {place} · max_train_examples={size}", "kd") for size in ("250", "2000", "8544")]
+    assert own == in_order
+    (told,) = [told for title, told in titles if title == f"trend, {place}"]
+    first, last = (signed_rank(d).estimate for d in (UP, NONE))
+    assert told == f"difference in points over training examples, kd: {first:.3g} to {last:.3g}"
+    (scores,) = [told for title, told in titles if title == f"scores, {place}"]
+    named = re.findall(r"finetune \[max_train_examples=(\d+)\]", scores)
+    assert named == ["250", "2000", "8544"], "by the number, not by its digits"
+
+
+def test_a_name_of_several_lines_has_room():
+    line = Row("kd [max_train_examples=1000, epochs=4, batch_size=16]", "", "kd", 1.0, 0.0, 2.0)
+    text_height = charts.LINE * 3
+    assert charts.rows([line], "points", (-1, 3)).get_figheight() * 72 >= text_height + charts.BELOW
+
+
 def test_the_page_runs_and_asks_for_nothing():
     html = made(runs({"ls": UP}))
     assert not re.search(r"<script|\son\w+=|@import|<link|<img|<iframe", html)
