@@ -110,6 +110,11 @@ def judge(
     return frame.astype(kinds)
 
 
+def by_who(judged: pd.DataFrame) -> dict[tuple, Any]:
+    """The rows of `judge` by the names of their comparisons (Comparison.who)."""
+    return {(row.task, row.model, row.init, row.method, row.setting): row for row in judged.itertuples()}
+
+
 def _parts(
     members: list[Comparison], order: Sequence, planned: Sequence[Planned]
 ) -> Iterator[tuple[list[Comparison], int, Sequence]]:

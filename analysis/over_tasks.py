@@ -23,7 +23,7 @@ from analysis.hypothesis import (
     rounded,
     signed_rank,
 )
-from analysis.judge import Rule, p_of
+from analysis.judge import Rule, by_who, p_of
 from analysis.pairing import Comparison, Paired
 
 MEANS = ["model", "init", "metric", "task", "method", "n", "mean"]
@@ -165,7 +165,7 @@ def these_tasks(paired: Paired, judged: pd.DataFrame, rule: Rule) -> pd.DataFram
     `against_reference`.
     """
     rows = []
-    known: dict[tuple, Any] = {(r.task, r.model, r.init, r.method, r.setting): r for r in judged.itertuples()}
+    known = by_who(judged)
     for key, methods in _groups(paired).items():
         margins, tests = {}, {}
         for method, by_task in methods.items():

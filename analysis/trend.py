@@ -4,12 +4,12 @@ A size is what was asked for, a max_train_examples above 0; two that gave one tr
 """
 
 from collections import defaultdict
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis.hypothesis import DECIMALS, pairs
+from analysis.judge import by_who
 from analysis.over_tasks import TEST, said, tested
 from analysis.pairing import Comparison, Paired
 from analysis.students import OWN_TEACHER, PROTOCOL, setting_names
@@ -49,7 +49,7 @@ def trend(paired: Paired, level: float = 0.05) -> pd.DataFrame:
 def by_size(paired: Paired, judged: pd.DataFrame) -> pd.DataFrame:
     """What each method of `trend` adds at each size, for a picture: x (examples), and of `judge` the estimate y
     with its interval (missing where it is unbounded)."""
-    known: dict[tuple, Any] = {(r.task, r.model, r.init, r.method, r.setting): r for r in judged.itertuples()}
+    known = by_who(judged)
     rows = [
         (*place, method, "", _size(c), known[c.who].estimate, known[c.who].low, known[c.who].high)
         for place, methods in _sizes(paired).items()
