@@ -16,9 +16,8 @@ import pandas as pd
 from analysis import measures
 from analysis.hypothesis import DECIMALS, pairs
 from analysis.over_tasks import TEST, tested
-from analysis.pairing import Paired
+from analysis.pairing import Paired, in_order
 from analysis.predictions import LEFT_OUT, Missing, Predicted, Predictions, read, split_of
-from analysis.present.render import p_text
 
 MEASURES = ("nll", "ece", "ece_floor", "brier", "aurc", "error_at_80")
 TESTED = ("nll", "ece", "brier", "aurc", "error_at_80")  # ece less its floor, which differs between methods too
@@ -148,7 +147,7 @@ def methods(calibration: Calibration) -> pd.DataFrame:
     for key, found in calibration.runs.groupby([*CELL, "split", "fitted_on"], sort=False):
         t = math.exp(np.log(found["temperature"]).mean())
         rows.append((*key, len(found), t, *found[SCORES].mean()))
-    return pd.DataFrame(rows, columns=METHODS)
+    return in_order(pd.DataFrame(rows, columns=METHODS))
 
 
 def differences(paired: Paired, calibration: Calibration) -> pd.DataFrame:
@@ -213,36 +212,4 @@ def costs(paired: Paired, runs: pd.DataFrame) -> pd.DataFrame:
     for (*key, family), found in table.groupby([*CELL, "family"], sort=False):
         means = found[["score", *COSTS[7:12]]].mean()
         rows.append((*key, len(found), *means, means["total_seconds"] / of_reference.get((*key[:3], family), math.nan)))
-    return pd.DataFrame(rows, columns=COSTS)
-
-
-# Sentences
-
-
-def lines(table: pd.DataFrame, level: float = 0.05) -> list[str]:
-    """Of `differences`, who is better calibrated, and still so when the reference is scaled too; who shares an answer
-    shares a sentence."""
-    said: defaultdict[str, list[str]] = defaultdict(list)
-    for (*cell, reference, measure), found in table.groupby([*CELL, "reference", "measure"], sort=False):
-        rows = {row["scaled"]: row for row in found.to_dict("records")}
-        task, model, init, method, setting = cell
-        where = ", ".join(filter(None, [task, model, init, setting]))
-        shown = "ece above its floor" if measure == "ece" else measure
-        said[f"{shown}: {_said(rows['none'], rows['both'], reference, level)}"].append(f"{method} ({where})")
-    order = sorted(said, key=lambda sentence: TESTED.index(sentence.partition(":")[0].partition(" ")[0]))
-    return [f"{sentence}: {', '.join(said[sentence])}" for sentence in order]
-
-
-def _said(before: dict, after: dict, reference: str, level: float) -> str:
-    def side(row: dict) -> int:
-        return int(np.sign(row["estimate"])) if row["p_holm"] <= level else 0
-
-    if before["min_p_holm"] > level:
-        return f"too few seeds to tell (Holm p cannot be below {p_text(before['min_p_holm'])})"
-    words = {-1: "lower", 0: "not shown to differ", 1: "higher"}
-    if side(before) == -1:
-        left = {-1: "still lower", 0: "no gain is shown", 1: "higher"}[side(after)]
-        return f"lower, and {left} when {reference} is scaled as well"
-    if side(before) == side(after):
-        return f"{words[side(before)]}, before and after scaling"
-    return f"{words[side(before)]} before, {words[side(after)]} after scaling"
+    return in_order(pd.DataFrame(rows, columns=COSTS))

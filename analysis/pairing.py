@@ -438,6 +438,12 @@ def method_rank(method: str) -> tuple[int, str]:
     return METHODS.index(base) if base in METHODS else len(METHODS), method
 
 
-def setting_rank(setting: str) -> str:
-    """Sorts settings by name, the numbers in them by size."""
-    return re.sub(r"\d+", lambda number: number[0].zfill(12), setting)
+def in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows by task, model, init and method (`method_rank`), then by setting, the numbers in it by size."""
+
+    def rank(row: Any) -> tuple:
+        setting = re.sub(r"\d+", lambda number: number[0].zfill(12), row.setting)
+        return row.task, row.model, row.init, method_rank(row.method), setting
+
+    ranks = [rank(row) for row in table.itertuples()]
+    return table.iloc[sorted(range(len(ranks)), key=ranks.__getitem__)].reset_index(drop=True)

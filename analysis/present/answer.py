@@ -12,7 +12,7 @@ import pandas as pd
 from analysis import calibration, direction, examples, exported, interaction, over_tasks, pairing, trend
 from analysis.hypothesis import FEW
 from analysis.judge import COLUMNS, Rule, judge
-from analysis.pairing import DEV, LAST_DEV, TEST, Comparison, Paired, method_rank, setting_rank
+from analysis.pairing import DEV, LAST_DEV, TEST, Comparison, Paired, in_order, method_rank
 from analysis.plan_check import WHO, follows, held, mark_tuned
 from analysis.predictions import Predictions, marked
 from analysis.present import render, wording
@@ -188,10 +188,7 @@ def scores(paired: Paired) -> pd.DataFrame:
     grouped = runs.groupby(keys, sort=False)
     table = grouped["score"].agg(mean="mean", std="std", n="count")
     table = table.assign(not_learnt=grouped["one_class"].sum()).reset_index()
-    table["rank"] = [method_rank(method)[0] for method in table["method"]]
-    table["order"] = table["setting"].map(setting_rank)
-    by = ["task", "model", "init", "rank", "method", "order"]
-    return table.sort_values(by, kind="stable", ignore_index=True).drop(columns=["rank", "order"])
+    return in_order(table)
 
 
 def _verdicts(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Section]:
@@ -300,7 +297,7 @@ def _calibration(paired: Paired, measured: calibration.Calibration | None, level
         return _left_out("calibration", measured.left_out)
     table = calibration.differences(paired, measured)
     return [
-        section("calibration", calibration.lines(table, level), calibration.methods(measured)),
+        section("calibration", wording.calibration_lines(table, level), calibration.methods(measured)),
         section("calibration_differences", frame=table),
         *_left_out("calibration", measured.left_out),
     ]

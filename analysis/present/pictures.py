@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.calibration import Calibration
-from analysis.pairing import Paired, method_rank, setting_rank
+from analysis.pairing import Paired, in_order
 from analysis.present import charts
 from analysis.present.charts import Row
 from analysis.present.render import number, p_text, signed
@@ -27,9 +27,7 @@ class Picture:
 
 def means(paired: Paired) -> list[Picture]:
     """Mean and standard deviation of every method's scores."""
-    ranks = {"rank": paired.runs["method"].map(method_rank), "order": paired.runs["setting"].map(setting_rank)}
-    by = ["task", "model", "metric", "init", "rank", "method", "order", "setting"]
-    grouped = paired.runs.assign(**ranks).groupby(by)["score"]
+    grouped = paired.runs.groupby(["task", "model", "metric", "init", "method", "setting"])["score"]
     table = pd.DataFrame({"mean": grouped.mean(), "std": grouped.std().fillna(0), "points": grouped.agg(tuple)})
 
     def row(r: dict) -> Row:
@@ -37,7 +35,7 @@ def means(paired: Paired) -> list[Picture]:
         note = f"{number(mean)} ± {number(sd)}, n = {n}" if n > 1 else f"{number(mean)}, n = 1"
         return Row(label(r), note, r["method"], mean, mean - sd, mean + sd, r["points"])
 
-    return _rows("scores", table.reset_index(), row, "", zero=False)
+    return _rows("scores", in_order(table.reset_index()), row, "", zero=False)
 
 
 def differences(judged: pd.DataFrame) -> list[Picture]:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain
 
+import numpy as np
 import pandas as pd
 
 from analysis import direction
+from analysis.calibration import CELL, TESTED
 from analysis.hypothesis import FEW, RANK_SUM, n_seeds
 from analysis.interim import NOT_LEARNT
 from analysis.judge import Rule, neither
@@ -166,7 +168,7 @@ def clause_lines(judged: pd.DataFrame) -> list[str]:
     """Each comparison's clauses in a line; comparisons that share them, or all of them, are named together."""
     apart, by_text, everyone = _varying(judged), defaultdict(list), defaultdict(list)
     for row in judged.to_dict("records"):
-        place = ", ".join(str(row[name]) for name in apart)
+        place = _place(row, apart)
         everyone[place].append(label(row))
         for clause in clauses(row):
             by_text[clause].append((place, label(row)))
@@ -208,6 +210,10 @@ def deciding_lines(judged: pd.DataFrame) -> list[str]:
     """One line for each undecided comparison; its family is named where there are several."""
     apart, undecided = _varying(judged), judged[judged["verdict"] == "undecided"].to_dict("records")
     return [", ".join([*(str(row[name]) for name in apart), deciding(row)]) for row in undecided]
+
+
+def _place(row: Mapping, apart: Sequence[str]) -> str:
+    return ", ".join(str(row[name]) for name in apart)
 
 
 def _varying(judged: pd.DataFrame) -> list[str]:
@@ -278,6 +284,41 @@ def trend_lines(table: pd.DataFrame) -> list[str]:
         place = ", ".join(filter(None, where))
         lines.append(f"{place}: with each doubling of the training set, method - {reference}: {', '.join(each)}")
     return lines
+
+
+def calibration_lines(table: pd.DataFrame, level: float = 0.05) -> list[str]:
+    """Of calibration.differences, who is better calibrated, and still so when the reference is scaled too; who shares
+    an answer shares a sentence."""
+    said: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
+    everyone: defaultdict[str, list[str]] = defaultdict(list)
+    apart = _varying(table)
+    for row in table[CELL].drop_duplicates().to_dict("records"):
+        everyone[_place(row, apart)].append(label(row))
+    of_one = ["measure", "reference", *CELL]
+    for (measure, reference, *_), found in table.groupby(of_one, sort=False):
+        rows = {row["scaled"]: row for row in found.to_dict("records")}
+        shown = "ece above its floor" if measure == "ece" else measure
+        sentence = f"{shown}: {_said_of_both(rows['none'], rows['both'], reference, level)}"
+        said[sentence].append((_place(rows["none"], apart), label(rows["none"])))
+    order = sorted(said, key=lambda sentence: TESTED.index(sentence.partition(":")[0].partition(" ")[0]))
+    return [f"{sentence}: {_named(said[sentence], everyone)}" for sentence in order]
+
+
+def _said_of_both(before: dict, after: dict, reference: str, level: float) -> str:
+    """What a measure says as it is, and with a temperature on both sides."""
+
+    def side(row: dict) -> int:
+        return int(np.sign(row["estimate"])) if row["p_holm"] <= level else 0
+
+    if before["min_p_holm"] > level:
+        return f"too few seeds to tell (Holm p cannot be below {p_text(before['min_p_holm'])})"
+    words = {-1: "lower", 0: "not shown to differ", 1: "higher"}
+    if side(before) == -1:
+        left = {-1: "still lower", 0: "no gain is shown", 1: "higher"}[side(after)]
+        return f"lower, and {left} when {reference} is scaled as well"
+    if side(before) == side(after):
+        return f"{words[side(before)]}, before and after scaling"
+    return f"{words[side(before)]} before, {words[side(after)]} after scaling"
 
 
 def remarks(judged: pd.DataFrame) -> list[str]:

@@ -22,7 +22,6 @@ from analysis.calibration import (
     calibrate,
     costs,
     differences,
-    lines,
     measured,
     methods,
     scale,
@@ -31,6 +30,7 @@ from analysis.calibration import (
 from analysis.hypothesis import rank_sum
 from analysis.pairing import pair
 from analysis.predictions import LEFT_OUT
+from analysis.present.wording import calibration_lines
 from labelreg import metrics
 
 pytestmark = pytest.mark.filterwarnings("error")
@@ -137,8 +137,10 @@ def test_a_method_that_only_softens_gains_nothing_over_a_scaled_reference():
         assert rows.loc[(measure, "both"), "mean_difference"] == pytest.approx(0, abs=1e-6)
         assert rows.loc[(measure, "reference"), "mean_method"] == d["mean_method"]
         assert rows.loc[(measure, "reference"), "mean_reference"] == rows.loc[(measure, "both"), "mean_reference"]
-    gone = "lower, and no gain is shown when finetune is scaled as well: ls (t, m, pretrained)"
-    assert lines(table)[:2] == [f"nll: {gone}", f"ece above its floor: {gone}"] and len(lines(table)) == len(TESTED)
+    gone = "lower, and no gain is shown when finetune is scaled as well: ls"
+    assert calibration_lines(table)[:2] == [f"nll: {gone}", f"ece above its floor: {gone}"] and len(
+        calibration_lines(table)
+    ) == len(TESTED)
 
 
 def test_a_better_method_still_helps_when_both_are_scaled():
@@ -150,7 +152,7 @@ def test_a_better_method_still_helps_when_both_are_scaled():
             worse[["p_0", "p_1", "p_2"]] = metrics.softmax(np.log(frame[["p_0", "p_1", "p_2"]].to_numpy()) + noise)
             stored[name, split] = worse
     table = differences(paired, calibrate(paired, stored))
-    assert "lower, and still lower when finetune is scaled as well" in lines(table)[0]
+    assert "lower, and still lower when finetune is scaled as well" in calibration_lines(table)[0]
     d = table.set_index(["measure", "scaled"]).loc[("nll", "both")]
     known = calibrate(paired, stored).runs.set_index(["method", "seed"])["nll_scaled"]
     test = rank_sum(known["kd"], known["finetune"])  # six seeds
@@ -159,8 +161,8 @@ def test_a_better_method_still_helps_when_both_are_scaled():
 
 def test_too_few_seeds_are_said():
     _, paired, stored = study({"finetune": 3.0, "ls": 1.5}, n=100, seeds=range(3))
-    told = lines(differences(paired, calibrate(paired, stored)))
-    assert told[0] == "nll: too few seeds to tell (Holm p cannot be below 0.10): ls (t, m, pretrained)"
+    told = calibration_lines(differences(paired, calibrate(paired, stored)))
+    assert told[0] == "nll: too few seeds to tell (Holm p cannot be below 0.10): ls"
 
 
 def test_dev_is_scaled_by_its_other_half():
@@ -307,7 +309,7 @@ def test_runs_that_cannot_be_measured():
     nothing = calibrate(paired, {})
     assert len(nothing.left_out) == 9 and nothing.runs.empty and nothing.reliability.empty
     assert differences(paired, nothing).empty and methods(nothing).empty
-    assert lines(differences(paired, nothing)) == []
+    assert calibration_lines(differences(paired, nothing)) == []
 
 
 def test_costs_are_means_with_and_without_a_teacher():
