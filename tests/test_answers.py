@@ -74,16 +74,19 @@ def test_scores_are_of_the_plan_and_younger(folder, store):
 
 @pytest.mark.parametrize("folder", FOUND, ids=lambda folder: folder.name)
 def test_what_was_found_is_what_its_commands_say(folder, store):
-    found, made = section(folder), {}
+    found, made, said = section(folder), {}, set[str]()
     asked = re.findall(rf"`mlflow run \. -e significance (-P csv=results/{folder.name}/scores\.csv[^`]*)`", found)
     for nth, command in enumerate(asked):
         given = dict(word.split("=", 1) for word in shlex.split(command) if word != "-P")
         succeed("significance", **given | {"csv": ROOT / given["csv"], "output_dir": f"told-{nth}"})
-        made[nth] = tables_of(Path(f"told-{nth}/significance.md").read_text(encoding="utf-8"))
+        answer = Path(f"told-{nth}/significance.md").read_text(encoding="utf-8")
+        made[nth], said = tables_of(answer), said | {*answer.splitlines()}
     published = ["\n".join(rows) for is_table, rows in groupby(found.splitlines(), in_table) if is_table]
     for table in published:
         assert any(table in tables.values() for tables in made.values()), f"no command makes\n{table}"
-    assert made[0]["In short"] in published
+    assert any(tables["In short"] in published for tables in made.values())
+    quoted = [line.removeprefix("> ") for line in found.splitlines() if line.startswith("> ")]
+    assert {f"- {line}" for line in quoted} <= said
 
 
 @pytest.mark.parametrize("picture", sorted((ROOT / "docs").glob("answer-*.svg")), ids=lambda path: path.stem)

@@ -23,6 +23,7 @@ from analysis.pairing import METHODS, method_rank
 from analysis.present.figures import COLOURS, MARKERS, plain_text
 from analysis.present.render import TEMPLATES
 from analysis.present.wording import label
+from labelreg.methods import AVERAGES, parted
 
 WIDTH, WIDE = 340, 680  # px of panels and of rows; the text of a picture is 10 px where it is shown as wide as this
 NAMES, NOTES, BELOW = 158, 178, 40  # px beside and below the axis of rows
@@ -49,9 +50,10 @@ class Row:
 
 
 def look(method: str) -> dict[str, Any]:
-    """Colour and marker of a method: of the known ones, each its own pair."""
+    """Colour and marker of a method: of the known ones, with averaged weights or without, each its own pair."""
     rank, _ = method_rank(method)
-    nth = rank + (sum(map(ord, method)) % len(COLOURS) if rank == len(METHODS) or "+" in method else 0)
+    own = sum(map(ord, method)) % len(COLOURS) if rank == len(METHODS) else 0
+    nth = rank + own + len(METHODS) * ("none", *AVERAGES).index(parted(method)[1])
     again, at = divmod(nth, len(COLOURS))
     return {"color": COLOURS[at], "marker": MARKERS[(at + again) % len(MARKERS)]}
 

@@ -318,6 +318,8 @@ def test_methods_differ_in_colour_and_in_marker():
     papers = looks[: len(PAPER)]
     assert len({look["color"] for look in papers}) == len({look["marker"] for look in papers}) == len(papers)
     assert charts.look("my-own") == charts.look("my-own")
+    averaged = [charts.look(f"{method}{average}") for method in PAPER for average in ("", "+ema", "+swa")]
+    assert len({(look["color"], look["marker"]) for look in averaged}) == len(averaged)
 
 
 def test_panels_share_one_legend():
