@@ -84,8 +84,10 @@ def trends(table: pd.DataFrame) -> list[Picture]:
     """What each method adds at each size of the training set (trend.by_size)."""
 
     def draw(part: pd.DataFrame) -> tuple[Figure, str]:
-        (metric,) = set(part["metric"])
-        return charts.panels({f"difference in {unit(metric)}": part}, "training examples")
+        by_metric = dict(list(part.groupby("metric")))  # several where runs differ in `selection`
+        alone = f"difference in {unit(part['metric'].iloc[0])}"
+        named = by_metric if len(by_metric) > 1 else {alone: part}
+        return charts.panels(named, "training examples", deep=len(named))
 
     return _panels("trend", table, draw)
 

@@ -158,6 +158,20 @@ def test_sizes_have_a_picture_each_under_their_own_name_and_one_of_all():
     assert named == ["250", "2000", "8544"], "by the number, not by its digits"
 
 
+def test_sizes_of_two_metrics_are_two_panels():
+    """As where the runs of one study keep the best epoch and those of another the last."""
+    sizes = {"250": UP, "1000": MIXED, "2000": NONE}
+    parts = [
+        runs({"kd": d}, **{"params.max_train_examples": size, "params.selection": kept})
+        for kept in ("best", "last")
+        for size, d in sizes.items()
+    ]
+    frame = pd.concat(parts, ignore_index=True)
+    frame["metrics.last/test/score"] = frame["metrics.best/test/score"]
+    (told,) = re.findall(r"<title[^>]*>trend, .*?</title><desc[^>]*>(.*?)</desc>", made(frame))
+    assert "best/test/score over training examples, kd" in told and "last/test/score over training examples, kd" in told
+
+
 def test_a_name_of_several_lines_has_room():
     line = Row("kd [max_train_examples=1000, epochs=4, batch_size=16]", "", "kd", 1.0, 0.0, 2.0)
     text_height = charts.LINE * 3
