@@ -10,7 +10,7 @@ pytest_plugins = ["running"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGTERM, marks=pytest.mark.soak), signal.SIGKILL])
 def test_a_run_ends_with_its_mlflow_run(number, tiny, tmp_path):
     given = tiny | {"epochs": 100000, "checkpoint_seconds": 0}
     folder = tmp_path / "launch"

@@ -20,6 +20,7 @@ from labelreg.answers.promoting import request
 from labelreg.settings import TUNINGS
 from labelreg.store import models
 
+SOAK = pytest.mark.soak  # of an adapter, lora says the same
 pytest_plugins = ["running"]
 
 
@@ -78,7 +79,7 @@ def test_a_served_model_gives_over_http_what_its_run_predicted(tiny, tiny_file, 
     assert not bad.ok and "row 1 has no text in column 'review'" in bad.text
 
 
-@pytest.mark.parametrize("tuning", TUNINGS)
+@pytest.mark.parametrize("tuning", [pytest.param(each, marks=[SOAK] * (each == "head")) for each in TUNINGS])
 def test_the_command_line_reads_a_csv(tuning, tiny, tiny_file, tiny_models, tmp_path):
     run = run_of(succeed("train_student", **tiny, method="ls", tuning=tuning))
     command = [str(BIN / "mlflow"), "models", "predict", "-m", f"runs:/{run.info.run_id}/model"]
