@@ -93,6 +93,8 @@ def test_what_was_found_is_what_its_commands_say(folder, store):
 def test_a_picture_is_of_the_scores(picture, store):
     succeed("report", csv=ROOT / "results" / picture.stem / "scores.csv", output_dir="told")
     pages = Path("told/report.html"), ROOT / "results" / picture.stem / "report.html"
+    again = f"-e report -P csv=results/{picture.stem}/scores.csv"
+    assert again in pages[1].read_text(encoding="utf-8"), "made where a reader makes it: with another path it has that"
     made, published = (described(figures.stacked(page.read_text(encoding="utf-8"))) for page in pages)
     assert made == published == described(picture.read_text(encoding="utf-8")) != []
 
