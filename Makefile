@@ -67,6 +67,8 @@ bench: setup $(VENV)/bench
 	python -m bench.engine
 	python -m bench.parity
 	python -m bench.study
+	python -m bench.busy
+	python -m bench.large
 	python -m bench.vision
 	python -m bench.verdicts
 	python -m bench.search

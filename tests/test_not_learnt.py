@@ -12,7 +12,7 @@ from running import in_this_process, run_of, runs, succeed
 from analysis import pairing
 from analysis.interim import at_looks
 from analysis.judge import Rule, judge
-from analysis.present.wording import verdict_lines
+from analysis.present.wording import sentence, verdict_lines
 
 pytest_plugins = ["running"]
 RUINED = {"weight_decay": 900.0}  # with lr 1e-3 every matrix goes to 0: what is left are biases, one class for all
@@ -143,10 +143,12 @@ def test_some_runs_that_have_not_learnt_stand_in_the_line_and_the_verdict_stays(
     base = np.array([70.0, 71, 69, 72, 50, 70, 71, 69])
     scores = {"finetune": base, "ls": base + [3, 3.1, 3.2, 3.3, 0, 3.4, 3.5, 3.6], "kd": base + np.arange(8) + 1}
     lost = {("finetune", 4), ("ls", 4)}
-    ls, kd = verdict_lines(judge(pairing.pair(frame(scores, lost))))
+    found = judge(pairing.pair(frame(scores, lost)))
+    ls, kd = verdict_lines(found)
     assert ": better;" in ls and ": better;" in kd
     told = "1 of 8 seeds of finetune not learnt (every example gets one class)"
     assert ls.endswith(f"; 1 of 8 seeds of ls and {told}") and kd.endswith(f"; {told}")
+    assert f"; 1 of 8 seeds of ls and {told} (" in sentence(found.to_dict("records")), "the reference once"
     without = verdict_lines(judge(pairing.pair(frame(scores))))
     assert [line.partition("; 1 of 8 seeds of")[0] for line in (ls, kd)] == [w.rstrip() for w in without]
 

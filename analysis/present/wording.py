@@ -104,28 +104,30 @@ def sentence(members: Sequence[Mapping]) -> str:
         else:
             by = f", by less than the margin of {margin}" if negligible else ""
             said.append(f"{join(names)} {verb} {word} than {first['reference']}{by}")
-    said += dict.fromkeys(filter(None, (lost_line(row) for row in members if row["verdict"] != NOT_LEARNT)))
+    said += filter(None, [lost_line([row for row in members if row["verdict"] != NOT_LEARNT])])
     turned = ", sign turned because lower is better" if first["negated"] else ""
     means = "means" if any(margin in each for each in said) else f"means in {of}"
     return f"{'; '.join(said)} ({means} over {_range([row['n'] for row in members], 'seed')}{turned})."
 
 
-def lost_line(row: Mapping) -> str:
-    """Seeds that ended in an error, with the test that counts them as losses, and seeds that have not learnt."""
-    parts = []
-    sides = ((row["method"], row["failed"]), (row["reference"], row["failed_reference"]))
-    if told := [f"{count} of {row['n'] + count} seeds of {name} failed" for name, count in sides if count]:
-        p = "" if pd.isna(row["p_failures"]) else f" (as losses: p = {p_text(row['p_failures'])})"
-        parts.append(f"{' and '.join(told)}{p}")
-    sides = ((row["method"], row["not_learnt"]), (row["reference"], row["not_learnt_reference"]))
-    if told := [f"{count} of {row['n']} seeds of {name}" for name, count in sides if count]:
-        parts.append(f"{' and '.join(told)} not learnt (every example gets one class)")
-    return "; ".join(parts)
+def lost_line(members: Sequence[Mapping]) -> str:
+    """Seeds that ended in an error, with the test that counts them as losses, and seeds that have not learnt: of rows
+    of one family, whose reference is named once."""
+    failed, lost = list[str](), list[str]()
+    for row in members:
+        sides = ((row["method"], row["failed"]), (row["reference"], row["failed_reference"]))
+        if told := [f"{count} of {row['n'] + count} seeds of {name} failed" for name, count in sides if count]:
+            p = "" if pd.isna(row["p_failures"]) else f" (as losses: p = {p_text(row['p_failures'])})"
+            failed.append(f"{' and '.join(told)}{p}")
+        sides = ((row["method"], row["not_learnt"]), (row["reference"], row["not_learnt_reference"]))
+        lost += [f"{count} of {row['n']} seeds of {name}" for name, count in sides if count]
+    unlearnt = [f"{join(list(dict.fromkeys(lost)))} not learnt (every example gets one class)"] if lost else []
+    return "; ".join([*dict.fromkeys(failed), *unlearnt])
 
 
 def clauses(row: Mapping) -> list[str]:
     """What a reader of the verdict must know of it, beside the numbers: of whom it speaks, and what limits it."""
-    found = [row.get("tuned") or ""] + ([lost_line(row)] if row["verdict"] != NOT_LEARNT else [])
+    found = [row.get("tuned") or ""] + ([lost_line([row])] if row["verdict"] != NOT_LEARNT else [])
     if row["margin_why"]:
         found.append(f"margin {row['margin']:g} is {row['margin_why']}")
     if row["metric"] == DEV:

@@ -220,7 +220,7 @@ def test_seeds_that_failed_are_said_and_counted_as_losses():
     sums = np.array(list(itertools.product((0, 1), repeat=12))) @ ranks
     assert row["p_failures"] == pytest.approx(2 * min(np.mean(sums <= 36), np.mean(sums >= 36)))
     told = f"4 of 12 seeds of ls failed (as losses: p = {row['p_failures']:.2f})"
-    assert lost_line(row) == told and told in sentence([row]) and told in clauses(row)
+    assert lost_line([row]) == told and told in sentence([row]) and told in clauses(row)
     assert lines({"ls": d}, seeds=12)[0].endswith(told)
 
 
@@ -229,9 +229,9 @@ def test_failures_of_the_reference_are_its_losses():
     (row,) = judge(pair(frame)).to_dict("records")
     assert (row["failed"], row["failed_reference"], row["n"]) == (0, 4, 8)
     assert row["p_failures"] == 2**-11  # twelve of twelve
-    assert "4 of 12 seeds of finetune failed" in lost_line(row)
+    assert "4 of 12 seeds of finetune failed" in lost_line([row])
     whole = judged({"ls": UP}).iloc[0]
-    assert (whole["failed"], lost_line(whole)) == (0, "") and math.isnan(whole["p_failures"])
+    assert (whole["failed"], lost_line([whole])) == (0, "") and math.isnan(whole["p_failures"])
 
 
 def test_a_seed_that_was_run_again_has_not_failed():
