@@ -67,7 +67,7 @@ class _Restored:
         only = next(iter(names.values())) if len(set(names.values())) == 1 else ""  # of pilots, which left no runs here
         before = self._there()
         for logged in plans:
-            self._study(logged, names.get(logged["run_id"], only), before)
+            self._study(logged, logged.get("study") or names.get(logged["run_id"], only), before)
         made = {"teacher": 0, "student": 0}
         for kind in made:
             for run, whole in zip(runs, ended, strict=True):

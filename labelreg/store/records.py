@@ -179,16 +179,17 @@ def status(run_id: str) -> str | None:
 def plans(studies: Collection[str], run_ids: Collection[str]) -> list[dict]:
     """Plans that studies logged, of studies by name or run id, newest first.
 
-    Each has run_id, start (seconds), digest (the tag), tuned (seeds that its settings were tuned on), plan (of
-    plan.json), reused (ids of the runs that it found done; None: logged before plans named them) and lost: why that
-    cannot be read (its plan then has no cells), or nothing.
+    Each has run_id, study (its name), start (seconds), digest (the tag), tuned (seeds that its settings were tuned on),
+    plan (of plan.json), reused (ids of the runs that it found done; None: logged before plans named them) and lost: why
+    that cannot be read (its plan then has no cells), or nothing.
     """
     read = []
     for run in _studies():
         tags = run.data.tags
         if PLAN in tags and (run.info.run_id in run_ids or tags.get(STUDY) in studies):
             plan, lost = _plan(run.info.run_id)
-            about = {"run_id": run.info.run_id, "start": run.info.start_time / 1000, "digest": tags[PLAN]}
+            about = {"run_id": run.info.run_id, "study": tags.get(STUDY, ""), "start": run.info.start_time / 1000}
+            about["digest"] = tags[PLAN]
             tuned = [int(seed) for seed in tags.get(TUNED, "").split(",") if seed]
             read.append(about | {"tuned": tuned, "reused": plan.pop("reused", None), "plan": plan, "lost": lost})
     return read
