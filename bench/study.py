@@ -147,9 +147,11 @@ def to_verdicts(folder: Path, *rivals_own: str) -> dict:
     subprocess.run([sys.executable, "-m", "entrypoints.main", f"--jobs={JOBS}"], check=True, stdout=subprocess.DEVNULL)
     ours = time.perf_counter() - began
     parts: dict[str, list[dict[str, float]]] = {}
-    kinds = f"tags.`{tracking.KIND}` IN ('student', 'teacher')"
-    for run in tracking.find(kinds):
-        name = "teacher" if run.data.tags[tracking.KIND] == "teacher" else run.data.params["method"]
+    ended = [
+        (run, kind) for kind in ("teacher", "student") for run in tracking.find(tracking.tagged({tracking.KIND: kind}))
+    ]
+    for run, kind in ended:
+        name = run.data.params["method"] if kind == "student" else kind
         whole, trained = (run.info.end_time - run.info.start_time) / 1000, run.data.metrics["cost/train_seconds"]
         parts.setdefault(f"labelreg, {name}", []).append({"train": trained, "rest": whole - trained})
     runs = sum(map(len, parts.values()))
