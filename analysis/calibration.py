@@ -187,10 +187,11 @@ def differences(paired: Paired, calibration: Calibration) -> pd.DataFrame:
 
 
 def costs(paired: Paired, runs: pd.DataFrame) -> pd.DataFrame:
-    """Means per method of the runs that logged their cost (columns COSTS); `runs` as given to `pair`.
+    """What the runs of each method cost that logged it (columns COSTS): means, of seconds medians, as a machine that
+    held one run up says nothing of the method; `runs` as given to `pair`.
 
     teacher_seconds: the whole training of the run's teacher (0 without one), though one teacher serves all seeds of a
-    task; total_seconds: both; times_reference: total_seconds over the mean of all the reference's runs of this family.
+    task; total_seconds: both; times_reference: total_seconds over that of all the reference's runs of this family.
     epochs: those asked for; best_epoch: the one whose weights count.
     """
     known = runs.drop_duplicates("run_id").set_index("run_id").reindex(paired.runs["run_id"])
@@ -207,9 +208,10 @@ def costs(paired: Paired, runs: pd.DataFrame) -> pd.DataFrame:
     table["total_seconds"] = table["train_seconds"] + table["teacher_seconds"]
     families = {run_id: c.family for c in paired.comparisons for run_id in (*c.run_ids, *c.reference_run_ids)}
     table["family"] = table["run_id"].map(families).fillna("")
-    of_reference = table[table["method"] == paired.reference].groupby([*CELL[:3], "family"])["total_seconds"].mean()
+    of_reference = table[table["method"] == paired.reference].groupby([*CELL[:3], "family"])["total_seconds"].median()
     rows = []
     for (*key, family), found in table.groupby([*CELL, "family"], sort=False):
-        means = found[["score", *COSTS[7:12]]].mean()
-        rows.append((*key, len(found), *means, means["total_seconds"] / of_reference.get((*key[:3], family), math.nan)))
+        means, seconds = found[["score", "epochs", "best_epoch"]].mean(), found[COSTS[9:12]].median()
+        times = seconds["total_seconds"] / of_reference.get((*key[:3], family), math.nan)
+        rows.append((*key, len(found), *means, *seconds, times))
     return in_order(pd.DataFrame(rows, columns=COSTS))

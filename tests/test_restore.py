@@ -85,6 +85,23 @@ def test_a_study_goes_on_from_its_scores(asked, empty_store, store, monkeypatch)
     assert "for this one teacher" in Path("moved/significance.md").read_text(encoding="utf-8")
 
 
+def test_a_study_that_only_reused_runs_keeps_its_name_and_its_part_of_the_answer(store):
+    """answer-b took the runs with all sentences from answer-a: no run there has it as its parent."""
+    published = table(ROOT / "results" / "answer-b" / "scores.csv")
+    mine = ("8544", "42")
+    rows = [row for row in published if row["kind"] == "study" or (row["max_train_examples"], row["seed"]) == mine]
+    assert {row["study_name"] for row in rows} == {"answer-a", ""}
+    assert "6 students restored" in succeed("restore", csv=written(store / "begun.csv", rows)).out
+    succeed("significance", study="answer-b", output_dir="told")
+    told = json.loads(Path("told/significance.json").read_text(encoding="utf-8"))["comparisons"]
+    scores = {(row["init"], row["method"]): float(row["score"]) for row in rows if row["score"]}
+    assert {(row["init"], row["method"]): row["mean_difference"] for row in told} == {
+        (init, method): pytest.approx(score - scores[init, "finetune"])
+        for (init, method), score in scores.items()
+        if method != "finetune"
+    }
+
+
 def test_what_cannot_be_restored(store):
     refused(call("restore"), "csv", "scores.csv of significance")
     refused(call("restore", csv="missing.csv"), "missing.csv", "no such file")
