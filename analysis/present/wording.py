@@ -112,17 +112,32 @@ def sentence(members: Sequence[Mapping]) -> str:
 
 def lost_line(members: Sequence[Mapping]) -> str:
     """Seeds that ended in an error, with the test that counts them as losses, and seeds that have not learnt: of rows
-    of one family, whose reference is named once."""
-    failed, lost = list[str](), list[str]()
-    for row in members:
-        sides = ((row["method"], row["failed"]), (row["reference"], row["failed_reference"]))
-        if told := [f"{count} of {row['n'] + count} seeds of {name} failed" for name, count in sides if count]:
-            p = "" if pd.isna(row["p_failures"]) else f" (as losses: p = {p_text(row['p_failures'])})"
-            failed.append(f"{' and '.join(told)}{p}")
-        sides = ((row["method"], row["not_learnt"]), (row["reference"], row["not_learnt_reference"]))
-        lost += [f"{count} of {row['n']} seeds of {name}" for name, count in sides if count]
-    unlearnt = [f"{join(list(dict.fromkeys(lost)))} not learnt (every example gets one class)"] if lost else []
-    return "; ".join([*dict.fromkeys(failed), *unlearnt])
+    of one family, its reference once and last."""
+    parts = []
+    if told := _seeds(members, "failed"):
+        alone = len(members) == 1
+        as_losses = [
+            f"{'' if alone else own_label(row) + ' '}p = {p_text(row['p_failures'])}"
+            for row in members
+            if not pd.isna(row["p_failures"])
+        ]
+        parts.append(f"{told} failed" + (f" (as losses: {', '.join(as_losses)})" if as_losses else ""))
+    if told := _seeds(members, "not_learnt"):
+        parts.append(f"{told} not learnt (every example gets one class)")
+    return "; ".join(parts)
+
+
+def _seeds(members: Sequence[Mapping], lost: str) -> str:
+    """How many seeds of whom are `lost`, the column of a method's; "" if none. Those that failed are none of `n`."""
+
+    def of(row: Mapping, side: str, name: str) -> tuple[int, int, str]:
+        count = row[f"{lost}{side}"]
+        return count, row["n"] + count * (lost == "failed"), name
+
+    methods = [of(row, "", own_label(row)) for row in members]
+    reference = max((of(row, "_reference", row["reference"]) for row in members), default=(0, 0, ""))
+    told = [f"{count} of {seeds} seeds of {name}" for count, seeds, name in (*methods, reference) if count]
+    return join(told) if told else ""
 
 
 def clauses(row: Mapping) -> list[str]:

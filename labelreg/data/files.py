@@ -136,7 +136,7 @@ def _json_lines(lines: list[str]) -> pd.DataFrame:
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                row = json.loads(line, object_pairs_hook=_object)
+                row = json.loads(line.rstrip("\r\n"), object_pairs_hook=_object)
                 if "\\u" in line:
                     json.dumps(row, ensure_ascii=False).encode()  # half a character cannot be written
             except ValueError as error:

@@ -314,10 +314,10 @@ def test_runs_that_cannot_be_measured():
 
 def test_costs_with_and_without_a_teacher_are_not_those_of_a_run_that_was_held_up():
     rows = []
-    for s, seconds in enumerate([10.0, 11, 1768]):
-        cost = {"metrics.best/epoch": 2 + s, "metrics.cost/train_seconds": seconds}
+    for s, (epoch, seconds, teacher) in enumerate([(2, 10.0, 20.0), (2, 11, 22), (5, 1768, 30)]):
+        cost = {"metrics.best/epoch": epoch, "metrics.cost/train_seconds": seconds}
         rows.append(run("finetune", s, 70.0 + s, **cost, **{"metrics.cost/teacher_seconds": math.nan}))
-        rows.append(run("kd", s, 72.0, **cost, **{"metrics.cost/teacher_seconds": 22.0}))
+        rows.append(run("kd", s, 72.0, **cost, **{"metrics.cost/teacher_seconds": teacher}))
         rows.append(run("ls", s, 71.0, **{"metrics.best/epoch": 1, "metrics.cost/train_seconds": math.nan}))
     frame = pd.DataFrame(rows)
     table = costs(pair(frame), frame)

@@ -17,7 +17,7 @@ from analysis.pairing import pair
 from analysis.power import more_seeds, robust_sd, seeds_needed
 from analysis.predictions import marked
 from analysis.present.answer import scores
-from analysis.present.render import to_markdown, to_text
+from analysis.present.render import p_text, to_markdown, to_text
 from analysis.present.wording import (
     clause_lines,
     clauses,
@@ -230,6 +230,11 @@ def test_failures_of_the_reference_are_its_losses():
     assert (row["failed"], row["failed_reference"], row["n"]) == (0, 4, 8)
     assert row["p_failures"] == 2**-11  # twelve of twelve
     assert "4 of 12 seeds of finetune failed" in lost_line([row])
+    kd = [*UP[:4], *[0.0] * 8]
+    both = judge(pair(runs({"finetune": [*[0.0] * 8, *[None] * 4], "ls": [*UP, *[0.0] * 4], "kd": kd}, seeds=12)))
+    p_ls, p_kd = (p_text(both.set_index("method").loc[name, "p_failures"]) for name in ("ls", "kd"))
+    told = f"; 4 of 12 seeds of finetune failed (as losses: ls p = {p_ls}, kd p = {p_kd}) ("
+    assert told in sentence(both.to_dict("records")), "once, with the test of each"
     whole = judged({"ls": UP}).iloc[0]
     assert (whole["failed"], lost_line([whole])) == (0, "") and math.isnan(whole["p_failures"])
 
