@@ -13,6 +13,7 @@ from running import succeed
 
 from analysis import exported, reading
 from analysis.plan_check import LACKS, plan_digest
+from analysis.present.render import join, signed
 from entrypoints.command import parse
 from labelreg import recipes
 from labelreg.settings import with_defaults
@@ -32,6 +33,7 @@ def section(folder: Path) -> str:
     return page.partition(f"\n## {folder.name[-1].upper()}: found\n")[2].partition("\n## ")[0]
 
 
+PRETRAINED_KD = ("kd", "pretrained")
 FOUND = [folder for folder in SCORES if section(folder)]
 
 
@@ -87,6 +89,32 @@ def test_what_was_found_is_what_its_commands_say(folder, store):
     assert any(tables["In short"] in published for tables in made.values())
     quoted = [line.removeprefix("> ") for line in found.splitlines() if line.startswith("> ")]
     assert {f"- {line}" for line in quoted} <= said
+
+
+def test_the_readme_says_what_was_found(store):
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    a, b, c = (
+        compared(letter, **more) for letter, more in (("a", {}), ("b", {}), ("c", {"reference": "finetune+swa"}))
+    )
+    gains = {row["task"]: signed(row["mean_difference"]) for row in a if (row["method"], row["init"]) == PRETRAINED_KD}
+    assert f"KD is better on both tasks ({gains['sst5']} and {gains['rotten_tomatoes']} points)" in readme
+    assert {row["method"] for row in a if row["init"] == "pretrained" and row["verdict"] == "better"} == {"kd", "akd"}
+    sizes: dict[str, list[str]] = {"better": [], "equivalent": [], "undecided": []}
+    for row in b:
+        if (row["method"], row["init"]) == PRETRAINED_KD:
+            size = re.search(r"max_train_examples=(\d+)", row["setting"])[1]
+            sizes[row["verdict"]].append(f"{int(size):,}")
+    said = f"At {join(sizes['better'])} sentences KD is better, at {join(sizes['equivalent'])} equivalent;"
+    assert said in readme and not sizes["undecided"]
+    better = [(row["method"], row["task"]) for row in c if row["verdict"] == "better"]
+    assert sorted(better) == [("kd+swa", "rotten_tomatoes"), ("kd+swa", "sst5")]
+    assert "Label smoothing and MaxSup are not shown to; KD with averaged weights does." in readme
+
+
+def compared(letter: str, **asked: str) -> list[dict]:
+    """The comparisons of a published answer."""
+    succeed("significance", csv=ROOT / "results" / f"answer-{letter}" / "scores.csv", output_dir="told", **asked)
+    return json.loads(Path("told/significance.json").read_text(encoding="utf-8"))["comparisons"]
 
 
 @pytest.mark.parametrize("picture", sorted((ROOT / "docs").glob("answer-*.svg")), ids=lambda path: path.stem)
