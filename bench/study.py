@@ -158,11 +158,13 @@ def to_verdicts(folder: Path, *rivals_own: str) -> dict:
         trained["Trainer"].setdefault(record["method"], []).append(record["train_seconds"])
     runs = len(teachers) + len(students)
     assert [sum(map(len, methods.values())) for methods in trained.values()] == [runs, runs]
-    table = [{"": f"training, {name}"} for name in trained["labelreg"]] + [{"": "all else"}]
-    for side, methods in trained.items():
-        for row, seconds in zip(table, methods.values(), strict=False):
-            row[side] = statistics.mean(seconds)
-        table[-1][side] = (JOBS * walls[side] - sum(map(sum, methods.values()))) / runs
+    table = [
+        {"": f"training, {name}"} | {side: statistics.mean(methods[name]) for side, methods in trained.items()}
+        for name in trained["labelreg"]
+    ]
+    table.append({"": "all else"} | {
+        side: (JOBS * walls[side] - sum(map(sum, methods.values()))) / runs for side, methods in trained.items()
+    })  # fmt: skip
     return {"runs": runs, **walls, "demo / scripts": walls["labelreg"] / walls["Trainer"], "seconds of a run": table}
 
 
