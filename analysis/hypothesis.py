@@ -286,7 +286,7 @@ def _reason(word: str, negligible: bool, d: np.ndarray, test: Test, q_holm: floa
         parts.append(f"{n_seeds(test.n)} {verb} too few to call a difference, whatever the data{family}")
     else:
         parts.append(_why_undecided(test, rule))
-    return "; ".join(parts + _flags(d, test, rule.level))
+    return "; ".join(parts + _flags(d, test, rule))
 
 
 def _why_undecided(test: Test, rule: _Rule) -> str:
@@ -295,24 +295,26 @@ def _why_undecided(test: Test, rule: _Rule) -> str:
     if not rule.zeros_decidable and test.n_nonzero < test.n:
         return f"only {test.n_nonzero} differences are not zero, too few to reach {rule.level:.4g}"
     if test.low < -rule.margin or test.high > rule.margin:
-        return f"the interval {interval(test)} still holds effects beyond the margin of {rule.margin:g}"
+        held = interval(test, rule.margin)
+        return f"the interval {held} still holds effects beyond the margin of {rule.margin:g}"
     return f"neither a difference nor equivalence reaches {rule.level:.4g} after Holm"
 
 
-def _flags(d: np.ndarray, test: Test, level: float) -> list[str]:
-    flags = []
+def _flags(d: np.ndarray, test: Test, rule: _Rule) -> list[str]:
+    flags, level, shown, mean = [], rule.level, interval(test, rule.margin), float(d.mean())
     if test.n_nonzero == 0:
         flags.append("all differences are zero")
     elif test.n_nonzero < test.n:
         flags.append(f"{test.n - test.n_nonzero} of {test.n} differences are zero")
-    if np.sign(np.round(d.mean(), DECIMALS)) * np.sign(test.estimate) < 0:
-        flags.append(f"mean {d.mean():+.2f} and Hodges-Lehmann {test.estimate:+.2f} disagree in sign: collapsed seeds?")
+    if np.sign(np.round(mean, DECIMALS)) * np.sign(test.estimate) < 0:
+        both = [f"{value:+.{decimals(rule.margin)}f}" for value in (mean, test.estimate)]
+        flags.append(f"mean {both[0]} and Hodges-Lehmann {both[1]} disagree in sign: collapsed seeds?")
     if math.isinf(test.low):
         flags.append(f"no bounded interval with n = {test.n}")
     elif test.p_value <= level and test.low <= 0 <= test.high:
-        flags.append(f"the interval {interval(test)} touches 0 although p is {test.p_value:.2g} (ties)")
+        flags.append(f"the interval {shown} touches 0 although p is {test.p_value:.2g} (ties)")
     elif test.p_value > level and not test.low <= 0 <= test.high:
-        flags.append(f"the interval {interval(test)} leaves 0 out although p is {test.p_value:.2g} (ties)")
+        flags.append(f"the interval {shown} leaves 0 out although p is {test.p_value:.2g} (ties)")
     return flags
 
 
@@ -320,8 +322,14 @@ def n_seeds(n: int) -> str:
     return f"{n} seed" if n == 1 else f"{n} seeds"
 
 
-def interval(test: Test) -> str:
-    return f"[{test.low:.2f}, {test.high:.2f}]"
+def decimals(margin: float) -> int:
+    """With how many decimals differences are told: at a margin of 0.005 nats, two of them would show nothing."""
+    return max(2, 1 - math.floor(math.log10(margin))) if margin > 0 else 2
+
+
+def interval(test: Test, margin: float) -> str:
+    digits = decimals(margin)
+    return f"[{test.low:.{digits}f}, {test.high:.{digits}f}]"
 
 
 def check_margin(margin: float) -> None:

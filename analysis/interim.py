@@ -122,9 +122,9 @@ def at_looks(
     without giving a pair; a method that was decided and no longer run is simply shorter. A look is taken once an
     undecided method has as many. What lies beyond the last look that was taken is not used. `not_learnt`: by method,
     the places of the seeds at which neither side learnt; a method without any other is as open as an undecided one.
-    Raises AnalysisError as `verdicts` and `check_looks` do.
+    Raises AnalysisError as `verdicts` does. Whether the first look can decide anything, `check_looks` says: a family
+    that has grown since leaves it undecided.
     """
-    check_looks(looks, max(len(families), planned), level)
     counted = joint(tuple(looks))
     corrections: tuple[Callable[[float], float], Callable[[float], float]] = counted.two_sided, counted.one_sided
     confidence = 1 - counted.level(level)

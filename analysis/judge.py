@@ -1,14 +1,14 @@
 """The verdict on every comparison, one row each: what people, programs and the MLflow UI are told is read from it."""
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.hypothesis import DECIMALS, FEW, Pairs, Verdict, compare, holm, pairs, verdicts
+from analysis.hypothesis import DECIMALS, FEW, Pairs, Test, Verdict, compare, holm, pairs, verdicts
 from analysis.interim import OPEN, at_looks, check_looks, joint, where_learnt, without_stopping
 from analysis.margins import Margins, margins
 from analysis.pairing import Comparison, Paired
@@ -24,7 +24,7 @@ COLUMNS = [
     *("not_learnt", "not_learnt_reference", "failed", "failed_reference", "p_failures", "examples", "teachers"),
 ]
 EXTRA = [
-    *("negated", "n_nonzero", "family", "protocol", "reason", "margin_why", "p_verdict"),
+    *("negated", "n_nonzero", "protocol", "reason", "margin_why", "p_verdict", "estimate_failures"),
     *("seeds", "scores", "differences"),
 ]
 NUMBERS = ("mean_method", "std_method", "mean_reference", "mean_difference", "std_difference", "mean_corrected")
@@ -75,8 +75,9 @@ def judge(
     beside these with which a verdict falls nine times in ten (missing: more than power.MOST); seeds_for_margin: seeds
     in all for an effect of the margin. not_learnt, not_learnt_reference: runs of each side known to give every example
     one class; where all do, the verdict is "not learnt". failed, failed_reference: seeds that ended in an error;
-    p_failures: of the same test with these as losses. With planned looks each row is about the seeds of its `look`, and
-    mean_corrected is the mean without what stopping adds to it. p_holm_study is Holm over all rows.
+    p_failures, estimate_failures: of the same test with these as losses. With planned looks each row is about the seeds
+    of its `look`, and mean_corrected is the mean without what stopping adds to it. p_holm_study is Holm over all rows
+    and what their families count beside them.
 
     Args:
         order: of all seeds, where no plan has one; default: rising.
@@ -87,26 +88,29 @@ def judge(
         AnalysisError: a margin, level or looks that are not allowed.
     """
     rule = rule or Rule()
-    rows = []
+    check_looks(rule.looks, 1, rule.level)
+    rows, absent = [], 0
     for members in paired.families:
         first = members[0]
+        if not any(first.where in plan.families for plan in planned):  # looks that were planned are what they are
+            check_looks(rule.looks, len(members), rule.level)
         examples = paired.tested(members)
         margin = rule.margins.of(first.task, first.metric, examples)
-        told: dict[tuple, tuple[Comparison, Verdict, tuple[str, ...], int]] = {}
+        told: dict[tuple, tuple[Comparison, Verdict, int]] = {}
         for family, size, seeds in _parts(members, order, planned):
             if told.keys() >= {c.who for c in family}:
                 continue
             cut, found = _decide(paired, family, margin, rule, size, seeds)
-            names = tuple(_label(c) for c in family)
             for i, c in enumerate(family):
-                told.setdefault(c.who, (cut[i], found[i], names, size))
+                told.setdefault(c.who, (cut[i], found[i], size))
         rows += [_row(paired, *told[c.who], margin, rule, examples) for c in members]
+        absent += max(size for *_, size in told.values()) - len(members)
     if not rows:
         verdicts({}, 1.0, rule.level)  # a mistake is one, with nothing to compare too
-        check_looks(rule.looks, 1, rule.level)
     frame = pd.DataFrame(rows, columns=COLUMNS + EXTRA)
-    frame["p_holm_study"] = holm(frame["p_value"])
-    kinds = dict.fromkeys(NUMBERS, float) | dict.fromkeys(COUNTS, "Int64") | {"p_failures": float}
+    p_of_looks = joint(rule.looks).two_sided if rule.looks else float
+    frame["p_holm_study"] = holm(map(p_of_looks, frame["p_value"]), max(absent, 0))
+    kinds = dict.fromkeys((*NUMBERS, "p_failures", "estimate_failures"), float) | dict.fromkeys(COUNTS, "Int64")
     return frame.astype(kinds)
 
 
@@ -174,11 +178,10 @@ def _at_looks(
 ) -> tuple[list[Comparison], dict[int, Verdict]]:
     """A look waits for the runs of its seeds that are not through, whichever member's they are, and never takes later
     seeds in their place."""
-    lost = _left(paired, members[0])  # by method, seeds that were run without giving a pair
-    running = _left(paired, members[0], "running")
     paired_seeds = set().union(*(c.seeds for c in members))  # of these the reference is through
-    pending = (running[members[0].reference] - paired_seeds).union(*(running[c.method] - set(c.seeds) for c in members))
-    own = [{*c.seeds, *lost[c.method]} for c in members]
+    pending = set().union(*(_left(paired, c, "running", of_reference=True) for c in members)) - paired_seeds
+    pending = pending.union(*(_left(paired, c, "running") - set(c.seeds) for c in members))
+    own = [{*c.seeds, *_left(paired, c)} for c in members]  # with the seeds that were run without giving a pair
     tried = pending.union(*own)
     seeds = [seed for seed in order if seed in tried]
     seeds += sorted(tried - set(seeds), key=lambda seed: (isinstance(seed, str), seed))
@@ -198,14 +201,22 @@ def _at_looks(
     return cut, {i: _waiting(d, waits, members[i]) for i, d in found.items()}
 
 
-def _left(paired: Paired, c: Comparison, reason: str = "") -> defaultdict[str, set]:
-    """By method, the seeds of this family's runs that are left out for this reason; for any but running without one."""
-    found: defaultdict[str, set] = defaultdict(set)
-    for run in paired.left_out.itertuples():
-        here = (run.task, run.model, run.init, run.family) == (c.task, c.model, c.init, c.family)
-        if here and not pd.isna(run.seed) and (run.reason == reason if reason else run.reason != "running"):
-            found[run.method].add(run.seed)
-    return found
+def _left(paired: Paired, c: Comparison, reason: str = "", of_reference: bool = False) -> set:
+    """The seeds of which a run of this comparison is left out for this reason; for any but running without one.
+
+    What a run has not logged, or as auto, fits every setting.
+    """
+    who = (c.task, c.model, c.init, c.reference if of_reference else c.method, c.family)
+    theirs = c.settings[of_reference] if c.settings else ()
+    left = zip(paired.left_out.itertuples(), paired.left_settings or repeat(()), strict=False)
+    return {
+        run.seed
+        for run, mine in left
+        if (run.task, run.model, run.init, run.method, run.family) == who
+        and not pd.isna(run.seed)
+        and (run.reason == reason if reason else run.reason != "running")
+        and all(a in (b, None, "auto") for a, b in zip(mine, theirs, strict=False))
+    }
 
 
 def _waiting(verdict: Verdict, pending: list, c: Comparison) -> Verdict:
@@ -231,23 +242,18 @@ def _first(c: Comparison, seeds: list) -> Comparison:
     return replace(c, **cut)
 
 
-def _label(c: Comparison) -> str:
-    setting = c.setting.removeprefix(c.family).removeprefix("; ")  # all members share the family's name
-    return f"{c.method} [{setting}]" if setting else c.method
-
-
 def _row(
     paired: Paired,
     c: Comparison,
     verdict: Verdict,
-    family: tuple[str, ...],
     size: int,
     margin: float,
     rule: Rule,
     examples: int | None,
 ) -> tuple:
     d, test = np.array(c.differences), verdict.test
-    failed, failed_reference = (_failed(paired, c, name, verdict.look) for name in (c.method, c.reference))
+    failed, failed_reference = (_failed(paired, c, side, verdict.look) for side in (False, True))
+    as_losses = _with_failures(c, len(failed - failed_reference), len(failed_reference - failed))
     undecided, share = verdict.word == "undecided", rule.level_of_a_look
     mine, theirs, differences = (pd.Series(values, dtype=float) for values in (c.scores, c.reference_scores, d))
     of_all = vars(c) | vars(test) | vars(verdict)
@@ -261,7 +267,6 @@ def _row(
         "margin": margin,
         "margin_why": rule.margins.why(c.task, c.metric, examples),
         "verdict": verdict.word,
-        "family": family,
         "family_size": size,
         "protocol": c.family,
         "p_holm_study": None,
@@ -273,7 +278,8 @@ def _row(
         "not_learnt_reference": sum(run_id in paired.not_learnt for run_id in c.reference_run_ids),
         "failed": len(failed),
         "failed_reference": len(failed_reference),
-        "p_failures": _with_failures(c, len(failed), len(failed_reference - failed)),
+        "p_failures": as_losses.p_value if as_losses else None,
+        "estimate_failures": as_losses.estimate if as_losses else None,
         "examples": examples,
         "teachers": ", ".join(sorted({teacher for teacher in c.teachers if teacher})) if _taught(c.method) else "",
     }
@@ -291,9 +297,9 @@ def _taught(method: str) -> bool:
     return method not in METHODS or METHODS[method].needs == "teacher"
 
 
-def _failed(paired: Paired, c: Comparison, method: str, look: int | None) -> set:
-    """Seeds of this method that ended in an error and were not run again; of a look, not those beyond it."""
-    lost = _left(paired, c, "failed")[method] - set(c.seeds)
+def _failed(paired: Paired, c: Comparison, of_reference: bool, look: int | None) -> set:
+    """Seeds of one side that ended in an error and were not run again; of a look, not those beyond it."""
+    lost = _left(paired, c, "failed", of_reference) - set(c.seeds)
     tried = len(c.seeds) + len(lost)
     return lost if look is None or tried <= look else set(sorted(lost, key=str)[: max(look - len(c.seeds), 0)])
 
@@ -303,8 +309,8 @@ def _corrected(d: np.ndarray, verdict: Verdict, rule: Rule) -> float | None:
     return without_stopping(d, verdict.look or 0, rule.looks, rule.level) if early else None
 
 
-def _with_failures(c: Comparison, failed: int, failed_reference: int) -> float | None:
-    """p of the same test where a seed that failed lost, by more than any other; None where none failed."""
+def _with_failures(c: Comparison, failed: int, failed_reference: int) -> Test | None:
+    """The same test where a seed that failed lost, by more than any other; None where none failed on one side alone."""
     if not failed + failed_reference or not c.seeds:
         return None
     both = _pairs(c)
@@ -312,4 +318,4 @@ def _with_failures(c: Comparison, failed: int, failed_reference: int) -> float |
     lost = min(every) - (max(every) - min(every)) - 1
     mine = [*both.mine, *[lost] * failed, *[usual] * failed_reference]
     theirs = [*both.theirs, *[usual] * failed, *[lost] * failed_reference]
-    return compare(pairs(mine, theirs), few=len(c.seeds) <= FEW).p_value
+    return compare(pairs(mine, theirs), few=len(c.seeds) <= FEW)

@@ -17,6 +17,7 @@ import pandas as pd
 from analysis.hypothesis import (
     DECIMALS,
     compare,
+    decimals,
     floor,
     holm,
     min_p_value,
@@ -42,32 +43,59 @@ Group = tuple[str, str, str]  # model, init, metric
 
 
 def _groups(paired: Paired) -> dict[Group, dict[str, dict[str, Comparison]]]:
-    """(model, init, metric) -> method -> task -> comparison, of groups with two tasks or more.
+    """(model, init, metric) -> method -> task -> comparison, of methods with two tasks or more.
 
-    Scores of different splits (test here, the rest of the training set there) are all scores. A method that has one
-    comparison in each task is one method, whatever its settings are called; where it has
-    several in a task, each setting is a method of its own.
+    Scores of different splits (test here, the rest of the training set there) are all scores.
     """
-    cells: defaultdict[Group, defaultdict[tuple[str, str], list[Comparison]]]
-    cells = defaultdict(lambda: defaultdict(list))
+    cells: defaultdict[Group, defaultdict[str, defaultdict[str, list[Comparison]]]]
+    cells = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     names: defaultdict[tuple, set[str]] = defaultdict(set)
     for c in paired.comparisons:
         names[c.model, c.init, c.metric.rpartition("/")[2]].add(c.metric)
     for c in paired.comparisons:
         last = c.metric.rpartition("/")[2]
         metric = c.metric if len(names[c.model, c.init, last]) == 1 else last
-        cells[c.model, c.init, metric][c.task, c.method].append(c)
+        cells[c.model, c.init, metric][c.method][c.task].append(c)
     groups = {}
     for key, cell in cells.items():
-        if len({task for task, _ in cell}) < 2:
-            continue
-        several = {method for (_, method), found in cell.items() if len(found) > 1}
-        methods: defaultdict[str, dict[str, Comparison]] = defaultdict(dict)
-        for (task, method), found in cell.items():
-            for c in found:
-                methods[c.label if method in several else method][task] = c
-        groups[key] = dict(methods)
+        methods: dict[str, dict[str, Comparison]] = {}
+        for method, by_task in cell.items():
+            methods |= _by_setting(method, by_task)
+        if methods:
+            groups[key] = methods
     return groups
+
+
+def _by_setting(method: str, by_task: Mapping[str, Sequence[Comparison]]) -> dict[str, dict[str, Comparison]]:
+    """The comparisons of a method over tasks, by its name.
+
+    One comparison in each task is one method, whatever its settings. Where a task has several, each setting is a method
+    of its own, with the other tasks' comparisons that have the values which vary there. What is left on one task alone
+    has its verdict there.
+    """
+    varying = {
+        i
+        for found in by_task.values()
+        for i, values in enumerate(zip(*(_values(c) for c in found), strict=True))
+        if len(set(values)) > 1
+    }
+    settings: defaultdict[tuple, dict[str, list[Comparison]]] = defaultdict(dict)
+    for task, found in by_task.items():
+        for c in found:
+            settings[tuple(value for i, value in enumerate(_values(c)) if i in varying)].setdefault(task, []).append(c)
+    methods: dict[str, dict[str, Comparison]] = {}
+    for same in settings.values():
+        one = {task: found[0] for task, found in same.items() if len(found) == 1}  # several: on other examples
+        told = "; ".join(dict.fromkeys(c.setting for c in one.values() if c.setting)) if varying else ""
+        name = f"{method} [{told}]" if told else method
+        if len(one) > 1:
+            methods[f"{name} ({', '.join(one)})" if name in methods else name] = one
+    return methods
+
+
+def _values(c: Comparison) -> tuple:
+    """The settings of both sides, which a comparison made by hand may lack."""
+    return tuple(value for side in c.settings for value in side)
 
 
 # Friedman and ranks
@@ -170,21 +198,28 @@ def these_tasks(paired: Paired, judged: pd.DataFrame, rule: Rule) -> pd.DataFram
         margins, tests = {}, {}
         for method, by_task in methods.items():
             margins[method] = float(np.mean([known[c.who].margin for c in by_task.values()]))
-            tests[method] = _mean_over([rounded(c.differences) for c in by_task.values()], margins[method], rule.level)
-        corrected = holm(p for *_, p, _ in tests.values())
-        equal = holm(q for *_, q in tests.values())
+            strata = [rounded(known[c.who].differences) for c in by_task.values()]
+            tests[method] = _mean_over(strata, margins[method], rule.level)
+        size = max(known[c.who].family_size for by_task in methods.values() for c in by_task.values())
+        absent = max(size - len(methods), 0)  # planned and not there: they count here as they do in a task
+        corrected = holm((p for *_, p, _ in tests.values()), absent)
+        equal = holm((q for *_, q in tests.values()), absent)
         for (method, by_task), p, q in zip(methods.items(), corrected, equal, strict=True):
             mean, low, high, p_value, p_equal = tests[method]
             word = "equivalent" if q <= rule.level else "undecided"
             word = word if p > rule.level else "better" if mean > 0 else "worse"
-            means = {task: float(np.mean(c.differences)) for task, c in sorted(by_task.items())}
-            apart = [f"{task} {value:+.2f}" for task, value in means.items() if abs(value) > margins[method]]
+            means = {task: float(known[c.who].mean_difference) for task, c in sorted(by_task.items())}
+            far, digits = {t: d for t, d in means.items() if abs(d) > margins[method]}, decimals(margins[method])
+            apart = [f"{task} {value:+.{digits}f}" for task, value in far.items()]
             why = f"tasks differ: {', '.join(apart)}" if word == "equivalent" and apart else ""
             why = "negligible: within the margin" if word in ("better", "worse") and q <= rule.level else why
+            if math.isinf(low):
+                alone = [task for task, c in sorted(by_task.items()) if known[c.who].n < 2]
+                why = f"no test: one seed in {', '.join(alone)}" if alone else "no test: no task's seeds differ"
             looks: list[Any] = [known[c.who].look for c in by_task.values()] if rule.looks else []
             if any(pd.isna(look) or look < rule.looks[-1] for look in looks):
                 word, why = "undecided", "it falls at the last planned look, with all seeds of all tasks"
-            n = [len(c.seeds) for c in by_task.values()]
+            n = [known[c.who].n for c in by_task.values()]
             who = (*key, method, paired.reference, len(by_task), tuple(means), min(n), max(n))
             told = (mean, low, high, p_value, p, p_equal, q, margins[method], p_of(word, p, q), word, why)
             rows.append((*who, *told))
@@ -198,7 +233,7 @@ def _mean_over(strata: Sequence[np.ndarray], margin: float, level: float) -> tup
     """
     from scipy.stats import t as student
 
-    mean = round(float(np.mean([d.mean() for d in strata])), DECIMALS) + 0.0
+    mean = round(float(np.mean([d.mean() if len(d) else math.nan for d in strata])), DECIMALS) + 0.0
     if any(len(d) < 2 for d in strata) or not any(np.ptp(d) for d in strata):
         return mean, -math.inf, math.inf, 1.0, 1.0
     parts = np.array([d.var(ddof=1) / len(d) for d in strata])

@@ -79,7 +79,8 @@ class Paired:
 
     `start` of a run is in seconds, -inf where it is not known. `not_learnt`: ids of runs that are known to give every
     example one class (their tag; predictions.marked adds those of runs that were logged before there was the tag).
-    `examples`: by run id, how many its score is from, where that is known (predictions.marked).
+    `examples`: by run id, how many its score is from, where that is known (predictions.marked). `left_settings`: of the
+    rows of left_out, their values of students.setting_names.
     """
 
     reference: str
@@ -88,6 +89,7 @@ class Paired:
     runs: pd.DataFrame
     not_learnt: frozenset[str] = frozenset()
     examples: Mapping[str, int] = field(default_factory=dict)
+    left_settings: tuple[tuple, ...] = ()
 
     @property
     def families(self) -> list[list[Comparison]]:
@@ -149,7 +151,8 @@ def pair(
     rows = [(run.run_id, *run.cell, run.method, run.seed, _family(run, compared[run.cell]), why) for run, why in left]
     not_learnt = frozenset(run.run_id for run in usable if run.one_class)
     left_out = pd.DataFrame(rows, columns=LEFT_OUT)
-    return Paired(reference, comparisons, left_out, _table(usable, split), not_learnt, _examples(runs))
+    settings = tuple(run.settings for run, _ in left)
+    return Paired(reference, comparisons, left_out, _table(usable, split), not_learnt, _examples(runs), settings)
 
 
 def _examples(runs: pd.DataFrame) -> dict[str, int]:
@@ -332,16 +335,18 @@ def _compare(
 def _several_sets(runs: Iterable[Run]) -> set[tuple]:
     """The (task, protocol) whose runs are of several data sets, each a family of its own.
 
-    fewrel's examples are drawn anew for each seed: there only two digests of one seed are two data sets.
+    fewrel's examples are drawn anew for each seed: there only two digests of one seed are two data sets, or one of two
+    seeds beside another (a file of one's own may be called so, too).
     """
     digests, seeds = defaultdict(set), defaultdict(list)
     for run in runs:
         if run.task.startswith("fewrel"):
-            seeds[run.cell, run.protocol, run.method, run.setting].append(run.seed)
+            seeds[run.cell, run.protocol, run.method, run.setting].append((run.seed, run.data))
         elif run.data:
             digests[run.task, run.protocol].add(run.data)
-    twice = {(cell[0], protocol) for (cell, protocol, *_), found in seeds.items() if len(set(found)) < len(found)}
-    return twice | {key for key, found in digests.items() if len(found) > 1}
+    drawn = {key: ({seed for seed, _ in found}, {data for _, data in found}) for key, found in seeds.items()}
+    fewer = {key for key, (own, data) in drawn.items() if len(own) < len(seeds[key]) or 1 < len(data) < len(own)}
+    return {(cell[0], protocol) for cell, protocol, *_ in fewer} | {key for key, d in digests.items() if len(d) > 1}
 
 
 def _family(run: Run, compared: dict[tuple, str]) -> str:

@@ -58,7 +58,8 @@ class Gate:
         counts = sorted(n for n in nearest if reachable(n, self.methods, self.level, sides))
         if counts[0] > FEW or counts[-1] == FEW + 1:
             return f"{counts[0]} seeds or more"
-        return f"{counts[0]} to {FEW} seeds, or {counts[-1]} and more"
+        few = f"{FEW}" if counts[0] == FEW else f"{counts[0]} to {FEW}"
+        return f"{few} seeds, or {counts[-1]} and more"
 
 
 def gate(

@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import sys
 from collections.abc import Collection
 from pathlib import Path
 
@@ -146,6 +147,7 @@ def csv_table(path: str | Path, parameter: str = "csv") -> pd.DataFrame:
     twice, a row that is longer than the first line.
     """
     source = f"{parameter}={path}"
+    csv.field_size_limit(sys.maxsize)  # a plan names the runs that it reused
     try:
         with open(os.path.expanduser(path), encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, skipinitialspace=True, strict=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from labelreg import places, recipes, training
 from labelreg.data import own_teacher, prepared
 from labelreg.data.tasks import made_of
+from labelreg.errors import UserError
 from labelreg.methods import METHODS, degenerate, own_file, own_parameters
 from labelreg.models import adapter, registry
 from labelreg.parameter import Value
@@ -136,11 +137,14 @@ def checkpoints(roots: places.Roots, identity: str) -> Path:
     return roots.cache / "checkpoints" / identity
 
 
-def teacher_among(runs: Sequence[tracking.Found], settings: Settings) -> tracking.Found | None:
+def teacher_among(
+    runs: Sequence[tracking.Found], settings: Settings, weights: str | None = None
+) -> tracking.Found | None:
     """The first of the finished teacher runs that was trained with these settings, or None.
 
     Args:
         runs: on the same examples, oldest first: a later one does not change what a study has begun.
+        weights: registry.weights_digest of its model, where that is here: a folder may hold other weights by now.
     """
     names = [name for name in of(Cell, Fit, Sgd, Head, Tuning, Lora, Text, Images) if name != "method"] + ["selection"]
     wanted = {name: logged.plain(value) for name in names if (value := settings.value(name)) is not None}
@@ -150,9 +154,18 @@ def teacher_among(runs: Sequence[tracking.Found], settings: Settings) -> trackin
     def fits(run: tracking.Found) -> bool:
         params = held | run.data.params
         same = all(logged.same(params.get(name, ""), value) for name, value in wanted.items())
+        same &= weights is None or run.data.tags.get(tracking.WEIGHTS, weights) == weights  # earlier runs have no tag
         return same and not any(name in params for name in unnamed)
 
     return next(filter(fits, runs), None)
+
+
+def weights_here(model: str, init: str, roots: places.Roots) -> str | None:
+    """registry.weights_digest of a model that this machine has; None of another: nothing is downloaded."""
+    try:
+        return registry.weights_digest(model, init, replace(roots, download=False))
+    except (UserError, OSError):
+        return None
 
 
 def drawn_anew(settings: Settings) -> bool:

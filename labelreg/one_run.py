@@ -27,6 +27,7 @@ from labelreg.job import (
     settings_of,
     source_job,
     teacher_among,
+    weights_here,
 )
 from labelreg.methods import METHODS, mean_of, own_file
 from labelreg.models import adapter, registry
@@ -238,7 +239,8 @@ def _find_source(job: Job, data: prepared.PreparedTask) -> tracking.Found | None
         exact = {tracking.FINGERPRINT: fingerprint(needed, data), tracking.KIND: "student"}
         return next(iter(tracking.find(tracking.tagged(exact))), None)
     runs = tracking.find(tracking.tagged({tracking.DATA: data.digest, tracking.KIND: "teacher"}))
-    return teacher_among(runs, needed.settings)
+    here = weights_here(needed.settings.model, needed.settings.init, places.roots(job.settings))
+    return teacher_among(runs, needed.settings, here)
 
 
 def do(step: Step, parent: str, name: str, experiment: str) -> Done:
@@ -323,6 +325,7 @@ def _log_start(
         values |= {"teacher_values": own.kind, "teacher_digest": own.file_digest}
         values |= {} if drawn_anew(settings) else {"teacher_logits": own.digest}
     tags = {tracking.DATA: data.digest, tracking.FINGERPRINT: fingerprint, "labelreg.python": platform.python_version()}
+    tags[tracking.WEIGHTS] = registry.weights_digest(settings.model, settings.init, places.roots(settings))
     if data.rest:
         tags[tracking.REST] = data.rest
     if settings.teacher_run_id:  # not found by the settings: who runs it again must name it too

@@ -771,7 +771,7 @@ def method_named(text: str) -> str:
     """
     name = methods.named(text)
     method = methods.METHODS.get(name)
-    taken = {each for kind in ENTRY_POINTS.values() for each in of(kind)}
+    taken = {"help"}.union(*(of(kind) for kind in ENTRY_POINTS.values()))
     if method and (clash := sorted(taken & {*method.parameters})):
         raise UserError(f"method={text}: {', '.join(clash)}: every run has a parameter of this name; take another")
     return name

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import safetensors.torch
 from running import (
     ROOT,
     arguments,
@@ -28,6 +29,7 @@ from running import (
 from entrypoints.main import OWN_FILE
 from labelreg import recipes, settings
 from labelreg.methods import PAPER as METHODS
+from labelreg.models.registry import MODELS
 from labelreg.store import logged
 from labelreg.workers import executors
 
@@ -185,6 +187,24 @@ def test_a_teacher_of_another_setting_is_not_taken(tiny, settings_file):
     assert "training it first" in ended.out
     named = next(run for run in runs("teacher") if run.info.run_id == run_of(ended).data.params["teacher_run_id"])
     assert float(named.data.params["lr"]) == 1e-4, "default.yaml's teacher"
+
+
+def test_a_teacher_whose_folder_holds_other_weights_by_now_is_not_taken(tiny, tiny_models, tmp_path):
+    folder = tmp_path / "Teacher"
+    shutil.copytree(tiny_models / MODELS["bert-large"].hub_id, folder)
+    given = tiny | {"method": "kd", "teacher_model": folder}
+    first = run_of(succeed("train_student", **given))
+    assert first.data.tags["labelreg.weights"] and "training it first" not in succeed("train_student", **given).out
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    safetensors.torch.save_file(
+        {n: w * 1.5 for n, w in weights.items()}, folder / "model.safetensors", {"format": "pt"}
+    )
+    again = succeed("train_student", **given)
+    assert "training it first" in again.out
+    assert run_of(again).data.params["teacher_run_id"] != first.data.params["teacher_run_id"]
+    shutil.rmtree(folder)
+    gone = run_of(succeed("train_student", **given))
+    assert gone.data.params["teacher_run_id"] == first.data.params["teacher_run_id"], "by its name: nothing is here"
 
 
 def test_student_and_teacher_may_have_different_tokenizers(tiny):

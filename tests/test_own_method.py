@@ -86,7 +86,7 @@ def test_another_content_of_the_file_is_another_run(tiny, mine):
     assert first.data.tags["labelreg.fingerprint"] == third.data.tags["labelreg.fingerprint"]
 
 
-@pytest.mark.parametrize("name", ["value", "own", "told"])
+@pytest.mark.parametrize("name", ["value", "loss"])
 def test_its_parameters_may_have_any_name_and_change_no_other_run(name, tiny, mine):
     before = run_of(succeed("train_student", **tiny))
     mine.write_text(MINE.replace("poly", name))
@@ -177,6 +177,9 @@ def test_worker_processes_load_it_too(tiny, mine, tmp_path):
         ("def loss(logits, labels):\n    pass\n", "loss", "its form is (logits, labels); allowed is (logits, labels, "),
         ("def loss(a, b, c, d, weight):\n    pass\n", "loss", "weight needs a default that is a number"),
         ("def loss(a, b, c, d, lr=1.0):\n    pass\n", "loss", "lr: every run has a parameter of this name"),
+        ("def loss(a, b, c, d, help=1.0):\n    pass\n", "loss", "help: every run has a parameter of this name"),
+        (f"{MINE}\nimport sys\nsys.exit()\n", "loss", "mine.py does not run: SystemExit"),
+        ("import sys\ndef loss(a, b, c, d):\n    sys.exit(0)\n", "loss", "SystemExit: 0 (line 3)"),
         (f"{MINE}".replace("poly", "weights"), "loss", "weights: every run has a fact of this name"),
         (f"{MINE}".replace("poly", "version"), "loss", "version: every run has a fact of this name"),
         (f"{MINE}".replace("poly", "device"), "loss", "device: every run has a fact of this name"),

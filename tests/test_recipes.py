@@ -279,6 +279,19 @@ def test_later_rules_win_and_a_users_value_over_all(written):
     assert resolve(own, "ls")["lr"] == 2e-3
 
 
+def test_a_condition_is_read_as_what_is_given(tmp_path, monkeypatch):
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "kind: settings\nextends: default\nrules:\n- when: {task: 2024}\n  set: {epochs: 7}\n"
+        "- when: {model: ~/models/x}\n  set: {lr: 0.5}\n"
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "2024.csv").touch()
+    given = {"recipe": str(path), "train_file": str(tmp_path / "2024.csv"), "model": str(tmp_path / "models" / "x")}
+    found = recipes.resolve(given)
+    assert (found.epochs, found.lr) == (7, 0.5)
+
+
 def test_a_task_and_a_model_win_over_those_of_the_recipe_that_is_extended(written):
     rules = [{"set": {"task": "cola", "model": "bert-small"}}, {"when": {"task": "cola"}, "set": {"epochs": 11}}]
     own = written({"kind": "settings", "extends": "table9", "rules": rules})
@@ -314,6 +327,20 @@ BAD_RECIPES = {
     "a stray key": ({"kind": "settings", "rules": [{"set": {}, "if": {}}]}, "a mapping 'set' and perhaps"),
     "a rule is text": ({"kind": "settings", "rules": ["lr: 1"]}, "a mapping 'set' and perhaps"),
     "rules is a number": ({"kind": "settings", "rules": 5}, "'rules' is a list"),
+    "a key twice": (
+        "kind: settings\nrules:\n- when: {method: ls}\n  set: {lr: 1}\n  when: {method: kd}\n  set: {lr: 2}\n",
+        "not YAML .*when stands twice",
+    ),
+    "a placeholder": ("kind: settings\nrules:\n- set: {lr: {{ lr }}}\n", "not YAML"),
+    "rules twice": ("kind: settings\nrules: []\nrules: []\n", "rules stands twice"),
+    "a task that YAML reads otherwise": (
+        {"kind": "settings", "rules": [{"when": {"task": False}, "set": {}}]},
+        "task=False.*write them in quotes",
+    ),
+    "a condition that is a mapping": (
+        {"kind": "settings", "rules": [{"when": {"method": {"ls": 1}}, "set": {}}]},
+        "unknown method in recipe",
+    ),
     "a bad value": (
         {"kind": "settings", "rules": [{"set": {"alpha": 2}}]},
         r"alpha=2: allowed is a number in \[0, 1\]",

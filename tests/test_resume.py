@@ -6,6 +6,7 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ from running import (
 )
 from safetensors.torch import load_file
 
-from labelreg import recipes, training
+from labelreg import recipes, training, whole
 from labelreg.models import registry
 from labelreg.settings import Machine, with_defaults
 from labelreg.store import checkpoint, tracking
@@ -125,6 +126,24 @@ def test_a_claim_is_waited_for(tmp_path):
             first.forget()
         waiting.result(PATIENCE)
     assert order == ["first", "waited"]
+
+
+def test_a_kill_between_the_moves_of_a_claim_loses_no_checkpoint(tmp_path, monkeypatch):
+    first, second = "a" * 32, "b" * 32
+    with checkpoint.claim(tmp_path / "run") as claim:
+        for run_id in (second, first):
+            claim.start(run_id)
+            (claim.folder / checkpoint.FILE).write_text(run_id)
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(whole, "file", Mock(side_effect=KeyboardInterrupt))
+            claim.start(second)
+        for run_id in (second, first, second):
+            claim.start(run_id)
+            assert (claim.folder / checkpoint.FILE).read_text() == run_id
+        claim.drop(second)
+        assert claim.run_ids == [first] and not (claim.folder / checkpoint.FILE).exists()
+        claim.start(first)
+        assert (claim.folder / checkpoint.FILE).read_text() == first
 
 
 def test_a_diverged_run_leaves_nothing_to_go_on_with(tiny, tmp_path):

@@ -135,6 +135,12 @@ def test_the_run_that_mlflow_opened_holds_the_results(contract):
     assert len(beside) == 4
 
 
+@pytest.mark.parametrize("value", ["men's.csv", "a b", "rock'n'roll", "a\\b", "", "x", 'say "so"', "'"])
+def test_what_mlflow_run_quotes_is_unquoted_and_nothing_else(value):
+    assert logged.unquoted(shlex.quote(value)) == logged.unquoted(value) == value
+    assert logged.same(shlex.quote(value), value) and not logged.same("A", "a")
+
+
 @server_test
 def test_params_have_one_spelling_and_the_value_that_was_given(contract):
     opened, _ = contract

@@ -237,7 +237,7 @@ def _brief(paired: Paired, table: pd.DataFrame, judged: pd.DataFrame) -> pd.Data
 def _interval(row: dict) -> str:
     if pd.isna(row["low"]) or np.isinf(row["low"]):
         return ""
-    return f"[{render.signed(row['low'])}, {render.signed(row['high'])}]"
+    return f"[{render.signed(row['low'], row['margin'])}, {render.signed(row['high'], row['margin'])}]"
 
 
 def _over_tasks(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Section]:
@@ -264,7 +264,7 @@ def _interaction(paired: Paired, level: float) -> list[Section]:
     tasks = interaction.interaction_across(paired)
     told = (*_directions(paired), *alone, *wording.not_learnt_cells(paired))
     return [
-        section("question", wording.interaction_headline(table, level)),
+        section("question", wording.interaction_headline(table)),
         section("interaction", told, table),
         *([section("interaction_across", frame=tasks)] if len(tasks) else []),
     ]

@@ -9,7 +9,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.pairing import METHODS
+from analysis.pairing import method_rank
 from analysis.present.paper_tables import GLUE, NAMES, SPLITS, TEACHER
 
 INITS = {"pretrained": "pre-trained", "random": "from scratch"}
@@ -110,8 +110,7 @@ def _panel(panel: Axes, scores: pd.DataFrame, names: list[str]) -> None:
 
 def _methods(held: Collection[str]) -> list[str]:
     """In the paper's order; a method with several settings once per setting."""
-    order = {method: i for i, method in enumerate(METHODS)}
-    return sorted(set(held), key=lambda name: (order.get(name.partition(" [")[0], len(order)), name))
+    return sorted(set(held), key=lambda name: (*method_rank(name.partition(" [")[0]), name))
 
 
 def _name(method: str) -> str:

@@ -43,10 +43,10 @@ def differences(judged: pd.DataFrame) -> list[Picture]:
 
     def row(r: dict) -> Row:
         d, mean = r["differences"], r["mean_difference"]
-        note = f"{signed(mean)}, ahead in {sum(x > 0 for x in d)} of {len(d)}" if len(d) else "no pair"
+        note = f"{signed(mean, r['margin'])}, ahead in {sum(x > 0 for x in d)} of {len(d)}" if len(d) else "no pair"
         return Row(own_label(r), note, r["method"], mean, mean, mean, d)
 
-    return _rows("pairs", judged.drop(columns="margin"), row, "difference in ")
+    return _rows("pairs", judged, row, "difference in ", band=False)
 
 
 def intervals(judged: pd.DataFrame) -> list[Picture]:
@@ -54,7 +54,7 @@ def intervals(judged: pd.DataFrame) -> list[Picture]:
 
     def row(r: dict) -> Row:
         word = f"{GLYPHS[r['verdict']]} {r['verdict']}" + (", negligible" if r["negligible"] else "")
-        note = f"{signed(r['estimate'])}  {word}" if r["n"] else f"no pair  {word}"
+        note = f"{signed(r['estimate'], r['margin'])}  {word}" if r["n"] else f"no pair  {word}"
         return Row(own_label(r), note, r["method"], r["estimate"] if r["n"] else math.nan, r["low"], r["high"])
 
     return _rows("intervals", judged, row, "difference in ")
@@ -74,7 +74,7 @@ def effects(table: pd.DataFrame) -> list[Picture]:
     """The mean difference over these tasks with its interval (over_tasks.these_tasks)."""
 
     def row(r: dict) -> Row:
-        note = f"{signed(r['mean_difference'])}  {GLYPHS[r['verdict']]} {r['verdict']}"
+        note = f"{signed(r['mean_difference'], r['margin'])}  {GLYPHS[r['verdict']]} {r['verdict']}"
         return Row(r["method"], note, r["method"].partition(" [")[0], r["mean_difference"], r["low"], r["high"])
 
     return _rows("these_tasks", table.assign(task=""), row, "mean difference in ")
@@ -124,18 +124,27 @@ def reliability(calibration: Calibration | None) -> list[Picture]:
 # What the parts share
 
 
-def _rows(part: str, table: pd.DataFrame, row: Callable[[dict], Row], what: str, zero: bool = True) -> list[Picture]:
-    """A picture for each family, or each task, model and initialisation; differences of all of a task on one axis."""
+def _rows(
+    part: str, table: pd.DataFrame, row: Callable[[dict], Row], what: str, zero: bool = True, band: bool = True
+) -> list[Picture]:
+    """A picture for each family, or each task, model and initialisation; differences of all of a task on one axis.
+
+    Args:
+        band: whether the margin is drawn, where the table has one.
+    """
     pictures: list[Picture] = []
     if table.empty:
         return pictures
+    table = table.assign(band=table["margin"] if band and "margin" in table else 0.0)
     for (task, model, metric), cell in table.groupby(["task", "model", "metric"], sort=False):
-        margin = float(cell["margin"].iloc[0]) if "margin" in cell else 0.0
         apart = ["init", *(["protocol"] if "protocol" in cell else [])]
-        drawn = [(names, [row(r) for r in some.to_dict("records")]) for names, some in cell.groupby(apart, sort=False)]
-        every = [line for _, lines in drawn for line in lines]
-        for names, lines in drawn:
-            span = charts.extent(every if zero else lines, margin, zero)
+        drawn = [
+            (names, [row(r) for r in some.to_dict("records")], float(some["band"].iloc[0]))
+            for names, some in cell.groupby(apart, sort=False)
+        ]
+        every = [line for _, lines, _ in drawn for line in lines]
+        for names, lines, margin in drawn:
+            span = charts.extent(every if zero else lines, cell["band"].max(), zero)
             told = "; ".join(f"{line.label}: {line.note}" for line in lines)
             x_label = f"{what}{unit(metric)} ({metric})" if what else metric
             figure = charts.rows(lines, x_label, span, margin, zero)

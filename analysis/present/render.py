@@ -16,6 +16,8 @@ import numpy as np
 import pandas as pd
 import yaml
 
+from analysis.hypothesis import decimals
+
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_LINES = 8  # of a section in short
 
@@ -130,9 +132,9 @@ def number(value: float, digits: int = 2, sign: bool = False) -> str:
     return f"{rounded + 0:+}" if sign else f"{rounded + 0}"
 
 
-def signed(value: float) -> str:
-    """A difference: +0.31."""
-    return number(value, sign=True)
+def signed(value: float, margin: float = 0.0) -> str:
+    """A difference: +0.31; with the decimals that its margin asks for."""
+    return number(value, decimals(margin), sign=True)
 
 
 def p_text(p: float) -> str:
@@ -187,11 +189,12 @@ def to_markdown(frame: pd.DataFrame) -> str:
 def cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]], list[bool]]:
     """Header, rows as text, and which columns are numbers."""
     numeric = [pd.api.types.is_numeric_dtype(t) and not pd.api.types.is_bool_dtype(t) for t in frame.dtypes]
-    columns = [[_cell(str(name), value) for value in frame[name]] for name in frame.columns]
+    digits = decimals(frame["margin"].min()) if "margin" in frame else 2
+    columns = [[_cell(str(name), value, digits) for value in frame[name]] for name in frame.columns]
     return [str(name) for name in frame.columns], [list(row) for row in zip(*columns, strict=True)], numeric
 
 
-def _cell(name: str, value: Any) -> str:
+def _cell(name: str, value: Any, digits: int) -> str:
     if isinstance(value, tuple | list):
         return ", ".join(map(str, value))
     if pd.isna(value):
@@ -202,7 +205,7 @@ def _cell(name: str, value: Any) -> str:
         if name == "p" or name.startswith(("p_", "min_p_")):
             return p_text(value)
         fine = name.split("_")[0] in ("nll", "ece", "brier", "aurc", "error")
-        return number(value, 4 if fine else 3 if name == "level" else 2)
+        return number(value, max(4, digits) if fine else 3 if name == "level" else digits)
     return str(value)
 
 

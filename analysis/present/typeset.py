@@ -11,11 +11,10 @@ import pandas as pd
 
 from analysis import paper
 from analysis.present.paper_tables import Tables
-from analysis.present.render import to_markdown, to_text
+from analysis.present.render import number, signed, to_markdown, to_text
 from analysis.reading import csv_table
 
 PAPER, DIFFERENCE = "(paper)", "(difference)"
-DECIMALS = 2
 ESCAPED = re.compile(r"[&%$#_{}]")
 
 
@@ -32,7 +31,7 @@ def halves(tables: Tables) -> Iterator[tuple[str, str, pd.DataFrame]]:
             if any(others):
                 apart = [places[column]["difference"] for column in columns]
                 rows.append([PAPER, *others])
-                rows.append([DIFFERENCE, *("" if pd.isna(d) else f"{round(d, DECIMALS) + 0.0:+.2f}" for d in apart)])
+                rows.append([DIFFERENCE, *("" if pd.isna(d) else signed(d) for d in apart)])
         yield table, split, pd.DataFrame(rows, columns=["", *columns])
 
 
@@ -50,7 +49,7 @@ def _number(mean: float, std: float) -> str:
     """60.53 ± 0.70; one number alone has no deviation."""
     if pd.isna(mean):
         return ""
-    return f"{mean:.2f}" if pd.isna(std) else f"{mean:.2f} ± {std:.2f}"
+    return number(mean) if pd.isna(std) else f"{number(mean)} ± {number(std)}"
 
 
 def heading(tables: Tables, table: str, split: str = "") -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from analysis import direction
 from analysis.calibration import CELL, TESTED
-from analysis.hypothesis import FEW, RANK_SUM, n_seeds
+from analysis.hypothesis import FEW, RANK_SUM, decimals, n_seeds
 from analysis.interim import NOT_LEARNT
 from analysis.judge import Rule, neither
 from analysis.margins import IN_POINTS
@@ -76,11 +76,12 @@ def unit(metric: str) -> str:
 
 
 def said_difference(row: Mapping) -> str:
-    """The mean difference; where a seed of either side has not learnt, the median, which such a seed does not move."""
+    """The mean difference; where a seed of either side has not learnt, the median, which few such seeds hardly move."""
     if not row["n"]:
         return "no pair"
     lost = row["not_learnt"] or row["not_learnt_reference"]
-    return f"median {signed(row['estimate'])}" if lost else signed(row["mean_difference"])
+    value = float(np.median(row["differences"])) if lost else row["mean_difference"]
+    return f"{'median ' if lost else ''}{signed(value, row['margin'])}"
 
 
 def sentence(members: Sequence[Mapping]) -> str:
@@ -117,14 +118,18 @@ def lost_line(members: Sequence[Mapping]) -> str:
     if told := _seeds(members, "failed"):
         alone = len(members) == 1
         as_losses = [
-            f"{'' if alone else own_label(row) + ' '}p = {p_text(row['p_failures'])}"
+            f"{'' if alone else own_label(row) + ' '}{_side(row['estimate_failures'])}p = {p_text(row['p_failures'])}"
             for row in members
             if not pd.isna(row["p_failures"])
         ]
-        parts.append(f"{told} failed" + (f" (as losses: {', '.join(as_losses)})" if as_losses else ""))
+        parts.append(f"{told} failed" + (f" (as losses, uncorrected: {', '.join(as_losses)})" if as_losses else ""))
     if told := _seeds(members, "not_learnt"):
         parts.append(f"{told} not learnt (every example gets one class)")
     return "; ".join(parts)
+
+
+def _side(estimate: float) -> str:
+    return "higher, " if estimate > 0 else "lower, " if estimate < 0 else ""
 
 
 def _seeds(members: Sequence[Mapping], lost: str) -> str:
@@ -147,10 +152,10 @@ def clauses(row: Mapping) -> list[str]:
         found.append(f"margin {row['margin']:g} is {row['margin_why']}")
     if row["metric"] == DEV:
         last = row.get("verdict_last")
-        beside = f"; last epoch: {last} ({signed(row['mean_last'])})" if isinstance(last, str) else ""
+        beside = f"; last epoch: {last} ({signed(row['mean_last'], row['margin'])})" if isinstance(last, str) else ""
         found.append(f"the maximum over epochs on the dev examples that chose the epoch{beside}")
     if not pd.isna(row.get("new_low", math.nan)):
-        interval = f"[{signed(row['new_low'])}, {signed(row['new_high'])}]"
+        interval = f"[{signed(row['new_low'], row['margin'])}, {signed(row['new_high'], row['margin'])}]"
         found.append(f"tested on {row['examples']:,}; for new examples {interval} {_for_new(row)}")
     if row["teachers"]:
         ids = row["teachers"].split(", ")
@@ -159,7 +164,8 @@ def clauses(row: Mapping) -> list[str]:
         found.append(alone)
         found.append(_weak_teacher(row))
     if not pd.isna(row["mean_corrected"]):
-        found.append(f"stopped at a look: without what stopping adds, {signed(row['mean_corrected'])}")
+        corrected = signed(row["mean_corrected"], row["margin"])
+        found.append(f"stopped at a look: without what stopping adds, {corrected}")
     return [clause for clause in found if clause]
 
 
@@ -250,12 +256,13 @@ def _line(row: dict) -> str:
     if not row["n"]:
         return f"{head}; {rest}"
     spread = row["std_difference"]
-    sd = "" if spread is None or math.isnan(spread) else f" (sd {number(spread)})"
+    sd = "" if spread is None or math.isnan(spread) else f" (sd {number(spread, decimals(row['margin']))})"
     turned = ", lower is better and the sign is turned," if row["negated"] else ""
     size = row["family_size"]
     holm = f"Holm p = {p_text(row['p_holm'])} in a family of {size}" if size > 1 else "alone in its family"
+    mean = signed(row["mean_difference"], row["margin"])
     return (
-        f"{head}; mean difference {signed(row['mean_difference'])}{sd}{turned} over n = {n_seeds(row['n'])}, "
+        f"{head}; mean difference {mean}{sd}{turned} over n = {n_seeds(row['n'])}, "
         f"{row['test']} p = {p_text(row['p_value'])} (smallest possible: {p_text(row['min_p_value'])}), {holm}; {rest}"
     )
 
@@ -280,12 +287,11 @@ def headlines(judged: pd.DataFrame) -> list[str]:
     return lines
 
 
-def interaction_headline(table: pd.DataFrame, level: float) -> list[str]:
+def interaction_headline(table: pd.DataFrame) -> list[str]:
     """The paper's question in one sentence, from interaction.interaction; none where it cannot be asked."""
     if table.empty:
         return []
-    decided = table["p_holm"] <= level
-    larger, smaller = (decided & (table["estimate"] > 0)).sum(), (decided & (table["estimate"] < 0)).sum()
+    larger, smaller = ((table["from_scratch"] == word).sum() for word in ("larger", "smaller"))
     return [
         f"random against pretrained: the effect is larger from scratch in {larger} of "
         f"{count(len(table), 'comparison')}, smaller in {smaller}, "

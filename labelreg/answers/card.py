@@ -104,7 +104,8 @@ def _scores(found: Answer, params: dict[str, str]) -> str:
 
 
 def _interval(row: dict[str, Any]) -> str:
-    return f"; interval of the difference [{signed(row['low'])}, {signed(row['high'])}] ({row['level']:.3g})"
+    low, high = (signed(row[end], row["margin"]) for end in ("low", "high"))
+    return f"; interval of the difference [{low}, {high}] ({row['level']:.3g})"
 
 
 def _calibration(found: Answer, run_id: str) -> str:

@@ -94,7 +94,7 @@ def _run(text: str, path: Path, digest: str) -> ModuleType:
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing is left beside the user's file
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may end with sys.exit(main())
         raise UserError(f"method={text}: {path.name} does not run: {_told(error, path)}") from None
     finally:
         sys.dont_write_bytecode = before
@@ -128,13 +128,14 @@ def _called(
     labels: Tensor,
     teacher: Tensor | None,
     epoch: int,
+    /,  # its parameters may have any name, such as loss
     **own: Any,
 ) -> Tensor:
     try:
         value = loss(logits, labels, teacher, epoch, **{key: each for key, each in own.items() if key != FILE})
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"method={name}: {_told(error, Path(inspect.getfile(loss)))}") from None
     if not isinstance(value, torch.Tensor) or value.ndim or not value.requires_grad and logits.requires_grad:
         shape = f"a tensor {list(value.shape)}" if isinstance(value, torch.Tensor) else type(value).__name__
@@ -142,7 +143,7 @@ def _called(
     return value
 
 
-def _told(error: Exception, path: Path) -> str:
+def _told(error: BaseException, path: Path) -> str:
     """An error in one line, with the line of the file where it arose."""
     trace, line = error.__traceback__, getattr(error, "lineno", None)
     while trace:

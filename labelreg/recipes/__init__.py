@@ -88,7 +88,7 @@ def read(name: str, kind: str) -> dict[str, Any]:
             raise UserError(f"recipe {name}: kind is {other!r}, here it must be {kind!r}: {', '.join(known)}")
         raise unknown(f"recipe ({kind})", name, known)
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+        recipe = yaml.load(path.read_text(encoding="utf-8"), _Once)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"recipe {name}: not YAML ({words_of(error, 500)})") from None
     its_kind = recipe.get("kind") if isinstance(recipe, dict) else None
@@ -100,6 +100,18 @@ def read(name: str, kind: str) -> dict[str, Any]:
         if key not in KEYS[kind]:
             raise unknown(f"key in recipe {name}", str(key), KEYS[kind])
     return recipe
+
+
+class _Once(yaml.SafeLoader):
+    """safe_load, but that a key which stands twice is refused: the first would be lost, and a rule with it."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set[str]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
 
 
 def asked(name: str) -> dict[str, Value]:
@@ -176,9 +188,13 @@ def _rules(name: str, may: Mapping[str, Parameter], seen: tuple[str, ...]) -> li
         for key, value in (rule.get("when") or {}).items():
             if key not in CONDITIONS:
                 raise unknown(f"condition in recipe {name}", str(key), CONDITIONS)
-            for one in value if isinstance(value, list) else [value]:
-                if key in KNOWN and one not in KNOWN[key]:
-                    raise unknown(f"{key} in recipe {name}", str(one), KNOWN[key])
+            ones = value if isinstance(value, list) else [value]
+            if key in KNOWN:
+                for one in ones:
+                    if not isinstance(one, str) or one not in KNOWN[key]:
+                        raise unknown(f"{key} in recipe {name}", str(one), KNOWN[key])
+            else:  # as what is given, else it would match nothing: `no` is a truth value in YAML, 2024 a number
+                rule["when"][key] = [convert(key, may[key], one) for one in ones]
         for key in rule["set"]:
             if key not in may:
                 raise unknown(f"parameter in recipe {name}", str(key), may)

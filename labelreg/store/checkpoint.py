@@ -62,12 +62,13 @@ class Claim:
         """From here on the folder is this run's; what others left is put aside, and what it left is put in place."""
         if self.folder is None:
             return
-        held = self.run_ids
-        if held[:1] != [run_id]:  # files first, the note of whose they are last: a kill in between repeats the moves
-            if held and (self.folder / FILE).exists():
-                os.replace(self.folder / FILE, self._aside(held[0]))
-            if self._aside(run_id).exists():
-                os.replace(self._aside(run_id), self.folder / FILE)
+        held, file = self.run_ids, self.folder / FILE
+        # files first, the note of whose they are last; a move that was made before a kill is not made again
+        if held and held[0] != run_id and file.exists() and not self._aside(held[0]).exists():
+            os.replace(file, self._aside(held[0]))
+        if self._aside(run_id).exists():
+            os.replace(self._aside(run_id), file)
+        if held[:1] != [run_id]:
             self._write(OWNER, "\n".join([run_id, *(other for other in held if other != run_id)]))
         (self.folder / INTENT).unlink(missing_ok=True)
 
@@ -77,10 +78,7 @@ class Claim:
         if self.folder is None or run_id not in held:
             return
         (self.folder / FILE if held[0] == run_id else self._aside(run_id)).unlink(missing_ok=True)
-        rest = [other for other in held if other != run_id]
-        if rest and held[0] == run_id and self._aside(rest[0]).exists():
-            os.replace(self._aside(rest[0]), self.folder / FILE)
-        self._write(OWNER, "\n".join(rest))
+        self._write(OWNER, "\n".join(other for other in held if other != run_id))  # `start` puts its file in place
 
     def note(self, epoch: str) -> None:
         """How far the run is, for whoever looks on; a cosmetic matter."""

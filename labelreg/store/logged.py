@@ -21,12 +21,14 @@ def plain(value: Value) -> str:
 
 @lru_cache(maxsize=4096)  # a thousand runs have few values, each of which takes shlex 10 us
 def unquoted(text: str) -> str:
-    """The value behind the shell-quoted text that `mlflow run` logs."""
+    """The value behind the shell-quoted text that `mlflow run` logs; what nobody quoted (men's.csv) stays."""
     try:
         words = shlex.split(text)
     except ValueError:
         return text
-    return words[0] if len(words) == 1 else text if words else ""
+    if not words:
+        return ""
+    return words[0] if shlex.quote(words[0]) == text else text
 
 
 def params(run: Run) -> dict[str, str]:
@@ -75,4 +77,4 @@ def same(held: str, value: str) -> bool:
     try:
         return held == value or float(held) == float(value)
     except ValueError:
-        return held.lower() == value.lower()
+        return value in ("true", "false") and held.lower() == value

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 KIND, FINGERPRINT, STUDY, DATA = "labelreg.kind", "labelreg.fingerprint", "labelreg.study", "labelreg.data"
 INTENT, CONTINUED = "labelreg.intent", "labelreg.continued_in"
+WEIGHTS = "labelreg.weights"  # registry.weights_digest of the model that the run began with
 REST = "labelreg.rest"  # the digest of the rows that a run is tested on beyond its test set
 PLAN, VERDICT, PARENT = "labelreg.plan", "labelreg.verdict", "mlflow.parentRunId"
 NOTE, TUNED = "mlflow.note.content", "labelreg.tuned_seeds"

@@ -13,7 +13,6 @@ from labelreg.data.batching import REST
 from labelreg.data.tasks import made_of
 from labelreg.errors import UserError
 from labelreg.methods import METHODS, label
-from labelreg.models import registry
 from labelreg.output import duration
 from labelreg.settings import Settings, given_teacher
 from labelreg.store import logged, tracking
@@ -134,10 +133,7 @@ class _Here:
 
     def weights(self, model: str, init: str) -> str | None:
         if (model, init) not in self._weights:
-            try:
-                self._weights[model, init] = registry.weights_digest(model, init, self.where)
-            except (UserError, OSError):
-                self._weights[model, init] = None
+            self._weights[model, init] = job.weights_here(model, init, self.where)
         return self._weights[model, init]
 
 
@@ -212,11 +208,11 @@ def _identities(
         taught_by = [fingerprints.get(first) for first in step.needs]
         if facts is None or None in taught_by:
             continue
-        same = job.teacher_among(teachers[facts.digest], own) if step.kind == "teacher" else None
+        weights = here.weights(own.model, own.init)
+        same = job.teacher_among(teachers[facts.digest], own, weights) if step.kind == "teacher" else None
         if same:  # it may have been trained with another number of threads
             fingerprints[step.name], finished[step.name] = same.data.tags[tracking.FINGERPRINT], same
             continue
-        weights = here.weights(own.model, own.init)
         if not weights:
             continue
         machine, taught = training.machine_of(own, facts.examples), next(iter(taught_by), None) or here.teacher(own)

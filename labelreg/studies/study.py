@@ -56,7 +56,8 @@ def _run(design: Design, seen: outlook.Outlook, spreads: Mapping[tuple, float]) 
         plan.log(opened, design, seen, lines)
         opened.tags({tracking.PLAN: design.digest})  # not of a plan alone: its seeds may never run
         left = len(design.steps) - len(seen.finished)
-        print(lines[0], lines[1], f"{left} runs, {design.jobs} at a time", sep="\n", flush=True)
+        runs = f"{left} run" + ("" if left == 1 else "s")
+        print(lines[0], lines[1], f"{runs}, {design.jobs} at a time", sep="\n", flush=True)
         work = _Work(design, opened, seen, _first_step(opened))
         tell(work)
         # the margin as it was given: the usual one gives way to a small test set

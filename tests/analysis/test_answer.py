@@ -341,7 +341,7 @@ def test_teachers_and_failures_are_notes():
     frame.loc[frame["run_id"] == "ls-7", "status"] = "FAILED"
     notes = named(answer(Evidence(frame, []), pair(frame)))["notes"].text
     assert "kd: for this one teacher (dk012345)" in notes
-    assert notes[0].startswith("ls: 1 of 8 seeds of ls failed (as losses: p = ")
+    assert notes[0].startswith("ls: 1 of 8 seeds of ls failed (as losses, uncorrected: ")
 
 
 def test_a_teacher_that_is_worse_than_the_reference_is_named():

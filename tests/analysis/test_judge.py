@@ -219,7 +219,7 @@ def test_seeds_that_failed_are_said_and_counted_as_losses():
     ranks = np.array([*range(1, 9), *[10.5] * 4])  # the losses are larger than all, and alike
     sums = np.array(list(itertools.product((0, 1), repeat=12))) @ ranks
     assert row["p_failures"] == pytest.approx(2 * min(np.mean(sums <= 36), np.mean(sums >= 36)))
-    told = f"4 of 12 seeds of ls failed (as losses: p = {row['p_failures']:.2f})"
+    told = f"4 of 12 seeds of ls failed (as losses, uncorrected: lower, p = {row['p_failures']:.2f})"
     assert lost_line([row]) == told and told in sentence([row]) and told in clauses(row)
     assert lines({"ls": d}, seeds=12)[0].endswith(told)
 
@@ -233,10 +233,66 @@ def test_failures_of_the_reference_are_its_losses():
     kd = [*UP[:4], *[0.0] * 8]
     both = judge(pair(runs({"finetune": [*[0.0] * 8, *[None] * 4], "ls": [*UP, *[0.0] * 4], "kd": kd}, seeds=12)))
     p_ls, p_kd = (p_text(both.set_index("method").loc[name, "p_failures"]) for name in ("ls", "kd"))
-    told = f"; 4 of 12 seeds of finetune failed (as losses: ls p = {p_ls}, kd p = {p_kd}) ("
+    told = (
+        f"; 4 of 12 seeds of finetune failed (as losses, uncorrected: ls higher, p = {p_ls}, kd higher, p = {p_kd}) ("
+    )
     assert told in sentence(both.to_dict("records")), "once, with the test of each"
     whole = judged({"ls": UP}).iloc[0]
     assert (whole["failed"], lost_line([whole])) == (0, "") and math.isnan(whole["p_failures"])
+
+
+def test_losses_that_turn_a_verdict_say_so():
+    few = [9.0, 9.1, 9.2, 9.3, *[None] * 8]
+    (row,) = judged({"ls": few}, seeds=12).to_dict("records")
+    assert row["verdict"] == "better" and row["estimate_failures"] < 0 and row["p_failures"] < 0.05
+    assert "(as losses, uncorrected: lower, p = 0.0" in lost_line([row])
+
+
+def test_a_seed_that_failed_on_both_sides_is_nobodys_loss():
+    for reference in ("finetune", "ls"):
+        frame = runs({"finetune": [*[0.0] * 5, None, None], "ls": [*UP[:5], None, None]}, seeds=7)
+        (row,) = judge(pair(frame, reference)).to_dict("records")
+        assert (row["failed"], row["failed_reference"]) == (2, 2) and math.isnan(row["p_failures"])
+        assert lost_line([row]).endswith("failed")
+
+
+def test_a_failure_is_of_its_setting():
+    frame = judged({"kd@0.1": [*UP[:5], *[0.5] * 2], "kd@0.9": [*UP[:5], None, None]}, seeds=7).set_index("setting")
+    assert frame["failed"].to_dict() == {"alpha 0.1": 0, "alpha 0.9": 2}
+    assert math.isnan(frame["p_failures"]["alpha 0.1"])
+
+
+def test_where_a_seed_has_not_learnt_the_median_is_told():
+    frame = runs({"ls": [1.0, 1.2, 0.9, 1.1, -20.0, -19.0, -21.0]}, seeds=7)
+    lost = frame["params.method"].eq("ls") & frame["params.seed"].isin(["4", "5", "6"])
+    frame["tags.labelreg.one_class"] = np.where(lost, "0", None)
+    (row,) = judge(pair(frame)).to_dict("records")
+    assert row["not_learnt"] == 3 and "ls (median +0.90)" in sentence([row])
+
+
+def test_the_study_wide_p_is_never_the_milder_one():
+    (row,) = judged({"ls": UP}, {PLACE: ("ls", "kd", "tfreg", "akd")}).to_dict("records")
+    assert row["p_holm"] == row["p_holm_study"] == 4 / 128
+    (row,) = judged({"ls": UP}, looks=(8, 12, 16)).to_dict("records")
+    assert row["p_holm_study"] == row["p_holm"] > row["p_value"]
+
+
+def test_planned_looks_hold_whatever_is_added():
+    planned = {PLACE: ("ls", "kd", "tfreg")}
+    d = {"ls": UP[:7], "kd": MIXED[:7], "tfreg": NONE[:7]}
+    before = judged(d, planned, looks=(7, 10)).set_index("method")
+    after = judged(d | {"akd": UP[:7]}, planned, looks=(7, 10)).set_index("method")
+    assert after["verdict"][list(d)].tolist() == before["verdict"][list(d)].tolist()
+    assert after["verdict"]["akd"] == "undecided"
+    with pytest.raises(AnalysisError, match="4 methods at 0.05 over 2 looks need 8"):
+        judged(d | {"akd": UP[:7]}, looks=(7, 10))
+
+
+def test_a_metric_in_small_numbers_is_told_in_small_numbers():
+    frame = runs({"ls": [0.003, 0.0034, 0.0038, 0.004, 0.0044, 0.0031, 0.0036, 0.0042]}, metric="best/test/nll")
+    told = judge(pair(frame, metric="best/test/nll"), rule(0.005))
+    assert "ls (-0.0037)" in sentence(told.to_dict("records"))
+    assert "mean difference -0.0037 (sd 0.0005)" in verdict_lines(told)[0] and "-0.0037" in to_text(told)
 
 
 def test_a_seed_that_was_run_again_has_not_failed():

@@ -274,7 +274,43 @@ def test_a_task_with_one_seed_or_no_spread_at_all_leaves_it_open():
         (row,) = told(of_tasks(*d)).to_dict("records")
         assert (row["verdict"], row["p_value"], row["p_equivalence"]) == ("undecided", 1, 1)
         assert math.isinf(row["low"]) and math.isinf(row["high"])
+    assert told(of_tasks([1.0], [1.0, 1.2])).iloc[0]["reason"] == "no test: one seed in t0"
+    assert told(of_tasks([2.0] * 5, [2.0] * 5)).iloc[0]["reason"] == "no test: no task's seeds differ"
     assert told(of_tasks([1.0, 1.1, 1.2])).empty  # one task
+
+
+def test_a_further_setting_on_one_task_leaves_the_verdict_over_tasks():
+    kept = [
+        run(m, s, 70 + s + (2 + s / 10) * (m == "kd"), task=t) for t in "ab" for m in METHODS[::2] for s in range(5)
+    ]
+    other = [
+        dict(row) | {"params.epochs": "5", "run_id": row["run_id"] + "-5"} for row in kept if "a-" in row["run_id"]
+    ]
+    (alone,) = told(pair(pd.DataFrame(kept))).to_dict("records")
+    (row,) = told(pair(pd.DataFrame(kept + other))).to_dict("records")
+    assert row["method"] == "kd [epochs=3]" and row["n_tasks"] == 2 and row["verdict"] == "better"
+    assert {name: row[name] for name in ("mean_difference", "p_value", "low")} == {
+        name: alone[name] for name in ("mean_difference", "p_value", "low")
+    }
+    both = [*kept, *other, *(dict(r) | {"params.epochs": "5", "run_id": r["run_id"] + "-5"} for r in kept[10:])]
+    assert told(pair(pd.DataFrame(both)))["method"].tolist() == ["kd [epochs=3]", "kd [epochs=5]"]
+
+
+def test_a_method_of_one_task_has_its_verdict_there():
+    scores = drawn(tasks=2, methods=("finetune", "ls", "kd"))
+    del scores["t1", "pretrained", "kd"]
+    paired = study(scores)
+    assert told(paired)["method"].tolist() == against_reference(paired)["method"].tolist() == ["ls"]
+
+
+def test_over_tasks_the_look_and_the_planned_family_hold():
+    mixed = [3.0, -2.0, 1.0, -4.0, 2.5, 0.5, -1.5, 4.5, -3.0, 2.0, 4.0, 1.0]
+    paired = of_tasks(mixed, mixed)
+    (row,) = told(paired, looks=(8, 10), order=range(12)).to_dict("records")
+    assert row["n"] == 10 and row["mean_difference"] == pytest.approx(np.mean(mixed[:10]))
+    judged = judge(paired).assign(family_size=4)
+    (row,) = these_tasks(paired, judged, Rule()).to_dict("records")
+    assert row["p_holm"] == pytest.approx(min(1, 4 * row["p_value"]))
 
 
 def test_a_task_that_stopped_early_leaves_it_open():

@@ -349,7 +349,7 @@ def test_the_verdicts_picture_comes_first_and_what_limits_them_before_it():
     frame = runs({"ls": UP, "kd": [*UP[:7], np.nan]})
     frame.loc[frame["run_id"] == "kd-7", "status"] = "FAILED"
     html = made(frame)
-    assert html.index("1 of 8 seeds of kd failed (as losses: p = ") < html.index("<svg")
+    assert html.index("1 of 8 seeds of kd failed (as losses, uncorrected: ") < html.index("<svg")
     first = SVG.findall(html)[0]
     assert "▲ better" in first and "Estimates, intervals, margin" in html
     points = [(run, "dev/score", 1, 80.0) for run in frame["run_id"]]

@@ -233,6 +233,13 @@ def test_digests_agree_within_a_pair_not_across_seeds():
     assert set(changed.runs["setting"]) == {"data=seed 0", "data=seed 1", "data=seed 2"}
 
 
+def test_a_file_called_fewrel_that_was_changed_is_two_data_sets():
+    halves = [
+        {**row, "params.task": "fewrel_own", "tags.labelreg.data": f"d{row['params.seed'] == '2'}"} for row in GOOD
+    ]
+    assert [c.family for c in pair(frame(*halves)).comparisons] == ["data=dFalse", "data=dTrue"]
+
+
 def test_two_data_sets_of_one_seed_are_two_families():
     changed = [{**row, "run_id": row["run_id"] + "-b", "tags.labelreg.data": "d2"} for row in GOOD]
     paired = pair(frame(*GOOD, *changed))

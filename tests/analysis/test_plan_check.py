@@ -61,6 +61,7 @@ def test_the_gate_in_figures_and_words():
     seven = gate(7, 5, 0.5, 0.05, (7,)).lines()
     assert ", level 0.0" in seven[0] and seven[0].endswith(" at 1 look (7 seeds)")
     assert seven[1] == "better or worse: cannot be reached, whatever the data (it takes 5 to 6 seeds, or 8 and more)"
+    assert gate(7, 16, 0.5, 0.05).lines()[1].endswith("(it takes 6 seeds, or 10 and more)")
     assert seven[-1] == "seeds for an effect of 0.5 points: unknown until a spread is known"
     assert gate(9, 30, 0.5, 0.05).lines()[1].endswith("(it takes 11 seeds or more)")  # 30 / 512 is 0.0586
     assert (

@@ -8,7 +8,7 @@ import pytest
 from analysis import AnalysisError
 from analysis.pairing import pair
 from analysis.present.render import plain_text, to_csv
-from analysis.reading import scores_table, study_runs
+from analysis.reading import csv_table, scores_table, study_runs
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -77,6 +77,12 @@ def test_commas_at_the_end_and_empty_lines_change_nothing(table, end):
     assert found == [list(pair) for pair in zip(plain["params.method"], plain["params.seed"], strict=True)]
     columns = [name for name in plain if name != "run_id"]
     assert runs[columns].values.tolist() == plain[columns].values.tolist() and len(told) == 1
+
+
+def test_a_cell_may_be_as_long_as_a_plan_that_reused_many_runs(tmp_path):
+    path = tmp_path / "long.csv"
+    path.write_text(f"a,b\n1,{'x' * 200_000}\n")
+    assert len(csv_table(path)["b"].iloc[0]) == 200_000
 
 
 def test_a_cell_with_a_line_break_moves_no_line(table):
