@@ -40,7 +40,7 @@ def trainer(given: dict, data: corpus.PreparedTask):
         machine = Machine("fp32", "off", threads=1, device=training.device().type)
         model = registry.load(settings.model, data.classes, "pretrained", settings.seed, places.roots(settings))
         for report in training.train(model, data, settings, machine):
-            if stop(report.epoch, report.dev["score"]):
+            if stop(report.epoch, report.dev["score"], report.epoch == settings.epochs):
                 break
         return report.best.dev["score"]
 

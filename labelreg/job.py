@@ -1,6 +1,6 @@
 """What is to be done in one run: its settings, what it learns from, and what makes it the same run as another."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from labelreg.settings import (
     given_teacher,
     needs_of,
     of,
+    of_a_run,
 )
 from labelreg.store import logged, tracking
 
@@ -92,6 +93,20 @@ def ignored(settings: Settings, given: Mapping[str, Value]) -> list[str]:
     return [f"{name} is ignored: {why}" for why, names in reasons.items() for name in given if name in names]
 
 
+def never_read(runs: Iterable[tuple[Settings, Mapping[str, Value]]]) -> list[str]:
+    """One line for each parameter that was given (it is no default) and that none of these runs reads."""
+    known = of_a_run()
+    given = [
+        (settings, {n: v for n, v in own.items() if n in known and v != known[n].default}) for settings, own in runs
+    ]
+    names = [{line.partition(" ")[0] for line in ignored(settings, own)} for settings, own in given]
+    return (
+        [f"{name} is ignored: none of these runs reads it" for name in sorted(set.intersection(*names))]
+        if names
+        else []
+    )
+
+
 def check(settings: Settings, data: prepared.PreparedTask) -> None:
     """Refuse a method that can do nothing with the classes of these examples, or one of the user's own that fails,
     and an adapter for layers that the model does not have.
@@ -101,7 +116,7 @@ def check(settings: Settings, data: prepared.PreparedTask) -> None:
     """
     method, allowed = METHODS[settings.method], bool(settings.allow_degenerate)
     degenerate.check(settings.method, method, settings.own, len(data.classes), allowed)
-    own_file.trial(method, settings.own, len(data.classes))
+    own_file.trial(method, settings.own, len(data.classes), machine_of(settings, data).precision == "bf16")
     registry.check_adapter(settings, places.roots(settings))
 
 

@@ -119,6 +119,7 @@ def train(
 
     Raises:
         DivergedError: the loss of an epoch is not finite.
+        UserError: a method of two passes, which this model makes alike.
     """
     keep_freed()
     where = device()
@@ -157,6 +158,8 @@ def train(
             inputs, labels = seen.inputs(index, width), split.labels[index]
             with _autocast(where, machine):
                 logits, *again = (forward(**inputs).logits for _ in range(passes))
+            if again and step == 0 and not settings.allow_degenerate:
+                _check_passes(settings, logits, again[0])
             loss = loss_of(logits, labels, again[0] if again else memory.rows(index, labels), epoch)
             memory.see(index, labels, logits.detach())
             loss.backward()
@@ -221,6 +224,14 @@ def _on_dev(
     return logits, score(logits, data.splits["dev"], data.metric)
 
 
+def _check_passes(settings: Settings, first: Tensor, second: Tensor) -> None:
+    if torch.equal(first, second):
+        raise UserError(
+            f"method={settings.method}: {settings.model} has no dropout, so both passes are the same, which leaves "
+            "finetune at twice its cost; allowed are models with dropout, or allow_degenerate=true"
+        )
+
+
 def _average(settings: Settings, phases: tuple[int, ...], steps: int) -> Average:
     """The average of a run's weights: of its last phase alone, so that one begins with that phase at the earliest.
 
@@ -265,9 +276,11 @@ def _restore(
         return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
     where, held = device(), part("model.")
-    if any(value.shape != held[name].shape for name, value in model.state_dict().items() if name in held):
-        print(f"{folder}: a checkpoint of an earlier version: the run begins again at its first epoch", flush=True)
-        return None  # which trained rows of the token embedding that only other splits have
+    own = {name: value.shape for name, value in adapter.trained(model).items()}
+    if own != {name: value.shape for name, value in held.items()}:
+        why = "an earlier version, or of this run with another `rest`"  # both may train other rows of the embedding
+        print(f"{folder}: a checkpoint of {why}: the run begins again at its first epoch", flush=True)
+        return None
     adapter.put(model, held)
     memory.state = memory.state | part("memory.")  # a method moves it where its batches are
     average.state = {name: value if name == COUNT else value.to(where) for name, value in part("average.").items()}

@@ -17,6 +17,7 @@ from labelreg.data import batching, corpus
 from labelreg.errors import UserError
 from labelreg.models import adapter, classifier, registry
 from labelreg.settings import Machine, Settings
+from labelreg.store import checkpoint
 
 pytest_plugins = ["zoo"]
 SETTINGS = Settings(
@@ -116,7 +117,9 @@ def test_what_is_scored_is_what_is_saved(name, paired, prepared, tmp_path):
         assert_close(whole(**wide).logits, first[:5], **exact)
 
     model = load(settings, data, where)
-    *_, report = training.train(model, data, settings, MACHINE)
+    (tmp_path / "kept").mkdir()
+    *_, report = training.train(model, data, settings, MACHINE, keep=tmp_path / "kept")
+    assert checkpoint.load(tmp_path / "kept"), "of T5 and BART too, whose one table has three names"
     outcome = training.conclude(model, data, report, settings, MACHINE, ["train", "dev", "test"])
     assert not torch.allclose(outcome.logits["train"], first, **exact)
     registry.save(model, settings.model, tmp_path / "saved", where)

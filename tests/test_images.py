@@ -393,12 +393,18 @@ def test_a_teachers_logits_are_of_the_images_as_they_are(digits):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_on_images(method, digits):
-    data, settings = digits(method=method)
+    data, settings = digits(method=method, allow_degenerate=True if method == "rdrop" else None)
     teacher = torch.randn(16, 10, generator=torch.Generator().manual_seed(0)) if METHODS[method].needs else None
     reports = list(training.train(new(settings, data), data, settings, MACHINE, teacher))
     assert [report.epoch for report in reports] == [1, 2]
     passes = METHODS[method].passes(settings.own)
     assert reports[-1].tokens == 32 * passes and reports[-1].padding_share == 0
+
+
+def test_two_passes_of_a_network_without_dropout_are_refused(digits):
+    data, settings = digits(method="rdrop")
+    with pytest.raises(UserError, match="method=rdrop: .* has no dropout, so both passes are the same"):
+        next(training.train(new(settings, data), data, settings, MACHINE))
 
 
 @pytest.mark.parametrize("layout", [archive, on_the_hub])

@@ -43,19 +43,18 @@ def studied(store):
             score = (
                 60 + seed % 3 + (0 if step.kind == "teacher" or method == "finetune" else effect(task, method, seed))
             )
-            if score != score:
-                return None  # the run failed
-            run = client.create_run("0", tags={"labelreg.kind": step.kind})
+            run = client.create_run("0", tags={"labelreg.kind": step.kind, "mlflow.parentRunId": "study"})
             cell = {"task": task, "model": model, "init": init, "method": method, "seed": str(seed)}
             params = [Param(name, value) for name, value in cell.items()]
-            client.log_batch(run.info.run_id, [Metric("best/dev/score", score, 0, 1)], params)
-            client.set_terminated(run.info.run_id)
-            return run.info.run_id
+            failed = score != score
+            client.log_batch(run.info.run_id, [] if failed else [Metric("best/dev/score", score, 0, 1)], params)
+            client.set_terminated(run.info.run_id, "FAILED" if failed else "FINISHED")
+            return None if failed else run.info.run_id
 
         steps = grid.steps(GRID, {}, teacher_of)
         cells = dict.fromkeys(step.cell[1:] for step in steps if step.kind == "student")
         plan = make_plan(cells, GRID["seeds"], None, margins(0.5), 0.05, LOOKS)
-        interim.until_decided(steps, plan, rule_of(plan), carry_out)
+        interim.until_decided(steps, plan, rule_of(plan), carry_out, "study")
         return carried
 
     return until_decided
@@ -104,6 +103,18 @@ def test_it_stops_when_all_is_decided(studied, capsys):
     carried = studied(lambda task, method, seed: -4 - seed / 100)
     assert len(carried) == 1
     assert capsys.readouterr().out.splitlines()[-1] == "look at 8 seeds: 4 decided, 0 undecided"
+
+
+def test_the_seed_of_a_failed_run_is_tried(studied, capsys):
+    """Of the method's own alone: no other has that seed."""
+
+    def effect(task: str, method: str, seed: int) -> float:
+        return float("nan") if seed == 3 else 3 + seed / 100
+
+    assert len(studied(effect)) == 2
+    said = capsys.readouterr().out
+    assert "look at 8 seeds: 0 decided, 4 undecided" in said, "seven pairs of eight that were tried"
+    assert "look at 10 seeds: sst5 distilroberta pretrained ls: better" in said, "by nine pairs"
 
 
 def test_a_seed_without_a_pair_does_not_shift_the_others(studied):

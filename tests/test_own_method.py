@@ -186,6 +186,11 @@ def test_worker_processes_load_it_too(tiny, mine, tmp_path):
         ("def loss(a, b, c, d):\n    return a\n", "loss", "gives a tensor [4, 3]; allowed is a scalar tensor"),
         ("def loss(a, b, c, d):\n    return 1.0\n", "loss", "gives float; allowed is a scalar tensor"),
         ("def loss(a, b, c, d):\n    return a.sun()\n", "loss", "AttributeError: 'Tensor' object has no attribute"),
+        (
+            "def loss(a, b, c, d):\n    s = a.softmax(1)\n    s *= 2\n    return s.sum()\n",
+            "loss",
+            "its gradient fails: ",
+        ),
         ("def loss(a, b, teacher, d):\n\n    return undefined\n", "loss", "name 'undefined' is not defined (line 3)"),
     ],
 )

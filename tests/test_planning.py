@@ -1,6 +1,7 @@
 """What is known of a study before it runs: counts, what is done, steps and time; and nothing is prepared for it."""
 
 import re
+import shlex
 
 import mlflow
 import pytest
@@ -38,6 +39,14 @@ def test_a_plan_needs_neither_data_nor_weights(store, recipe, students, teachers
     (run,) = runs("study")
     assert run.info.status == "FINISHED" and "labelreg.plan" not in run.data.tags, "no study has begun"
     assert not list(store.glob("cache/prepared/*")) and not list(store.glob("cache/checkpoints/*"))
+
+
+def test_what_no_run_of_a_study_reads_is_said(store):
+    plan = {"recipe": "smoke", "methods": "finetune,ls", "plan_only": "true"}
+    said = succeed("study", **plan, lora_r=4, tau=9, alpha=0.2).out
+    assert "lora_r is ignored: none of these runs reads it\ntau is ignored: none of these runs reads it\n" in said
+    assert "alpha is ignored" not in said, "ls reads it"
+    assert "ignored" not in succeed("study", **plan).out
 
 
 @pytest.mark.parametrize(
@@ -205,7 +214,7 @@ def test_a_plan_as_mlflow_run_asks_for_it(small, monkeypatch, flag):
     given = {"plan_only": flag, "methods": "kd, finetune", "seeds": "2, 1", "jobs": "1"}
     opened = mlflow.MlflowClient().create_run("0").info.run_id
     for name, value in given.items():
-        mlflow.MlflowClient().log_param(opened, name, f"'{value}'")
+        mlflow.MlflowClient().log_param(opened, name, shlex.quote(value))
     monkeypatch.setenv("MLFLOW_RUN_ID", opened)
     succeed("study", **small | given)
     (run,) = runs("study")

@@ -244,6 +244,14 @@ def test_other_epochs_are_divided_anew():
     assert resolve("table11", "akd", phase1_epochs=4)["epochs"] == 30
 
 
+def test_annealing_kds_temperature_falls_to_1():
+    assert resolve("default", "akd", tau=1)["tau"] == 1
+    with pytest.raises(
+        UserError, match="tau=0.5: akd's temperature falls from it to 1; allowed is a number of at least 1"
+    ):
+        resolve("default", "akd", tau=0.5)
+
+
 @pytest.mark.parametrize("given", [{"epochs": 1}, {"epochs": 3, "phase1_epochs": 3}, {"epochs": 3, "phase1_epochs": 4}])
 def test_both_phases_need_an_epoch(given):
     with pytest.raises(UserError, match=r"phase1_epochs=\d of epochs=\d: both phases"):

@@ -60,7 +60,7 @@ def curve(draw: search.Draw, epochs: int = 4) -> list[float]:
 
 def train(draw: search.Draw, stop: search.Stop) -> float:
     for epoch, score in enumerate(curve(draw), 1):
-        if stop(epoch, score):
+        if stop(epoch, score, False):
             break
     return score
 
@@ -151,10 +151,10 @@ def test_an_interrupted_search_draws_what_it_would_have_drawn(folder, sampler, t
     asks = itertools.count(1)
 
     def interrupted(draw, stop):
-        def asking(epoch, score):
+        def asking(epoch, score, last):
             if next(asks) in ends_at:
                 raise KeyboardInterrupt
-            return stop(epoch, score)
+            return stop(epoch, score, last)
 
         return train(draw, asking)
 
@@ -174,8 +174,8 @@ def test_a_pruning_that_was_decided_stays_decided(folder):
     asked, killed = made(folder, trials=12), []
 
     def interrupted(draw, stop):
-        def asking(epoch, score):
-            ends = stop(epoch, score)
+        def asking(epoch, score, last):
+            ends = stop(epoch, score, last)
             if ends and not killed:
                 killed.append((draw.number, epoch))
                 raise KeyboardInterrupt  # decided, and Optuna not told
@@ -203,9 +203,24 @@ def test_pruning_saves_epochs_and_keeps_the_best(folder):
     assert min(trial.last_step for trial in later.trials) == 12  # the rung at epoch 3 is left out
 
 
+def test_no_trial_is_pruned_at_its_last_epoch(folder):
+    """Nothing would be spared, and a trial that fell behind there would lose its best epoch."""
+    space = {"lr": [x / 1000 for x in range(1, 9)], "alpha": [0.0]}
+
+    def falling(draw, stop):
+        scores = [100 * draw.params["lr"], 200 * draw.params["lr"], -draw.params["lr"]]
+        for epoch, score in enumerate(scores, 1):
+            stop(epoch, score, epoch == len(scores))
+        return max(scores)
+
+    study = run(made(folder, space=space, trials=8, min_resource=3), falling)
+    assert {trial.state.name for trial in study.trials} == {"COMPLETE"}
+    assert search.best(study)[0].params["lr"] == max(trial.params["lr"] for trial in study.trials)
+
+
 def trained(draw, stop, epochs=20):
     for epoch, score in enumerate(curve(draw, epochs), 1):
-        if stop(epoch, score):
+        if stop(epoch, score, False):
             break
     return score
 
@@ -214,8 +229,8 @@ def test_a_killed_worker_is_noticed_and_its_trial_goes_on(folder):
     asked = made(folder, min_resource=9)
 
     def die(draw, stop):
-        stop(1, curve(draw)[0])
-        stop(2, curve(draw)[1])
+        stop(1, curve(draw)[0], False)
+        stop(2, curve(draw)[1], False)
         os.kill(os.getpid(), signal.SIGKILL)
 
     study = search.open_study(asked)
@@ -358,6 +373,12 @@ def test_what_is_found_for_one_method_can_be_paired_with_the_others(tmp_path):
     runs = {m: resolved(with_defaults("train_student", {"recipe": str(path), "method": m})) for m in METHODS}
     assert {run["epochs"] for run in runs.values()} == {given["epochs"]} == {20}
     assert all(run.get(name) == runs["kd"].get(name) for run in runs.values() for name in PROTOCOL)
+    more = {"tuning": "lora", "lora_r": 4, "selection": "last"}
+    path.write_text(search_report.settings(given | more, {"kd": {"lr": 3e-5}}, "0123"))
+    runs = {m: resolved(with_defaults("train_student", {"recipe": str(path), "method": m})) for m in METHODS}
+    assert all({name: run[name] for name in more} == more for run in runs.values())
+    assert all(run.get(name) == runs["kd"].get(name) for run in runs.values() for name in PROTOCOL)
+    path.write_text(search_report.settings(given, {"kd": {"lr": 3e-5}}, "0123"))
     before = {"recipe": "smoke", "method": "finetune", "init": "random"}
     assert resolved(before | {"recipe": str(path)})["epochs"] == resolved(before)["epochs"]
     images = {"task": "digits", "recipe": "default", "stem": "imagenet", "image_size": 16, "augment": "none"}

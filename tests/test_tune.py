@@ -255,7 +255,7 @@ def test_a_trial_that_loses_the_store_does_not_wait_for_it_twice(small, monkeypa
                 raise StoreLostError("away")
 
     reports = iter([SimpleNamespace(epoch=1, dev={"score": 50.0})])
-    epochs = watch(SimpleNamespace(number=0, params={"lr": 1e-3}), lambda epoch, score: False, Away(), reports)
+    epochs = watch(SimpleNamespace(number=0, params={"lr": 1e-3}), lambda epoch, score, last: False, 3, Away(), reports)
     next(epochs)
     epochs.close()
     assert waited == [("running", None), ("interrupted", f"{CLOSING_SECONDS:.0f}")]

@@ -17,6 +17,7 @@ import importlib.util
 import inspect
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -53,6 +54,8 @@ def load(text: str, held: dict[str, Method]) -> tuple[str, Method]:
     place, _, function = text.rpartition(":")
     places = json.loads(os.environ.get(PLACES, "{}"))
     path, name = Path(places.get(text, place)).expanduser().absolute(), f"{Path(place).name}:{function}"
+    if not re.fullmatch(r"[\w.\- :]+", name):  # what MLflow allows in the name of a metric
+        raise UserError(f"method={text}: allowed in a file's name are letters, digits, '.', '-', '_' and blanks")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -163,8 +166,11 @@ def heard(text: str) -> dict[str, str]:
     return {name: value for name, _, value in pairs if name != FILE}
 
 
-def trial(method: Method, own: Own, classes: int) -> None:
-    """Call the loss of one's own once, on drawn logits: a mistake in it is told before anything is trained.
+def trial(method: Method, own: Own, classes: int, bf16: bool) -> None:
+    """Call the loss of one's own on drawn logits, and its gradient: a mistake is told before anything is trained.
+
+    Args:
+        bf16: whether the run's logits are so, too.
 
     Raises:
         UserError: it fails, or gives something else than a loss.
@@ -174,4 +180,9 @@ def trial(method: Method, own: Own, classes: int) -> None:
     chance = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(4, classes, generator=chance) for _ in range(2))
     labels = torch.randint(classes, (4,), generator=chance)
-    method.loss_of(own)(student.requires_grad_(), labels, teacher if method.needs else None, 1)
+    for logits in (student, student.bfloat16())[: 1 + bf16]:
+        value = method.loss_of(own)(logits.requires_grad_(), labels, teacher if method.needs else None, 1)
+        try:
+            torch.autograd.grad(value, logits)
+        except RuntimeError as error:
+            raise UserError(f"method {method.title}: its gradient fails: {one_line(str(error))}") from None

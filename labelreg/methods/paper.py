@@ -199,8 +199,10 @@ def with_phase1(own: Own, epochs: int) -> Own:
     """Annealing KD's parameters with phase1_epochs.
 
     Raises:
-        UserError: one of the phases would have no epoch.
+        UserError: one of the phases would have no epoch, or a temperature below the 1 to which it falls.
     """
+    if own.get("tau") is not None and own["tau"] < 1:
+        raise UserError(f"tau={own['tau']:g}: akd's temperature falls from it to 1; allowed is a number of at least 1")
     first = own.get("phase1_epochs") or max(1, round(PHASE1_SHARE * epochs))
     if not 1 <= first < epochs:
         raise UserError(f"phase1_epochs={first} of epochs={epochs}: both phases of akd need an epoch")

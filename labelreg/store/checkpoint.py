@@ -177,7 +177,7 @@ def save(folder: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any])
         print(f"{folder}: removed while the run was going on, which now keeps no checkpoints", flush=True)
         return
     temporary = folder / f"{FILE}.tmp"  # one name, not whole.file's: what a kill leaves is written over, not kept
-    tensors, text = {name: value.contiguous().cpu() for name, value in tensors.items()}, json.dumps(record)
+    tensors, text = _apart({name: value.contiguous().cpu() for name, value in tensors.items()}), json.dumps(record)
     try:
         about = {"record": text, "checksum": checksum(tensors, text), "place": folder.name}
         save_file(tensors, temporary, about)
@@ -190,6 +190,16 @@ def save(folder: Path, tensors: Mapping[str, Tensor], record: Mapping[str, Any])
     finally:
         temporary.unlink(missing_ok=True)
     whole.sync(folder)  # the name, too
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each with memory of its own, which safetensors asks for: T5 has one table of tokens under three names."""
+    found: dict[str, Tensor] = {}
+    seen = set[int]()
+    for name, value in tensors.items():
+        found[name] = value.clone() if value.data_ptr() in seen else value
+        seen.add(value.data_ptr())
+    return found
 
 
 def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -68,6 +68,11 @@ def these(run_ids: Sequence[str]) -> pd.DataFrame:
     return pd.concat([frame(None, each) for each in told], ignore_index=True)
 
 
+def failed(study: str) -> pd.DataFrame:
+    """The students of a study's run that ended in an error, as `frame` gives them."""
+    return frame(None, f"attributes.status = 'FAILED' and {tracking.tagged({KIND: 'student', tracking.PARENT: study})}")
+
+
 def place(run_id: str) -> str:
     """Where the artifacts of a run lie: a folder, or the address of a server's store."""
     uri = tracking.get(run_id).info.artifact_uri

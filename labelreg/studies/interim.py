@@ -20,13 +20,18 @@ REFERENCE = "finetune"
 FEW = 500  # of more finished runs the spread would cost more than it tells
 
 
-def frame(done: Mapping[str, str]) -> pd.DataFrame:
-    """The runs of a study (run ids by step) as MLflow gives them; a reused one may be of another experiment."""
-    return records.these(list(done.values()))
+def frame(done: Mapping[str, str], study: str | None = None) -> pd.DataFrame:
+    """The runs of a study (run ids by step) as MLflow gives them; a reused one may be of another experiment.
+
+    Args:
+        study: its run, whose students that failed are there, too: their seeds were tried.
+    """
+    runs = records.these(list(done.values()))
+    return pd.concat([runs, records.failed(study)], ignore_index=True) if study else runs
 
 
 def until_decided(
-    steps: Sequence[Step], plan: dict, rule: Rule, carry_out: Callable[[list[Step]], Mapping[str, str]]
+    steps: Sequence[Step], plan: dict, rule: Rule, carry_out: Callable[[list[Step]], Mapping[str, str]], study: str
 ) -> None:
     """Run the seeds of each planned look, but only of what the looks before left undecided.
 
@@ -34,6 +39,7 @@ def until_decided(
 
     Args:
         carry_out: runs steps; run ids of all that are done, by step.
+        study: its run.
     """
     going_on = {tuple(cell) for cell in plan["cells"]}
     for look in plan["looks"]:
@@ -41,7 +47,7 @@ def until_decided(
         due = [s for s in steps if s.kind == "student" and s.cell[1:] in going_on and s.given["seed"] in seeds]
         first = {name for step in due for name in step.needs}
         done = carry_out([s for s in steps if s.kind == "teacher" and s.name in first] + due)
-        told = decided(plan, rule, frame(done), look)
+        told = decided(plan, rule, frame(done, study), look)
         going_on = set()
         for cell, (word, at) in told.items():
             if word in OPEN:

@@ -29,6 +29,9 @@ def carry_out(given: dict[str, Value]) -> int:
     if not given.get("plan_only") or given["executor"] == "local":  # a plan connects to no cluster
         design = replace(design, jobs=executors.check(design.steps, **design.workers))
     seen = outlook.look(design.steps)
+    cells = {step.cell[1:]: step for step in design.steps if step.kind == "student"}
+    lines = job.never_read((seen.settings[step.name], step.given) for step in cells.values())
+    print("".join(f"{line}\n" for line in lines), end="", flush=True)
     spreads = gate.pilot(given, design, seen)
     if given.get("plan_only"):
         told = gate.undecidable(design, seen, spreads)
@@ -63,10 +66,10 @@ def _run(design: Design, seen: outlook.Outlook, spreads: Mapping[tuple, float]) 
         # the margin as it was given: the usual one gives way to a small test set
         rule = design.plan | {"margin": design.asked.get("margin")}
         if design.decided:
-            interim.until_decided(design.steps, design.plan, answering.rule_of(rule), work.carry_out)
+            interim.until_decided(design.steps, design.plan, answering.rule_of(rule), work.carry_out, opened.run_id)
         else:
             work.carry_out(design.steps)
-        answering.report(interim.frame(work.done), opened, rule)
+        answering.report(interim.frame(work.done, opened.run_id), opened, rule)
         if work.failed:
             raise IncompleteError(_what_failed(work.failed, len(design.steps)))
 

@@ -39,7 +39,7 @@ BEGUN, REASON, PRUNED = "begun", "reason", "pruned"  # user attributes of trials
 optuna.logging.set_verbosity(optuna.logging.ERROR)  # the caller says what happens, once
 
 Space = dict[str, list[Value]]
-Stop = Callable[[int, float], bool]  # (epoch, dev score) -> whether the trial is to end here
+Stop = Callable[[int, float, bool], bool]  # (epoch, dev score, whether it is the last) -> whether the trial ends here
 Heard = Callable[[], AbstractContextManager[None]]  # a block in which a signal is heard at once
 Train = Callable[["Draw", Stop], float]  # trains with the draw, asks after each epoch, returns the score
 
@@ -267,12 +267,12 @@ def _objective(search: Search, train: Train, begun: list, lost: list, heard: Hea
             lost.append(trial.number)
             raise TakenOver
 
-    def stop(epoch: int, score: float) -> bool:
+    def stop(epoch: int, score: float, last: bool) -> bool:
         nonlocal pruned
         check_own()
         if epoch not in reported:
             trial.report(score, epoch)
-            if trial.should_prune():
+            if not last and trial.should_prune():  # at the last epoch nothing is spared, and its best one would be lost
                 trial.set_user_attr(PRUNED, epoch)  # a retry inherits it: the decision stands
         pruned = trial.user_attrs.get(PRUNED) == epoch
         return pruned

@@ -12,12 +12,13 @@ import yaml
 
 from labelreg import recipes
 from labelreg.parameter import Value
-from labelreg.settings import settable
+from labelreg.settings import Lora, of, settable
 from labelreg.tuning import search
 
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}  # Optuna's, in words
 DATA = ("max_length", "image_size", "max_train_examples")  # of the teacher as of its students
-PAIR = ("epochs", "stem", "augment")  # equal in a pair, with DATA: what is found for one method holds beside the others
+# equal in a pair, with DATA: what is found for one method holds beside the others
+PAIR = (*(name for name, each in settable().items() if each.pairs and name not in DATA), *of(Lora))
 
 
 def settings(given: Mapping[str, Value], chosen: Mapping[str | None, Mapping[str, Value]], run_id: str) -> str:

@@ -6,6 +6,7 @@ The search is a run; each trial is a run nested under it. The same command conti
 import contextlib
 import hashlib
 import json
+import shlex
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -23,14 +24,15 @@ from labelreg.data import corpus, own_teacher, prepared
 from labelreg.errors import DivergedError, StoreLostError, UserError
 from labelreg.methods import METHODS, PAPER, unknown_method
 from labelreg.output import duration
-from labelreg.parameter import Value, convert
+from labelreg.parameter import NEVER, Value, convert
 from labelreg.settings import (
+    Averaged,
+    Averaging,
     Checkpoints,
-    Files,
+    Degenerate,
     Fit,
     Folders,
     Halving,
-    OwnTeacher,
     Run,
     Tune,
     Workers,
@@ -39,6 +41,8 @@ from labelreg.settings import (
     methods_in_order,
     needs_of,
     of,
+    of_a_run,
+    parameters,
 )
 from labelreg.store import checkpoint, logged, records, sqlite, tracking, views
 from labelreg.store.patience import CLOSING_SECONDS, within
@@ -77,6 +81,11 @@ def carry_out(given: dict[str, Value]) -> None:
     spaces = {method: search.space_for(method, recipe, common) for method in methods}
     workers: dict[str, Any] = {name: given.get(name) for name in of(Workers)}
     workers |= {"environment": {"OMP_NUM_THREADS": str(common["threads"])}}
+    firsts = [
+        common | {"method": each} | {n: values[0] for n, values in space.items()} for each, space in spaces.items()
+    ]
+    lines = job.never_read((job.settings_of(each), common) for each in firsts)
+    print("".join(f"{line}\n" for line in lines), end="", flush=True)
     executors.check(_steps(common, dict.fromkeys(methods, trials)), **workers)
     roots = places.roots(facet(Folders, given))
     url = sqlite.absolute(str(given.get("storage") or f"sqlite:///{_folder(roots.cache)}/search.db"))
@@ -127,7 +136,8 @@ def _methods(given: dict[str, Value]) -> list[str]:
 
 
 def _given_to_trials(given: dict[str, Value], recipe: Mapping[str, Any]) -> dict[str, Value]:
-    others = {name for name in of(Tune) if name not in of(Checkpoints, Run)} | {"method"}
+    others = {name for name in of(Tune) if name not in of(Checkpoints, Run, Averaging, Averaged, Degenerate)}
+    others |= {"method"}
     common = {name: value for name, value in given.items() if name not in others}
     common.setdefault("threads", 1)
     if "epochs" not in common:
@@ -290,11 +300,11 @@ def work(
 
     def train(draw: search.Draw, stop: search.Stop) -> float:
         before = _ended_before(own.name, draw)  # its worker died before the search was told
-        if before and (stop(*before[:2]) or before[2] == "complete"):
+        if before and (stop(*before[:2], before[2] == "complete") or before[2] == "complete"):
             return before[3]
         settings = job.settings_of(step.given | draw.params)
         place = f"-{_digest(own.name)}-{draw.number}"
-        watched = partial(watch, draw, stop)
+        watched = partial(watch, draw, stop, settings.epochs)
         done = one_run.carry_out(
             job.Job(settings, step.given, "trial", parent, own.name, experiment, quiet=True, place=place, watch=watched)
         )
@@ -329,7 +339,7 @@ def _drew(run: tracking.Found, params: dict[str, Value]) -> bool:
 
 
 def watch(
-    draw: search.Draw, stop: search.Stop, run: tracking.Run, epochs: Iterator[training.EpochReport]
+    draw: search.Draw, stop: search.Stop, last_epoch: int, run: tracking.Run, epochs: Iterator[training.EpochReport]
 ) -> Iterator[training.EpochReport]:
     """Between Optuna and MLflow: epochs pass through to be logged, then Optuna is told and may end the trial."""
     name = f"trial {draw.number} {_words(draw.params, ' ')}"
@@ -339,7 +349,7 @@ def watch(
         for report in epochs:
             yield report
             last = report.epoch
-            if stop(report.epoch, report.dev["score"]):
+            if stop(report.epoch, report.dev["score"], report.epoch == last_epoch):
                 state = "pruned"
                 break
     except (KeyboardInterrupt, GeneratorExit):  # who reads the epochs stops: Ctrl-C, or the store is lost
@@ -438,10 +448,30 @@ def _report(
                 print("  importances: " + ", ".join(f"{key} {share:.2f}" for key, share in shares.items()), flush=True)
         run.folder(folder)
     place = output_dir or records.place(run.run_id)
-    files = [name for name in of(Files, OwnTeacher) if given.get(name)]  # no settings file may name them
-    both = f"; both with {' '.join(f'-P {name}={given[name]}' for name in files)}" if files else ""
-    print(f"settings: {place}/{SETTINGS_FILE} (train_student -P recipe=FILE, main -P settings=FILE{both})", flush=True)
+    print(
+        f"settings: {place}/{SETTINGS_FILE} ({'; '.join(_with_them(given, next(iter(searches.items()))))})", flush=True
+    )
     print(f"tuned on seed {given['seed']}: a comparison with them must use other seeds", flush=True)
+
+
+def _with_them(given: dict[str, Value], one: tuple[str, search.Search]) -> list[str]:
+    """How a run and a study take the settings: with all that was searched with and that no settings file may name."""
+    method, first = one
+    run = recipes.resolve(given | {"method": method} | {name: values[0] for name, values in first.space.items()})
+    more = {
+        name: given[name]
+        for name, each in of_a_run().items()
+        if given.get(name) not in (None, each.default) and each.counts != NEVER and not each.recipe
+    }
+    more = {name: value for name, value in more.items() if name not in ("method", "seed")}
+    places = {"tasks": run.task, "models": run.model, "inits": run.init}
+    commands = {"train_student": {"recipe": "FILE"} | more, "main": {"settings": "FILE"} | places | more}
+    return [
+        " ".join(
+            [each, *(f"-P {shlex.quote(f'{n}={logged.plain(v)}')}" for n, v in asked.items() if n in parameters(each))]
+        )
+        for each, asked in commands.items()
+    ]
 
 
 def _flaw(search: str, params: dict[str, Value]) -> str:
@@ -462,6 +492,10 @@ def _write_budgets(
     search_report.plot_best_of_n(curves, folder / "best_of_n.svg")
     shown = curves[curves["n"].isin([1, 2, 5, 10, 20, len(curves)])]
     print(f"\n{render.to_text(budgets)}\n\nexpected best dev score of n trials:\n{render.to_text(shown)}\n", flush=True)
+    if budgets["trials"].nunique() > 1:  # a search keeps what it has tried before
+        each = ", ".join(f"{row.method} {row.trials}" for row in budgets.itertuples())
+        most = budgets["trials"].max()
+        print(f"searches of unequal size ({each} trials), of which the largest finds most: trials={most} for all")
     if len(studies) == 1:
         print(f"only {next(iter(studies))} was tuned: per_method=true gives every method the same budget", flush=True)
 
