@@ -158,8 +158,10 @@ def crossed_variance(values: np.ndarray) -> Variance:
 def nested_variance(values: list[np.ndarray]) -> Variance:
     """Of the mean over seeds of pseudo-differences `[examples]`, each seed having its own examples."""
     seeds = len(values)
-    total = np.var([v.mean() for v in values], ddof=1) / seeds
+    means = [v.mean() for v in values]
     within = np.mean([v.var(ddof=1) / len(v) if len(v) > 1 else 0.0 for v in values]) / seeds
+    # as above: that all seeds differ by as much is a coincidence
+    total = within if np.ptp(means) < SAME else np.var(means, ddof=1) / seeds
     examples = float(min(within, total))
     return Variance(float(total) - examples, examples, 0.0, df=seeds - 1)
 
@@ -196,6 +198,8 @@ def _row(c: Comparison, kept: list[int], kind: str, runs: dict[str, Predicted], 
     if all(abs(each).max() < SAME for each in pseudo):  # no example tells the sides apart: the rule of three
         half = 100 * (1 - (1 - level) ** (1 / min(map(len, pseudo)))) if kind == "accuracy" else math.nan
         low, high = -half, half
+    elif min(map(len, pseudo)) < 2 or se == 0:  # of one document, or of examples that all say the same
+        low = high = math.nan
     parts = dict(zip(("seeds", "examples", "both"), (variance.seeds, variance.examples, variance.both), strict=True))
     values = {
         **{name: getattr(c, name) for name in COLUMNS[:8]},

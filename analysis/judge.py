@@ -197,7 +197,7 @@ def _at_looks(
     samples = {i: sample(c, mine) for i, (c, mine) in enumerate(zip(members, own, strict=True))}
     none = {i: {seeds.index(seed) for seed in neither(paired, c)} for i, c in enumerate(members)}
     found = at_looks(samples, margin, rule.level, rule.looks, planned, not_learnt=none)
-    cut = [_first(c, seeds[: found[i].look or len(samples[i])]) for i, c in enumerate(members)]
+    cut = [of_seeds(c, seeds[: found[i].look or len(samples[i])]) for i, c in enumerate(members)]
     return cut, {i: _waiting(d, waits, members[i]) for i, d in found.items()}
 
 
@@ -234,7 +234,7 @@ def neither(paired: Paired, c: Comparison) -> list:
     return [seed for seed, *both in ids if paired.not_learnt.issuperset(both)]
 
 
-def _first(c: Comparison, seeds: list) -> Comparison:
+def of_seeds(c: Comparison, seeds: Sequence) -> Comparison:
     """The comparison over these seeds alone."""
     kept = [i for i, seed in enumerate(c.seeds) if seed in seeds]
     names = ("seeds", "scores", "reference_scores", "differences", "run_ids", "reference_run_ids", "teachers", "data")

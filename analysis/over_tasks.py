@@ -116,7 +116,7 @@ def task_means(paired: Paired) -> pd.DataFrame:
             scores = {paired.reference: dict(zip(first.seeds, first.reference_scores, strict=True))}
             scores |= {label: dict(zip(c.seeds, c.scores, strict=True)) for label, c in here.items()}
             for label, found in scores.items():
-                mean = float(np.mean([found[seed] for seed in sorted(shared)]))
+                mean = float(np.mean([found[seed] for seed in sorted(shared, key=str)]))
                 rows.append((model, init, metric, task, label, len(shared), mean))
     return pd.DataFrame(rows, columns=MEANS)
 

@@ -340,3 +340,5 @@ def test_the_run_that_was_done_again_has_the_model_wherever_it_is(reviews, monke
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME")
     said = succeed("promote", name="reviews", study="mine", accept_worse_calibration="true").out
     assert "reviews version 1 is champion" in said and again.info.run_id in said
+    card = Path(again.info.artifact_uri.removeprefix("file://"), "model", "README.md").read_text(encoding="utf-8")
+    assert "Not measured" not in card and "| nll |" in card, "the old run's, which has its predictions"

@@ -19,7 +19,7 @@ from analysis.power import detectable_effect
 SCORE = ("score", "average", "avg", "avg.", "mean")
 REFERENCES = ("finetune", "fine-tune", "fine-tuning", "base", "baseline")
 TEACHER = "teacher"
-VERSUS = re.compile(r"\bvs\b")
+VERSUS = re.compile(r"\bvs\b", re.I)
 NO_SCORES = re.compile(r"#.*|param(eter)?s?|size|layers?|flops|speed-?up|latency|time|memory|epochs?|n|seeds?")
 OTHER_TEST = re.compile(r"\bt[- ]?tests?\b|\(t\)|\bwelch\b|\bstudent\b", re.I)  # no signed-rank p
 LEVEL = 0.05

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis import calibration, direction, examples, exported, interaction, over_tasks, pairing, trend
 from analysis.hypothesis import FEW
-from analysis.judge import COLUMNS, Rule, judge
+from analysis.judge import COLUMNS, Rule, by_who, judge, of_seeds
 from analysis.pairing import DEV, LAST_DEV, TEST, Comparison, Paired, in_order, method_rank
 from analysis.plan_check import WHO, follows, held, mark_tuned
 from analysis.predictions import Predictions, marked
@@ -73,20 +73,21 @@ def answer(
     order, planned = pairing.seed_order(evidence.runs), held(plans, paired, evidence.runs)
     judged = mark_tuned(judge(paired, rule, order, planned), plans, planned)
     judged = _last_epoch(evidence, paired, judged, rule, order, lower)
+    whole, paired = paired, _as_judged(paired, judged)
     if evidence.teachers is not None:
         judged = _beside_teachers(evidence, paired, judged)
     table, left, measured = pd.DataFrame(), pd.DataFrame(), None
     if evidence.predictions is not None and len(judged):
         table, left = examples.intervals(paired, evidence.predictions, 1 - rule.level)
-        measured = exported.completed(calibration.calibrate(paired, evidence.predictions), paired, evidence.runs)
+        measured = exported.completed(calibration.calibrate(whole, evidence.predictions), whole, evidence.runs)
         judged = _new_examples(judged, table)
     elif len(judged):
-        measured = exported.calibration(paired, evidence.runs)
+        measured = exported.calibration(whole, evidence.runs)
     told = [] if evidence.plans is None or judged.empty else follows(plans, planned, paired, judged, metric, rule)
     taught = evidence.runs.iloc[:0] if evidence.teachers is None else evidence.teachers
-    scores = exported.table(paired, evidence.runs, taught, plans, measured)
-    whole = exported.marked(scores)
-    lacks = [NO_SCORES] if len(scores) and not whole and evidence.plans is not None else []
+    scores = exported.table(whole, evidence.runs, taught, plans, measured)
+    ours = exported.marked(scores)
+    lacks = [NO_SCORES] if len(scores) and not ours and evidence.plans is not None else []
     sections = [section("read", [*evidence.remarks, *lacks]), *_verdicts(paired, judged, rule)]
     if len(judged):
         sections += [*_over_tasks(paired, judged, rule), *_interaction(paired, rule.level)]
@@ -101,7 +102,16 @@ def answer(
         sections.append(section("left_out", frame=paired.left_out, runs=runs))
     parameters: dict[str, Any] = {"metric": metric, "lower_is_better": list(lower), "reference": paired.reference}
     parameters |= {"margin": rule.margins.plain(), "level": rule.level, "looks": list(rule.looks)}
-    return Answer(evidence.runs, paired, judged, rule, sections, scores if whole else None, measured, parameters)
+    if len(judged):
+        sections = [replace(each, digits=render.decimals(judged["margin"].min())) for each in sections]
+    return Answer(evidence.runs, paired, judged, rule, sections, scores if ours else None, measured, parameters)
+
+
+def _as_judged(paired: Paired, judged: pd.DataFrame) -> Paired:
+    """With the seeds that the verdicts are of: those beyond the look at which one fell are not used."""
+    rows = by_who(judged)
+    cut = (of_seeds(c, rows[c.who].seeds) if rows[c.who].n else c for c in paired.comparisons)
+    return replace(paired, comparisons=tuple(cut))
 
 
 def _last_epoch(
@@ -147,7 +157,8 @@ def _teacher_scores(c: Comparison, runs: pd.DataFrame) -> tuple[str, float, floa
     """On what the comparison is of, else on the first split on which its teachers were tested as well."""
     for metric in dict.fromkeys((c.metric, TEST, DEV)):
         scores = runs.get(f"metrics.{metric}", pd.Series(dtype=float))
-        theirs, mine = (scores.reindex(list(ids)).mean(skipna=False) for ids in (c.teachers, c.reference_run_ids))
+        taught_by = [run_id for each in c.teachers for run_id in each.split(",")]
+        theirs, mine = (scores.reindex(list(ids)).mean(skipna=False) for ids in (taught_by, c.reference_run_ids))
         if math.isfinite(theirs) and math.isfinite(mine):
             return metric, theirs, mine
     return "", math.nan, math.nan

@@ -49,6 +49,9 @@ class Row:
     points: tuple[float, ...] = ()
 
 
+DASHES = ("-", "--", ":", "-.")
+
+
 def look(method: str) -> dict[str, Any]:
     """Colour and marker of a method: of the known ones, with averaged weights or without, each its own pair."""
     rank, _ = method_rank(method)
@@ -156,9 +159,12 @@ def panels(tables: dict[str, pd.DataFrame], x_label: str, deep: int = 1, diagona
             axes.set(xlim=(low, 1.02), ylim=(low, 1.02))
         doublings = "low" in table
         lines = sorted(table.groupby(["method", "setting"]), key=lambda item: (method_rank(item[0][0]), item[0]))
+        looks: list[dict] = []
         for nth, ((method, setting), line) in enumerate(lines):
             name = label({"method": method, "setting": setting})
-            style = look(method) | ({} if len(line) <= 20 else {"marker": ""})
+            dashes = DASHES[looks.count(look(method)) % len(DASHES)]  # settings of a method have one look
+            looks.append(look(method))
+            style = look(method) | {"linestyle": dashes} | ({} if len(line) <= 20 else {"marker": ""})
             style |= {"linewidth": 1.5, "markersize": 4 if len(line) > 1 else 7, "markeredgewidth": 0}
             x = line["x"] * 1.05**nth if doublings else line["x"]  # side by side
             if doublings:

@@ -105,7 +105,7 @@ def _table(section: Section, names: dict[str, str]) -> tuple[str, tuple | None]:
     shared = [name for name in SHARED if name in frame and len(frame) > 1 and frame[name].nunique() == 1]
     if shared:
         caption += f". Throughout: {', '.join(f'{name} {frame[name].iloc[0]}' for name in shared)}"
-    header, rows, numeric = render.cells(frame.drop(columns=shared).head(MOST_ROWS))
+    header, rows, numeric = render.cells(frame.drop(columns=shared).head(MOST_ROWS), section.digits)
     if len(frame) > MOST_ROWS:
         caption += f". The first {MOST_ROWS} of {len(frame):,} rows"
     return caption, ([names.get(name, name.replace("_", " ")) for name in header], rows, numeric)

@@ -81,7 +81,9 @@ def scores(runs: pd.DataFrame, paired: Paired) -> pd.DataFrame:
     rows = [_rows(frame, place, run_id, metric) for *place, run_id, metric in students[columns].values]
     named = frame.get("params.teacher_run_id", pd.Series(dtype=object))
     taught = students[students["method"].isin(TAUGHT)]
-    teachers = {(r.task, r.model, r.init, named.get(r.run_id)) for r in taught.itertuples()}
+    teachers = {
+        (r.task, r.model, r.init, run_id) for r in taught.itertuples() for run_id in str(named.get(r.run_id)).split(",")
+    }
     for task, model, init, run_id in sorted(place for place in teachers if place[3] in frame.index):
         rows.append(_rows(frame, [task, model, init, TEACHER, "", frame.get("params.seed", named).get(run_id)], run_id))
     return pd.DataFrame([row for found in rows for row in found], columns=CELLS)

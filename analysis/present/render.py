@@ -27,7 +27,7 @@ class Section:
     """One part of the answer: `name` in JSON, `title` and `text` (a sentence each) for people, and a frame.
 
     `columns`: those of the frame that people are shown (default all); JSON has every one. `brief`: a terminal shows it
-    unasked. What is not `for_people` is in JSON alone.
+    unasked. What is not `for_people` is in JSON alone. `digits`: decimals of scores and differences.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Section:
     columns: tuple[str, ...] = ()
     brief: bool = False
     for_people: bool = True
+    digits: int = 2
 
     def shown(self) -> pd.DataFrame | None:
         """The frame as people see it; None where there is nothing to see. A column without a value is left out."""
@@ -84,7 +85,7 @@ def as_text(sections: Sequence[Section], verbose: bool = True, width: int = 0) -
                 [f"and {len(section.text) - len(text)} more lines like these"] if len(text) < len(section.text) else []
             )
             lines = [*([section.title] if verbose else []), *text, *more]
-            lines += [to_text(frame, width)] if frame is not None else []
+            lines += [to_text(frame, width, section.digits)] if frame is not None else []
             parts += ["\n".join(lines)] if section.text or frame is not None else []
     return ("\n\n" if verbose else "\n").join(parts)
 
@@ -100,7 +101,7 @@ def as_markdown(sections: Sequence[Section], title: str) -> str:
         if section.text:
             parts.append("\n".join(f"- {line}" for line in section.text) if len(section.text) > 1 else section.text[0])
         if frame is not None:
-            parts.append(to_markdown(frame))
+            parts.append(to_markdown(frame, section.digits))
     return "\n\n".join(parts) + "\n"
 
 
@@ -142,10 +143,10 @@ def p_text(p: float) -> str:
     return f"{p:.2f}" if p >= 0.1 else f"{p:.4f}" if p >= 0.0001 else f"{p:.1e}"
 
 
-def to_text(frame: pd.DataFrame, width: int = 0) -> str:
+def to_text(frame: pd.DataFrame, width: int = 0, digits: int = 2) -> str:
     """The frame as aligned plain text: words to the left, numbers to the right, a missing value as "-"; where it is
     wider than `width` (0: any) as `_narrow` has it."""
-    header, rows, numeric = cells(frame)
+    header, rows, numeric = cells(frame, digits)
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     if 0 < width < sum(widths) + 2 * len(widths[1:]):
         return "\n".join(_narrow(header, rows, numeric, width))
@@ -178,18 +179,18 @@ def _narrow(header: list[str], rows: list[list[str]], numeric: list[bool], width
     return lines
 
 
-def to_markdown(frame: pd.DataFrame) -> str:
+def to_markdown(frame: pd.DataFrame, digits: int = 2) -> str:
     """The frame as a Markdown table, cells as in `to_text`."""
-    header, rows, numeric = cells(frame)
+    header, rows, numeric = cells(frame, digits)
     rule = ["---:" if right else "---" for right in numeric]
     escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in [header, rule, *rows]]
     return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
 
 
-def cells(frame: pd.DataFrame) -> tuple[list[str], list[list[str]], list[bool]]:
-    """Header, rows as text, and which columns are numbers."""
+def cells(frame: pd.DataFrame, digits: int = 2) -> tuple[list[str], list[list[str]], list[bool]]:
+    """Header, rows as text (with what their margin asks for, where that is more), and which columns are numbers."""
     numeric = [pd.api.types.is_numeric_dtype(t) and not pd.api.types.is_bool_dtype(t) for t in frame.dtypes]
-    digits = decimals(frame["margin"].min()) if "margin" in frame else 2
+    digits = max(digits, decimals(frame["margin"].min())) if "margin" in frame else digits
     columns = [[_cell(str(name), value, digits) for value in frame[name]] for name in frame.columns]
     return [str(name) for name in frame.columns], [list(row) for row in zip(*columns, strict=True)], numeric
 

@@ -159,9 +159,9 @@ def clauses(row: Mapping) -> list[str]:
         found.append(f"tested on {row['examples']:,}; for new examples {interval} {_for_new(row)}")
     if row["teachers"]:
         ids = row["teachers"].split(", ")
-        first = ids[0] if " " in ids[0] else ids[0][:8]  # one of the user's own, or a run
-        alone = f"for this one teacher ({first})" if len(ids) == 1 else f"{len(ids)} teachers"
-        found.append(alone)
+        named = [each if " " in each else each[:8] for each in ids[0].split(",")]  # one of the user's own, or a run
+        these = "this one teacher" if len(named) == 1 else f"these {len(named)} teachers together"
+        found.append(f"for {these} ({', '.join(named)})" if len(ids) == 1 else f"{len(ids)} teachers")
         found.append(_weak_teacher(row))
     if not pd.isna(row["mean_corrected"]):
         corrected = signed(row["mean_corrected"], row["margin"])

@@ -22,8 +22,14 @@ LIMITS = """- The scores are of the data named above; of other texts or images n
 - It was not examined for what it makes of groups of people."""
 
 
-def card(name: str, method: str, why: Sequence[str], judged: pd.DataFrame, found: Answer, run: tracking.Found) -> str:
-    """The card as Markdown."""
+def card(
+    name: str, method: str, why: Sequence[str], judged: pd.DataFrame, found: Answer, run: tracking.Found, answered: str
+) -> str:
+    """The card as Markdown.
+
+    Args:
+        answered: the id under which the answer has the run, which may have been done again to store its model.
+    """
     params, tags = logged.params(run), run.data.tags
     parts = [
         f"# {name}",
@@ -38,7 +44,7 @@ def card(name: str, method: str, why: Sequence[str], judged: pd.DataFrame, found
         "## Scores over seeds\n\n" + _scores(found, params),
         "## Verdict\n\n" + "\n".join(f"- {line}{_interval(row)}" for line, row in zip(
             wording.verdict_lines(judged), judged.to_dict("records"), strict=True)),
-        "## Calibration of this model\n\n" + _calibration(found, run.info.run_id),
+        "## Calibration of this model\n\n" + _calibration(found, answered),
         "## Settings\n\n" + _table({each: params[each] for each in of_a_run() if each in params}),
         f"## Limits\n\n{LIMITS}" + "".join(f"\n- {line}." for line in own_limits(run)),
         f"Made by labelreg, run {run.info.run_id}, fingerprint {tags[tracking.FINGERPRINT]}.",

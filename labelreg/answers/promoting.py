@@ -63,7 +63,7 @@ def promote(given: dict[str, Value]) -> None:
             f"{again.with_model(row)}, then this command again{''.join(f'; {line}' for line in known)}"
         )
     asked = request(models.inputs(model))
-    written = card.card(name, choice.method, choice.why, choice.rows, found, run)
+    written = card.card(name, choice.method, choice.why, choice.rows, found, run, choice.run_id)
     with tracking.open_run("promote", f"promote {name}") as opened:
         opened.params({each: given.get(each) for each in named("promote")})
         tags = {tracking.VERDICT: choice.why[0], tracking.DATA: run.data.tags[tracking.DATA]}

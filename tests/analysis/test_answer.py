@@ -1,6 +1,7 @@
 """Sections of the answer: which there are, for which runs, and what they say; their forms and the summaries."""
 
 import html
+import itertools
 import json
 import math
 
@@ -342,6 +343,37 @@ def test_teachers_and_failures_are_notes():
     notes = named(answer(Evidence(frame, []), pair(frame)))["notes"].text
     assert "kd: for this one teacher (dk012345)" in notes
     assert notes[0].startswith("ls: 1 of 8 seeds of ls failed (as losses, uncorrected: ")
+
+
+def test_several_teachers_of_a_student_are_named_together():
+    frame = students({"kd": UP})
+    frame["params.teacher_run_id"] = [f"{'a' * 32},{'b' * 32}" if m == "kd" else None for m in frame["params.method"]]
+    teachers = pd.DataFrame({"run_id": ["a" * 32, "b" * 32], "tags.labelreg.kind": "teacher"})
+    teachers["metrics.best/test/score"] = [60.0, 62.0]
+    (line,) = named(answer(Evidence(frame, [], teachers=teachers), pair(frame)))["notes"].text
+    assert line.startswith("kd: for these 2 teachers together (aaaaaaaa, bbbbbbbb); the teacher's own score is 61.00")
+
+
+def test_what_lies_beyond_a_look_is_in_no_part_of_the_answer():
+    up = [3 + s / 10 for s in range(8)]
+    rows = []
+    for task, init in itertools.product("ab", ("pretrained", "random")):
+        for method, seed in itertools.product(("finetune", "ls"), range(12)):
+            value = 70 + seed + (method == "ls") * (up[seed] if seed < 8 else -20)
+            rows.append(run(method, seed, value, task=task, init=init))
+    frame = pd.DataFrame(rows)
+    found = answer(Evidence(frame, []), pair(frame), rule(looks=(8, 12)))
+    assert found.judged["verdict"].tolist() == ["better"] * 4 and found.judged["look"].tolist() == [8] * 4
+    for name in ("across", "these_tasks"):
+        assert (found.frame(name)["mean_difference"] > 3).all(), name
+    assert found.frame("interaction")["n"].tolist() == [8, 8]
+    assert len(found.paired.runs) == 96
+
+
+def test_tables_of_a_metric_in_small_numbers_keep_its_digits():
+    frame = students({"ls": [d / 1000 for d in UP]}, "best/test/nll")
+    text = as_text(answer(Evidence(frame, []), pair(frame, metric="best/test/nll"), rule(0.005)).sections)
+    assert "73.5024" in text.partition("Scores, mean")[2]
 
 
 def test_a_teacher_that_is_worse_than_the_reference_is_named():

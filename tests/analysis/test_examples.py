@@ -174,6 +174,22 @@ def test_examples_that_differ_between_seeds_are_nested():
     assert row["share_seeds"] + row["share_examples"] == pytest.approx(1)
 
 
+def test_seeds_that_differ_by_as_much_by_chance_are_not_certain():
+    """As in the crossed design: the spread within a seed's examples stays."""
+    values = [np.array([2.0, -2.0, 6.0, 2.0, 2.0]), np.array([2.0, 2.0, 2.0, 6.0, -2.0])]
+    found = nested_variance(values)
+    assert found.total == pytest.approx(np.mean([v.var(ddof=1) / 5 for v in values]) / 2) and found.total > 0
+
+
+def test_one_document_says_nothing_of_new_ones():
+    rng, labels = np.random.default_rng(0), np.arange(40) % 2
+    for seeds in (SEEDS, SEEDS[:1]):
+        tables = {(m, s): (labels, guesses(rng, labels, 0.8)) for m in ("ls", "finetune") for s in seeds}
+        given, stored = paired(tables)
+        row = intervals(given, grouped("the one document", stored))[0].iloc[0]
+        assert row["n_units"] == 1 and np.isnan(row["low"]) and np.isnan(row["high"])
+
+
 def test_what_dominates():
     labels, wrong = np.arange(60) % 2, 1 - np.arange(60) % 2
     half = np.where(np.arange(60) < 25, wrong, labels)

@@ -296,6 +296,11 @@ def test_a_further_setting_on_one_task_leaves_the_verdict_over_tasks():
     assert told(pair(pd.DataFrame(both)))["method"].tolist() == ["kd [epochs=3]", "kd [epochs=5]"]
 
 
+def test_seeds_that_are_texts_and_numbers():
+    rows = [run(m, s, 70 + i, task=t) for t in "ab" for m in METHODS for i, s in enumerate(("08", "09", "10"))]
+    assert len(task_means(pair(pd.DataFrame(rows)))) == 8
+
+
 def test_a_method_of_one_task_has_its_verdict_there():
     scores = drawn(tasks=2, methods=("finetune", "ls", "kd"))
     del scores["t1", "pretrained", "kd"]
