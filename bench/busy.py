@@ -1,8 +1,8 @@
 """An epoch on a machine that is not idle: beside busy loops, one thread and two, and the Trainer as it comes.
 
 minilm-3l on the first 512 training sentences of SST-5 (bench/engine's), batch 32. OpenMP's threads spin at every
-barrier while another waits for a processor; labelreg's entrances set GOMP_SPINCOUNT=0 before torch is loaded, and the
-last column leaves it out. `python -m bench.busy`; the machine must be idle otherwise.
+barrier while another waits for a processor; labelreg's entrances set GOMP_SPINCOUNT before torch is loaded, and
+"spinning" leaves it out. `python -m bench.busy`; the machine must be idle otherwise.
 """
 
 import argparse
@@ -16,9 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from analysis.present.render import to_markdown
+from entrypoints.command import SPINS
 
 LOOPS, THREADS = (0, 1, 2, 4, 6), (1, 2)
-VARIANTS = {"labelreg": {"GOMP_SPINCOUNT": "0"}, "spinning": {}, "Trainer": {}}
+VARIANTS = {"labelreg": {"GOMP_SPINCOUNT": SPINS}, "spinning": {}, "Trainer": {}}
 
 
 def one(name: str, threads: int) -> dict[str, float]:

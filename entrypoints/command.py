@@ -25,6 +25,7 @@ from labelreg.parameter import Parameter, Value, convert
 ANSWERS = ("significance", "report", "tables")  # they read many runs and end
 ECHO_SECONDS = 1.0  # a key that is held down, or a launcher that passes a Ctrl-C on, is no second one
 ROOTS = ("LABELREG_DATA_ROOT", "LABELREG_MODEL_ROOT", "LABELREG_CACHE_ROOT")
+SPINS = "1000"  # of a thread that waits at a barrier, some microseconds
 RUN_ID = "MLFLOW_RUN_ID"  # what `mlflow run` gives to its command
 
 
@@ -38,8 +39,9 @@ def command(entry_point: str, main: Callable[[dict[str, Value]], int | None], de
     before, given = output.guard(), {}
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    # threads that wait for each other would spin: on a busy machine two of them are then five times slower
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    # threads that wait for each other would spin for milliseconds: on a busy machine two of them are then five times
+    # slower; not spinning at all costs a quarter of an idle machine's time (bench/busy.py)
+    os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     try:
         _follow_launcher()
         given = settings.with_defaults(entry_point, parse(entry_point, sys.argv[1:], description))
