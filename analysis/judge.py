@@ -68,7 +68,7 @@ class Planned:
 def judge(
     paired: Paired, rule: Rule | None = None, order: Sequence = (), planned: Sequence[Planned] = ()
 ) -> pd.DataFrame:
-    """One row per comparison: COLUMNS, and EXTRA with the family of Holm's correction and the reason.
+    """One row per comparison: COLUMNS, and EXTRA with the reason.
 
     Differences, estimate, interval and margin are in units of the metric (points). test: rank-sum up to hypothesis.FEW
     seeds, signed-rank above. family_size: the methods that Holm corrects for. more_seeds: of the undecided, the seeds
@@ -92,7 +92,8 @@ def judge(
     rows, absent = [], 0
     for members in paired.families:
         first = members[0]
-        if not any(first.where in plan.families for plan in planned):  # looks that were planned are what they are
+        about = [plan.logged["plan"].get("looks") for plan in planned if first.where in plan.families]
+        if list(rule.looks) not in about:  # looks that were planned are what they are, whatever was added since
             check_looks(rule.looks, len(members), rule.level)
         examples = paired.tested(members)
         margin = rule.margins.of(first.task, first.metric, examples)
@@ -104,12 +105,12 @@ def judge(
             for i, c in enumerate(family):
                 told.setdefault(c.who, (cut[i], found[i], size))
         rows += [_row(paired, *told[c.who], margin, rule, examples) for c in members]
-        absent += max(size for *_, size in told.values()) - len(members)
+        absent += max(0, max(size for *_, size in told.values()) - len(members))
     if not rows:
         verdicts({}, 1.0, rule.level)  # a mistake is one, with nothing to compare too
     frame = pd.DataFrame(rows, columns=COLUMNS + EXTRA)
     p_of_looks = joint(rule.looks).two_sided if rule.looks else float
-    frame["p_holm_study"] = holm(map(p_of_looks, frame["p_value"]), max(absent, 0))
+    frame["p_holm_study"] = holm(map(p_of_looks, frame["p_value"]), absent)
     kinds = dict.fromkeys((*NUMBERS, "p_failures", "estimate_failures"), float) | dict.fromkeys(COUNTS, "Int64")
     return frame.astype(kinds)
 

@@ -7,7 +7,7 @@ depend on the other methods (Benavoli, Corani and Mangili 2016).
 """
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -193,15 +193,17 @@ def these_tasks(paired: Paired, judged: pd.DataFrame, rule: Rule) -> pd.DataFram
     `against_reference`.
     """
     rows = []
-    known = by_who(judged)
+    known, there = by_who(judged), Counter(c.where for c in paired.comparisons)
     for key, methods in _groups(paired).items():
         margins, tests = {}, {}
         for method, by_task in methods.items():
             margins[method] = float(np.mean([known[c.who].margin for c in by_task.values()]))
             strata = [rounded(known[c.who].differences) for c in by_task.values()]
             tests[method] = _mean_over(strata, margins[method], rule.level)
-        size = max(known[c.who].family_size for by_task in methods.values() for c in by_task.values())
-        absent = max(size - len(methods), 0)  # planned and not there: they count here as they do in a task
+        # planned and not there: they count here as they do in a task
+        absent = max(
+            max(known[c.who].family_size - there[c.where], 0) for by_task in methods.values() for c in by_task.values()
+        )
         corrected = holm((p for *_, p, _ in tests.values()), absent)
         equal = holm((q for *_, q in tests.values()), absent)
         for (method, by_task), p, q in zip(methods.items(), corrected, equal, strict=True):
@@ -215,7 +217,11 @@ def these_tasks(paired: Paired, judged: pd.DataFrame, rule: Rule) -> pd.DataFram
             why = "negligible: within the margin" if word in ("better", "worse") and q <= rule.level else why
             if math.isinf(low):
                 alone = [task for task, c in sorted(by_task.items()) if known[c.who].n < 2]
-                why = f"no test: one seed in {', '.join(alone)}" if alone else "no test: no task's seeds differ"
+                why = (
+                    f"no test: fewer than two seeds in {', '.join(alone)}"
+                    if alone
+                    else "no test: no task's seeds differ"
+                )
             looks: list[Any] = [known[c.who].look for c in by_task.values()] if rule.looks else []
             if any(pd.isna(look) or look < rule.looks[-1] for look in looks):
                 word, why = "undecided", "it falls at the last planned look, with all seeds of all tasks"

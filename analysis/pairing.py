@@ -1,6 +1,6 @@
 """Runs -> paired samples: each method's runs beside the reference's runs of the same seed.
 
-Follows design.md ("Seeds, splits, pairs"). Nothing is left out silently: every student run is in a
+Nothing is left out silently: every student run is in a
 comparison or in `left_out` with its reason. Runs of other kinds (teacher, trial, launch, ...) are not
 looked at.
 """
@@ -122,8 +122,7 @@ def pair(
     the training set where every usable run has it, else on test, else on dev: of the weights that the runs have kept,
     the best epoch's or the last's. `lower`: metrics of which lower is better, beside those that are known to be
     so. A missing `status` means finished; without `tags.labelreg.kind` no run is a student. Raises AnalysisError for a
-    metric that no student logged, and for a reference without runs unless it is finetune. Source: design.md,
-    statistics.md.
+    metric that no student logged, and for a reference without runs unless it is finetune. Source: docs/statistics.md.
     """
     left: list[tuple[Run, str]] = []
     students = read(runs)
@@ -344,8 +343,9 @@ def _several_sets(runs: Iterable[Run]) -> set[tuple]:
             seeds[run.cell, run.protocol, run.method, run.setting].append((run.seed, run.data))
         elif run.data:
             digests[run.task, run.protocol].add(run.data)
-    drawn = {key: ({seed for seed, _ in found}, {data for _, data in found}) for key, found in seeds.items()}
-    fewer = {key for key, (own, data) in drawn.items() if len(own) < len(seeds[key]) or 1 < len(data) < len(own)}
+    known = {key: {(seed, data) for seed, data in found if data} for key, found in seeds.items()}
+    twice = {key for key, found in seeds.items() if len({seed for seed, _ in found}) < len(found)}
+    fewer = twice | {key for key, found in known.items() if 1 < len({data for _, data in found}) < len(found)}
     return {(cell[0], protocol) for cell, protocol, *_ in fewer} | {key for key, d in digests.items() if len(d) > 1}
 
 

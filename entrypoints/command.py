@@ -30,7 +30,7 @@ RUN_ID = "MLFLOW_RUN_ID"  # what `mlflow run` gives to its command
 
 
 def command(entry_point: str, main: Callable[[dict[str, Value]], int | None], description: str) -> None:
-    """Parse the command line, run `main` on its parameters, and leave with the status that design.md names.
+    """Parse the command line, run `main` on its parameters, and leave with the status that docs/contract.md names.
 
     0; 1 a defect (its traceback lies in a file); 2 a user's mistake, or something that the system refuses; 3 a run
     failed; 4 a study with failed runs; 130 interrupted, by Ctrl-C or because the tracking store was away for too
@@ -39,7 +39,7 @@ def command(entry_point: str, main: Callable[[dict[str, Value]], int | None], de
     before, given = output.guard(), {}
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
-    # threads that wait for each other would spin for milliseconds: on a busy machine two of them are then five times
+    # threads that wait for each other would spin for milliseconds: on a busy machine two of them are then many times
     # slower; not spinning at all costs a quarter of an idle machine's time (bench/busy.py)
     os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
     try:
@@ -92,7 +92,7 @@ def parse(entry_point: str, arguments: Sequence[str], description: str = "") -> 
     Raises:
         UserError: an unknown parameter (with the nearest name), or a value that is not allowed.
     """
-    _load_methods(arguments)  # they may have parameters of their own
+    _load_methods(entry_point, arguments)  # they may have parameters of their own
     known = settings.parameters(entry_point)
     parser = _Parser(
         prog=f"python -m entrypoints.{entry_point}",
@@ -128,13 +128,18 @@ def _help(name: str, known: Parameter) -> str:
     return f"{known.help}{shown}{default}".replace("%", "%%")
 
 
-def _load_methods(arguments: Sequence[str]) -> None:
-    """Load methods of the user's own."""
+def _load_methods(entry_point: str, arguments: Sequence[str]) -> None:
+    """Load methods of the user's own, those of a study's recipe too."""
     parser = _Parser(add_help=False, allow_abbrev=False, argument_default="")
-    for name in ("--method", "--methods"):
+    for name in ("--method", "--methods", "--recipe"):
         parser.add_argument(name)
     given, _ = parser.parse_known_args(arguments)
-    _names([given.method, *convert("methods", settings.parameters("study")["methods"], given.methods)])
+    listed: Any = given.methods
+    if not listed and Path(given.recipe).is_file() and issubclass(settings.ENTRY_POINTS[entry_point], settings.Study):
+        from labelreg import recipes  # an answer from a table does without
+
+        listed = recipes.read(given.recipe, "study").get("methods") or ""
+    _names([given.method, *convert("methods", settings.parameters("study")["methods"], listed)])
 
 
 def _asked(given: dict[str, Value], entry_point: str) -> dict[str, Value]:

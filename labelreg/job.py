@@ -93,29 +93,31 @@ def ignored(settings: Settings, given: Mapping[str, Value]) -> list[str]:
     return [f"{name} is ignored: {why}" for why, names in reasons.items() for name in given if name in names]
 
 
-def never_read(runs: Iterable[tuple[Settings, Mapping[str, Value]]]) -> list[str]:
-    """One line for each parameter that was given (it is no default) and that none of these runs reads."""
+def say_never_read(runs: Iterable[tuple[Settings, Mapping[str, Value]]]) -> None:
+    """A line for each parameter that was given (it is no default) and that none of these runs reads."""
     known = of_a_run()
     given = [
         (settings, {n: v for n, v in own.items() if n in known and v != known[n].default}) for settings, own in runs
     ]
     names = [{line.partition(" ")[0] for line in ignored(settings, own)} for settings, own in given]
-    return (
-        [f"{name} is ignored: none of these runs reads it" for name in sorted(set.intersection(*names))]
-        if names
-        else []
-    )
+    for name in sorted(set.intersection(*names)) if names else ():
+        print(f"{name} is ignored: none of these runs reads it", flush=True)
 
 
 def check(settings: Settings, data: prepared.PreparedTask) -> None:
-    """Refuse a method that can do nothing with the classes of these examples, or one of the user's own that fails,
-    and an adapter for layers that the model does not have.
+    """Refuse a method that can do nothing with the classes of these examples or with this model, or one of the user's
+    own that fails, and an adapter for layers that the model does not have.
 
     Raises:
         UserError: and allow_degenerate is not given.
     """
     method, allowed = METHODS[settings.method], bool(settings.allow_degenerate)
     degenerate.check(settings.method, method, settings.own, len(data.classes), allowed)
+    if method.passes(settings.own) > 1 and not allowed and not registry.drops(settings, places.roots(settings)):
+        raise UserError(
+            f"method={settings.method}: {settings.model} has no dropout, so both passes are the same, which leaves "
+            "finetune at twice its cost; allowed are models with dropout, or allow_degenerate=true"
+        )
     own_file.trial(method, settings.own, len(data.classes), machine_of(settings, data).precision == "bf16")
     registry.check_adapter(settings, places.roots(settings))
 

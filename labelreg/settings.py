@@ -255,7 +255,10 @@ class Degenerate:
     """What is trained though little can come of it."""
 
     allow_degenerate: bool | None = declared(
-        Parameter("flag", "true: train dkd, dist, lskd where the part that makes them has no gradient (two classes)")
+        Parameter(
+            "flag",
+            "true: train dkd, dist, lskd on two classes, and rdrop without dropout, where nothing is left of them",
+        )
     )
 
 

@@ -119,7 +119,6 @@ def train(
 
     Raises:
         DivergedError: the loss of an epoch is not finite.
-        UserError: a method of two passes, which this model makes alike.
     """
     keep_freed()
     where = device()
@@ -158,8 +157,6 @@ def train(
             inputs, labels = seen.inputs(index, width), split.labels[index]
             with _autocast(where, machine):
                 logits, *again = (forward(**inputs).logits for _ in range(passes))
-            if again and step == 0 and not settings.allow_degenerate:
-                _check_passes(settings, logits, again[0])
             loss = loss_of(logits, labels, again[0] if again else memory.rows(index, labels), epoch)
             memory.see(index, labels, logits.detach())
             loss.backward()
@@ -222,14 +219,6 @@ def _on_dev(
     if not torch.isfinite(logits).all():  # the loss is computed before a step, the weights break after it
         raise DivergedError(f"the model of epoch {epoch} predicts no finite number: lower lr ({settings.lr:g})?")
     return logits, score(logits, data.splits["dev"], data.metric)
-
-
-def _check_passes(settings: Settings, first: Tensor, second: Tensor) -> None:
-    if torch.equal(first, second):
-        raise UserError(
-            f"method={settings.method}: {settings.model} has no dropout, so both passes are the same, which leaves "
-            "finetune at twice its cost; allowed are models with dropout, or allow_degenerate=true"
-        )
 
 
 def _average(settings: Settings, phases: tuple[int, ...], steps: int) -> Average:

@@ -17,7 +17,7 @@ from labelreg.settings import Folders
 CLASSES = ("bad", "good", "so so")
 FAMILIES = {"bert-small": "bert", "distilroberta": "roberta", "distilgpt2": "gpt2"}
 TEXTS = ["a fine film", "dull", "the plot is flat and the cast cold with one bright scene", "so so"]
-SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of the packaged MiniLM, as design.md says
+SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"  # of the packaged MiniLM
 
 
 @pytest.fixture

@@ -141,6 +141,15 @@ def test_a_study_compares_it_with_all_others(tiny, mine, tmp_path):
     assert "-P poly=3.0" in (page / "report.html").read_text(), "how to run it again"
 
 
+def test_a_study_recipe_may_name_it_and_its_parameters_be_given(tiny, mine, tmp_path):
+    study = tmp_path / "own-study.yaml"
+    lists = f"models: [bert-small]\ninits: [pretrained]\nseeds: [1, 2]\nmethods: [finetune, '{mine}:loss']\n"
+    study.write_text(f"kind: study\nsettings: default\n{lists}")
+    given = {name: value for name, value in tiny.items() if name != "model"}
+    said = succeed("study", **given, recipe=study, poly=0.2, plan_only="true").out
+    assert "mine.py:loss" in said and "ignored" not in said
+
+
 def test_a_search_draws_it(tiny, mine, tmp_path):
     space = tmp_path / "space.yaml"
     space.write_text("kind: search\ntrials: 2\nepochs: 1\nspace:\n  poly: [0.05, 0.2]\n")

@@ -362,6 +362,13 @@ BAD_RECIPES = {
 }
 
 
+def test_a_key_that_is_merged_stands_once(tmp_path):
+    path = tmp_path / "own.yaml"
+    merged = "- &a {set: &b {lr: 1.0e-3, epochs: 2}}\n- set: &c {<<: *b, lr: 2.0e-3}\n- set: {<<: *c, epochs: 5}\n"
+    path.write_text(f"kind: settings\nextends: default\nrules:\n{merged}")
+    assert subset(resolve(str(path), "ls"), ("lr", "epochs")) == {"lr": 2e-3, "epochs": 5}
+
+
 @pytest.mark.parametrize("case", BAD_RECIPES)
 def test_a_bad_recipe_is_refused_in_one_line(case, written):
     content, expected = BAD_RECIPES[case]

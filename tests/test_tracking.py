@@ -1,4 +1,4 @@
-"""The contract of design.md, read back from real stores: what each entry point leaves through `mlflow run`."""
+"""The contract (docs/contract.md), read back from real stores: what each entry point leaves through `mlflow run`."""
 
 import contextlib
 import csv

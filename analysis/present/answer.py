@@ -93,7 +93,7 @@ def answer(
         sections += [*_over_tasks(paired, judged, rule), *_interaction(paired, rule.level)]
         sections += _trend(paired, rule.level)
         sections += [*_examples(table, left, evidence), *_calibration(paired, measured, rule.level)]
-        sections += _cost(paired, evidence.runs)
+        sections += _cost(whole, evidence.runs)
     if told:  # a terminal hears of it where there is more to say than that it was followed
         apart = any(not line.endswith(": followed") for line in told)
         sections.append(replace(section("plan", told), brief=apart))
@@ -110,7 +110,7 @@ def answer(
 def _as_judged(paired: Paired, judged: pd.DataFrame) -> Paired:
     """With the seeds that the verdicts are of: those beyond the look at which one fell are not used."""
     rows = by_who(judged)
-    cut = (of_seeds(c, rows[c.who].seeds) if rows[c.who].n else c for c in paired.comparisons)
+    cut = (of_seeds(c, rows[c.who].seeds) for c in paired.comparisons if rows[c.who].n)
     return replace(paired, comparisons=tuple(cut))
 
 
@@ -139,9 +139,9 @@ def _beside_teachers(evidence: Evidence, paired: Paired, judged: pd.DataFrame) -
     prints = known.get(exported.FINGERPRINT, pd.Series(dtype=object)).dropna()
     first = prints.map({same: run_id for run_id, same in reversed(list(prints.items()))}).to_dict()
     judged = judged.assign(teachers=judged["teachers"].map(partial(_once, first)))
-    scored = {c.who: _teacher_scores(c, runs) for c in paired.comparisons}
+    scored, none = {c.who: _teacher_scores(c, runs) for c in paired.comparisons}, ("", math.nan, math.nan)
     told = [
-        scored[who] if taught else ("", math.nan, math.nan)
+        scored.get(who, none) if taught else none
         for who, taught in zip(judged[WHO].itertuples(index=False, name=None), judged["teachers"], strict=True)
     ]
     return judged.join(pd.DataFrame(told, judged.index, names))
@@ -306,6 +306,7 @@ def _calibration(paired: Paired, measured: calibration.Calibration | None, level
         return []
     if measured.runs.empty:
         return _left_out("calibration", measured.left_out)
+    measured = replace(measured, runs=measured.runs[measured.runs["run_id"].isin(paired.compared)])
     table = calibration.differences(paired, measured)
     return [
         section("calibration", wording.calibration_lines(table, level), calibration.methods(measured)),

@@ -150,7 +150,7 @@ def panels(tables: dict[str, pd.DataFrame], x_label: str, deep: int = 1, diagona
     The tables' keys are the labels of y."""
     across = len(tables) // deep
     figure = Figure(figsize=(WIDTH / 72, (60 + 180 * deep) / 72), layout="constrained")
-    drawn, told = {}, []
+    drawn, told, dashes = {}, [], dict[str, tuple[dict, str]]()
     for at, (y_label, table) in enumerate(tables.items()):
         axes = figure.add_subplot(deep, across, at + 1)
         if diagonal:
@@ -159,12 +159,11 @@ def panels(tables: dict[str, pd.DataFrame], x_label: str, deep: int = 1, diagona
             axes.set(xlim=(low, 1.02), ylim=(low, 1.02))
         doublings = "low" in table
         lines = sorted(table.groupby(["method", "setting"]), key=lambda item: (method_rank(item[0][0]), item[0]))
-        looks: list[dict] = []
         for nth, ((method, setting), line) in enumerate(lines):
             name = label({"method": method, "setting": setting})
-            dashes = DASHES[looks.count(look(method)) % len(DASHES)]  # settings of a method have one look
-            looks.append(look(method))
-            style = look(method) | {"linestyle": dashes} | ({} if len(line) <= 20 else {"marker": ""})
+            same = [other for other in dashes if other != name and dashes[other][0] == look(method)]
+            dashes.setdefault(name, (look(method), DASHES[len(same) % len(DASHES)]))  # settings of a method look alike
+            style = look(method) | {"linestyle": dashes[name][1]} | ({} if len(line) <= 20 else {"marker": ""})
             style |= {"linewidth": 1.5, "markersize": 4 if len(line) > 1 else 7, "markeredgewidth": 0}
             x = line["x"] * 1.05**nth if doublings else line["x"]  # side by side
             if doublings:

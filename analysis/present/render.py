@@ -188,9 +188,8 @@ def to_markdown(frame: pd.DataFrame, digits: int = 2) -> str:
 
 
 def cells(frame: pd.DataFrame, digits: int = 2) -> tuple[list[str], list[list[str]], list[bool]]:
-    """Header, rows as text (with what their margin asks for, where that is more), and which columns are numbers."""
+    """Header, rows as text, and which columns are numbers."""
     numeric = [pd.api.types.is_numeric_dtype(t) and not pd.api.types.is_bool_dtype(t) for t in frame.dtypes]
-    digits = max(digits, decimals(frame["margin"].min())) if "margin" in frame else digits
     columns = [[_cell(str(name), value, digits) for value in frame[name]] for name in frame.columns]
     return [str(name) for name in frame.columns], [list(row) for row in zip(*columns, strict=True)], numeric
 

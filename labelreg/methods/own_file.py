@@ -17,7 +17,6 @@ import importlib.util
 import inspect
 import json
 import os
-import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -54,8 +53,6 @@ def load(text: str, held: dict[str, Method]) -> tuple[str, Method]:
     place, _, function = text.rpartition(":")
     places = json.loads(os.environ.get(PLACES, "{}"))
     path, name = Path(places.get(text, place)).expanduser().absolute(), f"{Path(place).name}:{function}"
-    if not re.fullmatch(r"[\w.\- :]+", name):  # what MLflow allows in the name of a metric
-        raise UserError(f"method={text}: allowed in a file's name are letters, digits, '.', '-', '_' and blanks")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -184,5 +181,7 @@ def trial(method: Method, own: Own, classes: int, bf16: bool) -> None:
         value = method.loss_of(own)(logits.requires_grad_(), labels, teacher if method.needs else None, 1)
         try:
             torch.autograd.grad(value, logits)
-        except RuntimeError as error:
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # of a function with a backward of its own, too
             raise UserError(f"method {method.title}: its gradient fails: {one_line(str(error))}") from None

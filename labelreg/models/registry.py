@@ -457,6 +457,16 @@ def weights_digest(name: str, init: str, roots: places.Roots) -> str:
     return digest(facts)
 
 
+def drops(settings: Settings, roots: places.Roots) -> bool:
+    """Whether two passes of a model in training differ: it has dropout somewhere."""
+    if settings.lora_dropout:
+        return True
+    if vision.network(settings.model):
+        return vision.drops(settings.model)
+    config = classifier.configuration(settings.model, checkpoint(settings.model, roots)).get_text_config().to_dict()
+    return any(isinstance(value, float) and value > 0 for name, value in config.items() if re.search("drop", name))
+
+
 def base_digest(name: str, roots: places.Roots) -> str:
     """What the base of an adapter is: configuration, weights, and the layers that are kept; its tokenizer is not."""
     path = checkpoint(name, roots)

@@ -79,6 +79,15 @@ def network(name: str) -> str | None:
     return named if named in NETWORKS else None
 
 
+def drops(name: str) -> bool:
+    """Whether a network has dropout."""
+    from torchvision.models import get_model
+
+    with torch.device("meta"):
+        body = get_model(NETWORKS[str(network(name))].architecture, weights=None)
+    return any(isinstance(each, torch.nn.Dropout) and each.p > 0 for each in body.modules())
+
+
 def checkpoint(name: str, roots: "Roots") -> Path:
     """The safetensors file of pre-trained weights: a saved folder's own, else torchvision's of ImageNet.
 

@@ -105,13 +105,13 @@ def read(name: str, kind: str) -> dict[str, Any]:
 class _Once(yaml.SafeLoader):
     """safe_load, but that a key which stands twice is refused: the first would be lost, and a rule with it."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set[str]()
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node, seen = super().compose_mapping_node(anchor), set[str]()  # before anything is merged into it
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key.value} stands twice", key.start_mark)
+                raise yaml.composer.ComposerError(None, None, f"{key.value} stands twice", key.start_mark)
             seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
+        return node
 
 
 def asked(name: str) -> dict[str, Value]:

@@ -30,8 +30,7 @@ def carry_out(given: dict[str, Value]) -> int:
         design = replace(design, jobs=executors.check(design.steps, **design.workers))
     seen = outlook.look(design.steps)
     cells = {step.cell[1:]: step for step in design.steps if step.kind == "student"}
-    lines = job.never_read((seen.settings[step.name], step.given) for step in cells.values())
-    print("".join(f"{line}\n" for line in lines), end="", flush=True)
+    job.say_never_read((seen.settings[step.name], step.given) for step in cells.values())
     spreads = gate.pilot(given, design, seen)
     if given.get("plan_only"):
         told = gate.undecidable(design, seen, spreads)

@@ -6,6 +6,7 @@ The search is a run; each trial is a run nested under it. The same command conti
 import contextlib
 import hashlib
 import json
+import re
 import shlex
 import tempfile
 import time
@@ -22,7 +23,7 @@ from analysis.present import render
 from labelreg import job, one_run, places, recipes, training
 from labelreg.data import corpus, own_teacher, prepared
 from labelreg.errors import DivergedError, StoreLostError, UserError
-from labelreg.methods import METHODS, PAPER, unknown_method
+from labelreg.methods import METHODS, PAPER, label, unknown_method
 from labelreg.output import duration
 from labelreg.parameter import NEVER, Value, convert
 from labelreg.settings import (
@@ -81,11 +82,10 @@ def carry_out(given: dict[str, Value]) -> None:
     spaces = {method: search.space_for(method, recipe, common) for method in methods}
     workers: dict[str, Any] = {name: given.get(name) for name in of(Workers)}
     workers |= {"environment": {"OMP_NUM_THREADS": str(common["threads"])}}
-    firsts = [
-        common | {"method": each} | {n: values[0] for n, values in space.items()} for each, space in spaces.items()
-    ]
-    lines = job.never_read((job.settings_of(each), common) for each in firsts)
-    print("".join(f"{line}\n" for line in lines), end="", flush=True)
+    first = {each: common | {"method": each} | {n: v[0] for n, v in space.items()} for each, space in spaces.items()}
+    others = (given.get("methods") or list(PAPER)) if given["cross_check"] else []
+    first |= {each: first[methods[0]] | {"method": each} for each in others}
+    job.say_never_read((job.settings_of(each), common) for each in first.values())
     executors.check(_steps(common, dict.fromkeys(methods, trials)), **workers)
     roots = places.roots(facet(Folders, given))
     url = sqlite.absolute(str(given.get("storage") or f"sqlite:///{_folder(roots.cache)}/search.db"))
@@ -124,6 +124,9 @@ def _methods(given: dict[str, Value]) -> list[str]:
         if method not in METHODS:
             raise unknown_method(str(method))
     chosen = given.get("methods") or list(PAPER)
+    for method in (given["method"], *chosen):
+        if not re.fullmatch(r"[\w.\- :]+", str(method)):  # what MLflow allows in the name of a metric
+            raise UserError(f"method={method}: allowed in a file's name are letters, digits, '.', '-', '_' and blanks")
     if len(set(chosen)) < len(chosen):
         raise UserError(f"methods={','.join(chosen)}: a value stands there twice")
     if given["per_method"] and given["cross_check"]:
@@ -463,8 +466,10 @@ def _with_them(given: dict[str, Value], one: tuple[str, search.Search]) -> list[
         for name, each in of_a_run().items()
         if given.get(name) not in (None, each.default) and each.counts != NEVER and not each.recipe
     }
-    more = {name: value for name, value in more.items() if name not in ("method", "seed")}
+    own = ("method", "seed", "rest", "recipe", "threads")  # the search's, the file's and the machine's
+    more = {name: value for name, value in more.items() if name not in own}
     places = {"tasks": run.task, "models": run.model, "inits": run.init}
+    places |= {} if run.average == "none" else {"methods": f"finetune,{label(method, run.average)}"}
     commands = {"train_student": {"recipe": "FILE"} | more, "main": {"settings": "FILE"} | places | more}
     return [
         " ".join(

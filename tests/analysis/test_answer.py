@@ -370,6 +370,14 @@ def test_what_lies_beyond_a_look_is_in_no_part_of_the_answer():
     assert len(found.paired.runs) == 96
 
 
+def test_a_comparison_that_waits_for_its_first_seed_is_in_no_part_of_the_answer():
+    rows = [run(m, s, 70 + s + (m == "ls"), task=t) for t in "ab" for m in ("finetune", "ls") for s in range(12)]
+    frame = pd.DataFrame(rows)
+    frame.loc[frame["params.seed"] == "0", ["status", "metrics.best/test/score"]] = "RUNNING", np.nan
+    found = answer(Evidence(frame, []), pair(frame), rule(looks=(8, 12)))
+    assert found.judged["n"].tolist() == [0, 0] and found.frame("across").empty and found.paired.comparisons == ()
+
+
 def test_tables_of_a_metric_in_small_numbers_keep_its_digits():
     frame = students({"ls": [d / 1000 for d in UP]}, "best/test/nll")
     text = as_text(answer(Evidence(frame, []), pair(frame, metric="best/test/nll"), rule(0.005)).sections)

@@ -292,7 +292,7 @@ def test_a_metric_in_small_numbers_is_told_in_small_numbers():
     frame = runs({"ls": [0.003, 0.0034, 0.0038, 0.004, 0.0044, 0.0031, 0.0036, 0.0042]}, metric="best/test/nll")
     told = judge(pair(frame, metric="best/test/nll"), rule(0.005))
     assert "ls (-0.0037)" in sentence(told.to_dict("records"))
-    assert "mean difference -0.0037 (sd 0.0005)" in verdict_lines(told)[0] and "-0.0037" in to_text(told)
+    assert "mean difference -0.0037 (sd 0.0005)" in verdict_lines(told)[0] and "-0.0037" in to_text(told, digits=4)
 
 
 def test_a_seed_that_was_run_again_has_not_failed():

@@ -274,7 +274,7 @@ def test_a_task_with_one_seed_or_no_spread_at_all_leaves_it_open():
         (row,) = told(of_tasks(*d)).to_dict("records")
         assert (row["verdict"], row["p_value"], row["p_equivalence"]) == ("undecided", 1, 1)
         assert math.isinf(row["low"]) and math.isinf(row["high"])
-    assert told(of_tasks([1.0], [1.0, 1.2])).iloc[0]["reason"] == "no test: one seed in t0"
+    assert told(of_tasks([1.0], [1.0, 1.2])).iloc[0]["reason"] == "no test: fewer than two seeds in t0"
     assert told(of_tasks([2.0] * 5, [2.0] * 5)).iloc[0]["reason"] == "no test: no task's seeds differ"
     assert told(of_tasks([1.0, 1.1, 1.2])).empty  # one task
 

@@ -240,6 +240,12 @@ def test_a_file_called_fewrel_that_was_changed_is_two_data_sets():
     assert [c.family for c in pair(frame(*halves)).comparisons] == ["data=dFalse", "data=dTrue"]
 
 
+def test_runs_of_fewrel_without_a_digest_are_of_no_other_data_set():
+    some = [{**row, "params.task": "fewrel", "tags.labelreg.data": row["params.seed"]} for row in GOOD]
+    some = [row if row["params.seed"] == "1" else {**row, "tags.labelreg.data": None} for row in some]
+    assert [c.family for c in pair(frame(*some)).comparisons] == [""]
+
+
 def test_two_data_sets_of_one_seed_are_two_families():
     changed = [{**row, "run_id": row["run_id"] + "-b", "tags.labelreg.data": "d2"} for row in GOOD]
     paired = pair(frame(*GOOD, *changed))
