@@ -68,7 +68,8 @@ def judged(differences, planned=None, **more):
     paired = pair(runs(differences, **more))
     own = [c.who for c in paired.comparisons if c.method in (planned or {}).get(c.who[:3], ())]
     families = {(*place, ""): methods for place, methods in (planned or {}).items()}
-    plans = [Planned({"plan": {"seeds": ()}}, families, own, True)] if planned else []
+    logged = {"plan": {"seeds": (), "looks": list(given.get("looks", ()))}}
+    plans = [Planned(logged, families, own, True)] if planned else []
     return judge(paired, rule(**given), planned=plans)
 
 

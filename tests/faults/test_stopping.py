@@ -118,7 +118,7 @@ def test_a_signal_at_any_point_of_a_search_leaves_its_storage_as_it_should_be(tm
     from labelreg.tuning import search
 
     def train(draw, stop) -> float:
-        return float(not stop(1, 1.0))
+        return float(not stop(1, 1.0, False))
 
     def strike(*_) -> None:
         """In the middle of what SQLAlchemy does with the database."""

@@ -23,7 +23,7 @@ def train(draw, stop):
             file.write(f"{{draw.number}} {{epoch}}\\n")
         if epoch == 5 and len(sys.argv) > 2:
             os.kill(os.getpid(), signal.SIGSTOP)  # here it holds no lock of the database
-        if stop(epoch, float(epoch)):
+        if stop(epoch, float(epoch), False):
             break
     return float(epoch)
 
