@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -207,15 +206,13 @@ def _left(paired: Paired, c: Comparison, reason: str = "", of_reference: bool = 
 
     What a run has not logged, or as auto, fits every setting.
     """
-    who = (c.task, c.model, c.init, c.reference if of_reference else c.method, c.family)
     theirs = c.settings[of_reference] if c.settings else ()
-    left = zip(paired.left_out.itertuples(), paired.left_settings or repeat(()), strict=False)
     return {
-        run.seed
-        for run, mine in left
-        if (run.task, run.model, run.init, run.method, run.family) == who
-        and not pd.isna(run.seed)
-        and (run.reason == reason if reason else run.reason != "running")
+        seed
+        for seed, why, mine in paired.left_of[
+            c.task, c.model, c.init, c.reference if of_reference else c.method, c.family
+        ]
+        if (why == reason if reason else why != "running")
         and all(a in (b, None, "auto") for a, b in zip(mine, theirs, strict=False))
     }
 

@@ -10,6 +10,8 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import repeat
 from typing import Any
 
 import pandas as pd
@@ -90,6 +92,16 @@ class Paired:
     not_learnt: frozenset[str] = frozenset()
     examples: Mapping[str, int] = field(default_factory=dict)
     left_settings: tuple[tuple, ...] = ()
+
+    @cached_property
+    def left_of(self) -> defaultdict[tuple, list[tuple]]:
+        """Seed, reason and settings of what is left out, by (task, model, init, method, family)."""
+        found = defaultdict(list)
+        for run, settings in zip(self.left_out.itertuples(), self.left_settings or repeat(()), strict=False):
+            if not pd.isna(run.seed):
+                key = run.task, run.model, run.init, run.method, run.family
+                found[key].append((run.seed, run.reason, settings))
+        return found
 
     @property
     def families(self) -> list[list[Comparison]]:
