@@ -88,7 +88,7 @@ def read(name: str, kind: str) -> dict[str, Any]:
             raise UserError(f"recipe {name}: kind is {other!r}, here it must be {kind!r}: {', '.join(known)}")
         raise unknown(f"recipe ({kind})", name, known)
     try:
-        recipe = yaml.load(path.read_text(encoding="utf-8"), _Once)
+        recipe = yaml.load(path.read_text(encoding="utf-8"), _Once)  # safe_load, with its loader made stricter
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"recipe {name}: not YAML ({words_of(error, 500)})") from None
     its_kind = recipe.get("kind") if isinstance(recipe, dict) else None

@@ -468,9 +468,9 @@ def _with_them(given: dict[str, Value], one: tuple[str, search.Search]) -> list[
     }
     own = ("method", "seed", "rest", "recipe", "threads")  # the search's, the file's and the machine's
     more = {name: value for name, value in more.items() if name not in own}
-    places = {"tasks": run.task, "models": run.model, "inits": run.init}
-    places |= {} if run.average == "none" else {"methods": f"finetune,{label(method, run.average)}"}
-    commands = {"train_student": {"recipe": "FILE"} | more, "main": {"settings": "FILE"} | places | more}
+    lists = {"tasks": run.task, "models": run.model, "inits": run.init}
+    lists |= {} if run.average == "none" else {"methods": f"finetune,{label(method, run.average)}"}
+    commands = {"train_student": {"recipe": "FILE"} | more, "main": {"settings": "FILE"} | lists | more}
     return [
         " ".join(
             [each, *(f"-P {shlex.quote(f'{n}={logged.plain(v)}')}" for n, v in asked.items() if n in parameters(each))]
