@@ -204,7 +204,7 @@ class Protocol:
         pairs=True,
     )
     split_seed: int = integer(
-        "splits own files and embedded data, once for all seeds",
+        "splits own files, embedded data and CIFAR's training set, once for all seeds",
         42,
         low=0,
         high=LARGEST_SEED,

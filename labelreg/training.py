@@ -30,7 +30,7 @@ from labelreg.settings import Machine, Settings
 from labelreg.store import checkpoint
 
 EVALUATION_BATCH = 128
-MAX_GRAD_NORM = 1.0  # the transformers Trainer's default, which the paper's experiments ran with
+MAX_GRAD_NORM = 1.0  # the transformers Trainer's default; the paper is silent
 COMPILE_FROM_STEPS = 2000  # compiling takes about a minute
 RESULT_VERSION = 1  # raised when a change of the engine alters results; part of every fingerprint
 

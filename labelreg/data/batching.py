@@ -9,7 +9,7 @@ from torch import Tensor
 
 UNLABELLED = -1
 REST = "rest"  # the split of what max_train_examples leaves unused
-WINDOW = 50  # batches sorted by length together: 2-4% padding on GLUE at batch 32 (docs/choices.md)
+WINDOW = 50  # batches sorted by length together: 2-4% padding on GLUE at batch 32
 
 
 def generator(seed: int, epoch: int, purpose: str) -> torch.Generator:
