@@ -225,9 +225,8 @@ def _is_mlflow_run(line: bytes) -> bool:
 
 def _what_next(entry_point: str, given: Mapping[str, Value]) -> str:
     """What becomes of an interrupted command."""
-    if not settings.goes_on(entry_point) or given.get("resume") == "never":
-        return "the same command begins again"
-    return "the same command goes on where this one was"
+    goes_on = issubclass(settings.ENTRY_POINTS[entry_point], settings.Checkpoints) and given.get("resume") != "never"
+    return f"the same command {'goes on where this one was' if goes_on else 'begins again'}"
 
 
 # Files and standard output

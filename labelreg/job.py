@@ -146,7 +146,7 @@ def fingerprint(
     elif not taught_by and METHODS[settings.method].needs:
         taught_by = fingerprint(source_job(job), data)
     weights = registry.weights_digest(settings.model, settings.init, roots)
-    return training.fingerprint(settings, machine_of(settings, data), data, weights, taught_by)
+    return training.fingerprint(settings, machine_of(settings, data), data.digest, weights, taught_by)
 
 
 def checkpoints(roots: places.Roots, identity: str) -> Path:

@@ -43,11 +43,7 @@ class Parameter:
     pairs: bool = False  # runs that are compared agree in it
     often: bool = False  # --help shows it first: what most people give
     words: str = ""  # what is allowed, where the others do not say it
-    each: "tuple[str, Parameter] | None" = None  # of a list: what one of its items is called, and is
-
-    def each_of(self, name: str) -> "tuple[str, Parameter]":
-        """The name and the parameter of an item of the list `name`; text where nothing else is said."""
-        return self.each or (name, Parameter("text", self.help))
+    each: "tuple[str, Parameter] | None" = None  # of a list: what an item is called, and is; else a text
 
     def allowed(self) -> str:
         """The allowed values in words."""
@@ -89,7 +85,7 @@ def convert(name: str, spec: Parameter, value: object, one: str = "") -> Value:
 
     if spec.kind == "list":
         given = value if isinstance(value, list) else _items(name, str(value))
-        one, each = spec.each_of(name)
+        one, each = spec.each or (name, Parameter("text", spec.help))
         return [convert(name, each, item, one) for item in given if item != ""]
     if value is None or (isinstance(value, bool) and spec.kind in ("integer", "number")):  # YAML has such values
         raise mistake()

@@ -735,11 +735,6 @@ def grouped(entry_point: str) -> dict[str, dict[str, Parameter]]:
     return {title: these for title, these in found.items() if these}
 
 
-def goes_on(entry_point: str) -> bool:
-    """Whether the same command goes on where an interrupted one was, instead of beginning again."""
-    return issubclass(ENTRY_POINTS[entry_point], Checkpoints)
-
-
 def with_defaults(entry_point: str, given: dict[str, Value]) -> dict[str, Value]:
     """`given` with the defaults of its entry point; what a recipe or a method decides stays absent."""
     known = of(ENTRY_POINTS[entry_point])

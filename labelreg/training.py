@@ -4,7 +4,6 @@ Whoever iterates logs, reports or prunes; stopping the iteration stops the train
 makes a finished record of it after any epoch.
 """
 
-import hashlib
 import json
 import math
 import shutil
@@ -12,7 +11,6 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +26,7 @@ from labelreg.memory import keep_freed
 from labelreg.models import adapter, registry
 from labelreg.settings import Machine, Settings
 from labelreg.store import checkpoint
+from labelreg.whole import digest
 
 EVALUATION_BATCH = 128
 MAX_GRAD_NORM = 1.0  # the transformers Trainer's default; the paper is silent
@@ -160,7 +159,8 @@ def train(
             loss = loss_of(logits, labels, again[0] if again else memory.rows(index, labels), epoch)
             memory.see(index, labels, logits.detach())
             loss.backward()
-            _clip(model, settings)
+            if settings.optimizer != "sgd":  # clipped as by the Trainer, and not at all as by Yuan et al.
+                torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
@@ -378,12 +378,6 @@ def _optimizer(model: torch.nn.Module, settings: Settings) -> torch.optim.Optimi
     return torch.optim.AdamW(groups, lr=settings.lr, fused=True)
 
 
-def _clip(model: torch.nn.Module, settings: Settings) -> None:
-    """Gradients are clipped for AdamW, as the Trainer does, and not for SGD, as Yuan et al. do."""
-    if settings.optimizer != "sgd":
-        torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
-
-
 def _warmup(settings: Settings, steps: int) -> int:
     """Steps in which the learning rate rises."""
     return round(settings.warmup_ratio * steps)
@@ -403,17 +397,11 @@ def _rate(settings: Settings, step: int, steps: int) -> float:
     return settings.lr * share
 
 
-class Digested(Protocol):
-    """What a fingerprint has of a task's examples: PreparedTask, or what is known of one."""
-
-    @property
-    def digest(self) -> str: ...
-
-
-def fingerprint(settings: Settings, machine: Machine, data: Digested, weights: str, teacher: str | None) -> str:
+def fingerprint(settings: Settings, machine: Machine, examples: str, weights: str, teacher: str | None) -> str:
     """What makes two runs the same run, 32 hex digits.
 
     Args:
+        examples: the digest of the task's, as prepared.
         weights: registry.weights_digest of the student.
         teacher: fingerprint of the run whose logits it learns from.
 
@@ -421,12 +409,11 @@ def fingerprint(settings: Settings, machine: Machine, data: Digested, weights: s
         UserError: a parameter of a method of the user's own has the name of something else in it.
     """
     facts, others = settings.decisive(), machine.facts()
-    others |= {"data": data.digest, "weights": weights, "teacher": teacher, "version": RESULT_VERSION}
+    others |= {"data": examples, "weights": weights, "teacher": teacher, "version": RESULT_VERSION}
     if both := sorted(facts.keys() & others.keys()):  # one would hide the other
         told = "every run has a fact of this name; take another"
         raise UserError(f"method={settings.method}: {', '.join(both)}: {told}")
-    facts |= others
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    return digest(json.dumps(facts | others, sort_keys=True))
 
 
 def machine_of(settings: Settings, examples: int) -> Machine:

@@ -109,11 +109,6 @@ def file_digest(path: Path) -> str:
     return _file_digest(path, facts.st_size, facts.st_mtime_ns)
 
 
-def file_digests(paths: Iterable[Path]) -> list[str]:
-    """`file_digest` of each."""
-    return list(map(file_digest, paths))
-
-
 @lru_cache(maxsize=1024)
 def _file_digest(path: Path, size: int, mtime_ns: int) -> str:
     with path.open("rb") as file:

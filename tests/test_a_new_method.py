@@ -6,7 +6,9 @@ import torch.nn.functional as F
 from running import call, in_this_process, refused, run_of, runs, succeed
 
 from labelreg import methods
-from labelreg.methods import METHODS, Method, own, plain
+from labelreg.methods import METHODS, Method
+from labelreg.methods.method import own
+from labelreg.methods.paper import plain
 
 pytest_plugins = ["running"]
 

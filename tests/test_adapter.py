@@ -161,13 +161,12 @@ def test_a_run_that_trains_all_reads_no_more_than_before(tiny_file):
 
 
 def test_each_value_of_an_adapter_makes_another_run(tiny_file):
-    data = SimpleNamespace(digest="d")
     every = [{}, {"lora_r": 4}, {"lora_alpha": 4}, {"lora_dropout": 0.1}, {"lora_targets": ["query"]}]
     every += [{"tuning": "head"}, {"tuning": "full"}]
-    prints = {training.fingerprint(settings_of(tiny_file, **given), MACHINE, data, "weights", None) for given in every}
+    prints = {training.fingerprint(settings_of(tiny_file, **given), MACHINE, "d", "weights", None) for given in every}
     assert len(prints) == len(every)
     usual = {"lora_r": 8, "lora_alpha": 16, "lora_dropout": 0.0}
-    assert training.fingerprint(settings_of(tiny_file, **usual), MACHINE, data, "weights", None) in prints
+    assert training.fingerprint(settings_of(tiny_file, **usual), MACHINE, "d", "weights", None) in prints
 
 
 def test_a_recipe_decides_for_students_and_teachers(tmp_path, tiny_file):

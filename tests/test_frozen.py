@@ -8,7 +8,6 @@ writes the file anew: `python tests/test_frozen.py`.
 import hashlib
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -29,7 +28,7 @@ def settings_and_teacher(step: grid.Step) -> tuple[Settings, Settings | None]:
 
 
 def fingerprint(settings: Settings, teacher: str | None) -> str:
-    data = SimpleNamespace(digest=f"data of {settings.task}, {settings.max_train_examples}")
+    data = f"data of {settings.task}, {settings.max_train_examples}"
     return training.fingerprint(settings, MACHINE, data, f"{settings.model} {settings.init}", teacher)
 
 

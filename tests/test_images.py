@@ -488,10 +488,11 @@ def test_engine_and_mathematics_ask_nowhere_what_the_examples_are(name):
 def test_a_run_of_text_keeps_its_fingerprint(digits):
     """What came with images is in a fingerprint only where it says something."""
     data, settings = digits()
+    own = data.digest
     bare = Settings(task="sst5", method="tfreg")
     text = replace(bare, optimizer="adamw", own={"tfreg_target": "paper"})
-    assert training.fingerprint(text, MACHINE, data, "w", None) == training.fingerprint(bare, MACHINE, data, "w", None)
-    prints = {training.fingerprint(replace(settings, **change), MACHINE, data, "w", None) for change in (
+    assert training.fingerprint(text, MACHINE, own, "w", None) == training.fingerprint(bare, MACHINE, own, "w", None)
+    prints = {training.fingerprint(replace(settings, **change), MACHINE, own, "w", None) for change in (
         {}, {"optimizer": "adamw"}, {"momentum": 0.8}, {"lr_milestones": [0.5]}, {"lr_decay": 0.1},
         {"stem": "imagenet"}, {"image_size": 9}, {"augment": "none"}, {"own": {"tfreg_target": "code"}})}  # fmt: skip
     assert len(prints) == 9

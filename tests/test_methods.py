@@ -11,15 +11,8 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, rel_entr, softmax
 from torch.testing import assert_close
 
-from labelreg.methods import (
-    METHODS,
-    annealing_factor,
-    own_parameters,
-    peaked,
-    peaked_as_published,
-    smoothed_loss,
-    uniform,
-)
+from labelreg.methods import METHODS, own_parameters
+from labelreg.methods.paper import annealing_factor, peaked, peaked_as_published, smoothed_loss, uniform
 from labelreg.settings import Settings, of
 
 CLASSES = (2, 3, 7, 64)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.pairing import Comparison, Paired
+from analysis.pairing import Paired
 from analysis.plan_check import LACKS
 from analysis.present import again, wording
 from analysis.present.answer import Answer
@@ -110,7 +110,8 @@ def choose(found: Answer, any_calibration: bool = False) -> Choice:
         method, why = wording.label(row.to_dict()), lines[judged.index.get_loc(better.index[0])]
         if len(better) > 1:
             why += f" (of {len(better)} that are better, the largest mean difference; among them nothing is tested)"
-        run_ids = list(_comparison(found, row).run_ids)
+        here = (row["method"], row["setting"])
+        run_ids = next(list(c.run_ids) for c in found.paired.comparisons if (c.method, c.setting) == here)
         calibrated = _calibrated(found, row, any_calibration)
         why = f"{why}; {calibrated}"
     run_id, seed = _median(found, run_ids, method)
@@ -206,10 +207,6 @@ def _of_other_data(run: tracking.Found) -> list[str]:
 def _again(run: tracking.Found) -> str:
     """The command that does a run again."""
     return again.with_model({f"params.{name}": value for name, value in logged.params(run).items()})
-
-
-def _comparison(found: Answer, row: Mapping) -> Comparison:
-    return next(c for c in found.paired.comparisons if (c.method, c.setting) == (row["method"], row["setting"]))
 
 
 def _calibrated(found: Answer, row: Mapping, allowed: bool) -> str:

@@ -61,25 +61,16 @@ def task_of(settings: Settings) -> Task:
     if alone:
         raise UserError(f"{alone[0]}={getattr(settings, alone[0])}: it goes with train_file")
     columns = {key: getattr(settings, key) for key in COLUMNS}
-    if settings.train_file:
-        return Task(
-            "file",
-            columns["text_column"] or "text",
-            columns["text_pair_column"],
-            columns["label_column"] or "label",
-            split_by="split_seed",
-            group=columns["group_column"],
-        )
-    if name in TASKS:
+    if name in TASKS and not settings.train_file:
         given = [key for key, value in columns.items() if value]
         if given:
             raise UserError(
                 f"{given[0]}={columns[given[0]]}: the columns of task {name} are fixed; it goes with train_file"
             )
         return TASKS[name]
-    if "/" in name:  # any data set of the hub with the usual columns
+    if settings.train_file or "/" in name:  # any data set of the hub with the usual columns
         return Task(
-            name,
+            "file" if settings.train_file else name,
             columns["text_column"] or "text",
             columns["text_pair_column"],
             columns["label_column"] or "label",

@@ -25,7 +25,7 @@ from labelreg.errors import UserError
 from labelreg.models import registry
 from labelreg.output import words_of
 from labelreg.settings import Settings
-from labelreg.whole import digest, digest_of, file_digests
+from labelreg.whole import digest, digest_of, file_digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -141,9 +141,7 @@ def _files_digest(settings: Settings, folder: Path | None, task: Task) -> str:
         inside = folder / task.config if task.config and (folder / task.config).is_dir() else folder
         paths = sorted(path for path in inside.rglob("*") if path.is_file() and not path.name.startswith("."))
         by_role = {str(path.relative_to(inside)): path for path in paths}
-    return digest(
-        " ".join(f"{role} {held}" for role, held in zip(by_role, file_digests(by_role.values()), strict=True))
-    )
+    return digest(" ".join(f"{role} {file_digest(file)}" for role, file in by_role.items()))
 
 
 def _own_files(settings: Settings, task: Task) -> tuple[Frames, list[str]]:

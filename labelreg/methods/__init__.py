@@ -8,41 +8,23 @@ from labelreg.errors import UserError, unknown
 from labelreg.methods import own_file
 from labelreg.methods.epochs import EPOCHS
 from labelreg.methods.logits import LOGITS
-from labelreg.methods.method import Loss, Memory, Method, Own, own
-from labelreg.methods.paper import (
-    PAPER,
-    annealing_factor,
-    mean_of,
-    peaked,
-    peaked_as_published,
-    plain,
-    smoothed_loss,
-    uniform,
-)
+from labelreg.methods.method import Memory, Method
+from labelreg.methods.paper import PAPER, mean_of
 from labelreg.methods.teachers import TEACHERS
 from labelreg.parameter import Parameter
 
 __all__ = [
-    "Loss",
     "AVERAGES",
     "METHODS",
+    "PAPER",
     "Memory",
     "Method",
-    "Own",
-    "PAPER",
-    "annealing_factor",
     "inherit",
     "label",
     "mean_of",
     "named",
-    "own",
     "own_parameters",
     "parted",
-    "peaked",
-    "peaked_as_published",
-    "plain",
-    "smoothed_loss",
-    "uniform",
     "unknown_method",
 ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from labelreg.methods.method import ALPHA, F, Memory, Method, Own, own, torch, with_epochs
+from labelreg.methods.method import ALPHA, F, Memory, Method, own, torch, with_epochs
 from labelreg.methods.paper import plain, smoothed_loss
 from labelreg.methods.teachers import kl
 
@@ -148,17 +148,13 @@ def twice(logits: Tensor, labels: Tensor, teacher: Tensor | None, epoch: int, rd
     return hard + rdrop_alpha * (kl(one, two) + kl(two, one)) / 2
 
 
-def _means(own: Own, classes: int) -> Memory:
-    return ClassMeans(classes, own.get("ols_freeze"))
-
-
 EPOCHS = {
     "ols": Method(
         "online label smoothing",
         online,
         {"alpha": ALPHA, "ols_freeze": OLS_FREEZE},
         defaults={"alpha": 0.5},
-        memory=_means,
+        memory=lambda own, classes: ClassMeans(classes, own.get("ols_freeze")),
     ),
     "pskd": Method(
         "progressive self-KD",

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -21,9 +21,6 @@ from torch import Tensor
 
 from labelreg.errors import UserError
 from labelreg.settings import FULL, LORA, Settings
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 CONFIGURATION, WEIGHTS, CARD = "adapter_config.json", "adapter_model.safetensors", "README.md"  # peft's names
 NO_LAYER = "dummy-target-modules"  # peft's word for an adapter that has no layer: the head alone
@@ -80,7 +77,7 @@ def attach(name: str, model: Any, adapter: Adapter, seed: int, new: Collection[s
         r=max(1, adapter.rank),
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
-        target_modules=_targets(name, model, adapter.targets, new) if adapter.rank else NO_LAYER,
+        target_modules=targets(name, model, adapter.targets, new) if adapter.rank else NO_LAYER,
         modules_to_save=head,
     )
     torch.manual_seed(seed)
@@ -95,8 +92,8 @@ def _put_into(model: Any, config: Any) -> None:
         model.adapter = [get_peft_model(model, config)]
 
 
-def _targets(name: str, model: Any, wanted: Collection[str], new: Collection[str] = ()) -> list[str]:
-    """Names of the linear layers of the base model, those whose names end as is `wanted`.
+def targets(name: str, model: Any, wanted: Collection[str], new: Collection[str]) -> list[str]:
+    """Names of the linear layers of the base model, those whose names end as is `wanted`; an outline of it will do.
 
     Raises:
         UserError: there is none, or an end that no name has.
@@ -116,11 +113,6 @@ def _targets(name: str, model: Any, wanted: Collection[str], new: Collection[str
             raise UserError(f"lora_targets={end}: model {name} has no linear layer of that name; it has {there}")
         found |= dict.fromkeys(ended)
     return list(found) if wanted else linear
-
-
-def check_targets(name: str, model: "PreTrainedModel", adapter: Adapter, new: Collection[str]) -> None:
-    """Raises UserError for targets that `model` (an outline will do) has no linear layer for; `new` as in `attach`."""
-    _targets(name, model, adapter.targets, new)
 
 
 # what is trained, of any model

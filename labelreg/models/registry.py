@@ -20,7 +20,7 @@ from labelreg.models import classifier, vision
 from labelreg.models.weights import converted
 from labelreg.output import words_of
 from labelreg.settings import Settings
-from labelreg.whole import digest, file_digests
+from labelreg.whole import digest, file_digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -286,7 +286,7 @@ def check_adapter(settings: Settings, roots: places.Roots) -> None:
             config.num_hidden_layers = len(MODELS[settings.model].layers)
         with classifier.told(settings.model, path):
             outline = classifier.skeleton(config)
-        adapters.check_targets(settings.model, outline, adapter, classifier.drawn(outline, path))
+        adapters.targets(settings.model, outline, adapter.targets, classifier.drawn(outline, path))
 
 
 def check_head(settings: Settings, classes: tuple[str, ...], roots: places.Roots) -> None:
@@ -453,7 +453,7 @@ def weights_digest(name: str, init: str, roots: places.Roots) -> str:
     path = checkpoint(name, roots)
     files = [path / "config.json", *(sorted(path.glob(WEIGHTS)) if init == "pretrained" else [])]
     layers = MODELS[name].layers if name in MODELS else ()
-    facts = f"{layers} {file_digests(files)} {tokenizer_digest(path)}{_since(path, init)}"
+    facts = f"{layers} {list(map(file_digest, files))} {tokenizer_digest(path)}{_since(path, init)}"
     return digest(facts)
 
 
@@ -471,7 +471,8 @@ def base_digest(name: str, roots: places.Roots) -> str:
     """What the base of an adapter is: configuration, weights, and the layers that are kept; its tokenizer is not."""
     path = checkpoint(name, roots)
     layers = MODELS[name].layers if name in MODELS else ()
-    return digest(f"{layers} {file_digests([path / 'config.json', *sorted(path.glob(WEIGHTS))])}")
+    files = [path / "config.json", *sorted(path.glob(WEIGHTS))]
+    return digest(f"{layers} {list(map(file_digest, files))}")
 
 
 def _since(path: Path, init: str) -> str:
@@ -491,4 +492,4 @@ def _since(path: Path, init: str) -> str:
 
 def tokenizer_digest(path: Path) -> str:
     """The digest of all files that decide how text is cut into tokens."""
-    return " ".join(file_digests([file for pattern in TOKENIZER_FILES for file in sorted(path.glob(pattern))]))
+    return " ".join(file_digest(file) for pattern in TOKENIZER_FILES for file in sorted(path.glob(pattern)))

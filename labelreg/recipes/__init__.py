@@ -166,18 +166,13 @@ def tuned_on(name: str, seen: tuple[str, ...] = ()) -> list[int]:
     return sorted({*before, *own})
 
 
-def rules(name: str) -> list[dict[str, Any]]:
-    """The rules of a settings file, those of the file that it extends first; checked."""
-    return _rules(name, settable(), ())
-
-
-def _rules(name: str, may: Mapping[str, Parameter], seen: tuple[str, ...]) -> list[dict[str, Any]]:
-    """`may`: what rules may set. `seen`: the files that extend this one."""
+def rules(name: str, seen: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """The rules of a settings file, those of the file that it extends first; checked. `seen`: those that extend it."""
     if name in seen:
         raise UserError(f"recipe {name}: extends itself ({' -> '.join((*seen, name))})")
     recipe = read(name, "settings")
-    before = _rules(str(recipe["extends"]), may, (*seen, name)) if "extends" in recipe else []
-    own = recipe.get("rules") or []
+    before = rules(str(recipe["extends"]), (*seen, name)) if "extends" in recipe else []
+    may, own = settable(), recipe.get("rules") or []
     if not isinstance(own, list):
         raise UserError(f"recipe {name}: 'rules' is a list of rules, not {own!r}")
     for rule in own:
@@ -212,8 +207,7 @@ def resolve(given: Mapping[str, Value], role: str = "student") -> Settings:
     """
     inherit()
     name = str(given.get("recipe", DEFAULT))
-    may = settable()
-    known = _rules(name, may, ())
+    may, known = settable(), rules(name)
     decided: dict[str, Value] = {}
     for rule in known:  # the task first, then the model: later rules depend on them
         if "task" in rule["set"]:

@@ -1,7 +1,6 @@
 """The grid of runs as a graph: which runs a study needs, in which order; labelreg/workers/executors.py runs them."""
 
 import graphlib
-import hashlib
 import itertools
 import json
 import re
@@ -17,7 +16,7 @@ from labelreg.methods import METHODS, parted, unknown_method
 from labelreg.methods.own_file import FILE
 from labelreg.parameter import NEVER, Value, convert
 from labelreg.settings import method_label, methods_in_order, needs_of, of_a_run
-from labelreg.whole import file_digest
+from labelreg.whole import digest, file_digest
 from labelreg.workers.steps import Step
 
 
@@ -150,10 +149,9 @@ def identity(steps: Sequence[Step], plan_digest: str, recipe: str = "") -> str:
         for step in steps
     ]
     own = {str(step.given["method"]): METHODS[str(step.given["method"])].defaults.get(FILE) for step in steps}
-    files_of_methods = {name: digest for name, digest in own.items() if digest}
+    files_of_methods = {name: held for name, held in own.items() if held}
     told = [plan_digest, kept(recipe), facts, *([files_of_methods] if files_of_methods else [])]
-    text = json.dumps(told, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
+    return digest(json.dumps(told, sort_keys=True, default=str))
 
 
 def content(name: Value) -> Value:

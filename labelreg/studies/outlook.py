@@ -4,6 +4,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import pandas as pd
 
@@ -84,7 +85,8 @@ def look(steps: Sequence[Step]) -> Outlook:
     for own in (settings[step.name] for step in steps if step.kind == "student"):
         if own.task not in tested:
             tested[own.task] = _tested(own)
-    begun = {step.name for step in left if _begun(where, fingerprints.get(step.name))}
+    known = {step.name: fingerprints[step.name] for step in left if step.name in fingerprints}
+    begun = {name for name, identity in known.items() if job.checkpoints(where, identity).is_dir()}
     return Outlook(
         steps=steps,
         settings=settings,
@@ -106,8 +108,8 @@ class _Here:
 
     def __init__(self, where: places.Roots):
         self.where = where
+        self.weights = cache(partial(job.weights_here, roots=where))
         self._facts: dict[tuple, Facts | None] = {}
-        self._weights: dict[tuple[str, str], str | None] = {}
         self._teachers: dict[tuple, str] = {}
 
     def _key(self, settings: Settings) -> tuple:
@@ -130,11 +132,6 @@ class _Here:
         if key not in self._teachers:
             self._teachers[key] = own_teacher.read(settings, corpus.prepare(settings, self.where)).digest
         return self._teachers[key]
-
-    def weights(self, model: str, init: str) -> str | None:
-        if (model, init) not in self._weights:
-            self._weights[model, init] = job.weights_here(model, init, self.where)
-        return self._weights[model, init]
 
 
 _EXAMPLES = "task model max_length image_size max_train_examples split_seed rest".split()  # the files are the study's
@@ -216,7 +213,7 @@ def _identities(
         if not weights:
             continue
         machine, taught = training.machine_of(own, facts.examples), next(iter(taught_by), None) or here.teacher(own)
-        fingerprints[step.name] = training.fingerprint(own, machine, facts, weights, taught)
+        fingerprints[step.name] = training.fingerprint(own, machine, facts.digest, weights, taught)
         same = known.get((step.kind, fingerprints[step.name], facts.rest if own.rest else None))
         if same:
             finished[step.name] = same
@@ -243,10 +240,6 @@ def _seeds(found: Sequence[Found], digests: Collection[str]) -> frozenset[int]:
 
 def _param(run: Found, name: str) -> str:
     return logged.unquoted(run.data.params.get(name, ""))
-
-
-def _begun(where: places.Roots, fingerprint: str | None) -> bool:
-    return fingerprint is not None and job.checkpoints(where, fingerprint).is_dir()
 
 
 def _updates(settings: Settings, facts: Facts | None) -> int | None:

@@ -60,7 +60,7 @@ def _run(design: Design, seen: outlook.Outlook, spreads: Mapping[tuple, float]) 
         left = len(design.steps) - len(seen.finished)
         runs = f"{left} run" + ("" if left == 1 else "s")
         print(lines[0], lines[1], f"{runs}, {design.jobs} at a time", sep="\n", flush=True)
-        work = _Work(design, opened, seen, _first_step(opened))
+        work = _Work(design, opened, seen)
         tell(work)
         # the margin as it was given: the usual one gives way to a small test set
         rule = design.plan | {"margin": design.asked.get("margin")}
@@ -70,7 +70,9 @@ def _run(design: Design, seen: outlook.Outlook, spreads: Mapping[tuple, float]) 
             work.carry_out(design.steps)
         answering.report(interim.frame(work.done, opened.run_id), opened, rule)
         if work.failed:
-            raise IncompleteError(_what_failed(work.failed, len(design.steps)))
+            each = "; ".join(f"{name} ({reason})" for name, reason in work.failed.items())
+            failed = f"{len(work.failed)} of {len(design.steps)} runs did not finish"
+            raise IncompleteError(f"{failed}: {each}. The same command tries them again")
 
 
 @contextmanager
@@ -101,16 +103,13 @@ def _opened(design: Design) -> Iterator[tracking.Run]:
         claim.forget()
 
 
-def _first_step(opened: tracking.Run) -> int:
-    """The step of the study's next metrics: after those that it logged before it was interrupted."""
-    return 1 + max((step for name, step in opened.held if name == "study/done"), default=0)
-
-
 class _Work:
     """The runs of a study: what is done (run ids by step), what failed (reasons), and how it is told."""
 
-    def __init__(self, design: Design, opened: tracking.Run, seen: outlook.Outlook, first_step: int):
-        self.design, self.opened, self.outlook, self.step = design, opened, seen, first_step
+    def __init__(self, design: Design, opened: tracking.Run, seen: outlook.Outlook):
+        self.design, self.opened, self.outlook = design, opened, seen
+        # of its next metrics: after those that it logged before it was interrupted
+        self.step = 1 + max((step for name, step in opened.held if name == "study/done"), default=0)
         self.done = {name: found.info.run_id for name, found in seen.finished.items()}
         self.reused = {name: one_run.done(found, reused=True) for name, found in seen.finished.items()}
         self.failed: dict[str, str] = {}
@@ -171,8 +170,3 @@ class _Work:
             return (job.checkpoints(where, self.outlook.fingerprints[name]) / checkpoint.EPOCH).read_text()
         except (OSError, KeyError):
             return None
-
-
-def _what_failed(failed: dict[str, str], runs: int) -> str:
-    each = "; ".join(f"{name} ({reason})" for name, reason in failed.items())
-    return f"{len(failed)} of {runs} runs did not finish: {each}. The same command tries them again"

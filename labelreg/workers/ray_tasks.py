@@ -22,7 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from labelreg import places, recipes
 from labelreg.errors import UserError
 from labelreg.output import words_of
-from labelreg.settings import Folders, facet
+from labelreg.settings import Files, Folders, OwnTeacher, facet, of
 from labelreg.store import tracking
 from labelreg.workers.steps import Event, Step, attempt, event_of
 
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 CODE = ("analysis", "entrypoints", "labelreg")
 SENT = ("MLFLOW_", "LABELREG_", "HF_", "GOMP_")  # variables by their beginning
 KEPT = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")  # each job is told its experiment
-PATHS = "data_root model_root cache_root train_file dev_file test_file teacher_file".split()
+PATHS = [name for name, each in of(Files, Folders, OwnTeacher).items() if each.kind == "path"]
 ANSWER_SECONDS = 10  # an address that does not answer within this time is not there
 NODE_SECONDS = 300  # for a node to load the libraries
 STOP_SECONDS = 30  # for tasks to close their runs
