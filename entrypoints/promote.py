@@ -5,7 +5,6 @@ from labelreg.parameter import Value
 
 
 def main(given: dict[str, Value]) -> None:
-    """Choose by the answer that significance gives, register, move the alias champion; or say what is missing."""
     from labelreg.answers import promoting
 
     promoting.promote(given)

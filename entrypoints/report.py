@@ -5,7 +5,6 @@ from labelreg.parameter import Value
 
 
 def main(given: dict[str, Value]) -> None:
-    """Make the page of an experiment's runs, or of a table of scores; log it, and write it into output_dir."""
     from labelreg.answers import pages
 
     pages.make_page(given)

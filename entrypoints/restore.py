@@ -5,7 +5,6 @@ from labelreg.parameter import Value
 
 
 def main(given: dict[str, Value]) -> None:
-    """Make a finished run of each student of a table that significance wrote."""
     from labelreg.answers import restoring
 
     restoring.restore(given)

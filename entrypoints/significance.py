@@ -5,7 +5,6 @@ from labelreg.parameter import Value
 
 
 def main(given: dict[str, Value]) -> None:
-    """Compare the runs of an experiment, or the scores of a table; log the files, and print."""
     from labelreg.answers import answering
 
     answering.significance(given)

@@ -5,7 +5,6 @@ from labelreg.parameter import Value
 
 
 def main(given: dict[str, Value]) -> int:
-    """Plan; with plan_only that is all, else run what is missing and print scores and verdicts."""
     from labelreg.studies import study
 
     return study.carry_out(given)

@@ -5,7 +5,6 @@ from labelreg.parameter import Value
 
 
 def main(given: dict[str, Value]) -> None:
-    """Write the zips, or bring the server's scores back."""
     from labelreg.answers import submission
 
     submission.submit(given)

@@ -5,7 +5,6 @@ from labelreg.parameter import Value
 
 
 def main(given: dict[str, Value]) -> None:
-    """Make the tables and figures of runs or of a table of scores; log, write them into output_dir, and print."""
     from labelreg.answers import pages
 
     pages.make_tables(given)

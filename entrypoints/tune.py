@@ -5,7 +5,6 @@ from labelreg.parameter import Value
 
 
 def main(given: dict[str, Value]) -> None:
-    """Search, and log the best settings, what mattered, and what it cost."""
     from labelreg.tuning import tune
 
     tune.carry_out(given)

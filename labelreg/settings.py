@@ -79,6 +79,8 @@ class Cell:
 
 OPTIMIZER = "adamw: lr falls linearly, gradients clipped; sgd: lr falls at milestones"
 SETTING: dict[str, Any] = {"counts": ALWAYS, "recipe": True, "needed": True}
+IF_UNUSUAL: dict[str, Any] = {"counts": UNUSUAL, "recipe": True}  # of what came later
+OWN_SETTING: dict[str, Any] = IF_UNUSUAL | {"needed": True}
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,6 @@ class Fit:
     weight_decay: float = number("weight decay (adamw: matrices only; sgd: all)", low=0, **SETTING)
     warmup_ratio: float = number("share of the steps in which lr rises from 0", low=0, high=1, **SETTING)
     optimizer: str = text(OPTIMIZER, None, ("adamw", "sgd"), counts=UNUSUAL, usual="adamw", recipe=True, needed=True)
-
-
-OWN_SETTING: dict[str, Any] = {"counts": UNUSUAL, "recipe": True, "needed": True}
 
 
 @dataclass(frozen=True)
@@ -139,22 +138,19 @@ class Tuning:
     )
 
 
-LORA_SETTING: dict[str, Any] = {"counts": UNUSUAL, "recipe": True}
-
-
 @dataclass(frozen=True)
 class Lora:
     """What only tuning=lora reads; a teacher has its own."""
 
-    lora_r: int | None = integer("lora: rank of the adapter (default 8)", high=LARGEST_RANK, usual=8, **LORA_SETTING)
+    lora_r: int | None = integer("lora: rank of the adapter (default 8)", high=LARGEST_RANK, usual=8, **IF_UNUSUAL)
     lora_alpha: int | None = integer(
-        "lora: the adapter is scaled by lora_alpha / lora_r (default 16)", usual=16, **LORA_SETTING
+        "lora: the adapter is scaled by lora_alpha / lora_r (default 16)", usual=16, **IF_UNUSUAL
     )
     lora_dropout: float | None = number(
-        "lora: dropout before the adapter (default 0)", low=0, high=1, open_high=True, usual=0.0, **LORA_SETTING
+        "lora: dropout before the adapter (default 0)", low=0, high=1, open_high=True, usual=0.0, **IF_UNUSUAL
     )
     lora_targets: list[str] | None = items(
-        "lora: linear layers that have one, by the ends of their names: query,value (default: all)", **LORA_SETTING
+        "lora: linear layers that have one, by the ends of their names: query,value (default: all)", **IF_UNUSUAL
     )
 
 
@@ -227,9 +223,6 @@ class Averaging:
     )
 
 
-AVERAGED: dict[str, Any] = {"counts": UNUSUAL, "recipe": True}
-
-
 @dataclass(frozen=True)
 class Averaged:
     """What only average=ema and average=swa read."""
@@ -240,13 +233,13 @@ class Averaged:
         high=1,
         open_high=True,
         usual=0.5,
-        **AVERAGED,
+        **IF_UNUSUAL,
     )
     ema_decay: float | None = number(
-        "ema: what is kept of the average at each step (default 0.99)", low=0, high=1, usual=0.99, **AVERAGED
+        "ema: what is kept of the average at each step (default 0.99)", low=0, high=1, usual=0.99, **IF_UNUSUAL
     )
     swa_lr: float | None = number(
-        "swa: learning rate from there on (default: what the schedule has there)", low=0, open_low=True, **AVERAGED
+        "swa: learning rate from there on (default: what the schedule has there)", low=0, open_low=True, **IF_UNUSUAL
     )
 
 
@@ -405,7 +398,12 @@ class Run(
 
 
 @dataclass(frozen=True)
-class Settings(Saving, Resuming, Testing, Averaged, Averaging, Degenerate, Run):
+class TrainStudent(Saving, Resuming, Testing, Averaged, Averaging, Degenerate, Run):
+    pass
+
+
+@dataclass(frozen=True)
+class Settings(TrainStudent):
     """The settings of one run, all decided (recipes.resolve); None is what it does not read. `own`: its method's."""
 
     own: Mapping[str, Value] = field(default_factory=dict)
@@ -530,11 +528,6 @@ class Prepare(Testing, Run):
 
 @dataclass(frozen=True)
 class TrainTeacher(Resuming, Run):
-    pass
-
-
-@dataclass(frozen=True)
-class TrainStudent(Saving, Resuming, Testing, Averaged, Averaging, Degenerate, Run):
     pass
 
 

@@ -170,17 +170,9 @@ def test_cells_that_are_left_out():
         grid.steps(GRID, {}, teacher_of, [{"method": ["finetune"], "init": ["random"]}])
 
 
-def test_a_graph_that_cannot_be_run_is_refused():
-    def steps(**needs: str) -> list[grid.Step]:
-        return [grid.Step(name, {}, needs=tuple(first.split())) for name, first in needs.items()]
-
-    grid.check_order(steps(a="", b="a", c="a b"))
-    with pytest.raises(UserError, match="the study waits for itself: a needs c needs b needs a"):
-        grid.check_order(steps(a="c", b="a", c="b"))
-    with pytest.raises(UserError, match="b needs x, which the study does not have"):
-        grid.check_order(steps(a="", b="x"))
-    with pytest.raises(UserError, match="one name"):
-        grid.check_order([*steps(a=""), *steps(a="")])
+def test_two_runs_of_one_name_are_refused():
+    with pytest.raises(UserError, match="two runs of the study have one name"):
+        grid.steps(GRID | {"tasks": ["a", "a b"], "models": ["b c", "c"]}, {}, lambda model, task: "t")
 
 
 def test_a_study_is_known_by_its_plan_and_by_what_decides_its_runs():
@@ -308,7 +300,7 @@ def test_a_run_is_tried_twice_however_often_it_is_asked_for(monkeypatch):
             yield executors.Event(step, "failed", reason="it diverged")
 
     monkeypatch.setattr(_Work, "_execute", fail)
-    work = _Work(Any(name="s", jobs=1), Any(metrics=lambda *_: None), Any(finished={}), 1)
+    work = _Work(Any(name="s", jobs=1), Any(metrics=lambda *_: None, held=()), Any(finished={}))
     first, later = grid.Step("first", {}), grid.Step("later", {})
     work.carry_out([first])
     work.carry_out([first, later])

@@ -20,17 +20,14 @@ MOST_REST = 10_000
 Frames = dict[str, pd.DataFrame]
 
 
-def divide(
-    frames: dict[str, pd.DataFrame], classes: tuple[str, ...], task: Task, name: str, settings: Settings
-) -> dict[str, pd.DataFrame]:
+def divide(frames: Frames, classes: tuple[str, ...], task: Task, name: str, settings: Settings) -> Frames:
     """What the source does not divide is divided here: dev (and test, when there is neither)."""
     if "dev" in frames and task.split_by != "seed":
         return frames
-    frame = frames["train"]
+    frame, make = frames["train"], ("dev",) if "test" in frames else ("dev", "test")
     if "group" in frame:
-        return frames | _by_group(frame, ("dev",) if "test" in frames else ("dev", "test"), name, settings.split_seed)
+        return frames | _by_group(frame, make, name, settings.split_seed)
     rng = np.random.default_rng(settings.seed if task.split_by == "seed" else settings.split_seed)
-    make = ("dev",) if "test" in frames else ("dev", "test")
     parts: dict[str, list[np.ndarray]] = {split: [] for split in ("train", *make)}
     for label, rows in sorted(frame.groupby("label").indices.items()):
         rows = rng.permutation(rows)
@@ -129,7 +126,7 @@ def with_rest(
     return frames | {REST: rest}, [told]
 
 
-def check(frames: dict[str, pd.DataFrame], classes: tuple[str, ...], name: str) -> None:
+def check(frames: Frames, classes: tuple[str, ...], name: str) -> None:
     present = [classes[label] for label in sorted(frames["train"]["label"].unique()) if label != UNLABELLED]
     if len(present) < 2:
         raise UserError(f"task {name}: the training set has one class ({', '.join(present)}); at least two are needed")

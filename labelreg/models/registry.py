@@ -305,7 +305,6 @@ def compact(model: torch.nn.Module, data: "PreparedTask", decays: bool = False) 
     as it is. `expanded` has the table while other splits are evaluated, `expand` undoes it.
 
     Args:
-        data: corpus.PreparedTask.
         decays: the weights decay: the rows of all splits are trained, as decay moves those without a gradient too.
     """
     table = classifier.embedding(model)
@@ -385,11 +384,7 @@ def used_tokens(data: "PreparedTask", names: Iterable[str]) -> torch.Tensor:
 
 
 def check_tokens(path: Path, splits: Mapping) -> None:
-    """Raises UserError for texts without a token, and for tokens that the model has no row for.
-
-    Args:
-        splits: corpus.PreparedTask's.
-    """
+    """Raises UserError for texts without a token, and for tokens that the model has no row for."""
     for name, split in splits.items():
         if not split.lengths.all():
             example = int(split.idx[split.lengths.argmin()])

@@ -39,7 +39,6 @@ def until_decided(
 
     Args:
         carry_out: runs steps; run ids of all that are done, by step.
-        study: its run.
     """
     going_on = {tuple(cell) for cell in plan["cells"]}
     for look in plan["looks"]:

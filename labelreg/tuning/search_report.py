@@ -74,7 +74,6 @@ def cross_check(chosen: Sequence[Mapping[str, Value]], scores: pd.DataFrame) -> 
     """Which setting is best on average; all settings and scores; and what each method's own best differs.
 
     Args:
-        chosen: the settings.
         scores: dev score, a row a setting, a column a method; a setting with a missing one is not kept.
 
     Raises:

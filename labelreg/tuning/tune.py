@@ -4,7 +4,6 @@ The search is a run; each trial is a run nested under it. The same command conti
 """
 
 import contextlib
-import hashlib
 import json
 import re
 import shlex
@@ -48,6 +47,7 @@ from labelreg.settings import (
 from labelreg.store import checkpoint, logged, records, sqlite, tracking, views
 from labelreg.store.patience import CLOSING_SECONDS, within
 from labelreg.tuning import search, search_report
+from labelreg.whole import digest
 from labelreg.workers import executors
 from labelreg.workers.steps import Step
 
@@ -88,7 +88,8 @@ def carry_out(given: dict[str, Value]) -> None:
     job.say_never_read((job.settings_of(each), common) for each in first.values())
     executors.check(_steps(common, dict.fromkeys(methods, trials)), **workers)
     roots = places.roots(facet(Folders, given))
-    url = sqlite.absolute(str(given.get("storage") or f"sqlite:///{_folder(roots.cache)}/search.db"))
+    roots.cache.mkdir(parents=True, exist_ok=True)
+    url = sqlite.absolute(str(given.get("storage") or f"sqlite:///{roots.cache}/search.db"))
     search.open_storage(url)
     if given["executor"] == "ray":
         from labelreg.workers import ray_tasks  # Ray takes a second to import, and few have a cluster
@@ -163,17 +164,12 @@ def _name(given: dict[str, Value], space: search.Space, asked: dict[str, Value],
     own = own_teacher.read(settings, data) if given_teacher(vars(settings)) else None
     prepared.tell(own_teacher.lines(own) if own else (), said)
     facts = [job.fingerprint(first, data, teaching, own), space, asked["sampler"]]
-    digest = _digest([*facts, *(asked[name] for name in PRUNER)])
-    return f"{settings.method} {settings.task} {settings.model} {settings.init} {digest}"
+    told = _digest([*facts, *(asked[name] for name in PRUNER)])
+    return f"{settings.method} {settings.task} {settings.model} {settings.init} {told}"
 
 
 def _digest(facts: object) -> str:
-    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:8]
-
-
-def _folder(path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
-    return path
+    return digest(json.dumps(facts))[:8]
 
 
 def _log_start(
@@ -434,7 +430,8 @@ def _report(
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         content = search_report.settings(given, {None: kept} if kept else chosen, run.run_id)
-        for target in [folder, *([_folder(Path(output_dir))] if output_dir else [])]:
+        for target in {folder, Path(output_dir or folder)}:
+            target.mkdir(parents=True, exist_ok=True)
             (target / SETTINGS_FILE).write_text(content, encoding="utf-8")
         _write_budgets(run, folder, studies, {m: each.trials * int(given["epochs"]) for m, each in searches.items()})
         for method, study in studies.items():

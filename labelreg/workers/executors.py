@@ -56,8 +56,6 @@ def execute(
         job: called in a worker process with the step; importable, its result picklable.
         jobs: None: one a core, or `runs_per_gpu` a GPU, of this machine or of the cluster.
         environment: variables set in the workers before anything is imported there.
-        executor: local or ray.
-        ray_address: auto (the cluster that this machine belongs to), local (one of this machine's own), ray://...
 
     Raises:
         UserError: as `check`.
