@@ -8,9 +8,9 @@ from labelreg.data.prepared import PreparedTask
 from labelreg.data.tasks import FILES, TASKS, Task, made_of, own_path
 from labelreg.errors import UserError, unknown
 from labelreg.models import registry
-from labelreg.settings import Settings
+from labelreg.settings import Files, Settings, of
 
-COLUMNS = ("text_column", "text_pair_column", "label_column", "group_column")
+COLUMNS = [name for name in of(Files) if name not in FILES]
 
 
 def prepare(settings: Settings, roots: places.Roots) -> PreparedTask:

@@ -30,7 +30,7 @@ from labelreg.data.tasks import TASKS, Task, own_path
 from labelreg.errors import UserError
 from labelreg.models import registry
 from labelreg.output import words_of
-from labelreg.settings import Settings
+from labelreg.settings import Files, Settings, of
 from labelreg.whole import digest
 
 FORMAT = 4  # raised when a change of this file alters what is prepared
@@ -149,8 +149,8 @@ def _stored(task: Task, size: int) -> int:
 
 
 def _refuse(settings: Settings, name: str) -> None:
-    for key in ("dev_file", "test_file", "text_column", "text_pair_column", "label_column", "group_column"):
-        if getattr(settings, key):
+    for key in of(Files):
+        if key != "train_file" and getattr(settings, key):
             raise UserError(
                 f"{key}={getattr(settings, key)}: task {name} is made of images; a folder has train/CLASS/*.png and "
                 "perhaps dev/CLASS/*.png and test/CLASS/*.png"

@@ -60,13 +60,13 @@ def _grouped(*params: str) -> dict[str, Any]:
     return {"aggregateFunction": "average", "groupByKeys": [{"mode": "param", "groupByData": name} for name in params]}
 
 
-def _chart(kind: str, metric: str, section: str = "labelreg", **more: Any) -> dict[str, Any]:
+def _chart(kind: str, metric: str, **more: Any) -> dict[str, Any]:
     return {
         "type": kind,
         "uuid": f"{kind}-{metric}",
         "metricKey": metric,
         "selectedMetricKeys": [metric],
-        "metricSectionId": section,
+        "metricSectionId": "labelreg",
         "runsCountToCompare": 100,
         "displayName": metric,
         **more,

@@ -204,20 +204,24 @@ def _search(
         DivergedError: not one trial could be started.
     """
     studies = {method: search.open_study(each) for method, each in searches.items()}
+
+    def left() -> dict[str, int]:
+        return {method: search.left(studies[method], each.trials) for method, each in searches.items()}
+
     while True:
-        todo = {method: search.left(studies[method], each.trials) for method, each in searches.items()}
+        todo = left()
         if not sum(todo.values()):
             beat = min(each.heartbeat_seconds for each in searches.values())
             under_way = sum(search.take_over(study, beat) for study in studies.values())
-            todo = {method: search.left(studies[method], each.trials) for method, each in searches.items()}
-            if not under_way and not sum(todo.values()):
-                return
+            todo = left()
             if not sum(todo.values()):
+                if not under_way:
+                    return
                 print(f"waiting for trials under way elsewhere, or abandoned: {under_way}", flush=True)
                 time.sleep(beat)
                 continue
         reason = _round(run, searches, studies, given, todo, workers)
-        if all(search.left(studies[method], searches[method].trials) == todo[method] for method in searches):
+        if left() == todo:
             raise DivergedError(f"no trial could be started: {reason or 'the workers found none in the storage'}")
 
 
