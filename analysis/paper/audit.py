@@ -29,7 +29,6 @@ RANGES = [
     *("p_low", "p_high", "p_t_low", "p_t_high", "p_welch", "p_welch_holm", "says"),
 ]
 P_VALUES = ["table", "split", "row", "column", "printed", "n", "W", "p_exact", "power_80"]
-MEAN_OF_DEVIATIONS = "the mean of the tasks' deviations, not the deviation of a score"
 ALWAYS, PERHAPS, NEVER = "significant whatever the pairing", "depends on the pairing", "cannot be significant"
 
 
@@ -39,13 +38,13 @@ def scores_alone(printed: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     return printed[~other], sorted(set(printed.loc[other, "column"]))
 
 
-def findings(printed: pd.DataFrame, runs: Mapping[str, int], level: float = LEVEL) -> pd.DataFrame:
+def findings(printed: pd.DataFrame, runs: Mapping[str, int]) -> pd.DataFrame:
     """What does not agree, one row each with both values (FINDINGS): scores, their deviations, p-values.
 
     `runs` is the number of runs per cell by table. `found` is what the other numbers give. A check ends in
     "(unlikely)" where the printed value is possible, but not credible.
     """
-    rows = score_means(printed) + score_deviations(printed, runs, level) + p_values(printed, runs)
+    rows = score_means(printed) + score_deviations(printed, runs) + p_values(printed, runs)
     return pd.DataFrame(rows, columns=FINDINGS)
 
 
@@ -56,44 +55,46 @@ def score_means(printed: pd.DataFrame) -> list[tuple]:
         mean, off = tasks["mean"].mean(), tasks["mean_half"].mean() + score["mean_half"]
         if abs(mean - score["mean"]) > off + possible.NOISE:
             note = f"{score['mean'] - mean:+.2f} from the mean of {len(tasks)} tasks, rounding explains {off:.2f}"
-            rows.append(("score", *cell, score["column"], _show(score), f"{mean:.2f}", note))
+            rows.append(("score", *cell, score["column"], _shown(score), f"{mean:.2f}", note))
     return rows
 
 
-def score_deviations(printed: pd.DataFrame, runs: Mapping[str, int], level: float = LEVEL) -> list[tuple]:
+def score_deviations(printed: pd.DataFrame, runs: Mapping[str, int]) -> list[tuple]:
     """Score deviations outside what the tasks' deviations allow; and those that only a rare accident gives.
 
-    Rare: Holm's p over all Score deviations is at most `level` if a seed means nothing across tasks.
+    Rare: Holm's p over all Score deviations is at most LEVEL if a seed means nothing across tasks.
     """
     rows, chances = [], []
-    found = [item for item in score_cells(printed) if not (math.isnan(item[1]["std"]) or item[2]["std"].isna().any())]
-    means = _means_of_deviations(found)
-    rows += [
-        ("deviation (a mean)", *cell, score["column"], _std(score), "", MEAN_OF_DEVIATIONS) for cell, score in means
-    ]
-    for cell, score, tasks in found:
-        if cell in [of_mean for of_mean, _ in means]:
+
+    def add(kind: str, cell: tuple, score: pd.Series, found: str, note: str) -> None:
+        rows.append((f"deviation{kind}", *cell, score["column"], _shown(score, "std"), found, note))
+
+    known = [item for item in score_cells(printed) if not (math.isnan(item[1]["std"]) or item[2]["std"].isna().any())]
+    means = _means_of_deviations(known)
+    for cell, score in means.items():
+        add(" (a mean)", cell, score, "", "the mean of the tasks' deviations, not the deviation of a score")
+    for cell, score, tasks in known:
+        if cell in means:
             continue
         n, half = runs[cell[0]], score["std_half"]
         low, high = possible.deviation_of_mean(tasks["std"], tasks["std_half"])
         if not low - half - possible.NOISE <= score["std"] <= high + half + possible.NOISE:
-            told = f"{low:.2f} to {high:.2f}"
-            rows.append(("deviation", *cell, score["column"], _std(score), told, "what the tasks' deviations allow"))
+            add("", cell, score, f"{low:.2f} to {high:.2f}", "what the tasks' deviations allow")
         elif n > 1:
             shrunk = np.maximum(0, tasks["std"] - tasks["std_half"])
             small, _ = possible.chance_of_deviation(score["std"] + half, shrunk, n)
             _, large = possible.chance_of_deviation(score["std"] - half, tasks["std"] + tasks["std_half"], n)
             chances.append((min(1, 2 * min(small, large)), cell, score, tasks, high))
     for p, (_, cell, score, tasks, high) in zip(holm(chance[0] for chance in chances), chances, strict=True):
-        if p <= level:
+        if p <= LEVEL:
             usual = math.sqrt((tasks["std"] ** 2).sum()) / len(tasks)
             note = f"at most {high:.2f}; Holm p = {p:.2g} if a seed's luck is not shared by the tasks"
-            rows.append(("deviation (unlikely)", *cell, score["column"], _std(score), f"about {usual:.2f}", note))
+            add(" (unlikely)", cell, score, f"about {usual:.2f}", note)
     return rows
 
 
-def _means_of_deviations(found: list[tuple]) -> list[tuple]:
-    """(cell, score) of the tables' halves in which every Score deviation is the mean of its tasks' deviations: three
+def _means_of_deviations(found: list[tuple]) -> dict[tuple, pd.Series]:
+    """Cells and scores of the tables' halves in which every Score deviation is the mean of its tasks' deviations: three
     rows or more, as one may be so by accident."""
     halves: defaultdict[tuple, list] = defaultdict(list)
     for cell, score, tasks in found:
@@ -101,7 +102,7 @@ def _means_of_deviations(found: list[tuple]) -> list[tuple]:
         same = len(tasks) > 2 and abs(score["std"] - tasks["std"].mean()) <= off
         halves[cell[:2]].append((cell, score, same))
     whole = [rows for rows in halves.values() if len(rows) > 2 and all(same for *_, same in rows)]
-    return [(cell, score) for rows in whole for cell, score, _ in rows]
+    return {cell: score for rows in whole for cell, score, _ in rows}
 
 
 def p_values(printed: pd.DataFrame, runs: Mapping[str, int]) -> list[tuple]:
@@ -109,7 +110,7 @@ def p_values(printed: pd.DataFrame, runs: Mapping[str, int]) -> list[tuple]:
     rows = []
     for cell in printed[_is_p(printed, any_test=False)].to_dict("records"):
         n = runs[cell["table"]]
-        place, shown = [cell[name] for name in ("table", "split", "row", "column")], _show(cell)
+        place, shown = [cell[name] for name in ("table", "split", "row", "column")], _shown(cell)
         low, high = cell["mean"] - cell["mean_half"], cell["mean"] + cell["mean_half"]
         if not 0 <= cell["mean"] <= 1:
             rows.append(("p-value", *place, shown, "0 to 1", "no probability"))
@@ -136,7 +137,7 @@ def exact_p_values(printed: pd.DataFrame, runs: Mapping[str, int]) -> pd.DataFra
         w = ", ".join(map(str, fits)) or "none"
         exact = every[fits[0]] if len(fits) else math.nan
         place = [cell[name] for name in ("table", "split", "row", "column")]
-        rows.append((*place, _show(cell), n, w, exact, detectable_effect(n)))
+        rows.append((*place, _shown(cell), n, w, exact, detectable_effect(n)))
     return pd.DataFrame(rows, columns=P_VALUES).astype({"p_exact": float, "power_80": float})
 
 
@@ -153,12 +154,12 @@ def _otherwise(cell: dict, n: int, nearest: float, low: float, high: float) -> s
     return f"{told}, or {nearest:.4f} was cut off, not rounded" if cut else told
 
 
-def ranges(printed: pd.DataFrame, runs: Mapping[str, int], level: float = LEVEL) -> pd.DataFrame:
+def ranges(printed: pd.DataFrame, runs: Mapping[str, int]) -> pd.DataFrame:
     """Per cell and method: the paired p-values that mean and sd leave open, and Welch's (RANGES).
 
     p_low, p_high: exact signed-rank test (n up to possible.LARGEST, no ties); p_t_low, p_t_high: paired t-test;
     p_welch: unpaired, p_welch_holm: Holm over the methods of a column. says: whether the signed-rank p (above
-    that n, the t-test's) is at most `level`. Rows with a deviation are compared with their table's reference.
+    that n, the t-test's) is at most LEVEL. Rows with a deviation are compared with their table's reference.
     """
     rows = []
     for (table, split, column), cells in _measured(printed).groupby(["table", "split", "column"], sort=False):
@@ -167,7 +168,7 @@ def ranges(printed: pd.DataFrame, runs: Mapping[str, int], level: float = LEVEL)
         others = cells[~names.isin((*REFERENCES, TEACHER)) & cells["std"].notna()].to_dict("records")
         if len(reference) != 1 or not others:
             continue
-        tests = [_compared(cell, reference[0], runs[table], level) for cell in others]
+        tests = [_compared(cell, reference[0], runs[table]) for cell in others]
         corrected = iter(holm(test[5] for test in tests if not math.isnan(test[5])))
         for cell, test in zip(others, tests, strict=True):
             p_holm = math.nan if math.isnan(test[5]) else next(corrected)
@@ -182,32 +183,28 @@ def _measured(printed: pd.DataFrame) -> pd.DataFrame:
     return printed[(printed["std"].notna() | is_reference) & ~_is_p(printed)]
 
 
-def _compared(cell: dict, reference: dict, n: int, level: float) -> tuple:
+def _compared(cell: dict, reference: dict, n: int) -> tuple:
     difference = cell["mean"] - reference["mean"]
     half = cell["mean_half"] + reference["mean_half"]
     known = not math.isnan(reference["std"])  # else it is one number, without a spread of its own
     other, other_half = (reference["std"], reference["std_half"]) if known else (0.0, 0.0)
-    sd = possible.spread(cell["std"], other, cell["std_half"] + other_half)
-    if n <= possible.LARGEST:
-        low, high = possible.signed_rank_range(difference, sd, n, half)
-    else:
-        low, high = math.nan, math.nan
+    off = cell["std_half"] + other_half
+    sd = max(0.0, abs(cell["std"] - other) - off), cell["std"] + other + off  # of the paired differences
+    low, high = possible.signed_rank_range(difference, sd, n, half)
     t_low, t_high = possible.paired_t_range(difference, sd, n, half)
     least, most = (t_low, t_high) if math.isnan(low) else (low, high)
-    says = ALWAYS if most <= level else PERHAPS if least <= level else NEVER
+    says = ALWAYS if most <= LEVEL else PERHAPS if least <= LEVEL else NEVER
     welch = possible.welch(difference, cell["std"], other, n)
     return round(difference, 9), low, high, t_low, t_high, welch, says
 
 
 def without_reference(printed: pd.DataFrame) -> list[str]:
     """Tables whose methods were not compared: none of their rows is named as a reference is, or several are."""
-    measured = _measured(printed)
-    found = (
-        measured[measured.groupby("table")["std"].transform("count") > 0]
-        .groupby("table", sort=False)["row"]
-        .agg(lambda names: len({name for name in names if name.lower() in REFERENCES}))
-    )
-    return found.index[found != 1].tolist()
+    found = []
+    for table, cells in _measured(printed).groupby("table", sort=False):
+        references = {name for name in cells["row"] if name.lower() in REFERENCES}
+        found += [table] if len(references) != 1 and cells["std"].notna().any() else []
+    return found
 
 
 def score_cells(printed: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.Series, pd.DataFrame]]:
@@ -231,9 +228,5 @@ def _between(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return values[(values >= low - possible.NOISE) & (values <= high + possible.NOISE)]
 
 
-def _show(cell: Mapping) -> str:
-    return f"{cell['mean']:.{decimals(cell['mean_half'])}f}"
-
-
-def _std(cell: Mapping) -> str:
-    return f"{cell['std']:.{decimals(cell['std_half'])}f}"
+def _shown(cell: Mapping, name: str = "mean") -> str:
+    return f"{cell[name]:.{decimals(cell[f'{name}_half'])}f}"

@@ -44,19 +44,14 @@ def p_values_with_ties(n: int) -> np.ndarray:
     return np.array(sorted(found))
 
 
-def spread(std: float, other: float, half: float = 0.0) -> tuple[float, float]:
-    """Least and largest sd of paired differences whose two sides have these sds, rounded by `half` together."""
-    return max(0.0, abs(std - other) - half), std + other + half
-
-
 def signed_rank_range(difference: float, sd: tuple[float, float], n: int, half: float = 0.0) -> tuple[float, float]:
     """Least and largest exact signed-rank p of n untied differences with this mean (+- half) and an sd in `sd`.
 
     Each pattern of signs, in order of size, allows a range of sd/|mean|; those that meet the given range count.
-    n is at least 2. Raises ValueError for n above LARGEST.
+    n is at least 2; above LARGEST they are not enumerated, and both are NaN.
     """
     if n > LARGEST:
-        raise ValueError(f"n = {n}: patterns are enumerated up to {LARGEST}")
+        return math.nan, math.nan
     mean = abs(difference)
     low = sd[0] / (mean + half) if mean + half > 0 else math.inf if sd[0] > 0 else 0.0
     high = sd[1] / (mean - half) if mean > half else math.inf
@@ -114,13 +109,12 @@ def welch(difference: float, std: float, other: float, n: int) -> float:
     return float(ttest_ind_from_stats(difference, std, n, 0.0, other, n, equal_var=False).pvalue)
 
 
-def deviation_of_mean(stds: Numbers, halves: Numbers | None = None) -> tuple[float, float]:
+def deviation_of_mean(stds: Numbers, halves: Numbers) -> tuple[float, float]:
     """Least and largest sd of the mean over tasks per seed, given each task's sd (+- its half).
 
     Largest where all tasks move together; least where they cancel the largest as far as they can.
     """
-    stds = np.asarray(stds, dtype=float)
-    halves = np.zeros(len(stds)) if halves is None else np.asarray(halves, dtype=float)
+    stds, halves = np.asarray(stds, dtype=float), np.asarray(halves, dtype=float)
     upper, lower = stds + halves, np.maximum(0, stds - halves)
     alone = max(lower[i] - (upper.sum() - upper[i]) for i in range(len(stds)))
     return max(0.0, float(alone)) / len(stds), float(upper.sum()) / len(stds)

@@ -59,8 +59,7 @@ def test_ends_of_the_signed_rank_range(difference, sd, n, half, expected):
 
 
 def test_a_range_is_not_enumerated_for_many():
-    with pytest.raises(ValueError, match="n = 13"):
-        possible.signed_rank_range(1.0, (0, 1), 13)
+    assert np.isnan(possible.signed_rank_range(1.0, (0, 1), 13)).all()
 
 
 def test_the_paired_t_range_is_scipys():
@@ -68,7 +67,7 @@ def test_the_paired_t_range_is_scipys():
 
     one, other = np.array([1.0, 2.0, 3.5, 5.0, 4.0]), np.array([0.0, 2.5, 2.0, 3.0, 3.0])
     d, stds = one - other, (one.std(ddof=1), other.std(ddof=1))
-    low, high = possible.spread(*stds)
+    low, high = abs(stds[0] - stds[1]), sum(stds)
     assert low <= d.std(ddof=1) <= high
     exact = possible.paired_t_range(d.mean(), (d.std(ddof=1),) * 2, 5)
     assert exact == pytest.approx((ttest_rel(one, other).pvalue,) * 2)
@@ -84,7 +83,7 @@ def test_the_deviation_of_a_mean_lies_between_its_limits():
     scores[0] = scores[0, :, :1] * [1.0, 0.4, 0.3]  # tasks that move together
     scores[1] = scores[1, :, :1] * [1.0, -0.4, -0.3]  # tasks that cancel
     stds, means = scores.std(axis=1, ddof=1), scores.mean(axis=2).std(axis=1, ddof=1)
-    limits = np.array([possible.deviation_of_mean(row) for row in stds])
+    limits = np.array([possible.deviation_of_mean(row, np.zeros(3)) for row in stds])
     assert (limits[:, 0] <= means + 1e-12).all() and (means <= limits[:, 1] + 1e-12).all()
     assert limits[0, 1] == pytest.approx(means[0]) and limits[1, 0] == pytest.approx(means[1])
     assert possible.deviation_of_mean([1.0, 0.2], [0.1, 0.1]) == pytest.approx((0.3, 0.7))
