@@ -210,8 +210,9 @@ def _verdicts(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Section]
         return [means, section("comparisons", frame=judged, reference=paired.reference)]
     sentences = [f"{wording.family_name(rows[0])}: {wording.sentence(rows)}" for rows in wording.families(judged)]
     left = paired.left_out[paired.left_out["reason"].str.startswith(UNEXPECTED)]
-    notes = [*wording.never_lines(paired), *wording.clause_lines(judged), *wording.remarks(judged)]
-    notes += wording.left_out_lines(left)
+    notes = [*wording.never_lines(paired), *wording.clause_lines(judged)]
+    notes += direction.lines(zip(judged["metric"], judged["negated"], strict=True))
+    notes += [*wording.unit_lines(judged), *wording.left_out_lines(left)]
     decide = wording.deciding_lines(judged)
     details = section("details", [wording.TWICE] if rule.looks or decide else [], few=FEW)
     return [

@@ -4,8 +4,8 @@ What its parts are called and say stands in templates/page.yaml, how it looks in
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import pandas as pd
 
@@ -13,48 +13,30 @@ from analysis import trend
 from analysis.present import pictures, render, wording
 from analysis.present.again import again
 from analysis.present.answer import Answer
-from analysis.present.pictures import EPOCH_METRICS, Picture
 from analysis.present.render import Section
-from analysis.present.wording import GLYPHS, Source, family_name
+from analysis.present.wording import GLYPHS, family_name
 from labelreg.settings import RUN
 
-__all__ = ["EPOCH_METRICS", "page"]
 SHARED = ("task", "model", "init", "metric", "split", "fitted_on", "design", "test")
 MOST_ROWS = 300  # of a printed table; more are counted
 
 
-@dataclass(frozen=True)
-class Part:
-    """One part of the page; a table is header, cells and which columns are numbers; `missing` stands for what is not
-    there."""
-
-    name: str
-    title: str
-    lead: str = ""
-    lines: tuple[str, ...] = ()
-    pictures: Sequence[Picture] = ()
-    caption: str = ""
-    table: tuple[list[str], list[list[str]], list[bool]] | None = None
-    paste: str = ""
-    missing: str = ""
-
-
-def page(found: Answer, source: Source, histories: pd.DataFrame | None = None) -> str:
+def page(found: Answer, source: str, given: Sequence[tuple] = (), histories: pd.DataFrame | None = None) -> str:
     """The page as HTML: no script, no request, pictures inline. A part without data is one line with the reason.
 
-    `histories`: columns run_id, name, step, value.
+    `source`: where the runs came from; `given`: the parameters of the command; `histories`: columns run_id, name, step,
+    value.
     """
     paired, judged = found.paired, found.judged
-    said = {section.name: section.text for section in found.sections}
     return render.filled(
         "report.html.j2",
         reference=paired.reference,
-        headlines=[*wording.headlines(judged), *said.get("question", ())],
+        headlines=[*wording.headlines(judged), *found.told("question")],
         families=[(family_name(rows[0]), wording.sentence(rows), rows) for rows in wording.families(judged)],
         methods=list(dict.fromkeys(judged["method"])),
-        notes=[*said.get("notes", ()), *said.get("deciding", ()), *said.get("read", ())],
-        parts=_parts(found, source, histories),
-        source=source.name,
+        notes=[line for name in ("notes", "deciding", "read") for line in found.told(name)],
+        parts=_parts(found, given, histories),
+        source=source,
         margins=", ".join(sorted({f"±{margin:g}" for margin in judged["margin"]})),
         rule=found.rule,
         n_runs=len(paired.runs),
@@ -66,8 +48,9 @@ def page(found: Answer, source: Source, histories: pd.DataFrame | None = None) -
     )
 
 
-def _parts(found: Answer, source: Source, histories: pd.DataFrame | None) -> list[Part]:
-    """The pictures of the verdicts first, then the sections of the answer, each with its picture."""
+def _parts(found: Answer, given: Sequence[tuple], histories: pd.DataFrame | None) -> list[dict[str, Any]]:
+    """What the template shows: the pictures of the verdicts first, then the sections of the answer, each with its
+    picture; `missing` stands for what is not there."""
     judged, sections = found.judged, {section.name: section for section in found.sections}
     drawn = {
         "intervals": pictures.intervals(judged),
@@ -79,7 +62,7 @@ def _parts(found: Answer, source: Source, histories: pd.DataFrame | None) -> lis
         "calibration": pictures.reliability(found.measured),
         "curves": pictures.curves(found.paired, histories),
     }
-    pasted = {"again": "\n".join(again(found.paired, found.runs, source.given))}
+    pasted = {"again": "\n".join(again(found.paired, found.runs, given))}
     if len(judged):
         pasted["methods"] = wording.methods_section(found.paired, judged, found.runs, found.rule)
     known = render.declared("page.yaml")
@@ -91,14 +74,15 @@ def _parts(found: Answer, source: Source, histories: pd.DataFrame | None) -> lis
         shown, paste = drawn.get(name, ()), pasted.get(name, "")
         lead = told.get("lead", "") if shown or paste else ""
         if shown or paste or table or section.text:
-            parts.append(Part(name, section.title, lead, section.text, shown, caption, table, paste))
+            seen = dict(lead=lead, lines=section.text, pictures=shown, caption=caption, table=table, paste=paste)
+            parts.append({"name": name, "title": section.title, **seen})
         elif "missing" in told:
-            parts.append(Part(name, section.title, missing=told["missing"]))
+            parts.append({"name": name, "title": section.title, "missing": told["missing"]})
     return parts
 
 
 def _table(section: Section, names: dict[str, str]) -> tuple[str, tuple | None]:
-    """The section's frame as text under its caption: no row beyond MOST_ROWS; what all rows share is said once."""
+    """The caption (what all rows share is said there), and header, cells and which columns are numbers."""
     frame, caption = section.shown(), section.title
     if frame is None:
         return "", None

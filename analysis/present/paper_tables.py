@@ -111,7 +111,7 @@ def tables(runs: pd.DataFrame, paired: Paired) -> Tables:
     cells, shown = [], set()
     for layout in layouts():
         part = found[found["model"] == layout.model]
-        part = part[_among(part, ["task", "init"], layout.places)]
+        part = part[pd.MultiIndex.from_frame(part[["task", "init"]]).isin(layout.places)]
         if part.empty:
             made.missing.append(f"table {layout.table} ({layout.title}): no runs")
             continue
@@ -131,15 +131,9 @@ def tables(runs: pd.DataFrame, paired: Paired) -> Tables:
     return made
 
 
-def _among(frame: pd.DataFrame, names: list[str], places: set[tuple]) -> pd.Series:
-    """Which rows have one of these places."""
-    held = [place in places for place in frame[names].itertuples(index=False, name=None)]
-    return pd.Series(held, index=frame.index, dtype=bool)
-
-
 def _own(found: pd.DataFrame, shown: set) -> Iterator[tuple[Layout, pd.DataFrame]]:
     """A layout for each model and initialisation that no table of the paper shows."""
-    rest = found[~_among(found, ["model", "task", "init"], shown)]
+    rest = found[~pd.MultiIndex.from_frame(found[["model", "task", "init"]]).isin(shown)]
     for (model, init), part in rest.groupby(["model", "init"], sort=True):
         tasks = list(dict.fromkeys(part["task"]))
         splits = [split for split in SPLITS if split in set(part["split"])]

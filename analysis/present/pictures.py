@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -17,10 +17,7 @@ from analysis.present.wording import GLYPHS, label, own_label, unit
 EPOCH_METRICS = ("dev/score", "train/loss")  # what learning curves show
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A chart under its heading."""
-
+class Picture(NamedTuple):
     heading: str
     svg: str
 

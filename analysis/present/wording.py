@@ -4,14 +4,12 @@ import math
 import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain
 
 import numpy as np
 import pandas as pd
 
-from analysis import direction
 from analysis.calibration import CELL, TESTED
 from analysis.hypothesis import FEW, RANK_SUM, decimals, n_seeds
 from analysis.interim import NOT_LEARNT
@@ -31,14 +29,6 @@ TWICE = (
     "difference where there is none in 7.8% of studies. Planned looks (looks=10,14,20) share the level; a verdict once "
     "reached stays."
 )
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the runs came from; `given` are the parameters of the command."""
-
-    name: str
-    given: tuple[tuple[str, str], ...] = ()
 
 
 def family_name(row: Mapping) -> str:
@@ -342,11 +332,6 @@ def _said_of_both(before: dict, after: dict, reference: str, level: float) -> st
     if side(before) == side(after):
         return f"{words[side(before)]}, before and after scaling"
     return f"{words[side(before)]} before, {words[side(after)]} after scaling"
-
-
-def remarks(judged: pd.DataFrame) -> list[str]:
-    """What to know of the metrics: which way they count, where it is not the usual one, and their unit."""
-    return direction.lines(zip(judged["metric"], judged["negated"], strict=True)) + unit_lines(judged)
 
 
 def unit_lines(judged: pd.DataFrame) -> list[str]:

@@ -9,8 +9,7 @@ from matplotlib.figure import Figure
 from analysis import pairing
 from analysis.predictions import marked
 from analysis.present import figures as drawings
-from analysis.present import page, paper_tables, render, typeset
-from analysis.present.wording import Source
+from analysis.present import page, paper_tables, pictures, render, typeset
 from labelreg.answers.answering import HOW_TO_BEGIN, HOW_TO_BEGIN_A_TABLE, answer, predictions_of
 from labelreg.answers.sources import log_files, runs_of
 from labelreg.errors import UserError
@@ -56,8 +55,8 @@ def _page(
         raise UserError(f"{source}: no run has a score, so there is nothing to compare and no page; {way}")
     told = tuple((name, logged.plain(given[name])) for name in named("report") if name in given)
     stored = not given.get("csv")
-    histories = records.histories(list(found.paired.runs["run_id"]), page.EPOCH_METRICS) if stored else None
-    return page.page(found, Source(source, told), histories), len(found.judged)
+    histories = records.histories(list(found.paired.runs["run_id"]), pictures.EPOCH_METRICS) if stored else None
+    return page.page(found, source, told, histories), len(found.judged)
 
 
 def make_tables(given: dict[str, Value]) -> None:

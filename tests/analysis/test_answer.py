@@ -18,7 +18,7 @@ from analysis.present import answer as answering
 from analysis.present.answer import Evidence, answer, files, summaries
 from analysis.present.page import page
 from analysis.present.render import as_json, as_markdown, as_text
-from analysis.present.wording import Source, clauses, wrapped
+from analysis.present.wording import clauses, wrapped
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -175,9 +175,9 @@ def test_the_p_beside_a_verdict_is_the_one_that_decided_it():
     )
     assert brief["p"]["kd"] <= 0.05 < judged["p_holm"]["kd"]
     note = " is Holm's: where equivalent, of that; elsewhere of a difference"
-    for told in (as_text(found.sections, False), as_markdown(found.sections, ""), page(found, Source("a table"))):
+    for told in (as_text(found.sections, False), as_markdown(found.sections, ""), page(found, "a table")):
         assert html.unescape(told).count(note) >= 1 and "p_holm" not in as_text(found.sections, False)
-    assert "p of the verdict (Holm)" in page(found, Source("a table"))
+    assert "p of the verdict (Holm)" in page(found, "a table")
     assert note not in as_text(answered({"ls": UP}).sections)
     _, _, kd, _ = summaries(found.paired, found.judged)
     assert kd["metrics"]["p_verdict"] == brief["p"]["kd"]

@@ -19,7 +19,6 @@ from analysis.present.answer import Evidence, answer, summaries
 from analysis.present.charts import Row
 from analysis.present.page import page
 from analysis.present.render import as_text
-from analysis.present.wording import Source
 from labelreg.methods import PAPER
 from labelreg.settings import RUN
 
@@ -57,7 +56,7 @@ def ruled(margin=None, level=0.05, looks=()):
 def made(frame, predictions=None, histories=None, metric=None, **rule) -> str:
     """The page of a table of scores, or with predictions of runs in a store."""
     found = answer(Evidence(frame, None, predictions), pair(frame, metric=metric), ruled(**rule), metric)
-    return page(found, Source("experiment Default"), histories)
+    return page(found, "experiment Default", histories=histories)
 
 
 def text_of(html: str) -> str:
