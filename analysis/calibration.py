@@ -16,28 +16,21 @@ import pandas as pd
 from analysis import measures
 from analysis.hypothesis import DECIMALS, pairs
 from analysis.over_tasks import TEST, tested
-from analysis.pairing import Paired, in_order
+from analysis.pairing import WHO, Paired, in_order
 from analysis.predictions import LEFT_OUT, Missing, Predicted, Predictions, read, split_of
 
 MEASURES = ("nll", "ece", "ece_floor", "brier", "aurc", "error_at_80")
 TESTED = ("nll", "ece", "brier", "aurc", "error_at_80")  # ece less its floor, which differs between methods too
 SCALED = {"none": (False, False), "reference": (False, True), "both": (True, True)}  # the method's, the reference's
-CELL = ["task", "model", "init", "method", "setting"]
-RUNS = [
-    *("run_id", *CELL, "seed", "split", "fitted_on", "temperature"),
-    *MEASURES,
-    *(f"{measure}_scaled" for measure in MEASURES),
-]
-SCORES = RUNS[-2 * len(MEASURES) :]
+SCORES = [*MEASURES, *(f"{measure}_scaled" for measure in MEASURES)]
 MEASURED = ["temperature", *SCORES]
-RELIABILITY = [*CELL, "scaled", "bin", "n", "confidence", "accuracy"]
-METHODS = [*CELL, "split", "fitted_on", "n", "temperature", *SCORES]
-DIFFERENCES = [
-    *("task", "model", "init", "method", "setting", "reference", "measure", "scaled", "n"),
-    *("mean_method", "mean_reference", "mean_difference", *TEST, "min_p_holm"),
-]
+RUNS = ["run_id", *WHO, "seed", "split", "fitted_on", *MEASURED]
+RELIABILITY = [*WHO, "scaled", "bin", "n", "confidence", "accuracy"]
+METHODS = [*WHO, "split", "fitted_on", "n", *MEASURED]
+MEANS = ["mean_method", "mean_reference", "mean_difference"]
+DIFFERENCES = [*WHO, "reference", "measure", "scaled", "n", *MEANS, *TEST, "min_p_holm"]
 SECONDS = ["train_seconds", "teacher_seconds", "total_seconds"]
-COSTS = [*CELL, "n", "score", "epochs", "best_epoch", *SECONDS, "times_reference"]
+COSTS = [*WHO, "n", "score", "epochs", "best_epoch", *SECONDS, "times_reference"]
 TEMPERATURES = (0.05, 20.0)  # where dev likes none of them best, the nearer end is taken
 LEAST = 1e-300  # a probability of 0 has no logarithm
 
@@ -62,7 +55,7 @@ def calibrate(paired: Paired, predictions: Predictions) -> Calibration:
     rows, left, points = [], [], defaultdict(list)
     for run_id in paired.compared:
         run = known[run_id]
-        cell = tuple(run[name] for name in CELL)
+        cell = tuple(run[name] for name in WHO)
         try:
             table, scaled, temperature, fitted_on = _scaled(predictions, run_id, split_of(run["metric"]))
         except Missing as missing:
@@ -142,7 +135,7 @@ def measured(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, ...]
 def methods(calibration: Calibration) -> pd.DataFrame:
     """Means over the runs of a method (columns METHODS); temperature is the geometric mean."""
     rows = []
-    for key, found in calibration.runs.groupby([*CELL, "split", "fitted_on"], sort=False):
+    for key, found in calibration.runs.groupby([*WHO, "split", "fitted_on"], sort=False):
         t = math.exp(np.log(found["temperature"]).mean())
         rows.append((*key, len(found), t, *found[SCORES].mean()))
     return in_order(pd.DataFrame(rows, columns=METHODS))
@@ -153,8 +146,7 @@ def differences(paired: Paired, calibration: Calibration) -> pd.DataFrame:
 
     ece is taken less its floor at this number of examples. scaled: "none", "reference" (the method as it is against the
     scaled reference) or "both". The exact test of so many seeds (hypothesis.compare); Holm over the methods of a
-    family, for each measure and `scaled`. A seed counts where both of
-    its runs could be measured.
+    family, for each measure and `scaled`. A seed counts where both of its runs could be measured.
     """
     known = calibration.runs.set_index("run_id")[SCORES]
     known["ece"] -= known["ece_floor"]
@@ -192,23 +184,18 @@ def costs(paired: Paired, runs: pd.DataFrame) -> pd.DataFrame:
     task; total_seconds: both, of each run; times_reference: total_seconds over that of all the reference's runs of this
     family. epochs: those asked for; best_epoch: the one whose weights count.
     """
-    known = runs.drop_duplicates("run_id").set_index("run_id").reindex(paired.runs["run_id"])
-
-    def column(name: str) -> np.ndarray:
-        return pd.to_numeric(known.get(name, pd.Series(math.nan, known.index)), errors="coerce").to_numpy(dtype=float)
-
-    table = paired.runs.assign(
-        epochs=column("params.epochs"),
-        best_epoch=column("metrics.best/epoch"),
-        train_seconds=column("metrics.cost/train_seconds"),
-        teacher_seconds=np.nan_to_num(column("metrics.cost/teacher_seconds")),
-    ).dropna(subset=["train_seconds"])
+    logged = {"epochs": "params.epochs", "best_epoch": "metrics.best/epoch"}
+    logged |= {name: f"metrics.cost/{name}" for name in SECONDS[:2]}
+    known = runs.drop_duplicates("run_id").set_index("run_id").reindex(paired.runs["run_id"], columns=logged.values())
+    numbers = known.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)
+    table = paired.runs.assign(**dict(zip(logged, numbers.T, strict=True))).dropna(subset=["train_seconds"])
+    table = table.fillna({"teacher_seconds": 0.0})
     table["total_seconds"] = table["train_seconds"] + table["teacher_seconds"]
     families = {run_id: c.family for c in paired.comparisons for run_id in (*c.run_ids, *c.reference_run_ids)}
     table["family"] = table["run_id"].map(families).fillna("")
-    of_reference = table[table["method"] == paired.reference].groupby([*CELL[:3], "family"])["total_seconds"].median()
+    of_reference = table[table["method"] == paired.reference].groupby([*WHO[:3], "family"])["total_seconds"].median()
     rows = []
-    for (*key, family), found in table.groupby([*CELL, "family"], sort=False):
+    for (*key, family), found in table.groupby([*WHO, "family"], sort=False):
         means, seconds = found[["score", "epochs", "best_epoch"]].mean(), found[SECONDS].median()
         times = seconds["total_seconds"] / of_reference.get((*key[:3], family), math.nan)
         rows.append((*key, len(found), *means, *seconds, times))

@@ -24,7 +24,6 @@ from analysis.predictions import (
     indicators,
     is_score,
     left_out,
-    matching,
     read,
     score,
     split_of,
@@ -89,7 +88,10 @@ def _runs(members: list[Comparison], predictions: Predictions, left: list) -> tu
             found[run_id] = read(predictions, run_id, split)
         except Missing as missing:
             reasons[run_id] = str(missing)
-    fits = {run_id: matching(run.scores, logged[run_id]) for run_id, run in found.items()}
+    fits = {
+        run_id: {kind for kind, value in run.scores.items() if abs(value - logged[run_id]) <= SAME}
+        for run_id, run in found.items()
+    }
     votes = Counter(kind for fitting in fits.values() for kind in fitting)
     kind = max(SCORES, key=lambda name: votes[name])  # the first on ties: all of them give these values
     for run_id in [name for name in found if kind not in fits[name]]:

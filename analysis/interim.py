@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from analysis import AnalysisError
-from analysis.hypothesis import FEW, Pairs, Verdict, attained, floor, n_seeds, rounded, tie_free, verdicts
+from analysis.hypothesis import FEW, Pairs, Verdict, attained, floor, n_seeds, pairs, tie_free, verdicts
 
 NOT_LEARNT = "not learnt"
 OPEN = ("undecided", NOT_LEARNT)  # words that decide nothing
@@ -130,8 +130,8 @@ def at_looks(
     confidence = 1 - counted.level(level)
 
     def tell(used: Mapping[Any, Sequence], look: int) -> dict[Any, Verdict]:
-        pairs = {method: _pairs(some) for method, some in used.items()}
-        return verdicts(pairs, margin, level, planned, corrections, confidence, few=look <= FEW)
+        both = {method: _pairs(some) for method, some in used.items()}
+        return verdicts(both, margin, level, planned, corrections, confidence, few=look <= FEW)
 
     samples = {method: list(some) for method, some in families.items()}
     found: dict[Any, Verdict] = {}
@@ -151,7 +151,7 @@ def at_looks(
 
 def _pairs(sample: Sequence[tuple[float, float] | None]) -> Pairs:
     given = np.array([both for both in sample if both is not None], dtype=float).reshape(-1, 2)
-    return Pairs(rounded(given[:, 0]), rounded(given[:, 1]))
+    return pairs(*given.T)
 
 
 def where_learnt(told: Mapping[Any, Verdict], none_learnt: Collection) -> dict[Any, Verdict]:

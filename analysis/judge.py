@@ -10,12 +10,12 @@ import pandas as pd
 from analysis.hypothesis import DECIMALS, FEW, Pairs, Test, Verdict, compare, holm, pairs, verdicts
 from analysis.interim import OPEN, at_looks, check_looks, joint, where_learnt, without_stopping
 from analysis.margins import Margins, margins
-from analysis.pairing import Comparison, Paired
+from analysis.pairing import WHO, Comparison, Paired
 from analysis.power import more_seeds, robust_sd, seeds_needed
 from labelreg.methods import METHODS, parted
 
 COLUMNS = [
-    *("task", "model", "init", "method", "setting", "reference", "metric", "n", "test"),
+    *(*WHO, "reference", "metric", "n", "test"),
     *("mean_method", "std_method", "mean_reference", "mean_difference", "std_difference"),
     *("estimate", "low", "high", "level", "p_value", "p_holm", "min_p_value"),
     *("p_equivalence", "p_equivalence_holm", "margin", "verdict", "negligible", "decidable"),
@@ -233,7 +233,6 @@ def neither(paired: Paired, c: Comparison) -> list:
 
 
 def of_seeds(c: Comparison, seeds: Sequence) -> Comparison:
-    """The comparison over these seeds alone."""
     kept = [i for i, seed in enumerate(c.seeds) if seed in seeds]
     names = ("seeds", "scores", "reference_scores", "differences", "run_ids", "reference_run_ids", "teachers", "data")
     cut: dict[str, Any] = {name: tuple(getattr(c, name)[i] for i in kept) for name in names}
@@ -241,18 +240,13 @@ def of_seeds(c: Comparison, seeds: Sequence) -> Comparison:
 
 
 def _row(
-    paired: Paired,
-    c: Comparison,
-    verdict: Verdict,
-    size: int,
-    margin: float,
-    rule: Rule,
-    examples: int | None,
+    paired: Paired, c: Comparison, verdict: Verdict, size: int, margin: float, rule: Rule, examples: int | None
 ) -> tuple:
     d, test = np.array(c.differences), verdict.test
     failed, failed_reference = (_failed(paired, c, side, verdict.look) for side in (False, True))
     as_losses = _with_failures(c, len(failed - failed_reference), len(failed_reference - failed))
     undecided, share = verdict.word == "undecided", rule.level_of_a_look
+    early = verdict.look is not None and verdict.word in ("better", "worse")
     mine, theirs, differences = (pd.Series(values, dtype=float) for values in (c.scores, c.reference_scores, d))
     of_all = vars(c) | vars(test) | vars(verdict)
     values = of_all | {
@@ -271,7 +265,7 @@ def _row(
         "p_verdict": p_of(verdict.word, verdict.p_holm, verdict.p_equivalence_holm),
         "more_seeds": more_seeds(d, margin, size, share) if undecided else None,
         "seeds_for_margin": seeds_needed(robust_sd(d), margin, size, share) if undecided and len(d) > 1 else None,
-        "mean_corrected": _corrected(d, verdict, rule),
+        "mean_corrected": without_stopping(d, verdict.look or 0, rule.looks, rule.level) if early else None,
         "not_learnt": sum(run_id in paired.not_learnt for run_id in c.run_ids),
         "not_learnt_reference": sum(run_id in paired.not_learnt for run_id in c.reference_run_ids),
         "failed": len(failed),
@@ -300,11 +294,6 @@ def _failed(paired: Paired, c: Comparison, of_reference: bool, look: int | None)
     lost = _left(paired, c, "failed", of_reference) - set(c.seeds)
     tried = len(c.seeds) + len(lost)
     return lost if look is None or tried <= look else set(sorted(lost, key=str)[: max(look - len(c.seeds), 0)])
-
-
-def _corrected(d: np.ndarray, verdict: Verdict, rule: Rule) -> float | None:
-    early = verdict.look is not None and verdict.word in ("better", "worse")
-    return without_stopping(d, verdict.look or 0, rule.looks, rule.level) if early else None
 
 
 def _with_failures(c: Comparison, failed: int, failed_reference: int) -> Test | None:

@@ -59,7 +59,6 @@ class Margins:
                 raise unknown("margin of task", task, sorted(tasks))
 
     def asked(self, task: str) -> float | str | None:
-        """What was given for a task."""
         return self.given.get(task, self.given.get(""))
 
     def plain(self) -> float | str:

@@ -14,29 +14,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.hypothesis import (
-    DECIMALS,
-    compare,
-    decimals,
-    floor,
-    holm,
-    min_p_value,
-    rounded,
-    signed_rank,
-)
+from analysis.hypothesis import DECIMALS, compare, decimals, floor, holm, min_p_value, rounded, signed_rank
 from analysis.judge import Rule, by_who, p_of
 from analysis.pairing import Comparison, Paired
 
 MEANS = ["model", "init", "metric", "task", "method", "n", "mean"]
 FRIEDMAN = ["model", "init", "metric", "n_tasks", "n_methods", "chi2", "p_value", "draws", "note"]
 TEST = ["estimate", "low", "high", "level", "p_value", "p_holm", "min_p_value"]
-AGAINST = [
-    *("model", "init", "metric", "method", "reference", "n_tasks", "tasks", "mean_difference", *TEST, "min_p_holm"),
-]
+HEAD = ["model", "init", "metric", "method", "reference", "n_tasks", "tasks"]
+AGAINST = [*HEAD, "mean_difference", *TEST, "min_p_holm"]
 THESE = [
-    *("model", "init", "metric", "method", "reference", "n_tasks", "tasks", "n", "n_most", "mean_difference"),
-    *("low", "high", "p_value", "p_holm", "p_equivalence", "p_equivalence_holm", "margin", "p_verdict", "verdict"),
-    "reason",
+    *(*HEAD, "n", "n_most", "mean_difference", "low", "high", "p_value", "p_holm", "p_equivalence"),
+    *("p_equivalence_holm", "margin", "p_verdict", "verdict", "reason"),
 ]
 DRAWS = 30_000  # the standard error of p = 0.05 is then 0.0013
 Group = tuple[str, str, str]  # model, init, metric
@@ -121,20 +110,6 @@ def task_means(paired: Paired) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=MEANS)
 
 
-def _blocks(paired: Paired) -> list[tuple[Group, pd.DataFrame, list[str]]]:
-    """Per (model, init, metric): scores [tasks, methods] of complete tasks, higher is better, and the other tasks."""
-    means, blocks = task_means(paired), []
-    for key, methods in _groups(paired).items():
-        here = means[(means[["model", "init", "metric"]] == list(key)).all(axis=1)]
-        table = here.pivot(index="task", columns="method", values="mean").round(DECIMALS)
-        table = table.reindex(columns=[paired.reference, *methods])
-        tasks = sorted({task for found in methods.values() for task in found})
-        turned = any(c.negated for found in methods.values() for c in found.values())
-        complete = table.dropna() * (-1 if turned else 1)
-        blocks.append((key, complete, [task for task in tasks if task not in complete.index]))
-    return blocks
-
-
 def friedman(paired: Paired) -> pd.DataFrame:
     """Friedman's test over task means (columns FRIEDMAN), one row per model, init and metric with several tasks.
 
@@ -142,10 +117,19 @@ def friedman(paired: Paired) -> pd.DataFrame:
     note: the tasks left out because a method is missing; where fewer than two tasks or three methods remain there is
     no test, and note says so.
     """
-    return pd.DataFrame([(*key, *_friedman(table, other)) for key, table, other in _blocks(paired)], columns=FRIEDMAN)
+    means, rows = task_means(paired), []
+    for key, methods in _groups(paired).items():
+        here = means[(means[["model", "init", "metric"]] == list(key)).all(axis=1)]
+        table = here.pivot(index="task", columns="method", values="mean").round(DECIMALS)
+        complete = table.reindex(columns=[paired.reference, *methods]).dropna()
+        turned = any(c.negated for found in methods.values() for c in found.values())
+        tasks = {task for found in methods.values() for task in found}
+        rows.append((*key, *_friedman(-complete if turned else complete, sorted(tasks - set(complete.index)))))
+    return pd.DataFrame(rows, columns=FRIEDMAN)
 
 
 def _friedman(table: pd.DataFrame, other: list[str]) -> tuple:
+    """Of scores `[tasks, methods]`, higher is better; `other`: tasks without all of them."""
     n, k = table.shape
     note = f"incomplete, left out: {', '.join(other)}" if other else ""
     if n < 2 or k < 3:
@@ -216,12 +200,8 @@ def these_tasks(paired: Paired, judged: pd.DataFrame, rule: Rule) -> pd.DataFram
             why = f"tasks differ: {', '.join(apart)}" if word == "equivalent" and apart else ""
             why = "negligible: within the margin" if word in ("better", "worse") and q <= rule.level else why
             if math.isinf(low):
-                alone = [task for task, c in sorted(by_task.items()) if known[c.who].n < 2]
-                why = (
-                    f"no test: fewer than two seeds in {', '.join(alone)}"
-                    if alone
-                    else "no test: no task's seeds differ"
-                )
+                alone = ", ".join(task for task, c in sorted(by_task.items()) if known[c.who].n < 2)
+                why = f"no test: fewer than two seeds in {alone}" if alone else "no test: no task's seeds differ"
             looks: list[Any] = [known[c.who].look for c in by_task.values()] if rule.looks else []
             if any(pd.isna(look) or look < rule.looks[-1] for look in looks):
                 word, why = "undecided", "it falls at the last planned look, with all seeds of all tasks"

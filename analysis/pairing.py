@@ -1,8 +1,7 @@
 """Runs -> paired samples: each method's runs beside the reference's runs of the same seed.
 
-Nothing is left out silently: every student run is in a
-comparison or in `left_out` with its reason. Runs of other kinds (teacher, trial, launch, ...) are not
-looked at.
+Nothing is left out silently: every student run is in a comparison or in `left_out` with its reason. Runs of other
+kinds (teacher, trial, launch, ...) are not looked at.
 """
 
 import math
@@ -16,19 +15,18 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import AnalysisError, direction, unknown
+from analysis import direction, unknown
 from analysis.hypothesis import LARGEST, rounded
 from analysis.students import PROTOCOL, SHARED, Run, logged, methods_own, read, setting_names
 from labelreg.methods import METHODS as KNOWN
 from labelreg.methods import parted
 
-__all__ = ["AnalysisError", "Comparison", "Paired", "pair"]
-
 REST, TEST, DEV = "best/rest/score", "best/test/score", "best/dev/score"  # the first that all of a task's runs have
 LAST_REST, LAST_TEST, LAST_DEV = "last/rest/score", "last/test/score", "last/dev/score"
 BY_SELECTION = {"best": (REST, TEST, DEV), "last": (LAST_REST, LAST_TEST, LAST_DEV)}
 METHODS = tuple(KNOWN)  # order of rows; others follow by name
-LEFT_OUT = ["run_id", "task", "model", "init", "method", "seed", "family", "reason"]
+WHO = ["task", "model", "init", "method", "setting"]  # Comparison.who
+LEFT_OUT = ["run_id", *WHO[:4], "seed", "family", "reason"]
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,6 @@ class Comparison:
 
     @property
     def label(self) -> str:
-        """The method, with its setting where it has one."""
         return f"{self.method} [{self.setting}]" if self.setting else self.method
 
     @property
@@ -163,14 +160,8 @@ def pair(
     not_learnt = frozenset(run.run_id for run in usable if run.one_class)
     left_out = pd.DataFrame(rows, columns=LEFT_OUT)
     settings = tuple(run.settings for run, _ in left)
-    return Paired(reference, comparisons, left_out, _table(usable, split), not_learnt, _examples(runs), settings)
-
-
-def _examples(runs: pd.DataFrame) -> dict[str, int]:
-    """How many examples a table says that its scores are from, by run id."""
-    if "examples" not in runs:
-        return {}
-    return runs.set_index("run_id")["examples"].dropna().astype(int).to_dict()
+    examples = runs.set_index("run_id")["examples"].dropna().astype(int).to_dict() if "examples" in runs else {}
+    return Paired(reference, comparisons, left_out, _table(usable, split), not_learnt, examples, settings)
 
 
 def seed_order(runs: pd.DataFrame) -> tuple:
@@ -426,8 +417,7 @@ def _table(usable: list[Run], split: set[tuple]) -> pd.DataFrame:
         if run.data and (twice or (run.task, run.protocol) in split):
             told = ", ".join(filter(None, [told, f"data={_show(run.data)}"]))
         rows.append((run.run_id, *run.cell, run.method, told, run.seed, run.metric, run.score, run.start, run.never))
-    columns = ["run_id", "task", "model", "init", "method", "setting", "seed", "metric", "score", "start", "never"]
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=["run_id", *WHO, "seed", "metric", "score", "start", "never"])
 
 
 def _describe(names: Iterable[str], values: tuple, among: list[tuple]) -> str:

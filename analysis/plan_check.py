@@ -14,18 +14,17 @@ from analysis.hypothesis import FEW, check_margin, floor, n_seeds
 from analysis.interim import OPEN, joint
 from analysis.judge import LEVEL, Planned, Rule, beside
 from analysis.margins import USUAL, Margins
-from analysis.pairing import Paired
+from analysis.pairing import WHO, Paired
 from analysis.power import detectable_effect, least_seeds, reachable, seeds_needed
 from analysis.present.render import filled
 
-WHO = ["task", "model", "init", "method", "setting"]  # Comparison.who
 LACKS = "planned seeds without a pair"
 PARENT = "tags.mlflow.parentRunId"
 
 
 @dataclass(frozen=True)
 class Gate:
-    """What `seeds` can decide in a family of `methods` compared with one reference.
+    """What `seeds` can decide in a family of `methods` compared with one reference, before anything is spent.
 
     can_differ, can_equal: whether better or worse, and equivalent, can be reached at all after Holm. detectable: the
     effect, in sd of the paired differences, found with power 0.8 (None where no difference can be called).
@@ -47,7 +46,6 @@ class Gate:
     why: str = ""
 
     def lines(self) -> list[str]:
-        """Plain sentences for people, one fact each."""
         to_differ, to_equal = self._takes(2), self._takes(1)
         text = filled("gate.txt.j2", gate=self, to_differ=to_differ, to_equal=to_equal, n_seeds=n_seeds)
         return text.splitlines()
@@ -71,11 +69,9 @@ def gate(
     spread: float | None = None,
     why: str = "",
 ) -> Gate:
-    """What a plan can decide, before anything is spent.
-
-    `seeds`: planned in all; `methods`: compared with the reference in one family, without it (settings count);
-    `margin` and `spread` (robust sd of the paired differences of earlier runs) in points; `level` of the whole
-    study, of which each of the `looks` gets its share. Raises AnalysisError for a margin that is not above 0.
+    """`methods`: compared with the reference in one family, without it (settings count); `spread`: the robust sd;
+    `level` of the whole study, of which each of the `looks` gets its share. Raises AnalysisError for a margin that is
+    not above 0.
     """
     check_margin(margin)
     looked = joint(tuple(looks)) if looks else None

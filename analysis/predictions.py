@@ -15,14 +15,14 @@ from typing import Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from analysis.pairing import Comparison, Paired
+from analysis.pairing import WHO, Comparison, Paired
 
 Columns: TypeAlias = Mapping[str, np.ndarray] | pd.DataFrame
 Predictions = Callable[[str, str], Columns | None] | Mapping[tuple[str, str], Columns]
 SCORES = ("accuracy", "f1", "matthews")  # in percent; f1 of class 1
 SAME = 1e-6  # points; both sides are doubles of one formula
 UNITY = 1e-3  # how far probabilities of an example may add up beside 1
-LEFT_OUT = ["run_id", "task", "model", "init", "method", "seed", "reason"]
+LEFT_OUT = ["run_id", *WHO[:4], "seed", "reason"]
 
 
 class Missing(Exception):
@@ -41,7 +41,6 @@ class Predicted:
 
     @property
     def n_classes(self) -> int:
-        """The number of classes that have a probability."""
         return self.probabilities.shape[1]
 
     @cached_property
@@ -51,7 +50,6 @@ class Predicted:
 
     @cached_property
     def scores(self) -> dict[str, float]:
-        """The score of each kind."""
         return scores(self.labels, self.classes, self.n_classes)
 
     @cached_property
@@ -105,7 +103,11 @@ def marked(paired: Paired, predictions: Predictions) -> Paired:
 
     A run is looked at on test, and on dev where test has no labels; one without predictions stays as it is.
     """
-    lost = {run_id for run_id in paired.compared if _one_class(predictions, run_id)}
+    lost = {
+        run_id
+        for run_id in paired.compared
+        if (found := _first(predictions, run_id, "test", "dev")) and one_class(found.labels, found.classes)
+    }
     return replace(
         paired, not_learnt=paired.not_learnt | lost, examples={**paired.examples, **_examples(paired, predictions)}
     )
@@ -119,11 +121,6 @@ def _examples(paired: Paired, predictions: Predictions) -> dict[str, int]:
         if first := next(filter(None, known), None):
             found |= dict.fromkeys((*c.run_ids, *c.reference_run_ids), len(first.labels))
     return found
-
-
-def _one_class(predictions: Predictions, run_id: str) -> bool:
-    found = _first(predictions, run_id, "test", "dev")
-    return found is not None and one_class(found.labels, found.classes)
 
 
 def _first(predictions: Predictions, run_id: str, *splits: str) -> Predicted | None:
@@ -184,13 +181,7 @@ def scores(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> dict[st
     return found
 
 
-def matching(scores: dict[str, float], logged: float) -> set[str]:
-    """The kinds among `scores` whose value is the logged one."""
-    return {kind for kind, value in scores.items() if abs(value - logged) <= SAME}
-
-
-def left_out(comparison: Comparison, at: int, of_reference: bool, reason: str) -> tuple:
+def left_out(c: Comparison, at: int, of_reference: bool, reason: str) -> tuple:
     """One row of LEFT_OUT: the run (or the reference's run) of the comparison's pair `at`."""
-    c = comparison
     run_id, method = (c.reference_run_ids[at], c.reference) if of_reference else (c.run_ids[at], c.method)
     return run_id, c.task, c.model, c.init, method, c.seeds[at], reason

@@ -65,48 +65,43 @@ class Run:
         return self.shared, self.own
 
     @property
-    def settings(self) -> tuple:
-        """The values of `setting_names`."""
+    def settings(self) -> tuple:  # of setting_names
         return (*self.protocol, *self.shared, *self.own)
 
 
 def read(runs: pd.DataFrame) -> list[Run]:
     """The runs of kind student, in order of the rows."""
-
-    def column(name: str) -> list[Any]:
-        return runs[name].tolist() if name in runs else [None] * len(runs)
-
-    task, model, init, method, seed = (column(f"params.{n}") for n in ("task", "model", "init", "method", "seed"))
     names = ("precision_used", *setting_names())
-    params = {name: column(f"params.{name}") for name in names}
-    kind, run_id, status = column("tags.labelreg.kind"), column("run_id"), column("status")
-    data, fingerprint = column("tags.labelreg.data"), column("tags.labelreg.fingerprint")
-    average = column("params.average")
-    one_class, never = column("tags.labelreg.one_class"), column("tags.labelreg.never_predicted")
-    teacher = column("params.teacher_run_id")
-    own_teacher, file, prefix = (column(f"params.teacher_{name}") for name in ("logits", "digest", "column"))
-    start = pd.to_datetime(pd.Series(column("start_time"), dtype=object), utc=True, errors="coerce")
+    known = runs.filter(regex=r"^params\.|^tags\.labelreg\.|^(run_id|status|start_time)$")
+    if "start_time" in known:
+        known = known.assign(start_time=pd.to_datetime(known["start_time"].astype(object), utc=True, errors="coerce"))
 
-    def student(row: int) -> Run:
-        values = {name: _value(params[name][row]) for name in names}
+    def student(at: int, row: dict[str, Any]) -> Run:
+        def param(name: str) -> str:
+            return _text(row.get(f"params.{name}"))
+
+        def tag(name: str) -> str:
+            return _text(row.get(f"tags.labelreg.{name}"))
+
+        values = {name: _value(param(name)) for name in names}
         values |= {name: usual for name, usual in USUAL.items() if values[name] is None}
-        name = label(_text(method[row]), _text(average[row]))
+        name = label(param("method"), param("average"))
         base, averaged = parted(name)  # in a table the name alone says how weights are averaged
         if values["precision_used"] is not None:  # what `auto` came to
             values["precision"] = values["precision_used"]
         # a task that is drawn anew for each seed has other logits for each: there the file says which teacher it is
-        values[OWN_TEACHER] = _text(own_teacher[row]) or f"{_text(file[row])} {_text(prefix[row])}".strip() or None
-        taught = f"own {values[OWN_TEACHER]}"[: len("own ") + 8] if _text(file[row]) else ""
+        digest, start = param("teacher_digest"), row.get("start_time", pd.NaT)
+        values[OWN_TEACHER] = param("teacher_logits") or f"{digest} {param('teacher_column')}".strip() or None
         return Run(
-            row=row,
-            run_id=_text(run_id[row]),
-            status=_text(status[row]),
-            start=-math.inf if pd.isna(start[row]) else start[row].timestamp(),
-            task=_text(task[row]),
-            model=_text(model[row]),
-            init=_text(init[row]),
+            row=at,
+            run_id=_text(row.get("run_id")),
+            status=_text(row.get("status")),
+            start=-math.inf if pd.isna(start) else start.timestamp(),
+            task=param("task"),
+            model=param("model"),
+            init=param("init"),
             method=name,
-            seed=_seed(seed[row]),
+            seed=_seed(param("seed")),
             protocol=tuple(values[name] for name in PROTOCOL),
             shared=tuple(values[name] for name in SHARED),
             # finetune has no setting of its own but its average's, whatever was passed to its command
@@ -114,20 +109,20 @@ def read(runs: pd.DataFrame) -> list[Run]:
                 values[own] if (averaged != "none" if own in of(Averaged) else base != "finetune") else None
                 for own in methods_own()
             ),
-            data=_text(data[row]) or None,
-            fingerprint=_text(fingerprint[row]) or None,
-            one_class=_text(one_class[row]),
-            never=tuple(next(csv.reader([_text(never[row])]), ())),
-            teacher=_text(teacher[row]) or taught,
+            data=tag("data") or None,
+            fingerprint=tag("fingerprint") or None,
+            one_class=tag("one_class"),
+            never=tuple(next(csv.reader([tag("never_predicted")]), ())),
+            teacher=param("teacher_run_id") or (f"own {values[OWN_TEACHER]}"[: len("own ") + 8] if digest else ""),
         )
 
-    return [student(row) for row in range(len(runs)) if _text(kind[row]) == "student"]
+    rows = enumerate(known.to_dict("records"))
+    return [student(at, row) for at, row in rows if _text(row.get("tags.labelreg.kind")) == "student"]
 
 
-def _value(raw: Any) -> int | float | str | None:
+def _value(text: str) -> int | float | str | None:
     """A parameter by value: "2e-05" is 2e-5, "1.0" is 1; None where it is missing, or is `none` in a table: values
     that are shown alike would be two comparisons of one name."""
-    text = _text(raw)
     if text.lower() in ("", "none"):
         return None
     try:
@@ -141,10 +136,9 @@ def _value(raw: Any) -> int | float | str | None:
     return int(number) if number.is_integer() else number if number == number else None
 
 
-def _seed(raw: Any) -> int | str | None:
+def _seed(text: str) -> int | str | None:
     """A seed is a name: the folds 1.1 and 1.10 are two. Whole numbers are integers (7.0 too, as pandas writes a column
     with a gap), so that they stand in order."""
-    text = _text(raw)
     whole = re.fullmatch(r"(0|-?[1-9]\d*)(\.0)?", text)
     return int(whole[1]) if whole else text or None
 

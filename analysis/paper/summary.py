@@ -16,8 +16,6 @@ SHOWN = ["table", "split", "column", "row", "n", "difference", "p_low", "p_high"
 
 @dataclass(frozen=True, eq=False)
 class Audit:
-    """What was found, as `analysis.paper.audit` has it."""
-
     printed: pd.DataFrame
     findings: pd.DataFrame
     ranges: pd.DataFrame
@@ -74,7 +72,5 @@ def to_text(found: Audit) -> str:
 
 
 def files(found: Audit) -> dict[str, str]:
-    """findings.csv, ranges.csv and audit.txt, by name."""
-    tables = {"findings": found.findings, "ranges": found.ranges}
-    written = {f"{name}.csv": render.to_csv(frame) for name, frame in tables.items()}
-    return written | {"audit.txt": to_text(found) + "\n"}
+    tables = {"findings.csv": render.to_csv(found.findings), "ranges.csv": render.to_csv(found.ranges)}
+    return tables | {"audit.txt": to_text(found) + "\n"}

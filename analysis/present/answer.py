@@ -12,8 +12,8 @@ import pandas as pd
 from analysis import calibration, direction, examples, exported, interaction, over_tasks, pairing, trend
 from analysis.hypothesis import FEW
 from analysis.judge import COLUMNS, Rule, by_who, judge, of_seeds
-from analysis.pairing import DEV, LAST_DEV, TEST, Comparison, Paired, in_order, method_rank
-from analysis.plan_check import WHO, follows, held, mark_tuned
+from analysis.pairing import DEV, LAST_DEV, TEST, WHO, Comparison, Paired, in_order, method_rank
+from analysis.plan_check import follows, held, mark_tuned
 from analysis.predictions import Predictions, marked
 from analysis.present import render, wording
 from analysis.present.render import Section, declared
@@ -55,7 +55,6 @@ class Answer:
         return found[0] if found else pd.DataFrame()
 
     def told(self, name: str) -> tuple[str, ...]:
-        """The sentences of a section."""
         return next((section.text for section in self.sections if section.name == name), ())
 
 
@@ -93,7 +92,8 @@ def answer(
         sections += [*_over_tasks(paired, judged, rule), *_interaction(paired, rule.level)]
         sections += _trend(paired, rule.level)
         sections += [*_examples(table, left, evidence), *_calibration(paired, measured, rule.level)]
-        sections += _cost(whole, evidence.runs)
+        costs = calibration.costs(whole, evidence.runs)
+        sections += [section("cost", frame=costs, reference=paired.reference)] if len(costs) else []
     if told:  # a terminal hears of it where there is more to say than that it was followed
         apart = any(not line.endswith(": followed") for line in told)
         sections.append(replace(section("plan", told), brief=apart))
@@ -187,12 +187,8 @@ def section(name: str, text: Sequence[str] = (), frame: pd.DataFrame | None = No
 
 def scores(paired: Paired) -> pd.DataFrame:
     """Mean, standard deviation (ddof 1; missing for one run) and number of usable runs, paired or not; how many of them
-    are known to give every example one class (not_learnt).
-
-    One row per task, model, init and method (finetune, ls, tfreg, selfkd, kd, akd, then others), and per
-    `setting` where a method has several.
-    """
-    keys = ["task", "model", "init", "method", "setting", "metric"]
+    are known to give every example one class (not_learnt). One row per task, model, init, method and setting."""
+    keys = [*WHO, "metric"]
     if paired.runs.empty:
         return pd.DataFrame(columns=[*keys, "mean", "std", "n", "not_learnt"])
     runs = paired.runs.assign(one_class=paired.runs["run_id"].isin(paired.not_learnt))
@@ -238,18 +234,14 @@ def _brief(paired: Paired, table: pd.DataFrame, judged: pd.DataFrame) -> pd.Data
     both["rank"] = [(m != paired.reference, *method_rank(m)) for m in both["method"]]
     both = both.sort_values(["task", "model", "init", "rank"], kind="stable", ignore_index=True)
     rows = both.to_dict("records")
-    both["method"], both["interval"] = [wording.label(row) for row in rows], [_interval(row) for row in rows]
+    both["method"] = [wording.label(row) for row in rows]
+    ends = both[["low", "high", "margin"]].to_numpy(dtype=float)
+    both["interval"] = [render.interval(*row) if np.isfinite(row[0]) else "" for row in ends]
     shown = {"mean_method": "mean", "std_method": "sd", "n": "n", "mean_difference": "difference"}
     shown |= {"interval": "interval", "p_verdict": "p", "verdict": "verdict"}
     apart = [name for name in ("task", "model", "init") if both[name].nunique() > 1]
     both = both[[*apart, "method", *shown]].rename(columns=shown)
     return both.fillna({"verdict": ""}).astype({"n": int})
-
-
-def _interval(row: dict) -> str:
-    if pd.isna(row["low"]) or np.isinf(row["low"]):
-        return ""
-    return f"[{render.signed(row['low'], row['margin'])}, {render.signed(row['high'], row['margin'])}]"
 
 
 def _over_tasks(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Section]:
@@ -316,11 +308,6 @@ def _calibration(paired: Paired, measured: calibration.Calibration | None, level
     ]
 
 
-def _cost(paired: Paired, runs: pd.DataFrame) -> list[Section]:
-    table = calibration.costs(paired, runs)
-    return [section("cost", frame=table, reference=paired.reference)] if len(table) else []
-
-
 def _left_out(part: str, left: pd.DataFrame) -> list[Section]:
     """One row per reason, with the runs; for programs, as people are told how many there are."""
     if left.empty:
@@ -334,7 +321,6 @@ def _left_out(part: str, left: pd.DataFrame) -> list[Section]:
 
 
 def files(found: Answer) -> dict[str, str]:
-    """The files of an answer, by name."""
     given_again = {} if found.scores is None else {"scores.csv": render.to_csv(found.scores)}
     return given_again | {
         "significance.csv": render.to_csv(found.judged[COLUMNS]),

@@ -1,7 +1,7 @@
 """Figure 1 of the paper from runs: mean score and one standard deviation per method, initialisations side by side."""
 
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pandas as pd
@@ -65,7 +65,7 @@ def figure1(scores: pd.DataFrame, subject: str = "") -> Figure:
     if scores.empty:
         raise ValueError("no scores to draw")
     inits = [init for init in (*INITS, *sorted(set(scores["init"]) - set(INITS))) if init in set(scores["init"])]
-    names = _methods(scores["method"])
+    names = sorted(set(scores["method"]), key=lambda name: (*method_rank(name.partition(" [")[0]), name))
     figure = Figure(figsize=(1.2 + 3.1 * len(inits), 3.6), layout="constrained")
     for i, init in enumerate(inits):
         panel = figure.add_subplot(1, len(inits), i + 1)
@@ -106,11 +106,6 @@ def _panel(panel: Axes, scores: pd.DataFrame, names: list[str]) -> None:
     panel.set_xlim(-0.6, len(names) - 0.4)
     panel.grid(axis="y", alpha=0.3)
     panel.spines[["top", "right"]].set_visible(False)
-
-
-def _methods(held: Collection[str]) -> list[str]:
-    """In the paper's order; a method with several settings once per setting."""
-    return sorted(set(held), key=lambda name: (*method_rank(name.partition(" [")[0]), name))
 
 
 def _name(method: str) -> str:

@@ -22,7 +22,6 @@ KNOWN = yaml.safe_load(paper.CSV.with_name("layouts.yaml").read_text(encoding="u
 GLUE, INITS, NAMES, TITLES = KNOWN["glue"], KNOWN["inits"], KNOWN["methods"], KNOWN["tables"]
 METHOD_OF = {name: method for method, name in NAMES.items()} | {"Base": "finetune"}
 TEACHER, SCORE, SPLITS = "teacher", "Score", ("dev", "test")
-SCORE_OF_A_TABLE = "score"
 TAUGHT = [name for name, each in REGISTERED.items() if each.needs == "teacher"]  # by the run that teacher_run_id names
 CELLS = ["task", "model", "init", "method", "setting", "seed", "split", "score"]
 COLUMNS = ["table", "split", "row", "column", "mean", "std", "n", "paper_mean", "paper_std", "difference"]
@@ -39,8 +38,7 @@ class Layout:
     rows: dict[str, str]
 
     @property
-    def places(self) -> set[tuple[str, str]]:
-        """(task, init) of all columns."""
+    def places(self) -> set[tuple[str, str]]:  # (task, init)
         return {place[:2] for place in self.columns.values() if place}
 
 
@@ -89,7 +87,7 @@ def scores(runs: pd.DataFrame, paired: Paired) -> pd.DataFrame:
     return pd.DataFrame([row for found in rows for row in found], columns=CELLS)
 
 
-def _rows(frame: pd.DataFrame, place: list, run_id: str, metric: str = SCORE_OF_A_TABLE) -> list[list]:
+def _rows(frame: pd.DataFrame, place: list, run_id: str, metric: str = "score") -> list[list]:
     def logged(name: str) -> float:
         value = frame[f"metrics.{name}"].get(run_id) if f"metrics.{name}" in frame else None
         return math.nan if value is None else float(value)

@@ -64,13 +64,11 @@ def heading(tables: Tables, table: str, split: str = "") -> str:
 
 
 def as_text(tables: Tables) -> str:
-    """All tables for a terminal, then what is missing."""
     parts = [f"{heading(tables, table, split)}\n\n{to_text(frame)}" for table, split, frame in halves(tables)]
     return "\n\n".join([*parts, *_missing(tables, "  ")])
 
 
 def as_markdown(tables: Tables) -> str:
-    """All tables in Markdown, then what is missing."""
     parts = [f"## {heading(tables, table, split)}\n\n{to_markdown(frame)}" for table, split, frame in halves(tables)]
     return "\n\n".join([*parts, *_missing(tables, "- ")]) + "\n"
 

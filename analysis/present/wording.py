@@ -10,16 +10,15 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
-from analysis.calibration import CELL, TESTED
+from analysis.calibration import TESTED
 from analysis.hypothesis import FEW, RANK_SUM, decimals, n_seeds
 from analysis.interim import NOT_LEARNT
 from analysis.judge import Rule, neither
 from analysis.margins import IN_POINTS
-from analysis.pairing import DEV, Paired, method_rank
+from analysis.pairing import DEV, WHO, Paired, method_rank
 from analysis.power import MOST, SURE
-from analysis.present.render import filled, join, number, p_text, signed
+from analysis.present.render import filled, interval, join, number, p_text, signed
 
-WORDS = ("better", "worse", "equivalent", "undecided", NOT_LEARNT)
 GLYPHS = {"better": "▲", "worse": "▼", "equivalent": "=", "undecided": "?", NOT_LEARNT: "∅"}
 LIBRARIES = ("numpy", "scipy", "pandas", "statsmodels", "matplotlib")
 LARGE_MARGIN = 0.05  # of the scores
@@ -45,7 +44,6 @@ def families(judged: pd.DataFrame) -> list[list[dict]]:
 
 
 def label(row: Mapping) -> str:
-    """A method with its setting where it has one."""
     return f"{row['method']} [{row['setting']}]" if row["setting"] else row["method"]
 
 
@@ -55,7 +53,6 @@ def own_label(row: Mapping) -> str:
 
 
 def verdict(row: Mapping) -> str:
-    """The word of a row of `judge`, negligible or not."""
     return f"{row['verdict']} (negligible)" if row["negligible"] else row["verdict"]
 
 
@@ -83,7 +80,7 @@ def sentence(members: Sequence[Mapping]) -> str:
     for row in members:
         by_word[row["verdict"], row["negligible"]].append(f"{own_label(row)} ({said_difference(row)})")
     said = []
-    for word, negligible in [(w, n) for w in WORDS for n in (False, True) if (w, n) in by_word]:
+    for word, negligible in [(w, n) for w in GLYPHS for n in (False, True) if (w, n) in by_word]:
         names = by_word[word, negligible]
         verb = "is" if len(names) == 1 else "are"
         if word == "undecided":
@@ -145,8 +142,8 @@ def clauses(row: Mapping) -> list[str]:
         beside = f"; last epoch: {last} ({signed(row['mean_last'], row['margin'])})" if isinstance(last, str) else ""
         found.append(f"the maximum over epochs on the dev examples that chose the epoch{beside}")
     if not pd.isna(row.get("new_low", math.nan)):
-        interval = f"[{signed(row['new_low'], row['margin'])}, {signed(row['new_high'], row['margin'])}]"
-        found.append(f"tested on {row['examples']:,}; for new examples {interval} {_for_new(row)}")
+        new = interval(row["new_low"], row["new_high"], row["margin"])
+        found.append(f"tested on {row['examples']:,}; for new examples {new} {_for_new(row)}")
     if row["teachers"]:
         ids = row["teachers"].split(", ")
         named = [each if " " in each else each[:8] for each in ids[0].split(",")]  # one of the user's own, or a run
@@ -269,7 +266,7 @@ def headlines(judged: pd.DataFrame) -> list[str]:
     lines = []
     for init, part in judged.groupby("init", sort=False):
         counts = part["verdict"].value_counts()
-        told = ", ".join(f"{counts[word]} {word}" for word in WORDS if word in counts)
+        told = ", ".join(f"{counts[word]} {word}" for word in GLYPHS if word in counts)
         families = part.groupby(["task", "model", "metric", "protocol"], sort=False).ngroups
         where = f"{init}: " if init else ""
         comparisons = count(len(part), "comparison")
@@ -305,9 +302,9 @@ def calibration_lines(table: pd.DataFrame, level: float = 0.05) -> list[str]:
     said: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
     everyone: defaultdict[str, list[str]] = defaultdict(list)
     apart = _varying(table)
-    for row in table[CELL].drop_duplicates().to_dict("records"):
+    for row in table[WHO].drop_duplicates().to_dict("records"):
         everyone[_place(row, apart)].append(label(row))
-    of_one = ["measure", "reference", *CELL]
+    of_one = ["measure", "reference", *WHO]
     for (measure, reference, *_), found in table.groupby(of_one, sort=False):
         rows = {row["scaled"]: row for row in found.to_dict("records")}
         shown = "ece above its floor" if measure == "ece" else measure
