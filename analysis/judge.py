@@ -207,11 +207,10 @@ def _left(paired: Paired, c: Comparison, reason: str = "", of_reference: bool = 
     What a run has not logged, or as auto, fits every setting.
     """
     theirs = c.settings[of_reference] if c.settings else ()
+    name = c.task, c.model, c.init, c.reference if of_reference else c.method, c.family
     return {
         seed
-        for seed, why, mine in paired.left_of[
-            c.task, c.model, c.init, c.reference if of_reference else c.method, c.family
-        ]
+        for seed, why, mine in paired.left_of.get(name, ())
         if (why == reason if reason else why != "running")
         and all(a in (b, None, "auto") for a, b in zip(mine, theirs, strict=False))
     }

@@ -9,8 +9,6 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from itertools import repeat
 from typing import Any
 
 import pandas as pd
@@ -78,8 +76,8 @@ class Paired:
 
     `start` of a run is in seconds, -inf where it is not known. `not_learnt`: ids of runs that are known to give every
     example one class (their tag; predictions.marked adds those of runs that were logged before there was the tag).
-    `examples`: by run id, how many its score is from, where that is known (predictions.marked). `left_settings`: of the
-    rows of left_out, their values of students.setting_names.
+    `examples`: by run id, how many its score is from, where that is known (predictions.marked). `left_of`: seed,
+    reason and settings (students.setting_names) of what is left out, by (task, model, init, method, family).
     """
 
     reference: str
@@ -88,17 +86,7 @@ class Paired:
     runs: pd.DataFrame
     not_learnt: frozenset[str] = frozenset()
     examples: Mapping[str, int] = field(default_factory=dict)
-    left_settings: tuple[tuple, ...] = ()
-
-    @cached_property
-    def left_of(self) -> defaultdict[tuple, list[tuple]]:
-        """Seed, reason and settings of what is left out, by (task, model, init, method, family)."""
-        found = defaultdict(list)
-        for run, settings in zip(self.left_out.itertuples(), self.left_settings or repeat(()), strict=False):
-            if not pd.isna(run.seed):
-                key = run.task, run.model, run.init, run.method, run.family
-                found[key].append((run.seed, run.reason, settings))
-        return found
+    left_of: Mapping[tuple, list[tuple]] = field(default_factory=dict)
 
     @property
     def families(self) -> list[list[Comparison]]:
@@ -156,12 +144,16 @@ def pair(
         data = run.data if (run.task, run.protocol) in split else None
         compared[run.cell].setdefault((*run.protocol, data), c.family)
     left.sort(key=lambda item: item[0].row)
-    rows = [(run.run_id, *run.cell, run.method, run.seed, _family(run, compared[run.cell]), why) for run, why in left]
+    rows, left_of = [], defaultdict(list)
+    for run, why in left:
+        family = _family(run, compared[run.cell])
+        rows.append((run.run_id, *run.cell, run.method, run.seed, family, why))
+        if run.seed is not None:
+            left_of[*run.cell, run.method, family].append((run.seed, why, run.settings))
     not_learnt = frozenset(run.run_id for run in usable if run.one_class)
     left_out = pd.DataFrame(rows, columns=LEFT_OUT)
-    settings = tuple(run.settings for run, _ in left)
     examples = runs.set_index("run_id")["examples"].dropna().astype(int).to_dict() if "examples" in runs else {}
-    return Paired(reference, comparisons, left_out, _table(usable, split), not_learnt, examples, settings)
+    return Paired(reference, comparisons, left_out, _table(usable, split), not_learnt, examples, left_of)
 
 
 def seed_order(runs: pd.DataFrame) -> tuple:
