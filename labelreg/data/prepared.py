@@ -110,7 +110,7 @@ def kept(folder: Path, make: Callable[[], Made]) -> tuple[dict, dict[str, dict[s
         for split, fingerprint, tensors in splits:
             path = temporary / f"{split}.safetensors"
             save_file(tensors, path)
-            fingerprints[split], files[split] = fingerprint, whole.file_digest(path)
+            fingerprints[split], files[split] = fingerprint, _file_digest(path)
             labelled += [split] if (tensors["labels"] != UNLABELLED).all() else []
             sizes[split] = [len(tensors["labels"]), len(tensors["ids" if "ids" in tensors else "labels"])]
         decisive = {split: each for split, each in fingerprints.items() if split != REST}  # no run trains on the rest
@@ -173,6 +173,12 @@ def _reading(path: Path) -> Iterator[None]:
         raise _Damaged(f"{path}: {error.strerror}") from None
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError, SafetensorError) as error:  # JSON, or none
         raise _Damaged(f"{path}: {words_of(error, 100)}") from None
+
+
+def _file_digest(path: Path) -> str:
+    """sha256 of the bytes as they are now: whole.file_digest would trust size and time."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _checksum(facts: dict) -> str:
