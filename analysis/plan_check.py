@@ -69,9 +69,11 @@ def gate(
     spread: float | None = None,
     why: str = "",
 ) -> Gate:
-    """`methods`: compared with the reference in one family, without it (settings count); `spread`: the robust sd;
-    `level` of the whole study, of which each of the `looks` gets its share. Raises AnalysisError for a margin that is
-    not above 0.
+    """What a plan can decide.
+
+    `seeds`: planned in all; `methods`: compared with the reference in one family, without it (settings count);
+    `margin` and `spread` (robust sd of the paired differences of earlier runs) in points; `level` of the whole
+    study, of which each of the `looks` gets its share. Raises AnalysisError for a margin that is not above 0.
     """
     check_margin(margin)
     looked = joint(tuple(looks)) if looks else None
