@@ -157,7 +157,7 @@ def _fill(layout: Layout, part: pd.DataFrame, made: Tables) -> list[tuple]:
             seeds = pd.DataFrame({column: held[key] for column, key in keys_of.items() if key in held})
             absent = [column for column in keys_of if column not in seeds]
             place = f"table {layout.table}{' ' * bool(split)}{split}, {name}: "
-            if absent:
+            if absent and method in layout.rows:  # the others are no rows of it
                 made.missing.append(place + ("everything" if seeds.empty and len(absent) > 1 else ", ".join(absent)))
             complete = seeds.iloc[:0] if absent else seeds.dropna()
             means = pd.Series([seeds.mean().mean()]) if method == TEACHER and not absent else complete.mean(axis=1)
@@ -167,6 +167,10 @@ def _fill(layout: Layout, part: pd.DataFrame, made: Tables) -> list[tuple]:
             for column in columns:
                 values = means if column == SCORE else seeds.get(column)
                 cells.append((layout.table, split, name, column, *_mean(values)))
+    most, printed = max(n for *_, n in cells), paper.RUNS.get(layout.table, math.inf)
+    if most > printed:
+        told = f"up to {most} seeds a cell, where the paper has {printed}"
+        made.missing.append(f"table {layout.table}: {told}; study=table{layout.table} takes that study's runs alone")
     return cells
 
 
@@ -205,7 +209,7 @@ def _table8(paired: Paired, made: Tables) -> list[tuple]:
             p = signed_rank(c.differences).p_value
             cells[name, inits[c.init]] = ("8", "", name, inits[c.init], p, math.nan, len(c.differences))
     rows = list(dict.fromkeys([*KNOWN["tested"].values(), *(name for name, _ in cells)]))
-    for name in rows:
+    for name in KNOWN["tested"].values():
         for column in INITS:
             if (name, column) not in cells and (name, column) != ("Finetune vs AKD", "From scratch"):
                 made.missing.append(f"table 8, {name}: {column}")

@@ -129,6 +129,24 @@ def test_cells_are_of_the_weights_that_are_kept(selection, dev, test):
     assert dict(zip(found["split"], found["score"], strict=True)) == {"dev": dev, "test": test}
 
 
+def test_what_another_study_adds_to_a_table_is_told_and_not_missed():
+    """Table 8 has three seeds more of table 4's cells, and AKD, which is no row of table 4."""
+    frame = paper_shaped("4")
+    some = frame[frame["params.method"].isin(["finetune", "kd"]) & frame["params.seed"].isin(map(str, SEEDS[:3]))]
+    more = some.assign(**{"params.seed": "9" + some["params.seed"], "run_id": some["run_id"] + "-more"})
+    akd = some.assign(**{"params.method": "akd", "run_id": some["run_id"] + "-akd"}).drop(
+        columns="metrics.best/dev/score"
+    )
+    frame = pd.concat([frame, more, akd], ignore_index=True)
+    made = tables(frame, pair(frame))
+    assert (
+        "table 4: up to 8 seeds a cell, where the paper has 5; study=table4 takes that study's runs alone"
+        in made.missing
+    )
+    told = [line for line in made.missing if line.startswith(("table 4", "table 8"))]
+    assert not any("AKD" in line and "table 4" in line or "LS" in line for line in told), told
+
+
 def test_a_seed_that_lacks_a_task_has_no_score():
     frame = paper_shaped("1")
     gone = (frame["params.method"] == "ls") & (frame["params.task"] == "rte") & (frame["params.seed"] == str(SEEDS[1]))
