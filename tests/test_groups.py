@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from running import run_of, succeed
 
+from labelreg.data import splits
 from labelreg.errors import UserError
 
 pytest_plugins = ["running"]
@@ -84,6 +85,11 @@ def test_a_largest_group_that_does_not_fit(tmp_path, prepare):
     write(tmp_path / "reviews.csv")
     with pytest.raises(UserError, match="the training set has|has no examples"):
         prepare(train_file=tmp_path / "reviews.csv", group_column="user", max_train_examples=1)
+
+
+def test_a_group_that_fills_the_sample_to_the_last_row_is_taken():
+    frame = pd.DataFrame({"group": [row // 2 for row in range(8)]})
+    assert [len(splits.sample(frame, rows, seed=0)) for rows in (4, 5)] == [4, 4]
 
 
 def test_predictions_name_the_group_of_each_example(tiny, tmp_path):

@@ -224,7 +224,7 @@ def test_the_published_options():
 def test_dkds_warm_up_is_its_share_of_the_epochs():
     complete = METHODS["dkd"].complete
     assert [complete({}, epochs)["dkd_warmup"] for epochs in (3, 24, 240)] == [0, 2, 20]
-    assert complete({"dkd_warmup": 20}, 3)["dkd_warmup"] == 20
+    assert [complete({"dkd_warmup": given}, 24)["dkd_warmup"] for given in (20, 0)] == [20, 0]
 
 
 def test_kd_that_weighs_tckd_by_what_is_left_is_kd():

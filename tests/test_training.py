@@ -314,6 +314,14 @@ def test_a_report_is_of_its_epoch(run, data):
     assert outcome.best_epoch == next(r.epoch for r in reports if r.dev["score"] == outcome.best["dev"]["score"])
 
 
+def test_a_smaller_last_batch_counts_by_its_examples(model, data):
+    """With a rate of nothing the model stands still: its loss is the mean over examples, not over batches."""
+    made, split = model(dropout=False), data.splits["train"]
+    (report,) = training.train(made, data, changed(epochs=1, batch_size=36, lr=1e-20), FP32)
+    expected = F.cross_entropy(training.predict(made, split, FP32), split.labels).item()
+    assert report.train_loss == pytest.approx(expected, rel=1e-5)
+
+
 def test_it_learns(run):
     reports, outcome, _ = run(epochs=12, lr=5e-3)
     assert reports[-1].train_loss < 0.5 * reports[0].train_loss
@@ -472,6 +480,18 @@ def test_a_killed_training_goes_on_bit_for_bit(stopped, kept, run, model, data, 
     assert facts(reports) == facts(whole[stopped - 1 :])  # the last epoch's report comes again
     assert training.conclude(made, data, reports[-1], settings, FP32, ["dev"]).best == outcome.best
     assert same_weights(made, finished)
+
+
+@pytest.mark.parametrize("average", ["ema", "swa"])
+def test_the_best_average_is_kept_beside_what_is_trained(average, model, data, tmp_path):
+    """Where no later epoch is better, its weights are those that a killed training ends with."""
+    settings = changed(epochs=3, average=average, average_start=0.0, ema_decay=0.9)
+    killed = training.train(model(), data, settings, FP32, keep=tmp_path)
+    best = next(killed).best
+    killed.close()
+    again = next(training.train(model(seed=99), data, settings, FP32, keep=tmp_path)).best
+    assert again.epoch == best.epoch == 1 and again.weights.keys() == best.weights.keys()
+    assert all(torch.equal(value, again.weights[name]) for name, value in best.weights.items())
 
 
 def test_divergence_is_an_error(model, data):

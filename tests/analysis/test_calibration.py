@@ -289,6 +289,16 @@ def test_two_calibrated_models_do_not_differ_in_ece():
     assert rank_p(by["ece"]["ls"] - by["ece"]["finetune"]) <= 0.05, "of ECE itself they would"
 
 
+def test_the_ece_of_scaled_probabilities_is_above_a_floor_of_its_own():
+    _, paired, stored = study({"finetune": 3.0, "ls": 1.5}, n=100, seeds=range(3))
+    found = calibrate(paired, stored)
+    by = found.runs.set_index(["method", "seed"])
+    above = by["ece_scaled"] - by["ece_floor_scaled"]
+    row = differences(paired, found).set_index(["measure", "scaled"]).loc[("ece", "both")]
+    assert row["mean_method"] == pytest.approx(above["ls"].mean(), abs=1e-8)
+    assert row["mean_reference"] == pytest.approx(above["finetune"].mean(), abs=1e-8)
+
+
 def rank_p(d):
     return float(wilcoxon(d, method="exact").pvalue)
 

@@ -206,6 +206,13 @@ def test_what_dominates():
     assert found["high"][0] == -found["low"][0] == pytest.approx(100 * 3 / 60, rel=0.03), "the rule of three"
 
 
+def test_the_rule_of_three_is_of_the_smallest_test_set():
+    sets = {seed: np.arange(n) % 2 for seed, n in enumerate((60, 40))}
+    same = {(m, seed): (labels, labels) for m in ("ls", "finetune") for seed, labels in sets.items()}
+    row = intervals(*paired(same))[0].iloc[0]
+    assert row["design"] == "nested" and row["high"] == -row["low"] == pytest.approx(100 * (1 - 0.05 ** (1 / 40)))
+
+
 def test_equal_scores_of_other_examples_are_not_certain():
     """Each seed of ls loses one example and wins another: no seed differs, new examples may."""
     labels = np.arange(40) % 2

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -157,6 +158,11 @@ def test_the_margin_is_that_of_the_test_set():
         judge(pair(frame), rule("auto"))
 
 
+def test_the_margin_of_a_family_is_that_of_its_smallest_test_set():
+    paired = replace(pair(runs({"ls": UP, "kd": MIXED})), examples={"ls-0": 150, "kd-0": 100})
+    assert judge(paired)["margin"].tolist() == [resolution(100)] * 2 != [resolution(150)] * 2
+
+
 def test_an_edited_file_of_the_same_name_has_a_margin_of_its_own():
     first = runs({"ls": UP}).assign(**{"tags.labelreg.data": "d1"})
     edited = first.assign(run_id=first["run_id"] + "-b", **{"tags.labelreg.data": "d2"})
@@ -263,6 +269,21 @@ def test_a_failure_is_of_its_setting():
     assert math.isnan(frame["p_failures"]["alpha 0.1"])
 
 
+def test_a_failure_of_the_reference_is_of_its_own_setting():
+    frame = runs({"finetune": [*[0.0] * 5, None, None], "ls": [*UP[:5], 0.0, 0.0]}, seeds=7)
+    frame["params.lr"] = np.where(frame["params.method"] == "ls", "0.1", "0.2")
+    (row,) = judge(pair(frame)).to_dict("records")
+    assert (row["setting"], row["failed"], row["failed_reference"]) == ("lr 0.1, finetune 0.2", 0, 2)
+
+
+def test_beside_a_loss_stands_the_median_of_the_reference():
+    d = [9.0, -9.5, 9.2, 9.1, None]
+    (row,) = judged({"ls": d}, seeds=5).to_dict("records")
+    mine, theirs = np.add(FINETUNE[:4], d[:4]), FINETUNE[:4]
+    assert row["p_failures"] == rank_sum([*mine, -1000], [*theirs, np.median(theirs)]).p_value
+    assert row["p_failures"] != rank_sum([*mine, -1000], [*theirs, np.median(mine)]).p_value
+
+
 def test_where_a_seed_has_not_learnt_the_median_is_told():
     frame = runs({"ls": [1.0, 1.2, 0.9, 1.1, -20.0, -19.0, -21.0]}, seeds=7)
     lost = frame["params.method"].eq("ls") & frame["params.seed"].isin(["4", "5", "6"])
@@ -325,6 +346,18 @@ def test_a_look_has_its_own_level_and_its_seeds_alone():
     assert told in clauses(row) and told in verdict_lines(pd.DataFrame([row]))[0]
     (last,) = judged({"ls": UP}, looks=(8,)).to_dict("records")
     assert last["look"] == 8 and math.isnan(last["mean_corrected"])
+
+
+def test_a_worse_method_has_its_mean_without_what_stopping_adds_too():
+    d = [-2.0, 0.4, -2.2, -2.3, -2.4, -2.5, -2.6, -2.7]
+    (row,) = judged({"ls": d}, looks=(8, 10, 12)).to_dict("records")
+    assert row["verdict"] == "worse" and row["mean_difference"] < row["mean_corrected"] < 0
+
+
+def test_seeds_that_were_not_planned_come_after_those_that_were():
+    paired = pair(runs({"ls": [*UP, 2.8, 2.9]}, seeds=10))
+    (row,) = judge(paired, rule(looks=(8, 10)), tuple(range(2, 10))).to_dict("records")
+    assert (row["look"], row["seeds"]) == (8, tuple(range(2, 10)))
 
 
 def looked_at(frame, *looks):
@@ -443,6 +476,13 @@ def test_what_would_decide():
     needed = seeds_needed(robust_sd(np.array(MIXED)), 2.0)
     assert alone.endswith(f"an effect of the margin takes {needed} in all")
     assert deciding_lines(judged({"ls": UP})) == []
+
+
+def test_what_would_decide_is_at_the_level_of_a_look():
+    (row,) = judged({"ls": MIXED}, margin=2.0, looks=(8, 16, 24)).to_dict("records")
+    (d, sd), share = (MIXED, robust_sd(np.array(MIXED))), joint((8, 16, 24)).level(0.05)
+    assert row["more_seeds"] == more_seeds(d, 2.0, 1, share) > more_seeds(d, 2.0)
+    assert row["seeds_for_margin"] == seeds_needed(sd, 2.0, 1, share) > seeds_needed(sd, 2.0)
 
 
 def test_teachers_are_named():

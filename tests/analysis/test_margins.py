@@ -104,6 +104,7 @@ def test_a_margin_below_one_example_is_refused():
         f"margin=reviews:{resolution(150):g} (auto) is what they can tell"
     )
     assert margins("reviews:0.67").of("reviews", SCORE, 150) == 0.67
+    assert margins(0.5).of("reviews", SCORE, 200) == 0.5, "what one example is worth"
     assert margins(0.5).of("reviews", SCORE, None) == 0.5 and margins(0.001).of("reviews", "test/nll", 150) == 0.001
 
 

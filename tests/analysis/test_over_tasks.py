@@ -318,6 +318,12 @@ def test_over_tasks_the_look_and_the_planned_family_hold():
     assert row["p_holm"] == pytest.approx(min(1, 4 * row["p_value"]))
 
 
+def test_planned_methods_that_are_absent_count_for_equivalence_too():
+    paired = of_tasks([0.1, -0.1, 0.05, -0.05, 0.02], [0.1, -0.2, 0.15, 0.05, 0.02])
+    (row,) = these_tasks(paired, judge(paired).assign(family_size=4), Rule()).to_dict("records")
+    assert row["verdict"] == "equivalent" and row["p_equivalence_holm"] == pytest.approx(4 * row["p_equivalence"])
+
+
 def test_a_task_that_stopped_early_leaves_it_open():
     up = [2.0 + i / 10 for i in range(12)]
     mixed = [3.0, -2.0, 1.0, -4.0, 2.5, 0.5, -1.5, 4.5, -3.0, 2.0, 4.0, 1.0]

@@ -6,7 +6,7 @@ import pytest
 
 from analysis import AnalysisError
 from analysis.direction import lines, lower_is_better
-from analysis.pairing import LEFT_OUT, pair
+from analysis.pairing import LEFT_OUT, pair, seed_order
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -246,6 +246,18 @@ def test_runs_of_fewrel_without_a_digest_are_of_no_other_data_set():
     assert [c.family for c in pair(frame(*some)).comparisons] == [""]
 
 
+def test_two_draws_of_one_seed_of_fewrel_are_no_two_pairs():
+    one, two = (
+        [
+            {**row, "run_id": f"{row['run_id']} {draw}", "params.task": "fewrel", "tags.labelreg.data": f"{draw} {seed}"}
+            for row, seed in ((row, row["params.seed"]) for row in GOOD)
+        ]
+        for draw in "ab"
+    )
+    assert [c.seeds for c in pair(frame(*one)).comparisons] == [(0, 1, 2)]
+    assert sorted(c.seeds for c in pair(frame(*one, *two)).comparisons) == [(0,), (0,), (1,), (1,), (2,), (2,)]
+
+
 def test_two_data_sets_of_one_seed_are_two_families():
     changed = [{**row, "run_id": row["run_id"] + "-b", "tags.labelreg.data": "d2"} for row in GOOD]
     paired = pair(frame(*GOOD, *changed))
@@ -483,3 +495,10 @@ def test_what_trains_an_adapter_is_not_compared_with_what_trains_all_weights():
     assert "tuning" in " ".join(paired.left_out["reason"])
     (found,) = pair(frame(*plain, *kd, *(run("finetune", seed, **lora) for seed in (1, 2)))).comparisons
     assert found.method == "kd" and found.seeds == (1, 2)
+
+
+def test_seeds_are_in_the_order_of_their_first_runs():
+    """A method that is added later runs its seeds in an order of its own."""
+    first = [run("finetune", seed, at=at) for at, seed in enumerate((3, 1, 2))]
+    later = [run("ls", seed, at=10 + at) for at, seed in enumerate((1, 2, 3))]
+    assert seed_order(frame(*first, *later)) == seed_order(frame(*later, *first)) == (3, 1, 2)

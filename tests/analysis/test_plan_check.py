@@ -5,11 +5,12 @@ import pytest
 
 from analysis import AnalysisError
 from analysis.hypothesis import pairs, verdicts
-from analysis.interim import at_looks
+from analysis.interim import at_looks, joint
 from analysis.judge import Rule, judge
 from analysis.margins import margins
 from analysis.pairing import pair
 from analysis.plan_check import (
+    agreed,
     compare_plan,
     follows,
     gate,
@@ -18,7 +19,7 @@ from analysis.plan_check import (
     mark_tuned,
     plan_digest,
 )
-from analysis.power import seeds_needed
+from analysis.power import detectable_effect, seeds_needed
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -44,6 +45,13 @@ def test_the_gate_of_looks_says_what_the_strongest_data_would_get(methods, looks
     ahead = at_looks({i: [(99.0, 1.0)] * looks[-1] for i in range(methods)}, 0.5, 0.05, looks)[0]
     same = at_looks({i: [(1.0, 1.0)] * looks[-1] for i in range(methods)}, 0.5, 0.05, looks)[0]
     assert found.can_differ == (ahead.word == "better") and found.can_equal == (same.word == "equivalent")
+
+
+def test_what_looks_can_show_is_at_the_level_of_one():
+    found, level = gate(20, 2, 0.5, 0.05, (10, 20), spread=0.5), joint((10, 20)).level(0.05)
+    assert found.level == level < 0.05
+    assert found.detectable == detectable_effect(20, 2, level) > detectable_effect(20, 2)
+    assert found.seeds_for_margin == seeds_needed(0.5, 0.5, 2, level) > seeds_needed(0.5, 0.5, 2)
 
 
 def test_the_gate_in_figures_and_words():
@@ -222,6 +230,24 @@ def test_seeds_and_their_mark_are_those_of_the_own_plan():
     assert dict(zip(rows["task"], rows["seeds"], strict=True)) == {"mrpc": tuple(range(6)), "cola": tuple(range(4, 10))}
     marked = mark_tuned(judge(paired, rule(), (), planned), plans, planned).set_index("task")["tuned"]
     assert marked["cola"] == "tuned on seeds of this comparison (3)" and "tuned" not in marked["mrpc"]
+
+
+def test_seeds_that_a_lost_plan_was_tuned_on_mark_what_no_plan_holds():
+    frame, (known, lost) = two_studies()
+    plans = [known, lost | {"lost": "no such file", "tuned": [3, 12]}]
+    paired = pair(frame)
+    planned = held(plans, paired, frame)
+    marked = mark_tuned(judge(paired, rule(), (), planned), plans, planned).set_index("task")["tuned"]
+    assert marked.to_dict() == {"mrpc": "", "cola": "tuned on seeds of this comparison (3)"}
+
+
+def test_the_rule_of_a_plan_that_was_changed_afterwards_is_not_taken():
+    frame = several_settings()
+    frame = frame[frame["params.lr"].eq("1e-05")]
+    paired, made = pair(frame), plan(margin=2.0, seeds=range(20))
+    logged = {"run_id": "old", "start": 0, "digest": plan_digest(made), "plan": made, "tuned": [], "reused": []}
+    for changed, expected in ((logged, {"margin": 2.0}), (logged | {"digest": "0" * 32}, {})):
+        assert agreed(held([changed], paired, frame), paired) == expected
 
 
 def test_the_planned_family_is_that_of_the_newest_plan():

@@ -76,6 +76,11 @@ def test_detectable_effects_are_those_of_the_text():
     assert detectable_effect(5, 4) > detectable_effect(6, 4) > detectable_effect(8, 4)
 
 
+def test_where_the_strongest_data_alone_reject_the_power_is_that_all_are_positive():
+    """7 seeds and three methods: 0.05 / 3 is above 2 / 128, and below 4 / 128."""
+    assert stats.norm.cdf(detectable_effect(7, 3)) ** 7 == pytest.approx(0.8, abs=0.001)
+
+
 def test_power_is_that_of_a_simulation():
     rng, n = np.random.default_rng(0), 11
     drawn = rng.normal(1.0, 1, size=(1500, n))
@@ -100,6 +105,7 @@ def test_a_spread_that_one_collapsed_seed_does_not_move():
     drawn = np.random.default_rng(0).normal(3, 2, 5000)
     assert robust_sd(drawn) == pytest.approx(2, rel=0.04)
     assert robust_sd(np.array([1.0, 2, 6])) == pytest.approx(np.std([1, 2, 6], ddof=1))  # fewer than four
+    assert robust_sd(np.array([1.0, 2, 3, 40])) == pytest.approx(1.4826)  # of four: 0.5, 0.5, 1.5, 37.5 from 2.5
     mostly = np.array([1.0, 1, 1, 1, 1, 5])  # half of them equal: no median distance
     assert robust_sd(mostly) == pytest.approx(mostly.std(ddof=1))
     assert robust_sd(np.array([1.0])) == robust_sd(np.full(6, 2.0)) == 0
