@@ -350,6 +350,11 @@ def test_the_rate_rises_then_falls_to_0(run):
     assert rates_of(run, lr=1e-3, warmup_ratio=0.0)[0] == pytest.approx([1e-3 * n / 12 for n in range(12, 0, -1)])
 
 
+def test_a_warm_up_is_the_nearest_number_of_steps(run):
+    """0.3 of 12 steps are 3.6: four rise."""
+    assert rates_of(run, lr=1e-3, warmup_ratio=0.3)[0][:5] == pytest.approx([1e-3 * n / 5 for n in range(1, 6)])
+
+
 def test_only_matrices_decay(run):
     _, (optimizer, *_) = rates_of(run)
     decays = {group["weight_decay"]: {p.ndim for p in group["params"]} for group in optimizer.param_groups}

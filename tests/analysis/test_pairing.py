@@ -247,15 +247,15 @@ def test_runs_of_fewrel_without_a_digest_are_of_no_other_data_set():
 
 
 def test_two_draws_of_one_seed_of_fewrel_are_no_two_pairs():
-    one, two = (
-        [
-            {**row, "run_id": f"{row['run_id']} {draw}", "params.task": "fewrel", "tags.labelreg.data": f"{draw} {seed}"}
-            for row, seed in ((row, row["params.seed"]) for row in GOOD)
+    def drawn(draw: str) -> list[dict]:
+        own = [
+            {"run_id": f"{row['run_id']} {draw}", "tags.labelreg.data": f"{draw} {row['params.seed']}"} for row in GOOD
         ]
-        for draw in "ab"
-    )
-    assert [c.seeds for c in pair(frame(*one)).comparisons] == [(0, 1, 2)]
-    assert sorted(c.seeds for c in pair(frame(*one, *two)).comparisons) == [(0,), (0,), (1,), (1,), (2,), (2,)]
+        return [{**row, "params.task": "fewrel", **mine} for row, mine in zip(GOOD, own, strict=True)]
+
+    assert [c.seeds for c in pair(frame(*drawn("a"))).comparisons] == [(0, 1, 2)]
+    both = pair(frame(*drawn("a"), *drawn("b"))).comparisons
+    assert sorted(c.seeds for c in both) == [(0,), (0,), (1,), (1,), (2,), (2,)]
 
 
 def test_two_data_sets_of_one_seed_are_two_families():
