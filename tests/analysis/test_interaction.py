@@ -1,11 +1,13 @@
 """Initialisations against each other, paired by seed; answers known or worked otherwise."""
 
 import numpy as np
+import pandas as pd
 import pytest
-from predicted import METHODS, drawn, study
+from predicted import METHODS, drawn, run, study
 
 from analysis.hypothesis import Pairs, compare, holm, signed_rank
 from analysis.interaction import INTERACTION, interaction, interaction_across, unmatched_lines
+from analysis.pairing import pair
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -68,6 +70,15 @@ def test_seeds_and_methods_of_one_initialisation_are_named():
     )
     one = study({key: values for key, values in scores.items() if key[1] == "pretrained"})
     assert interaction(one).empty and unmatched_lines(one) == []
+
+
+def test_of_two_settings_that_one_initialisation_has_none_is_taken_by_chance():
+    cells = [(i, m, s) for i in ("pretrained", "random") for m in ("finetune", "kd") for s in range(5)]
+    rows = [run(m, s, 70.0 + s, init=i, **{"params.alpha": "0.1"}) for i, m, s in cells]
+    other = [{**row, "run_id": f"{row['run_id']} b", "params.alpha": "0.9"} for row in rows[5:10]]
+    paired = pair(pd.DataFrame([*rows, *other]))
+    assert [(c.init, c.method) for c in paired.comparisons] == [("pretrained", "kd")] * 2 + [("random", "kd")]
+    assert interaction(paired).empty and len(unmatched_lines(paired)) == 3
 
 
 def test_the_interaction_over_tasks():

@@ -160,6 +160,11 @@ def test_a_seed_without_a_pair_counts_as_run():
     assert (decision.look, decision.test.n, decision.word) == (10, 8, "better")
 
 
+def test_seeds_that_all_failed_are_none_that_have_not_learnt():
+    (decision,) = looked({"up": [None] * 10}, 10).values()
+    assert (decision.word, decision.look, decision.test.n) == ("undecided", 10, 0)
+
+
 def test_a_look_with_few_pairs_is_never_surer_than_its_test():
     """Two of eight seeds failed: six pairs have the test of eight, which the plan fixed."""
     (decision,) = looked({"up": [5 + x for x in UP[:3]] + [None, None] + [5 + x for x in UP[5:8]]}, 8).values()

@@ -284,6 +284,13 @@ def test_beside_a_loss_stands_the_median_of_the_reference():
     assert row["p_failures"] != rank_sum([*mine, -1000], [*theirs, np.median(mine)]).p_value
 
 
+def test_one_seed_with_which_neither_side_learnt_leaves_the_verdict():
+    frame = runs({"ls": UP})
+    frame["tags.labelreg.one_class"] = np.where(frame["params.seed"].eq("3"), "0", None)
+    (row,) = judge(pair(frame)).to_dict("records")
+    assert (row["not_learnt"], row["not_learnt_reference"], row["verdict"]) == (1, 1, "better")
+
+
 def test_where_a_seed_has_not_learnt_the_median_is_told():
     frame = runs({"ls": [1.0, 1.2, 0.9, 1.1, -20.0, -19.0, -21.0]}, seeds=7)
     lost = frame["params.method"].eq("ls") & frame["params.seed"].isin(["4", "5", "6"])
