@@ -95,14 +95,15 @@ def judge(
         if list(rule.looks) not in about:  # looks that were planned are what they are, whatever was added since
             check_looks(rule.looks, len(members), rule.level)
         examples = paired.tested(members)
+        rule.margins.fits(first.task, first.metric, [score for c in members for score in c.scores + c.reference_scores])
         margin = rule.margins.of(first.task, first.metric, examples)
-        told: dict[tuple, tuple[Comparison, Verdict, int]] = {}
+        told: dict[tuple, tuple[Comparison, Collection | None, Verdict, int]] = {}
         for family, size, seeds in _parts(members, order, planned):
             if told.keys() >= {c.who for c in family}:
                 continue
-            cut, found = _decide(paired, family, margin, rule, size, seeds)
+            cut, used, found = _decide(paired, family, margin, rule, size, seeds)
             for i, c in enumerate(family):
-                told.setdefault(c.who, (cut[i], found[i], size))
+                told.setdefault(c.who, (cut[i], used[i], found[i], size))
         rows += [_row(paired, *told[c.who], margin, rule, examples) for c in members]
         absent += max(0, max(size for *_, size in told.values()) - len(members))
     if not rows:
@@ -159,13 +160,14 @@ def _counted(family: Sequence[Comparison], methods: Iterable[str]) -> int:
 
 def _decide(
     paired: Paired, members: list[Comparison], margin: float, rule: Rule, planned: int, order: Sequence
-) -> tuple[list[Comparison], dict[int, Verdict]]:
-    """The members of a family, cut to the seeds of their look where looks are planned, and their verdicts."""
+) -> tuple[list[Comparison], Sequence[Collection | None], dict[int, Verdict]]:
+    """The members of a family, cut to the seeds of their look where looks are planned; these seeds, with those that
+    gave no pair (None: there is no look); and their verdicts."""
     if rule.looks:
         return _at_looks(paired, members, margin, rule, planned, order)
     none = {i for i, c in enumerate(members) if c.seeds and len(neither(paired, c)) == len(c.seeds)}
     told = verdicts({i: _pairs(c) for i, c in enumerate(members)}, margin, rule.level, planned)
-    return members, where_learnt(told, none)
+    return members, [None] * len(members), where_learnt(told, none)
 
 
 def _pairs(c: Comparison) -> Pairs:
@@ -175,7 +177,7 @@ def _pairs(c: Comparison) -> Pairs:
 
 def _at_looks(
     paired: Paired, members: list[Comparison], margin: float, rule: Rule, planned: int, order: Sequence
-) -> tuple[list[Comparison], dict[int, Verdict]]:
+) -> tuple[list[Comparison], Sequence[Collection | None], dict[int, Verdict]]:
     """A look waits for the runs of its seeds that are not through, whichever member's they are, and never takes later
     seeds in their place."""
     paired_seeds = set().union(*(c.seeds for c in members))  # of these the reference is through
@@ -197,8 +199,9 @@ def _at_looks(
     samples = {i: sample(c, mine) for i, (c, mine) in enumerate(zip(members, own, strict=True))}
     none = {i: {seeds.index(seed) for seed in neither(paired, c)} for i, c in enumerate(members)}
     found = at_looks(samples, margin, rule.level, rule.looks, planned, not_learnt=none)
-    cut = [of_seeds(c, seeds[: found[i].look or len(samples[i])]) for i, c in enumerate(members)]
-    return cut, {i: _waiting(d, waits, members[i]) for i, d in found.items()}
+    used = [seeds[: found[i].look or len(samples[i])] for i in range(len(members))]
+    cut = [of_seeds(c, mine) for c, mine in zip(members, used, strict=True)]
+    return cut, used, {i: _waiting(d, waits, members[i]) for i, d in found.items()}
 
 
 def _left(paired: Paired, c: Comparison, reason: str = "", of_reference: bool = False) -> set:
@@ -239,10 +242,17 @@ def of_seeds(c: Comparison, seeds: Sequence) -> Comparison:
 
 
 def _row(
-    paired: Paired, c: Comparison, verdict: Verdict, size: int, margin: float, rule: Rule, examples: int | None
+    paired: Paired,
+    c: Comparison,
+    used: Collection | None,
+    verdict: Verdict,
+    size: int,
+    margin: float,
+    rule: Rule,
+    examples: int | None,
 ) -> tuple:
     d, test = np.array(c.differences), verdict.test
-    failed, failed_reference = (_failed(paired, c, side, verdict.look) for side in (False, True))
+    failed, failed_reference = (_failed(paired, c, side, used) for side in (False, True))
     as_losses = _with_failures(c, len(failed - failed_reference), len(failed_reference - failed))
     undecided, share = verdict.word == "undecided", rule.level_of_a_look
     early = verdict.look is not None and verdict.word in ("better", "worse")
@@ -272,7 +282,7 @@ def _row(
         "p_failures": as_losses.p_value if as_losses else None,
         "estimate_failures": as_losses.estimate if as_losses else None,
         "examples": examples,
-        "teachers": ", ".join(sorted({teacher for teacher in c.teachers if teacher})) if _taught(c.method) else "",
+        "teachers": ", ".join(sorted({teacher for teacher in c.teachers if teacher})) if taught(c.method) else "",
     }
     return tuple(values[name] for name in COLUMNS + EXTRA)
 
@@ -282,17 +292,16 @@ def p_of(word: str, p_holm: float, p_equivalence_holm: float) -> float:
     return p_equivalence_holm if word == "equivalent" else p_holm
 
 
-def _taught(method: str) -> bool:
+def taught(method: str) -> bool:
     """Whether a method has a teacher that may be one for all seeds; self-KD's is its own seed's finetune run."""
     method = parted(method)[0]
     return method not in METHODS or METHODS[method].needs == "teacher"
 
 
-def _failed(paired: Paired, c: Comparison, of_reference: bool, look: int | None) -> set:
+def _failed(paired: Paired, c: Comparison, of_reference: bool, used: Collection | None) -> set:
     """Seeds of one side that ended in an error and were not run again; of a look, not those beyond it."""
     lost = _left(paired, c, "failed", of_reference) - set(c.seeds)
-    tried = len(c.seeds) + len(lost)
-    return lost if look is None or tried <= look else set(sorted(lost, key=str)[: max(look - len(c.seeds), 0)])
+    return lost if used is None else lost.intersection(used)
 
 
 def _with_failures(c: Comparison, failed: int, failed_reference: int) -> Test | None:

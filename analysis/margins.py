@@ -5,7 +5,7 @@ can tell at all. It is fixed by the number of examples, before any run.
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis import AnalysisError, unknown
@@ -14,6 +14,7 @@ USUAL = 0.5
 AUTO = "auto"
 FLIPPED = 0.1  # share of answers in which two fine-tuned models usually differ (measured: 0.06 to 0.16)
 IN_POINTS = ("score", "accuracy", "f1", "matthews")
+LARGE = 0.05  # of the scores: a margin that is meant for points of 100 looks so beside fractions
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,21 @@ class Margins:
         usual = "" if asked else f", not {USUAL:g}"
         return f"auto{usual}: what {examples:,} test examples can tell; a smaller gain is not excluded"
 
+    def fits(self, task: str, metric: str, scores: Sequence[float]) -> None:
+        """Raises AnalysisError where none was given, and the usual one is not meant for such scores."""
+        if self.asked(task) is not None or not too_large(USUAL, metric, scores):
+            return
+        known = metric.rpartition("/")[2] in IN_POINTS
+        if known and not fractions(metric, scores):  # low ones, perhaps: a remark is enough
+            return
+        told = "look like fractions of 1" if known else f"are between {min(scores):g} and {max(scores):g}"
+        half = f"{USUAL / 100:g} (or {task}:{USUAL / 100:g}, of this task alone) where half a point of 100 is meant"
+        wanted = half if known else "NUMBER, in the metric's own unit"
+        raise AnalysisError(
+            f"margin: scores {told} ({task}, {metric}), and the usual margin is {USUAL:g} points of 100; "
+            f"give margin={wanted}"
+        )
+
     def check(self, tasks: Collection[str]) -> None:
         """Raises AnalysisError for a margin of a task that is none of these."""
         for task in self.given:
@@ -73,6 +89,23 @@ class Margins:
 def _worth(metric: str, examples: int | None) -> float:
     """Points that one test example is worth; 0 where that is not known, or the metric is not in points."""
     return 100 / examples if examples and metric.rpartition("/")[2] in IN_POINTS else 0.0
+
+
+def too_large(margin: float, metric: str, scores: Sequence[float]) -> bool:
+    """Whether a margin is so large beside the scores that it may be meant in another unit than theirs."""
+    return not _in_percent(metric) and margin >= LARGE * max(map(abs, scores), default=0) > 0
+
+
+def fractions(metric: str, scores: Sequence[float]) -> bool:
+    """Whether scores of this name, which has points of 100 elsewhere, look like fractions of 1."""
+    known = metric.rpartition("/")[2] in IN_POINTS and not _in_percent(metric)
+    return known and 0 <= min(scores) <= max(scores) <= 1 and max(scores) > 0
+
+
+def _in_percent(metric: str) -> bool:
+    """Whether this project has logged it so."""
+    split, _, name = metric.rpartition("/")
+    return bool(split) and name in IN_POINTS
 
 
 def resolution(examples: int) -> float:

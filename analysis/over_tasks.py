@@ -8,7 +8,7 @@ depend on the other methods (Benavoli, Corani and Mangili 2016).
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import pandas as pd
 
 from analysis.hypothesis import DECIMALS, compare, decimals, floor, holm, min_p_value, rounded, signed_rank
 from analysis.judge import Rule, by_who, p_of
+from analysis.margins import fractions
 from analysis.pairing import Comparison, Paired
 
 MEANS = ["model", "init", "metric", "task", "method", "n", "mean"]
@@ -50,9 +51,18 @@ def _groups(paired: Paired) -> dict[Group, dict[str, dict[str, Comparison]]]:
         methods: dict[str, dict[str, Comparison]] = {}
         for method, by_task in cell.items():
             methods |= _by_setting(method, by_task)
-        if methods:
+        if methods and not units_differ(key[-1], [c for by_task in methods.values() for c in by_task.values()]):
             groups[key] = methods
     return groups
+
+
+def units_differ(metric: str, comparisons: Iterable[Comparison]) -> list[str]:
+    """The tasks whose scores look like fractions of 1, where those of others do not: of both there is no mean."""
+    scores: defaultdict[str, list[float]] = defaultdict(list)
+    for c in comparisons:
+        scores[c.task] += [*c.scores, *c.reference_scores]
+    found = [task for task, values in scores.items() if values and fractions(metric, values)]
+    return found if len(found) < len(scores) else []
 
 
 def _by_setting(method: str, by_task: Mapping[str, Sequence[Comparison]]) -> dict[str, dict[str, Comparison]]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis import AnalysisError, exported, unknown
 from analysis.present import render
-from analysis.students import setting_names
+from analysis.students import seed_name, setting_names
 from analysis.units import one_unit
 from labelreg.errors import looks, refusal
 
@@ -84,7 +84,9 @@ def _given_back(column: pd.Series, path: str | Path, name: str) -> pd.Series:
 def _counted(frame: pd.DataFrame, numbers: pd.Series, path: str | Path) -> list[str]:
     """What was read, in one line; the teachers and studies of labelreg's tables are beside it."""
     frame = frame[frame[exported.KIND] == "student"]
-    counts = [(frame[f"params.{column}"].nunique(), column) for column in ("task", "method", "seed")]
+    names = {column: frame[f"params.{column}"] for column in ("task", "method", "seed")}
+    names["seed"] = names["seed"].map(seed_name, na_action="ignore")  # 7 and 7.0 are one
+    counts = [(found.nunique(), column) for column, found in names.items()]
     missing = numbers[frame.index].isna().sum()
     without = f", {missing:,} of them without a score" if missing else ""
     told = ", ".join(f"{n:,} {name}" if n == 1 else f"{n:,} {name}s" for n, name in counts)
@@ -94,6 +96,7 @@ def _counted(frame: pd.DataFrame, numbers: pd.Series, path: str | Path) -> list[
 def _folds(seeds: pd.Series) -> list[str]:
     """A warning where seeds are named as folds of a repeated cross-validation are: 1.1, 1.2, ... or fold3."""
     names = seeds.drop_duplicates()
+    names = names[~names.str.fullmatch(r"\d+\.0+")]  # whole numbers as pandas writes them beside an empty cell
     folds = names[names.str.fullmatch(r"(?i)\d+[._-]\d+|.*fold.*|r\d+f\d+")]
     if len(folds) < 2 or len(folds) < len(names) / 2:
         return []

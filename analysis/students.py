@@ -101,7 +101,7 @@ def read(runs: pd.DataFrame) -> list[Run]:
             model=param("model"),
             init=param("init"),
             method=name,
-            seed=_seed(param("seed")),
+            seed=seed_name(param("seed")),
             protocol=tuple(values[name] for name in PROTOCOL),
             shared=tuple(values[name] for name in SHARED),
             # finetune has no setting of its own but its average's, whatever was passed to its command
@@ -136,7 +136,7 @@ def _value(text: str) -> int | float | str | None:
     return int(number) if number.is_integer() else number if number == number else None
 
 
-def _seed(text: str) -> int | str | None:
+def seed_name(text: str) -> int | str | None:
     """A seed is a name: the folds 1.1 and 1.10 are two. Whole numbers are integers (7.0 too, as pandas writes a column
     with a gap), so that they stand in order."""
     whole = re.fullmatch(r"(0|-?[1-9]\d*)(\.0)?", text)

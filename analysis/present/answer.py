@@ -208,7 +208,12 @@ def _verdicts(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Section]
     left = paired.left_out[paired.left_out["reason"].str.startswith(UNEXPECTED)]
     notes = [*wording.never_lines(paired), *wording.clause_lines(judged)]
     notes += direction.lines(zip(judged["metric"], judged["negated"], strict=True))
-    notes += [*wording.unit_lines(judged), *wording.left_out_lines(left)]
+    notes += [
+        *wording.unit_lines(judged),
+        *wording.apart_lines(paired),
+        *wording.not_compared_lines(paired),
+        *wording.left_out_lines(left),
+    ]
     decide = wording.deciding_lines(judged)
     details = section("details", [wording.TWICE] if rule.looks or decide else [], few=FEW)
     return [

@@ -14,15 +14,14 @@ import yaml
 
 from analysis import paper
 from analysis.hypothesis import signed_rank
+from analysis.judge import taught
 from analysis.pairing import BY_SELECTION, DEV, LAST_DEV, METHODS, Paired
 from analysis.present.answer import scores as mean_scores
-from labelreg.methods import METHODS as REGISTERED
 
 KNOWN = yaml.safe_load(paper.CSV.with_name("layouts.yaml").read_text(encoding="utf-8"))
 GLUE, INITS, NAMES, TITLES = KNOWN["glue"], KNOWN["inits"], KNOWN["methods"], KNOWN["tables"]
 METHOD_OF = {name: method for method, name in NAMES.items()} | {"Base": "finetune"}
 TEACHER, SCORE, SPLITS = "teacher", "Score", ("dev", "test")
-TAUGHT = [name for name, each in REGISTERED.items() if each.needs == "teacher"]  # by the run that teacher_run_id names
 CELLS = ["task", "model", "init", "method", "setting", "seed", "split", "score"]
 COLUMNS = ["table", "split", "row", "column", "mean", "std", "n", "paper_mean", "paper_std", "difference"]
 
@@ -78,9 +77,11 @@ def scores(runs: pd.DataFrame, paired: Paired) -> pd.DataFrame:
     columns = [*CELLS[:6], "run_id", "metric"]
     rows = [_rows(frame, place, run_id, metric) for *place, run_id, metric in students[columns].values]
     named = frame.get("params.teacher_run_id", pd.Series(dtype=object))
-    taught = students[students["method"].isin(TAUGHT)]
+    with_teacher = students[students["method"].map(taught)]
     teachers = {
-        (r.task, r.model, r.init, run_id) for r in taught.itertuples() for run_id in str(named.get(r.run_id)).split(",")
+        (r.task, r.model, r.init, run_id)
+        for r in with_teacher.itertuples()
+        for run_id in str(named.get(r.run_id)).split(",")
     }
     for task, model, init, run_id in sorted(place for place in teachers if place[3] in frame.index):
         rows.append(_rows(frame, [task, model, init, TEACHER, "", frame.get("params.seed", named).get(run_id)], run_id))

@@ -14,14 +14,14 @@ from analysis.calibration import TESTED
 from analysis.hypothesis import FEW, RANK_SUM, decimals, n_seeds
 from analysis.interim import NOT_LEARNT
 from analysis.judge import Rule, neither
-from analysis.margins import IN_POINTS
+from analysis.margins import IN_POINTS, too_large
+from analysis.over_tasks import units_differ
 from analysis.pairing import DEV, WHO, Paired, method_rank
 from analysis.power import MOST, SURE
 from analysis.present.render import filled, interval, join, number, p_text, signed
 
 GLYPHS = {"better": "▲", "worse": "▼", "equivalent": "=", "undecided": "?", NOT_LEARNT: "∅"}
 LIBRARIES = ("numpy", "scipy", "pandas", "statsmodels", "matplotlib")
-LARGE_MARGIN = 0.05  # of the scores
 NEVER = 3  # classes that a line names
 TWICE = (
     "Whoever tests, adds seeds and tests again must plan it: testing at 8 and again at 20 seeds at 0.05 finds a "
@@ -335,10 +335,8 @@ def unit_lines(judged: pd.DataFrame) -> list[str]:
     """A warning for each metric whose scores are small beside a margin that is meant for points of 100."""
     found: dict[tuple, dict[str, list]] = {}
     for (metric, margin, negated, task), rows in judged.groupby(["metric", "margin", "negated", "task"], sort=False):
-        split, _, name = metric.rpartition("/")
         values = [value for value in [*rows["scores"].explode(), *rows["mean_reference"]] if not pd.isna(value)]
-        in_percent = split and name in IN_POINTS  # logged by this project
-        if not in_percent and values and margin >= LARGE_MARGIN * max(map(abs, values)) > 0:
+        if too_large(margin, metric, values):
             found.setdefault((metric, margin, negated), {})[task] = values
     lines = []
     for (metric, margin, negated), tasks in found.items():
@@ -349,6 +347,16 @@ def unit_lines(judged: pd.DataFrame) -> list[str]:
             f"scores {said} ({', '.join(filter(None, [*tasks, metric]))}): margin={margin:g} is in the "
             f"metric's own unit" + (f"; give margin={margin / 100:g} where {margin:g} points of 100 are meant" * shares)
         )
+    return lines
+
+
+def apart_lines(paired: Paired) -> list[str]:
+    """A line for each metric that is in fractions of 1 in some tasks alone."""
+    lines = []
+    for metric in dict.fromkeys(c.metric for c in paired.comparisons):
+        if found := units_differ(metric, (c for c in paired.comparisons if c.metric == metric)):
+            told = f"{metric} looks like a fraction of 1 in {join(found)} and not in the other tasks"
+            lines.append(f"{told}: there is no mean over tasks; give all in one unit")
     return lines
 
 
@@ -374,6 +382,21 @@ def never_lines(paired: Paired) -> list[str]:
         more = [count(len(told) - NEVER, "other class", "other classes")] if len(told) > NEVER else []
         where = ", ".join(filter(None, place))
         lines += [f"predicted for no example ({where}): {join([*told[:NEVER], *more])}"] if told else []
+    return lines
+
+
+def not_compared_lines(paired: Paired) -> list[str]:
+    """The methods of a task, model and init of which no run is compared: what is judged looks whole without them."""
+    known, left = {c.who[:4] for c in paired.comparisons}, paired.left_out
+    places = left[WHO[:4]].itertuples(index=False, name=None)
+    alone = [who[3] != paired.reference and who not in known for who in places]
+    left = left[pd.Series(alone, left.index, dtype=bool)]
+    lines = []
+    for place, found in left.groupby(WHO[:3], sort=False):
+        methods = list(dict.fromkeys(found["method"]))
+        verb = "is" if len(methods) == 1 else "are"
+        told = f"{', '.join(methods)} ({', '.join(filter(None, place))}) {verb} not compared, nor counted by Holm"
+        lines.append(f"{told}: {' '.join(left_out_lines(found))}")
     return lines
 
 

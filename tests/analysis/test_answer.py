@@ -455,3 +455,27 @@ def test_nothing_to_say():
     empty = answer(Evidence(frame), pair(frame))
     assert summaries(empty.paired, empty.judged) == [] and as_text(empty.sections) == ""
     assert math.isnan(found.frame("scores")["mean"].get(1, math.nan)) and found.frame("these_tasks").empty
+
+
+def test_a_method_of_which_no_run_is_compared_is_named():
+    """Its seeds, its protocol or its reference's name are others: the verdicts look whole without it."""
+    frame = students({"ls": UP, "kd": UP})
+    of_kd = frame["params.method"] == "kd"
+    frame.loc[of_kd, "params.seed"] = [str(seed) for seed in range(100, 108)]
+    (told,) = named(answer(Evidence(frame), pair(frame)))["notes"].text
+    assert told.startswith("kd (rte, bert, random) is not compared, nor counted by Holm: 8 runs are left out here: ")
+    assert told.endswith("no usable finetune run with seed 100 (the first of them).")
+    assert "notes" not in named(answered({"ls": UP})) or not named(answered({"ls": UP}))["notes"].text
+
+
+def test_tasks_in_percent_and_in_fractions_have_no_mean():
+    frame = students({"ls": UP}, metric="score")
+    other = frame.assign(
+        **{"run_id": "b" + frame["run_id"], "params.task": "b", "metrics.score": frame["metrics.score"] / 100}
+    )
+    both = pd.concat([frame, other], ignore_index=True)
+    found = named(answer(Evidence(both), pair(both, metric="score"), rule("0.5,b:0.005"), "score"))
+    assert "these_tasks" not in found
+    assert found["notes"].text[-1].startswith("score looks like a fraction of 1 in b and not in the other tasks")
+    both["metrics.score"] *= [100 if task == "b" else 1 for task in both["params.task"]]
+    assert "these_tasks" in named(answer(Evidence(both), pair(both, metric="score"), rule("0.5,b:0.005"), "score"))

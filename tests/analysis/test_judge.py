@@ -520,16 +520,40 @@ def test_a_margin_of_points_on_fractions_is_pointed_at():
     frame = runs({"ls": UP, "kd": NONE}, metric="score")
     frame["metrics.score"] /= 100
     paired = pair(frame, metric="score")
-    assert unit_lines(judge(paired)) == [
+    assert unit_lines(judge(paired, rule(0.5))) == [
         "scores look like fractions of 1 (rotten_tomatoes, score): margin=0.5 is in the metric's own unit; "
         "give margin=0.005 where 0.5 points of 100 are meant"
     ]
     assert unit_lines(judge(paired, rule(0.005))) == []
     frame["metrics.nll"] = frame["metrics.score"]
-    (told,) = unit_lines(judge(pair(frame, metric="nll")))  # a loss is no share of 1, but every one is within 0.5
+    loss = pair(frame, metric="nll")
+    (told,) = unit_lines(judge(loss, rule(0.5)))  # a loss is no share of 1, but every one is within 0.5
     assert "(rotten_tomatoes, nll): margin=0.5 is in the metric's own unit" in told and "100" not in told
-    assert unit_lines(judge(pair(frame, metric="nll"), rule(0.005))) == []
+    assert unit_lines(judge(loss, rule(0.005))) == []
     frame["metrics.best/dev/score"] = frame["metrics.score"]
     assert unit_lines(judge(pair(frame, metric="best/dev/score"))) == [], "known to be in percent"
     frame["metrics.score"] *= 100
     assert unit_lines(judge(pair(frame, metric="score"))) == unit_lines(judge(pair(pd.DataFrame()))) == []
+    frame["metrics.score"] /= 20  # about 4 of 100, or of 5: not ours to say
+    assert len(unit_lines(judge(pair(frame, metric="score")))) == 1
+
+
+def test_the_usual_margin_decides_nothing_in_another_unit():
+    """Half of the scale: everything would be equivalent."""
+    frame = runs({"ls": UP, "kd": NONE}, metric="score")
+    frame["metrics.score"] /= 100
+    with pytest.raises(
+        AnalysisError, match=r"^margin: scores look like fractions of 1 .*give margin=0.005 .* where half"
+    ):
+        judge(pair(frame, metric="score"))
+    frame["metrics.nll"] = frame["metrics.score"]
+    with pytest.raises(AnalysisError, match=r"^margin: scores are between 0.7\d+ and .* in the metric's own unit$"):
+        judge(pair(frame, metric="nll"))
+
+
+def test_a_failure_beyond_a_look_is_not_counted_in_the_place_of_one_within():
+    """Seed 3 failed on both sides, seed 11 of ls after the look at 8, at which the verdict fell: nobody lost a seed."""
+    baseline, mine = [0.0] * 12, [2.0 + i / 10 for i in range(12)]
+    baseline[3] = mine[3] = mine[11] = None
+    (row,) = judge(pair(runs({"finetune": baseline, "ls": mine})), rule(looks=(8, 12))).to_dict("records")
+    assert (row["look"], row["failed"], row["failed_reference"]) == (8, 1, 1) and math.isnan(row["p_failures"])

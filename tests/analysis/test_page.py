@@ -87,8 +87,8 @@ def test_fractions_with_a_margin_of_points_are_pointed_at():
     frame = runs({"ls": UP}, **{"metrics.score": 0.0})
     frame["metrics.score"] = frame["metrics.best/test/score"] / 100
     warning = "scores look like fractions of 1 (sst5, score): margin=0.5"
-    assert warning in text_of(made(frame, metric="score"))
-    found = answer(Evidence(frame), pair(frame, metric="score"), metric="score")
+    assert warning in text_of(made(frame, metric="score", margin=0.5))
+    found = answer(Evidence(frame), pair(frame, metric="score"), ruled(0.5), "score")
     assert warning in as_text(found.sections, verbose=False)
 
 

@@ -163,6 +163,12 @@ def test_seeds_are_names(table):
     assert paired.left_out.empty
 
 
+def test_whole_seeds_beside_an_empty_cell_are_no_folds(table):
+    """As pandas writes a column with a gap: 0.0, 1.0; and beside 0, 1 they are the same seeds."""
+    rows = [f"r,b,x,{m},{seed}{'.0' * (m == 'kd')},{seed}" for m in ("finetune", "kd") for seed in range(3)]
+    assert scores_table(table(HEAD + "\n".join(rows)))[1] == ["scores.csv: 6 rows; 1 task, 2 methods, 3 seeds"]
+
+
 def test_names_that_look_like_formulas_come_back(table):
     name = "=1+1"
     text = HEAD + GOOD.replace(",kd,", f",{name},")
