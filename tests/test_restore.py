@@ -118,3 +118,14 @@ def test_an_older_table_says_what_runs_again(store):
     ended = succeed("restore", csv=written(store / "older.csv", older))
     assert "2 students restored" in ended.out and "2 have a rest score, but no rest_data" in ended.out
     assert "rest_data" not in succeed("restore", csv=written(store / "newer.csv", rows)).out
+
+
+def test_a_model_is_asked_of_the_study_and_not_of_a_row(store):
+    """A row has no file, threads or folder: the command that it gives would make another run, and lose a seed."""
+    published = table(ROOT / "results" / "answer-a" / "scores.csv")
+    rows = [row for row in published if (row["task"], row["init"]) == ("sst5", "pretrained")]
+    succeed("restore", csv=written(store / "part.csv", rows))
+    (run, *_) = runs("student")
+    assert not [name for name, value in run.data.params.items() if value == ""], "an empty cell was no parameter"
+    told = ("stands for", "of a table", "mlflow runs delete --run-id", "the study's own command")
+    refused(call("promote", name="sentences", accept_worse_calibration="true"), *told)

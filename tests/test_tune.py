@@ -31,7 +31,7 @@ from labelreg.errors import StoreLostError
 from labelreg.store import checkpoint
 from labelreg.store.patience import CLOSING_SECONDS, TIMEOUT
 from labelreg.tuning import search
-from labelreg.tuning.tune import watch
+from labelreg.tuning.tune import _alike, watch
 from labelreg.workers.steps import Event
 
 pytest_plugins = ["running"]
@@ -303,9 +303,27 @@ def test_the_papers_cross_check(small):
     assert table["mean"].tolist() == pytest.approx(table[["finetune", "ls"]].mean(axis=1).tolist())
     rules = yaml.safe_load(text(tune, "settings.yaml"))["rules"]
     kept = table.loc[table["mean"].idxmax()]
-    assert len(rules) == 3 and "method" not in rules[2]["when"]
-    assert rules[2]["set"]["lr"] == kept["lr"] and rules[2]["set"]["alpha"] == kept["alpha"]
+    assert len(rules) == 4 and "method" not in rules[2]["when"] and rules[3]["when"]["method"] == "ls"
+    assert rules[2]["set"]["lr"] == kept["lr"] and rules[3]["set"]["alpha"] == kept["alpha"]
     assert "what each method's own best differs" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("recipe", "init", "method", "taken"),
+    [
+        ("table9", "pretrained", "finetune", {"lr", "batch_size"}),
+        ("table9", "pretrained", "ls", {"lr", "batch_size"}),
+        ("table9", "pretrained", "tfreg", {"lr", "batch_size", "alpha", "tau"}),
+        ("table9", "random", "selfkd", {"lr", "batch_size", "tau"}),
+        ("table11", "pretrained", "akd", {"lr"}),
+        ("table9", "pretrained", "akd", {"lr", "batch_size", "tau"}),  # of which the recipe says nothing
+    ],
+)
+def test_a_method_takes_of_kds_setting_what_is_the_same_in_it(recipe, init, method, taken):
+    """Table 9 has label smoothing's alpha apart from KD's, table 11 Annealing KD's largest temperature."""
+    setting = {"lr": 1e-5, "batch_size": 64, "alpha": 0.95, "tau": 5}
+    given = {"recipe": recipe, "task": "sst5", "init": init}
+    assert _alike(given, method, "kd", setting) == taken
 
 
 def test_a_diverged_trial_is_a_failed_run_and_the_search_goes_on(small, space):

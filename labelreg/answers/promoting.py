@@ -56,6 +56,12 @@ def promote(given: dict[str, Value]) -> None:
     chosen = f"{choice.method}, seed {row['params.seed']}"
     run, model = _stored(choice.run_id)
     known = [line for line in found.told("plan") if line.startswith(LACKS)]  # it goes on, and may say otherwise
+    if model is None and (was := run.data.tags.get(tracking.RESTORED)):
+        raise UserError(
+            f"run {choice.run_id} ({chosen}) is what the evidence supports, and stands for {was} of a table, which has "
+            "neither its model nor all that its command needs: "
+            f"mlflow runs delete --run-id {choice.run_id}, the study's own command, which trains it, and this again"
+        )
     if model is None:
         known += _of_other_data(run)
         raise UserError(

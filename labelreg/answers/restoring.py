@@ -157,7 +157,7 @@ def _kept(run: Mapping) -> tuple[dict[str, str], dict[str, float], dict[str, str
     parts: dict[str, dict[str, Any]] = {kind: {} for kind in ("params", "metrics", "tags")}
     for column, value in run.items():
         kind, _, name = column.partition(".")
-        if name and kind in parts:
+        if name and kind in parts and value != "":  # an empty cell is a parameter that the run had not
             parts[kind][name] = float(value) if kind == "metrics" else str(value)
     params, metrics, tags = parts.values()
     params["method"], average = parted(params["method"])

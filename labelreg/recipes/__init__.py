@@ -205,9 +205,15 @@ def resolve(given: Mapping[str, Value], role: str = "student") -> Settings:
     Raises:
         UserError: a recipe that does not decide what the run needs.
     """
+    decided, data = decisions(given, role)
+    own = {"method": method_named(str(given.get("method", of(Cell)["method"].default)))}
+    return _complete(decided | dict(given) | own, data, role, str(given.get("recipe", DEFAULT)))
+
+
+def decisions(given: Mapping[str, Value], role: str = "student") -> tuple[dict[str, Value], str]:
+    """What the recipe says of a run, whatever else of it is `given`; and what its examples are: text or images."""
     inherit()
-    name = str(given.get("recipe", DEFAULT))
-    may, known = settable(), rules(name)
+    may, known = settable(), rules(str(given.get("recipe", DEFAULT)))
     decided: dict[str, Value] = {}
     for rule in known:  # the task first, then the model: later rules depend on them
         if "task" in rule["set"]:
@@ -231,8 +237,7 @@ def resolve(given: Mapping[str, Value], role: str = "student") -> Settings:
     if "epochs" in given:  # the recipe's division belongs to the recipe's number
         decided.pop("phase1_epochs", None)
     decided |= {key: facts[key] for key in ("task", "model") if facts[key] is not None}
-    decided = {key: convert(key, may[key], value) for key, value in decided.items()}
-    return _complete(decided | dict(given) | {"method": facts["method"]}, data, role, name)
+    return {key: convert(key, may[key], value) for key, value in decided.items()}, data
 
 
 def not_averaged(average: str) -> set[str]:

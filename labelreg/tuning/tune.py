@@ -113,7 +113,7 @@ def carry_out(given: dict[str, Value]) -> None:
             kept = None
             if given["cross_check"]:
                 every = methods_in_order(given.get("methods") or list(PAPER))
-                kept = _cross_check(run, searches[methods[0]], int(given["cross_check"]), common, every, workers)
+                kept = _cross_check(run, searches, int(given["cross_check"]), common, every, workers)
             _report(run, searches, common, kept, given.get("output_dir"))
         claim.forget()
     views.tell("search", tracking.current_experiment())
@@ -368,25 +368,31 @@ def watch(
 
 def _cross_check(
     run: tracking.Run,
-    best_of: search.Search,
+    searches: Mapping[str, search.Search],
     count: int,
     given: dict[str, Value],
     methods: list[str],
     workers: dict[str, Any],
-) -> dict[str, Value]:
-    """Appendix D: the best settings of one method are run with every method; the best on average is kept.
+) -> dict[str | None, dict[str, Value]]:
+    """Appendix D: the best settings of one method are run with every method; the best on average is kept: what all
+    methods take of it (None), and what each takes beside that.
 
     Raises:
         DivergedError: no setting could be run with every method.
     """
 
+    ((tuned, best_of),) = searches.items()
     chosen = [trial.params for trial in search.best(search.open_study(best_of), count)]
+    taken = {method: _alike(given, method, tuned, chosen[0]) for method in methods}
+    for method, names in taken.items():
+        if others := sorted(METHODS[method].parameters.keys() & best_of.space.keys() - set(names)):
+            print(f"{method} keeps the recipe's {' and '.join(others)}, which the recipe sets apart from {tuned}'s")
     steps = []
     for index, params in enumerate(chosen, 1):
         for method in methods:
             twin = METHODS[method].needs == "finetune" and "finetune" in methods
             first = (f"setting {index} with finetune",) if twin else ()
-            run_given = given | params | {"method": method}
+            run_given = given | {name: params[name] for name in taken[method]} | {"method": method}
             steps.append(Step(f"setting {index} with {method}", run_given, "student", first))
     print(f"cross-check: {len(chosen)} settings with {len(methods)} methods, {len(steps)} students", flush=True)
     task = partial(work, searches={"": best_of}, parent=run.run_id, experiment=tracking.current_experiment())
@@ -409,14 +415,24 @@ def _cross_check(
         settings.to_csv(Path(folder) / "cross_check.csv", index=False)
         differs.to_csv(Path(folder) / "cross_check_methods.csv", index=False)
         run.folder(Path(folder))
-    return chosen[kept]
+    common = set(best_of.space).intersection(*taken.values())
+    parts: dict[str | None, set[str]] = {None: common} | {method: names - common for method, names in taken.items()}
+    return {method: {n: v for n, v in chosen[kept].items() if n in names} for method, names in parts.items() if names}
+
+
+def _alike(given: dict[str, Value], method: str, tuned: str, params: Mapping[str, Value]) -> set[str]:
+    """What `method` takes of a setting that was found for `tuned`: not where the recipe sets the two apart, as label
+    smoothing's alpha (table 9) and Annealing KD's largest temperature (table 11), which are other things than KD's."""
+    here, there = (recipes.decisions(given | {"method": each})[0] for each in (method, tuned))
+    has = {name for name in params if name in METHODS[method].parameters or name not in METHODS[tuned].parameters}
+    return {name for name in has if name not in here or here[name] == there.get(name)}
 
 
 def _report(
     run: tracking.Run,
     searches: Mapping[str, search.Search],
     given: dict[str, Value],
-    kept: dict[str, Value] | None,
+    kept: dict[str | None, dict[str, Value]] | None,
     output_dir: str | None,
 ) -> None:
     """Best settings, importances, budgets and pictures: printed, and artifacts of the search.
@@ -433,7 +449,7 @@ def _report(
     chosen = {method: search.best(study)[0].params for method, study in studies.items()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        content = search_report.settings(given, {None: kept} if kept else chosen, run.run_id)
+        content = search_report.settings(given, kept or chosen, run.run_id)
         for target in {folder, Path(output_dir or folder)}:
             target.mkdir(parents=True, exist_ok=True)
             (target / SETTINGS_FILE).write_text(content, encoding="utf-8")
