@@ -437,6 +437,7 @@ def test_the_line_names_rows_and_classes(prepare, tmp_path):
         "data film: train 40 rows (neg 20, pos 20); dev 3 rows (neg 2, pos 1); test 3 rows (neg 2, pos 1)",
         "data film: 2 of 3 rows of dev stand in train too, 1 of them with another label",
         "data film: 2 of 3 rows of test stand in train too, 1 of them with another label",
+        "data film: 3 of 3 rows of test stand in dev too: the best dev epoch is chosen on them",
         "data film: max_length=32 cuts 1 of 40 rows of train (2.5%)",
     ]
     assert prepared.lines(prepare(train_file=train, dev_file=test, test_file=test)) == prepared.lines(data)
