@@ -213,6 +213,20 @@ def test_what_is_refused_says_which_endings_there_are(tmp_path):
         find(tmp_path, "pets")
 
 
+def test_a_folder_of_tables_is_told_before_a_model_of_images_is_looked_for(prepare, tmp_path):
+    root = tmp_path / "reviews"
+    root.mkdir()
+    for name in ("test.csv", "train.csv", "val.csv"):
+        (root / name).write_text("text,label\n")
+    expected = f"train_file={root}/train.csv dev_file={root}/val.csv test_file={root}/test.csv"
+    for given in ({"init": "pretrained"}, {"model": "minilm-2l"}):
+        with pytest.raises(UserError, match=f"a folder without an image, .* give {expected}$"):
+            prepare(root, **given)
+    (root / "train.csv").rename(root / "film.tsv")
+    with pytest.raises(UserError, match=rf"\(film.tsv, test.csv, val.csv\): give train_file={root}/FILE$"):
+        prepare(root)
+
+
 def upwards(folder):
     (folder / "up").symlink_to("..")
     return "up: this link leads back to a folder that it is in"

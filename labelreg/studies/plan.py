@@ -130,6 +130,7 @@ def _check(steps: Sequence[Step]) -> None:
     """One run of each cell is resolved, all names in it are known, and its models read what its task is made of."""
     for step in {step.cell: step for step in steps}.values():
         settings = job.settings_of(step.given)
+        corpus.check_files(settings)
         corpus.task_of(settings)
         own_teacher.check(settings)
         own = [settings.model]
