@@ -10,12 +10,13 @@ from pictures import own_folder
 from PIL import Image
 from running import call, refused
 
-from labelreg import recipes
+from labelreg import job, recipes
 from labelreg.data import corpus, images
 from labelreg.data.image_folder import find
 from labelreg.data.tasks import made_of
 from labelreg.errors import UserError
 from labelreg.places import Roots
+from labelreg.settings import with_defaults
 
 pytest_plugins = ["running"]
 
@@ -120,6 +121,14 @@ def test_the_digest_is_of_what_is_read_and_said(tmp_path):
     assert find(root, "pets").digest() == first
     (root / "cat" / "0.png").rename(root / "dog" / "0b.png")
     assert find(root, "pets").digest() != first
+
+
+def test_nothing_that_nobody_gave_is_ignored(tmp_path):
+    """The defaults of parameters that only a run on texts reads were told as given."""
+    given = {"train_file": str(fill(tmp_path / "pets", cat=2, dog=2)), "init": "random", "method": "ls"}
+    for more, told in ({}, []), ({"head": "checkpoint"}, ["head is ignored: the task is made of images"]):
+        every = with_defaults("train_student", given | more)
+        assert job.ignored(job.settings_of(every), every) == told
 
 
 # what is left out, and said
