@@ -66,7 +66,8 @@ def settings_of(given: Mapping[str, Value], role: str = "student") -> Settings:
 
 
 def ignored(settings: Settings, given: Mapping[str, Value]) -> list[str]:
-    """One line for each given parameter that a run with these settings does not read, with the reason."""
+    """One line for each parameter that was given (it is no default) and that a run with these settings does not read,
+    with the reason."""
     method, data = METHODS[settings.method], made_of(settings.task, settings.train_file)
     read = {*method.parameters} | ({"teacher_run_id"} if method.needs else set())
     read |= {"teacher_model", "teacher_seed", *of(OwnTeacher)} if method.needs == "teacher" else set()
@@ -90,16 +91,14 @@ def ignored(settings: Settings, given: Mapping[str, Value]) -> list[str]:
         f"tuning {settings.tuning} has none": set() if data == "images" or settings.tuning == LORA else {*of(Lora)},
         f"optimizer {settings.optimizer} has none": set() if settings.optimizer == "sgd" else {*of(Sgd)},
     }
-    return [f"{name} is ignored: {why}" for why, names in reasons.items() for name in given if name in names]
+    known = of_a_run()
+    said = [name for name, value in given.items() if name in known and value != known[name].default]
+    return [f"{name} is ignored: {why}" for why, names in reasons.items() for name in said if name in names]
 
 
 def say_never_read(runs: Iterable[tuple[Settings, Mapping[str, Value]]]) -> None:
     """A line for each parameter that was given (it is no default) and that none of these runs reads."""
-    known = of_a_run()
-    given = [
-        (settings, {n: v for n, v in own.items() if n in known and v != known[n].default}) for settings, own in runs
-    ]
-    names = [{line.partition(" ")[0] for line in ignored(settings, own)} for settings, own in given]
+    names = [{line.partition(" ")[0] for line in ignored(settings, own)} for settings, own in runs]
     for name in sorted(set.intersection(*names)) if names else ():
         print(f"{name} is ignored: none of these runs reads it", flush=True)
 

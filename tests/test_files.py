@@ -437,6 +437,7 @@ def test_the_line_names_rows_and_classes(prepare, tmp_path):
         "data film: train 40 rows (neg 20, pos 20); dev 3 rows (neg 2, pos 1); test 3 rows (neg 2, pos 1)",
         "data film: 2 of 3 rows of dev stand in train too, 1 of them with another label",
         "data film: 2 of 3 rows of test stand in train too, 1 of them with another label",
+        "data film: 3 of 3 rows of test stand in dev too: the best dev epoch is chosen on them",
         "data film: max_length=32 cuts 1 of 40 rows of train (2.5%)",
     ]
     assert prepared.lines(prepare(train_file=train, dev_file=test, test_file=test)) == prepared.lines(data)
@@ -465,7 +466,7 @@ def test_a_column_of_ids_that_is_read_as_a_text_is_said(prepare, tmp_path):
     path = tmp_path / "film.csv"
     path.write_text("id,text,label\n" + "".join(f"{n}.5,{text},{label}\n" for n, (text, label) in enumerate(PLAIN)))
     told = "film.csv: column 'id' holds numbers alone, as a text"
-    assert prepare(train_file=path, text_column="id").remarks == (told,)
+    assert prepare(train_file=path, text_column="id").remarks == (told, "film.csv: columns that no model reads: text")
     assert prepare(train_file=path, text_pair_column="id").remarks == (told,)
     assert prepare(train_file=path).remarks == ()
 
@@ -499,3 +500,18 @@ def test_more_rows_than_memory_are_refused_before_they_are_read(tmp_path, refuse
     pd.DataFrame({"text": ["a film"] * 60, "label": ["x", "y", "z"] * 20}).to_parquet(tmp_path / "many.parquet")
     monkeypatch.setattr("labelreg.data.files.ROW_BYTES", 2**40)
     refused("many.parquet: its 60 rows take 61440 GB of memory or more", train_file=tmp_path / "many.parquet")
+
+
+def test_columns_that_nothing_is_read_from_are_named(prepare, tmp_path):
+    def said(name, **columns):
+        rows = [f"film {n},{('pos', 'neg')[n % 2]},{','.join(['1'] * len(columns))}" for n in range(40)]
+        path = tmp_path / f"{name}.csv"
+        path.write_text("\n".join([",".join(["text", "label", *columns.values()]), *rows]) + "\n")
+        return prepare(train_file=path).remarks
+
+    assert said("film", a="split", b="text2") == ("film.csv: columns that no model reads: split, text2",)
+    assert said("numbered", a="id", d="idx", b="Unnamed: 0", c="") == ()
+    assert said("taught", a="gpt_pos", b="gpt_neg", c="gpt_note") == (
+        "taught.csv: columns that no model reads: gpt_note",
+    )
+    assert said("wide", **{f"c{n}": f"c{n}" for n in range(20)})[0].endswith("c6, c7 and 12 more")

@@ -10,12 +10,13 @@ from pictures import own_folder
 from PIL import Image
 from running import call, refused
 
-from labelreg import recipes
+from labelreg import job, recipes
 from labelreg.data import corpus, images
 from labelreg.data.image_folder import find
 from labelreg.data.tasks import made_of
 from labelreg.errors import UserError
 from labelreg.places import Roots
+from labelreg.settings import with_defaults
 
 pytest_plugins = ["running"]
 
@@ -122,6 +123,14 @@ def test_the_digest_is_of_what_is_read_and_said(tmp_path):
     assert find(root, "pets").digest() != first
 
 
+def test_nothing_that_nobody_gave_is_ignored(tmp_path):
+    """The defaults of parameters that only a run on texts reads were told as given."""
+    given = {"train_file": str(fill(tmp_path / "pets", cat=2, dog=2)), "init": "random", "method": "ls"}
+    for more, told in ({}, []), ({"head": "checkpoint"}, ["head is ignored: the task is made of images"]):
+        every = with_defaults("train_student", given | more)
+        assert job.ignored(job.settings_of(every), every) == told
+
+
 # what is left out, and said
 
 
@@ -211,6 +220,20 @@ def test_what_is_refused_says_which_endings_there_are(tmp_path):
         (tmp_path / name / "a.HEIC").write_bytes(b"x")
     with pytest.raises(UserError, match=r"none that Pillow reads as images \(.heic 2\)"):
         find(tmp_path, "pets")
+
+
+def test_a_folder_of_tables_is_told_before_a_model_of_images_is_looked_for(prepare, tmp_path):
+    root = tmp_path / "reviews"
+    root.mkdir()
+    for name in ("test.csv", "train.csv", "val.csv"):
+        (root / name).write_text("text,label\n")
+    expected = f"train_file={root}/train.csv dev_file={root}/val.csv test_file={root}/test.csv"
+    for given in ({"init": "pretrained"}, {"model": "minilm-2l"}):
+        with pytest.raises(UserError, match=f"a folder without an image, .* give {expected}$"):
+            prepare(root, **given)
+    (root / "train.csv").rename(root / "film.tsv")
+    with pytest.raises(UserError, match=rf"\(film.tsv, test.csv, val.csv\): give train_file={root}/FILE$"):
+        prepare(root)
 
 
 def upwards(folder):

@@ -112,6 +112,12 @@ def test_what_is_done_is_known_before_anything_runs(small, store, monkeypatch):
     more = planned(**small | {"seeds": "1,2,3"})
     assert "9 students, 1 teacher, 7 reused\nruns to do: 3; runs done: 7; steps: 18; time: about" in more
     assert "(from finished runs)" in more
+    monkeypatch.setattr("joblib.cpu_count", lambda: 2)
+    monkeypatch.setattr(outlook, "duration", lambda seconds: f"{seconds:.6f}")
+    two, many = (planned(**small | {"seeds": "1,2,3", "jobs": jobs}) for jobs in (2, 99))
+    assert (
+        re.search("about (.*) with jobs=2 ", two)[1] == re.search("about (.*) with jobs=99 on 2 processors ", many)[1]
+    )
     seen = outlook.look(_steps(small))
     assert set(seen.fingerprints.values()) == trained, "the fingerprints that the runs have"
     assert len(seen.finished) == len(seen.steps) == 7 and not seen.unsure and not seen.begun

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from labelreg import places
-from labelreg.data import files, images, text
+from labelreg.data import files, image_folder, images, text
 from labelreg.data.prepared import PreparedTask
 from labelreg.data.tasks import FILES, TASKS, Task, made_of, own_path
 from labelreg.errors import UserError, unknown
@@ -82,7 +82,12 @@ def task_of(settings: Settings) -> Task:
 
 
 def check_files(settings: Settings) -> None:
-    """Raises UserError when one of the user's own files of text is missing or may not be read."""
-    if settings.train_file and made_of(settings.task, settings.train_file) == "text":
+    """Raises UserError when one of the user's own files of text is missing or may not be read, or his folder of images
+    has none: before a model of images is looked for, as what lies there may be tables."""
+    if not settings.train_file:
+        return
+    if made_of(settings.task, settings.train_file) == "images":
+        image_folder.check(own_path(settings.train_file), settings.task)
+    else:
         for file in (getattr(settings, key) for key in FILES if getattr(settings, key)):
             files.check(own_path(file))

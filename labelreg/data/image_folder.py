@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from labelreg.data import image_files
+from labelreg.data import files, image_files
 from labelreg.data.image_files import said
 from labelreg.errors import UserError
 from labelreg.whole import digest, file_digest
@@ -32,28 +32,37 @@ class Found:
 
     def digest(self) -> str:
         """Of exactly the files that are read, their classes and splits, and the remarks."""
-        files = [
+        read = [
             (split, label, str(path.relative_to(self.root)), _digest(path))
             for split, images in self.splits.items()
             for path, label in images
         ]
-        return digest(repr((files, self.remarks)))  # escapes what is no UTF-8
+        return digest(repr((read, self.remarks)))  # escapes what is no UTF-8
+
+
+def check(root: Path, name: str) -> None:
+    """Raises UserError, as `find`, for a folder without an image, such as one of tables; another costs no time."""
+    endings = image_files.readable()[1]
+    if not any(path.suffix.lower() in endings and not _hidden(path.name) for path in _walk(root)):
+        find(root, name)
 
 
 def digest_below(root: Path) -> str:
     """Of the names and contents of all files below a folder that are not hidden; links are followed."""
-    files = sorted(path for path in _walk(root) if not _hidden(path.name))
-    return digest(" ".join(f"{path.relative_to(root)} {_digest(path)}" for path in files))
+    paths = sorted(path for path in _walk(root) if not _hidden(path.name))
+    return digest(" ".join(f"{path.relative_to(root)} {_digest(path)}" for path in paths))
 
 
 def find(root: Path, name: str) -> Found:
     """train/CLASS/*.png, and perhaps dev and test, or CLASS/*.png to be split; folders below a class belong to it.
 
     Raises:
-        UserError: no images, a layout that can be read in two ways, a class whose name cannot be printed, a link
-            that leads back, a folder that cannot be read.
+        UserError: no images (tables, perhaps), a layout that can be read in two ways, a class whose name cannot be
+            printed, a link that leads back, a folder that cannot be read.
     """
     images, hidden, other = _sorted_out(root)
+    if tables := [path for path in other if path.suffix.lower() in files.ENDINGS and not images]:
+        raise UserError(f"train_file={said(root)}: {_way_to(root, tables)}")
     splits, remarks = _split_folders(images, root, name)
     chosen, used = {}, set()
     for split, top in splits.items():
@@ -156,6 +165,15 @@ def _split_folders(images: list[Path], root: Path, name: str) -> tuple[dict[str,
     return {split: folders.get(split, Path(split)) for split in SPLIT_FOLDERS if split in {"train", *folders}}, []
 
 
+def _way_to(root: Path, tables: list[Path]) -> str:
+    """What to give in the place of a folder that holds tables and no image, by the names that splits have."""
+    of = {split: [path for path in tables if path.stem.lower() in names] for split, names in SPLIT_FOLDERS.items()}
+    ways = [f"{split}_file={said(root / paths[0])}" for split, paths in of.items() if paths and of["train"]]
+    listed = ", ".join(said(path) for path in tables[:3]) + ", ..." * (len(tables) > 3)
+    way = " ".join(ways) or f"train_file={said(root)}/FILE"
+    return f"a folder without an image, and with tables ({listed}): give {way}"
+
+
 def _two_ways(root: Path, name: str, top: str, others: list[str], why: str) -> UserError:
     listed = ", ".join(map(said, others[:3])) + ", ..." * (len(others) > 3)
     return UserError(f"task {name}: {said(root)} can be read in two ways: {said(top)} stands beside {listed}; "
@@ -192,6 +210,6 @@ def _count(names: Sequence[object], what: str, of: str = "image") -> list[str]:
     return [f"{len(names)} {several} {what} ({listed})"] if names else []
 
 
-def _endings(files: list[Path]) -> str:
-    counts = Counter(said(path.suffix.lower()) or "no ending" for path in files)
+def _endings(paths: list[Path]) -> str:
+    counts = Counter(said(path.suffix.lower()) or "no ending" for path in paths)
     return ", ".join(f"{ending} {count}" for ending, count in counts.most_common(4))

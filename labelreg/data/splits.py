@@ -151,19 +151,27 @@ def groups_in_both(frames: Frames) -> list[str]:
 
 
 def in_both(frames: Frames, unit: str = "rows") -> list[str]:
-    """A remark on each split whose examples (columns `text`, perhaps `text_pair`) stand in train too."""
+    """A remark on each split whose examples (columns `text`, perhaps `text_pair`) stand in train too, and on each test
+    set whose examples stand in dev too."""
+    others = [split for split in frames if split != "train"]
+    tested = [split for split in others if split not in ("dev", REST)]  # `rest` has none of either
+    told = [f"{each}: the best dev epoch is chosen on them" for each in _standing(frames, tested, "dev", unit)]
+    return _standing(frames, others, "train", unit) + told
+
+
+def _standing(frames: Frames, splits: list[str], first: str, unit: str) -> list[str]:
+    """How many examples of each of these splits stand in the split `first` too, where some do."""
     columns = [name for name in ("text", "text_pair") if name in frames["train"]]
-    others = {split: frame for split, frame in frames.items() if split != "train"}
-    held = {texts for frame in others.values() for texts in frame[columns].itertuples(index=False, name=None)}
-    train: dict[tuple, set[int]] = {}  # of these texts alone: a training set may have millions
-    for *texts, label in frames["train"][[*columns, "label"]].itertuples(index=False, name=None):
+    held = {texts for split in splits for texts in frames[split][columns].itertuples(index=False, name=None)}
+    there: dict[tuple, set[int]] = {}  # of these texts alone: a training set may have millions
+    for *texts, label in frames[first][[*columns, "label"]].itertuples(index=False, name=None) if splits else ():
         if tuple(texts) in held:
-            train.setdefault(tuple(texts), set()).add(label)
+            there.setdefault(tuple(texts), set()).add(label)
     found = []
-    for split, frame in others.items():
-        rows = frame[[*columns, "label"]].itertuples(index=False, name=None)
-        both = [(label, train[tuple(texts)]) for *texts, label in rows if tuple(texts) in train]
+    for split in splits:
+        rows = frames[split][[*columns, "label"]].itertuples(index=False, name=None)
+        both = [(label, there[tuple(texts)]) for *texts, label in rows if tuple(texts) in there]
         other = sum(label not in labels and label != UNLABELLED for label, labels in both)
         other = f", {other} of them with another label" if other else ""
-        found += [f"{len(both)} of {len(frame)} {unit} of {split} stand in train too{other}"] if both else []
+        found += [f"{len(both)} of {len(frames[split])} {unit} of {split} stand in {first} too{other}"] if both else []
     return found

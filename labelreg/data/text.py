@@ -18,7 +18,7 @@ from labelreg import places
 from labelreg.data import files
 from labelreg.data.batching import UNLABELLED, Tokens
 from labelreg.data.labels import NUMBER, alike, labelled, name_of, value_and_type
-from labelreg.data.prepared import Made, PreparedTask, kept
+from labelreg.data.prepared import Made, PreparedTask, kept, shown
 from labelreg.data.splits import Frames, check, divide, groups_in_both, in_both, rest_may_be, sample, with_rest
 from labelreg.data.tasks import FILES, TASKS, Task, own_path
 from labelreg.errors import UserError
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
 FORMAT = 5  # raised when a change of this file alters what is prepared
 PART = 2000  # rows that are tokenised together
 LONG = 64  # characters for each token that is kept, from which on a text is shortened before it is tokenised
+NAMED = 8  # columns that a remark names
 _SPACE = re.compile(r"(?<=\S)\s")
+_INDEX = re.compile(r"|id|idx|index|Unnamed: [0-9]+", re.IGNORECASE)  # columns that number the rows, by their names
 
 
 def prepare(settings: Settings, task: Task, roots: "places.Roots") -> PreparedTask:
@@ -149,7 +151,7 @@ def _own_files(settings: Settings, task: Task) -> tuple[Frames, list[str]]:
     tables = {split: files.read(path, task.label) for split, path in given.items()}
     frames = {split: _columns(table.frame, task, str(given[split])) for split, table in tables.items()}
     told = {split: [*table.remarks, *_spaced(frames[split]["label"])] for split, table in tables.items()}
-    told["train"] += _numbers(frames["train"], task)
+    told["train"] += [*_numbers(frames["train"], task), *_unread(tables["train"].frame, task)]
     return frames, [f"{given[split].name}: {remark}" for split, remarks in told.items() for remark in remarks]
 
 
@@ -164,6 +166,23 @@ def _numbers(train: pd.DataFrame, task: Task) -> list[str]:
     columns = dict(zip(("text", "text_pair"), _of_texts(task, "text_pair" in train), strict=False))
     alone = [column for name, column in columns.items() if all(NUMBER.fullmatch(text.strip()) for text in train[name])]
     return [f"column {column!r} holds numbers alone, as a text" for column in alone]
+
+
+def _unread(train: pd.DataFrame, task: Task) -> list[str]:
+    """A remark on the columns that nothing is read from: one may be meant as a text, or as the split of its row.
+
+    It is kept with the examples, whichever teacher a run has: columns that are like a teacher's of one's own
+    (own_teacher), one a class, are not named.
+    """
+    names = [name for name in map(str, train.columns) if not _INDEX.fullmatch(name)]
+    read = {*_of_texts(task, "text_pair" in names or task.text_pair is not None), task.label, task.group}
+    left = [name for name in dict.fromkeys(names) if name not in read]
+    classes = {str(label).strip() for label in train[task.label]} if left else set()
+    prefixes = {name.removesuffix(each) for each in [*classes][:1] for name in left if name.endswith(each)} - {""}
+    taught = {prefix + each for prefix in prefixes if all(prefix + own in left for own in classes) for each in classes}
+    told = [shown(name) for name in left if name not in taught]
+    more = f" and {len(told) - NAMED} more" if len(told) > NAMED else ""
+    return [f"columns that no model reads: {', '.join(told[:NAMED])}{more}"] if told else []
 
 
 def _empty(cell: object) -> bool:

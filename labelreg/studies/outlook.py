@@ -318,8 +318,8 @@ def _place(step: Step, own: Settings) -> tuple:
     return (step.kind, *place, label(method, own.average))
 
 
-def lines(outlook: Outlook, name: str, jobs: int) -> list[str]:
-    """The summary: how many runs, how many are there already, and what the others cost."""
+def lines(outlook: Outlook, name: str, jobs: int, side_by_side: int) -> list[str]:
+    """The summary: how many runs, how many are there already, and what the others cost, so many `side_by_side`."""
     count = {kind: sum(step.kind == kind for step in outlook.steps) for kind in ("student", "teacher")}
     done, unsure = len(outlook.finished), len(outlook.unsure)
     reused = f"{done} reused" + (f" (of {unsure} more: {UNKNOWN})" if unsure else "")
@@ -329,7 +329,7 @@ def lines(outlook: Outlook, name: str, jobs: int) -> list[str]:
     return [
         f"study {name}: {people}, {reused}",
         f"runs to do: {len(left)}{begun}; runs done: {done}; steps: {_total(outlook.updates, left)}; "
-        f"time: {_time(outlook, left, jobs)}",
+        f"time: {_time(outlook, left, jobs, side_by_side)}",
     ]
 
 
@@ -340,11 +340,14 @@ def _total(known: Mapping[str, float], names: Sequence[str]) -> str:
     return f"{total:,}" + (f" (of {missing} runs: {UNKNOWN})" if missing else "")
 
 
-def _time(outlook: Outlook, left: Sequence[str], jobs: int) -> str:
+def _time(outlook: Outlook, left: Sequence[str], jobs: int, side_by_side: int) -> str:
     known = [outlook.seconds[name] for name in left if name in outlook.seconds]
     missing = [name for name in left if name not in outlook.seconds]
     why = UNTIMED if outlook.prepared.issuperset(missing) else UNKNOWN
     if left and not known:
         return why
     more = f" (of {len(missing)} runs: {why})" if missing else ""
-    return f"about {duration(sum(known) / max(1, min(jobs, len(left))))} with jobs={jobs} (from finished runs){more}"
+    shown = f"jobs={jobs}" + (f" on {side_by_side} processor{'s' * (side_by_side > 1)}" if side_by_side < jobs else "")
+    # no sooner than the longest of them ends, however many there may be at a time
+    seconds = max(sum(known) / max(1, min(side_by_side, len(left))), max(known, default=0))
+    return f"about {duration(seconds)} with {shown} (from finished runs){more}"

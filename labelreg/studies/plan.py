@@ -20,6 +20,7 @@ from labelreg.parameter import Value
 from labelreg.settings import Workers, given_teacher, named, of, parameters
 from labelreg.store import tracking
 from labelreg.studies import grid, interim, outlook
+from labelreg.workers import executors
 from labelreg.workers.steps import Step
 
 WIDTH = 80  # of the table, in plan.txt too: what any terminal has
@@ -130,6 +131,7 @@ def _check(steps: Sequence[Step]) -> None:
     """One run of each cell is resolved, all names in it are known, and its models read what its task is made of."""
     for step in {step.cell: step for step in steps}.values():
         settings = job.settings_of(step.given)
+        corpus.check_files(settings)
         corpus.task_of(settings)
         own_teacher.check(settings)
         own = [settings.model]
@@ -175,7 +177,8 @@ def gate_of(
 
 def lines_of(design: Design, seen: outlook.Outlook, pilot: Mapping[tuple, float]) -> list[str]:
     """The plan in lines; `pilot`: spreads that other seeds have, where they have one."""
-    lines = outlook.lines(seen, design.name, design.jobs)
+    together = executors.side_by_side(design.jobs, design.workers["executor"])
+    lines = outlook.lines(seen, design.name, design.jobs, together)
     own = next((step for step in design.steps if given_teacher(vars(seen.settings[step.name]))), None)
     lines += [f"{given_teacher(own.given)} is the teacher of its students: none is trained"] if own else []
     lines += ["", render.to_text(outlook.table(seen), WIDTH), ""]

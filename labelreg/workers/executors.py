@@ -38,6 +38,16 @@ def check(
     return jobs or most or cpu_count()
 
 
+def side_by_side(jobs: int, executor: str = "local") -> int:
+    """How many of so many runs at a time have a processor of their own; on GPUs, and with Ray, as `check` takes them.
+
+    More than there are processors take turns: together they are done no sooner.
+    """
+    from joblib import cpu_count  # as above
+
+    return jobs if executor == "ray" or devices() else min(jobs, cpu_count())
+
+
 def execute(
     steps: Sequence[Step],
     job: Callable[[Step], Any],
