@@ -300,6 +300,14 @@ BAD = {  # name, content, what the line says
         "give -P text_column=NAME -P label_column=NAME$",
     ),
     "no label": ("film.tsv", "text\tstars\na\tb\n", "film.tsv: no column 'label'; it has 'text', 'stars'"),
+    "another case": (
+        "film.csv",
+        GOOD.replace("text,label", "Text,label "),
+        "did you mean 'Text' and 'label '.; give -P text_column=Text -P 'label_column=label '$",
+    ),
+    "gzip": ("film.csv.gz", GOOD, "one of .csv, .tsv, .jsonl, .parquet; unpack it first$"),
+    "text file": ("film.txt", GOOD, "; save it as CSV .text and label in columns"),
+    "json": ("film.json", JSON_LINES, "; save it as JSONL, one object a line$"),
     "empty text": ("film.csv", GOOD.replace("film 17", ""), "film.csv: row 18 has an empty text in column 'text'"),
     "two empty": (
         "film.csv",
@@ -436,3 +444,12 @@ def test_minus_one_is_a_class_where_the_training_set_has_it(prepare, tmp_path):
     data = prepare(train_file=write(tmp_path / "signs.csv", frame(labels=["-1", "1"])))
     assert data.classes == ("-1", "1")
     assert all(split.labelled for split in data.splits.values())
+
+
+def test_minus_one_is_told_as_a_class_and_asked_of_a_test_file_without_labels(prepare, refused, tmp_path):
+    train, test = tmp_path / "film.csv", tmp_path / "test.csv"
+    train.write_text(GOOD.replace(",a", ",0").replace(",b", ",1") + "".join(f"odd {n},-1\n" for n in range(5)))
+    told = "film.csv: rows of train with the label -1, a class of its own here: 5; in the hub's data sets it marks rows"
+    assert f"{told} without a label" in prepare(train_file=train).remarks
+    test.write_text("text\nfilm\n")
+    refused("test.csv: no column 'label'.* need a column 'label' of -1;", train_file=train, test_file=test)

@@ -155,7 +155,9 @@ def test_a_folder_without_a_tokenizer(copy):
 def test_half_a_weights_file(copy, tiny_roots):
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    refused(copy, tiny_roots, "own model cannot be loaded")
+    refused(copy, tiny_roots, "model .*own model.* cannot be loaded")
+    with pytest.raises(UserError, match="^model own model: .*own model/model.safetensors cannot be loaded"):
+        registry.weights_digest(str(copy), "pretrained", tiny_roots)
 
 
 def test_a_configuration_that_is_no_json(copy, tiny_roots):

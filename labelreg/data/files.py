@@ -18,6 +18,10 @@ from labelreg.output import words_of
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 SAVED = {",": "save it with commas", "\t": "save it with tabs, or commas and the ending .csv"}
 ENDINGS = (*SEPARATORS, ".jsonl", ".parquet")
+# a way out for what people have instead
+UNPACK, AS_CSV = "unpack it first", "save it as CSV (text and label in columns of these names)"
+WAYS = {".gz": UNPACK, ".zip": UNPACK, ".bz2": UNPACK, ".xz": UNPACK, ".txt": AS_CSV, ".xlsx": AS_CSV, ".xls": AS_CSV}
+WAYS |= {".json": "save it as JSONL, one object a line"}
 ROW_BYTES = 100  # of memory that a short example takes at least, as a text and as tokens
 UTF16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks; Excel's "Unicode text" begins with one
 _SPACED = re.compile(r'\s+".*"\s*', re.DOTALL)
@@ -64,7 +68,8 @@ def read(path: Path, label: str) -> Table:
     """
     ending = path.suffix.lower()
     if ending not in ENDINGS:
-        raise UserError(f"{path}: the ending must be one of {', '.join(ENDINGS)}")
+        way = f"; {WAYS[ending]}" if ending in WAYS else ""
+        raise UserError(f"{path}: the ending must be one of {', '.join(ENDINGS)}{way}")
     try:
         table = _parquet(path) if ending == ".parquet" else _text(path, ending, label)
     except UserError:

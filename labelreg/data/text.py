@@ -3,6 +3,7 @@
 import importlib.resources
 import json
 import re
+import shlex
 import tempfile
 from collections.abc import Iterator
 from itertools import chain
@@ -21,7 +22,7 @@ from labelreg.data.labels import NUMBER, alike, labelled, name_of, value_and_typ
 from labelreg.data.prepared import Made, PreparedTask, kept, shown
 from labelreg.data.splits import Frames, check, divide, groups_in_both, in_both, rest_may_be, sample, with_rest
 from labelreg.data.tasks import FILES, TASKS, Task, own_path
-from labelreg.errors import UserError
+from labelreg.errors import UserError, looks
 from labelreg.models import registry
 from labelreg.output import words_of
 from labelreg.settings import Settings
@@ -149,9 +150,13 @@ def _files_digest(settings: Settings, folder: Path | None, task: Task) -> str:
 def _own_files(settings: Settings, task: Task) -> tuple[Frames, list[str]]:
     given = {key.removesuffix("_file"): own_path(getattr(settings, key)) for key in FILES if getattr(settings, key)}
     tables = {split: files.read(path, task.label) for split, path in given.items()}
-    frames = {split: _columns(table.frame, task, str(given[split])) for split, table in tables.items()}
+    frames = {split: _columns(table.frame, task, str(given[split]), split) for split, table in tables.items()}
     told = {split: [*table.remarks, *_spaced(frames[split]["label"])] for split, table in tables.items()}
-    told["train"] += [*_numbers(frames["train"], task), *_unread(tables["train"].frame, task)]
+    told["train"] += [
+        *_minus_one(frames["train"]["label"]),
+        *_numbers(frames["train"], task),
+        *_unread(tables["train"].frame, task),
+    ]
     return frames, [f"{given[split].name}: {remark}" for split, remarks in told.items() for remark in remarks]
 
 
@@ -159,6 +164,16 @@ def _spaced(labels: pd.Series) -> list[str]:
     """A remark on labels with spaces around them, which name the same class as those without."""
     rows = sum(isinstance(label, str) and label != label.strip() for label in labels)
     return [f"rows with spaces around their label: {rows}; the spaces are not part of the label"] if rows else []
+
+
+def _minus_one(labels: pd.Series) -> list[str]:
+    """A remark on the label -1 of a training set, which is a class there, and no label in the hub's data sets."""
+    texts = [str(label).strip() for label in labels]
+    rows = texts.count(str(UNLABELLED))
+    if len(set(texts)) < 3:  # -1 and 1: without it, there would be nothing to tell apart
+        return []
+    told = f"rows of train with the label {UNLABELLED}, a class of its own here: {rows}"
+    return [f"{told}; in the hub's data sets it marks rows without a label"] if rows else []
 
 
 def _numbers(train: pd.DataFrame, task: Task) -> list[str]:
@@ -192,7 +207,7 @@ def _empty(cell: object) -> bool:
     return cell is None or cell is pd.NA or (isinstance(cell, float) and np.isnan(cell))
 
 
-def _columns(frame: pd.DataFrame, task: Task, origin: str) -> pd.DataFrame:
+def _columns(frame: pd.DataFrame, task: Task, origin: str, split: str = "") -> pd.DataFrame:
     """The columns text, text_pair, label and idx, under these names; no text is empty, and no label that is a name."""
     names = list(frame.columns)
     pair = task.text_pair or ("text_pair" if task.source == "file" and "text_pair" in names else None)
@@ -203,7 +218,15 @@ def _columns(frame: pd.DataFrame, task: Task, origin: str) -> pd.DataFrame:
         raise UserError(f"text_pair_column={pair}: it is the column of the first text, too")
     if missing := {role: column for role, column in wanted.items() if column and column not in names}:
         lacks, has = " and no column ".join(map(repr, missing.values())), ", ".join(map(repr, map(str, names)))[:300]
-        way = "; give" + "".join(f" -P {role}_column=NAME" for role in missing) if task.source == "file" else ""
+        near = {role: next((name for name in map(str, names) if looks(name) == looks(column)), None)
+                for role, column in missing.items()}  # fmt: skip
+        meant = " and ".join(repr(name) for name in near.values() if name)
+        way = f"; did you mean {meant}?" if meant else ""
+        if split == "test" and [*missing] == ["label"] and not meant:
+            way = f"; rows that nobody has labelled need a column {task.label!r} of {UNLABELLED}"
+        if task.source == "file":
+            ways = [shlex.quote(f"{role}_column={near[role] or 'NAME'}") for role in missing]  # a name may have blanks
+            way += f"; give {' '.join(f'-P {each}' for each in ways)}"
         raise UserError(f"{origin}: no column {lacks}; it has {has}{way}")
     for column in filter(None, wanted.values()):
         if names.count(column) > 1:

@@ -176,7 +176,7 @@ def stored(path: Path) -> dict[str, Path]:
     """
     files: dict[str, Path] = {}
     for file in sorted(path.glob("*.safetensors")):
-        with told(file.name, path), safe_open(file, "pt") as opened:
+        with told(path.name, file), safe_open(file, "pt") as opened:
             files |= dict.fromkeys(opened.keys(), file)
     return files
 
