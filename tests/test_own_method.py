@@ -6,7 +6,8 @@ import mlflow
 import pytest
 from running import call, finish, in_this_process, python, refused, run_of, runs, succeed
 
-from labelreg.methods import METHODS, named
+from labelreg.errors import UserError
+from labelreg.methods import METHODS, inherit, named
 from labelreg.studies import grid
 
 pytest_plugins = ["running"]
@@ -86,6 +87,24 @@ def test_another_content_of_the_file_is_another_run(tiny, mine):
     assert first.data.tags["labelreg.fingerprint"] == third.data.tags["labelreg.fingerprint"]
 
 
+def test_a_command_has_the_content_that_it_began_with(mine):
+    """A file that is saved meanwhile: who has loaded it goes on with what it was, a new worker process ends in a line."""
+    assert named(f"{mine}:loss") == "mine.py:loss"
+    before = METHODS["mine.py:loss"].defaults["method_file"]
+    mine.write_text(MINE.replace("poly=1.0", "poly=2.0"))
+    for given in ("mine.py:loss", f"{mine}:loss"):
+        named(given)
+        assert METHODS["mine.py:loss"].defaults["method_file"] == before
+    del METHODS["mine.py:loss"]  # as in a worker that begins now
+    for load in (lambda: named("mine.py:loss"), inherit):
+        with pytest.raises(UserError, match="mine.py has changed since this command began; the same command") as told:
+            load()
+        assert "\n" not in str(told.value)
+    mine.write_text(MINE)
+    inherit()
+    assert METHODS["mine.py:loss"].defaults["method_file"] == before
+
+
 @pytest.mark.parametrize("name", ["value", "loss"])
 def test_its_parameters_may_have_any_name_and_change_no_other_run(name, tiny, mine):
     before = run_of(succeed("train_student", **tiny))
@@ -97,11 +116,12 @@ def test_its_parameters_may_have_any_name_and_change_no_other_run(name, tiny, mi
     assert before.data.params == after.data.params
 
 
-def test_a_study_of_another_content_is_another_study(mine):
+def test_a_study_of_another_content_is_another_study(mine, monkeypatch):
     lists = {"tasks": ["sst5"], "models": ["m"], "inits": ["pretrained"], "seeds": [1]}
     lists["methods"] = ["finetune", "mine.py:loss"]
 
     def identity(content: str) -> str:
+        monkeypatch.setenv("LABELREG_METHOD_FILES", "{}")  # each is a command of its own
         mine.write_text(content)
         assert named(f"{mine}:loss") == "mine.py:loss"
         return grid.identity(grid.steps(lists, {}, lambda model, task: "t"), "d")
