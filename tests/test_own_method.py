@@ -4,7 +4,7 @@ import shlex
 
 import mlflow
 import pytest
-from running import call, finish, in_this_process, python, refused, run_of, runs, succeed
+from running import call, finish, in_this_process, measured, python, refused, run_of, runs, succeed
 
 from labelreg.errors import UserError
 from labelreg.methods import METHODS, inherit, named
@@ -88,7 +88,7 @@ def test_another_content_of_the_file_is_another_run(tiny, mine):
 
 
 def test_a_command_has_the_content_that_it_began_with(mine):
-    """A file that is saved meanwhile: who has loaded it goes on with what it was, a new worker process ends in a line."""
+    """A file that is saved meanwhile: who has loaded it goes on with what it was, a new process ends in a line."""
     assert named(f"{mine}:loss") == "mine.py:loss"
     before = METHODS["mine.py:loss"].defaults["method_file"]
     mine.write_text(MINE.replace("poly=1.0", "poly=2.0"))
@@ -103,6 +103,19 @@ def test_a_command_has_the_content_that_it_began_with(mine):
     mine.write_text(MINE)
     inherit()
     assert METHODS["mine.py:loss"].defaults["method_file"] == before
+
+
+def test_a_run_is_the_same_whatever_it_draws_from_and_whatever_ran_before(tiny, mine):
+    """numpy and random begin alike, and what the file keeps is no other run's."""
+    drawn = "poly * len(SEEN) * (np.random.rand() + random.random())"
+    content = MINE.replace("poly * (1 - p).mean()", f"{drawn} * (1 - p).mean()").replace(
+        "    p = F.", "    SEEN.append(epoch)\n    p = F."
+    )
+    mine.write_text(content.replace("import torch", "import random\nimport numpy as np\nSEEN = []\nimport torch", 1))
+    given = tiny | {"method": f"{mine}:loss", "resume": "never"}
+    first, second = (run_of(succeed("train_student", **given)) for _ in range(2))
+    assert first.data.tags["labelreg.fingerprint"] == second.data.tags["labelreg.fingerprint"]
+    assert measured(first) == measured(second)
 
 
 @pytest.mark.parametrize("name", ["value", "loss"])

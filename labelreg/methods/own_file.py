@@ -82,6 +82,10 @@ def load(text: str, held: dict[str, Method]) -> tuple[str, Method]:
     loss = found[function]
     parameters, defaults = _parameters(text, loss, known)
     source = list(inspect.signature(loss).parameters)[GIVEN - 2]
+
+    def anew() -> Callable[..., Tensor]:  # a list at the top of the file is empty again: a worker has many runs
+        return partial(_called, name, vars(_run(text, Path(path), content, digest))[function])
+
     file = own("text", "digest of the file of a method of one's own", needed=False)
     return name, Method(
         title=(inspect.getdoc(loss) or name).partition("\n")[0],
@@ -90,6 +94,7 @@ def load(text: str, held: dict[str, Method]) -> tuple[str, Method]:
         needs=source if source in ("teacher", "finetune") else None,
         defaults=defaults | {FILE: digest},
         complete=lambda own, epochs: {**own, FILE: digest},
+        anew=anew,
     )
 
 
@@ -193,9 +198,9 @@ def trial(method: Method, own: Own, classes: int, bf16: bool) -> None:
         return
     chance = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(4, classes, generator=chance) for _ in range(2))
-    labels = torch.randint(classes, (4,), generator=chance)
+    labels, loss = torch.randint(classes, (4,), generator=chance), method.loss_of(own)
     for logits in (student, student.bfloat16())[: 1 + bf16]:
-        value = method.loss_of(own)(logits.requires_grad_(), labels, teacher if method.needs else None, 1)
+        value = loss(logits.requires_grad_(), labels, teacher if method.needs else None, 1)
         try:
             torch.autograd.grad(value, logits)
         except (MemoryError, torch.OutOfMemoryError):
