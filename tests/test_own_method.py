@@ -198,6 +198,30 @@ def test_a_search_draws_it(tiny, mine, tmp_path):
     )
 
 
+def test_the_settings_of_a_search_are_used_as_it_prints(tiny, mine, tmp_path):
+    """Two functions of one file have been tuned: a study of one of them, or of none, reads the file too."""
+    space = tmp_path / "space.yaml"
+    space.write_text("kind: search\ntrials: 1\nepochs: 1\nspace:\n  poly: [0.05]\n  alpha: [0.3]\n")
+    out, methods = tmp_path / "found", f"{mine}:loss,{mine}:taught"
+    said = succeed("tune", **tiny, per_method="true", methods=methods, space=space, output_dir=out).out
+    assert f"(train_student -P recipe=FILE -P method={mine}:loss" in said
+    assert f"-P methods=finetune,{mine}:loss,{mine}:taught" in said and "main -P settings=FILE" in said
+    given = tiny | {"recipe": out / "settings.yaml"}
+    for method in ("finetune", f"{mine}:taught", f"{mine}:loss"):
+        for name in [name for name in METHODS if ".py:" in name]:
+            del METHODS[name]
+        run = run_of(succeed("train_student", **given, method=method))
+    assert run.data.params["poly"] == "0.05"
+
+
+def test_a_rule_may_name_the_folder_of_its_file(tiny, mine, tmp_path):
+    recipe = tmp_path / "own.yaml"
+    rule = f"{{when: {{method: '{mine}:loss'}}, set: {{poly: 0.5}}}}"
+    recipe.write_text(f"{{kind: settings, extends: default, rules: [{rule}]}}")
+    for method, poly in {"finetune": None, f"{mine}:loss": "0.5"}.items():
+        assert run_of(succeed("train_student", **tiny, recipe=recipe, method=method)).data.params.get("poly") == poly
+
+
 @pytest.mark.slow
 def test_worker_processes_load_it_too(tiny, mine, tmp_path):
     study = tmp_path / "study.yaml"

@@ -19,7 +19,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MARK = ".py:"
-# by the name of each where it lies and the digest of what it held when the command began, in JSON: worker processes
-# inherit it, tasks of a Ray cluster are sent it
+# by the name of each where it lies, the digest of what it held when the command began, and how a command names its
+# file, in JSON: worker processes inherit it, tasks of a Ray cluster are sent it
 PLACES = "LABELREG_METHOD_FILES"
+PROJECT = Path(__file__).parents[2]  # where `mlflow run .` is called
 FILE = "method_file"  # its digest, a parameter of the method
 SETTINGS = "method_settings"  # all of its parameters in one, as a run logs them
 GIVEN = 4  # logits, labels, teacher, epoch
@@ -57,7 +58,7 @@ def load(text: str, held: dict[str, Method]) -> tuple[str, Method]:
     place, _, function = text.rpartition(":")
     name, places = f"{Path(place).name}:{function}", _places()
     given = Path(place).expanduser().absolute()
-    path, begun = places.get(name, (str(given), ""))
+    path, begun, _ = places.get(name, (str(given), "", ""))
     if text != name and path != str(given):  # another file of this name
         path, begun = str(given), ""
     if begun and name in held and held[name].defaults[FILE] == begun:  # whatever it holds by now
@@ -70,7 +71,9 @@ def load(text: str, held: dict[str, Method]) -> tuple[str, Method]:
     if begun and digest != begun:  # names and fingerprints were made of what it held then
         told = "the same command begins again with what it holds now"
         raise UserError(f"method={text}: {path} has changed since this command began; {told}")
-    os.environ[PLACES] = json.dumps(places | {name: (path, digest)})
+    if not begun:
+        told = str(given.relative_to(PROJECT) if given.is_relative_to(PROJECT) else given)
+        os.environ[PLACES] = json.dumps(places | {name: (path, digest, told)})
     if name in held and held[name].defaults[FILE] == digest:
         return name, held[name]
     others = (each for other, each in held.items() if MARK not in other)
@@ -103,9 +106,15 @@ def inherited() -> list[str]:
     return [*_places()]
 
 
-def _places() -> dict[str, tuple[str, str]]:
-    """Where each lies, and the digest of what it held when the command began, by its name."""
-    return {name: (path, digest) for name, (path, digest) in json.loads(os.environ.get(PLACES, "{}")).items()}
+def file_of(name: str) -> str:
+    """The file of a method of one's own that is loaded, as a command names it: from the project's folder, where it lies
+    in that."""
+    return _places()[name][2]
+
+
+def _places() -> dict[str, tuple[str, str, str]]:
+    """Where each lies, the digest of what it held when the command began, how a command names its file; by its name."""
+    return {name: (each[0], each[1], each[2]) for name, each in json.loads(os.environ.get(PLACES, "{}")).items()}
 
 
 def _run(text: str, path: Path, content: bytes, digest: str) -> ModuleType:
@@ -172,6 +181,13 @@ def _told(error: BaseException, path: Path) -> str:
         line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == str(path) else line
         trace = trace.tb_next
     return one_line(f"{type(error).__name__}: {error}") + (f" (line {line})" if line else "")
+
+
+def with_folder(method: str, files: Iterable[str]) -> str:
+    """A method as a command names it: one's own by its file, where it is one of these."""
+    begins = {f"{Path(file).name}:": file for file in files}
+    found = next((begin for begin in begins if method.startswith(begin)), "")
+    return f"{begins[found]}:{method.removeprefix(found)}" if found else method
 
 
 def told(own: Own) -> str:
