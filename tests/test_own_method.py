@@ -6,8 +6,11 @@ import mlflow
 import pytest
 from running import call, finish, in_this_process, measured, python, refused, run_of, runs, succeed
 
+from analysis.pairing import pair
+from analysis.present import again
 from labelreg.errors import UserError
-from labelreg.methods import METHODS, inherit, named
+from labelreg.methods import METHODS, inherit, named, own_file
+from labelreg.store import records
 from labelreg.studies import grid
 
 pytest_plugins = ["running"]
@@ -172,6 +175,28 @@ def test_a_study_compares_it_with_all_others(tiny, mine, tmp_path):
     assert "poly=1.0" in said and "poly=3.0" in said, "two settings of one method are two rows"
     succeed("report", output_dir=page)
     assert "-P poly=3.0" in (page / "report.html").read_text(), "how to run it again"
+
+
+def test_how_to_run_it_again_names_its_folder(tiny, mine, tmp_path):
+    """Of a study, of single runs, and of one that stores its model (`promote` prints it)."""
+    study = tmp_path / "study.yaml"
+    study.write_text("kind: study\nsettings: default\nmodels: [bert-small]\ninits: [pretrained]\nseeds: [1, 2]\n")
+    given = {name: value for name, value in tiny.items() if name != "model"}
+    succeed("study", **given, recipe=study, methods=f"finetune,{mine}:loss")
+    succeed("report", output_dir=tmp_path / "page")
+    assert f"-P methods=finetune,{mine}:loss" in (tmp_path / "page" / "report.html").read_text()
+    frame = records.frame(None)
+    alone = frame[frame["tags.labelreg.kind"] == "student"]
+    assert f"for method in {mine}:loss; do for seed in 1 2; do" in again.again(pair(alone), alone, ())
+    (row, _) = alone[alone["params.method"] == "mine.py:loss"].to_dict("records")
+    assert f"-P method={mine}:loss" in again.with_model(row)
+    del row["tags.labelreg.method_file"]
+    assert "-P method=mine.py:loss" in again.with_model(row), "a run of before"
+
+
+def test_a_file_in_the_project_is_named_from_there(mine, monkeypatch):
+    monkeypatch.setattr(own_file, "PROJECT", mine.parent.parent)
+    assert own_file.file_of(named(f"{mine}:loss")) == "mine/mine.py"
 
 
 def test_a_study_recipe_may_name_it_and_its_parameters_be_given(tiny, mine, tmp_path):
