@@ -6,12 +6,14 @@ makes a finished record of it after any epoch.
 
 import json
 import math
+import random
 import shutil
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -147,7 +149,7 @@ def train(
         usual = [_rate(settings, step, of * steps) for step in range((nth - 1) * steps, nth * steps)]
         rates = [average.rate(step, rate) for step, rate in enumerate(usual, (epoch - 1) * steps)]
         batches, seen = batching.epoch_batches(lengths, batch_size, seed, epoch), split.of_epoch(seed, epoch)
-        torch.manual_seed(batching.generator(seed, epoch, "dropout").initial_seed())
+        _seed(batching.generator(seed, epoch, "dropout").initial_seed())
         shown = tqdm(batches, f"epoch {epoch}/{sum(phases)}", leave=False, disable=None if progress else True)
         started, total = time.perf_counter(), torch.zeros((), device=where)
         model.train()
@@ -181,6 +183,13 @@ def train(
             _keep(keep, model, optimizer, report, memory, average)
             unsaved = 0.0
         yield report
+
+
+def _seed(number: int) -> None:
+    """Dropout draws from torch; a loss of the user's own may draw from numpy and random too."""
+    torch.manual_seed(number)
+    np.random.seed(number % 2**32)
+    random.seed(number)
 
 
 def _finite(loss: float, epoch: int, settings: Settings) -> float:

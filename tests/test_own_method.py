@@ -4,9 +4,13 @@ import shlex
 
 import mlflow
 import pytest
-from running import call, finish, in_this_process, python, refused, run_of, runs, succeed
+from running import call, finish, in_this_process, measured, python, refused, run_of, runs, succeed
 
-from labelreg.methods import METHODS, named
+from analysis.pairing import pair
+from analysis.present import again
+from labelreg.errors import UserError
+from labelreg.methods import METHODS, inherit, named, own_file
+from labelreg.store import records
 from labelreg.studies import grid
 
 pytest_plugins = ["running"]
@@ -86,6 +90,37 @@ def test_another_content_of_the_file_is_another_run(tiny, mine):
     assert first.data.tags["labelreg.fingerprint"] == third.data.tags["labelreg.fingerprint"]
 
 
+def test_a_command_has_the_content_that_it_began_with(mine):
+    """A file that is saved meanwhile: who has loaded it goes on with what it was, a new process ends in a line."""
+    assert named(f"{mine}:loss") == "mine.py:loss"
+    before = METHODS["mine.py:loss"].defaults["method_file"]
+    mine.write_text(MINE.replace("poly=1.0", "poly=2.0"))
+    for given in ("mine.py:loss", f"{mine}:loss"):
+        named(given)
+        assert METHODS["mine.py:loss"].defaults["method_file"] == before
+    del METHODS["mine.py:loss"]  # as in a worker that begins now
+    for load in (lambda: named("mine.py:loss"), inherit):
+        with pytest.raises(UserError, match="mine.py has changed since this command began; the same command") as told:
+            load()
+        assert "\n" not in str(told.value)
+    mine.write_text(MINE)
+    inherit()
+    assert METHODS["mine.py:loss"].defaults["method_file"] == before
+
+
+def test_a_run_is_the_same_whatever_it_draws_from_and_whatever_ran_before(tiny, mine):
+    """numpy and random begin alike, and what the file keeps is no other run's."""
+    drawn = "poly * len(SEEN) * (np.random.rand() + random.random())"
+    content = MINE.replace("poly * (1 - p).mean()", f"{drawn} * (1 - p).mean()").replace(
+        "    p = F.", "    SEEN.append(epoch)\n    p = F."
+    )
+    mine.write_text(content.replace("import torch", "import random\nimport numpy as np\nSEEN = []\nimport torch", 1))
+    given = tiny | {"method": f"{mine}:loss", "resume": "never"}
+    first, second = (run_of(succeed("train_student", **given)) for _ in range(2))
+    assert first.data.tags["labelreg.fingerprint"] == second.data.tags["labelreg.fingerprint"]
+    assert measured(first) == measured(second)
+
+
 @pytest.mark.parametrize("name", ["value", "loss"])
 def test_its_parameters_may_have_any_name_and_change_no_other_run(name, tiny, mine):
     before = run_of(succeed("train_student", **tiny))
@@ -97,11 +132,12 @@ def test_its_parameters_may_have_any_name_and_change_no_other_run(name, tiny, mi
     assert before.data.params == after.data.params
 
 
-def test_a_study_of_another_content_is_another_study(mine):
+def test_a_study_of_another_content_is_another_study(mine, monkeypatch):
     lists = {"tasks": ["sst5"], "models": ["m"], "inits": ["pretrained"], "seeds": [1]}
     lists["methods"] = ["finetune", "mine.py:loss"]
 
     def identity(content: str) -> str:
+        monkeypatch.setenv("LABELREG_METHOD_FILES", "{}")  # each is a command of its own
         mine.write_text(content)
         assert named(f"{mine}:loss") == "mine.py:loss"
         return grid.identity(grid.steps(lists, {}, lambda model, task: "t"), "d")
@@ -141,6 +177,28 @@ def test_a_study_compares_it_with_all_others(tiny, mine, tmp_path):
     assert "-P poly=3.0" in (page / "report.html").read_text(), "how to run it again"
 
 
+def test_how_to_run_it_again_names_its_folder(tiny, mine, tmp_path):
+    """Of a study, of single runs, and of one that stores its model (`promote` prints it)."""
+    study = tmp_path / "study.yaml"
+    study.write_text("kind: study\nsettings: default\nmodels: [bert-small]\ninits: [pretrained]\nseeds: [1, 2]\n")
+    given = {name: value for name, value in tiny.items() if name != "model"}
+    succeed("study", **given, recipe=study, methods=f"finetune,{mine}:loss")
+    succeed("report", output_dir=tmp_path / "page")
+    assert f"-P methods=finetune,{mine}:loss" in (tmp_path / "page" / "report.html").read_text()
+    frame = records.frame(None)
+    alone = frame[frame["tags.labelreg.kind"] == "student"]
+    assert f"for method in {mine}:loss; do for seed in 1 2; do" in again.again(pair(alone), alone, ())
+    (row, _) = alone[alone["params.method"] == "mine.py:loss"].to_dict("records")
+    assert f"-P method={mine}:loss" in again.with_model(row)
+    del row["tags.labelreg.method_file"]
+    assert "-P method=mine.py:loss" in again.with_model(row), "a run of before"
+
+
+def test_a_file_in_the_project_is_named_from_there(mine, monkeypatch):
+    monkeypatch.setattr(own_file, "PROJECT", mine.parent.parent)
+    assert own_file.file_of(named(f"{mine}:loss")) == "mine/mine.py"
+
+
 def test_a_study_recipe_may_name_it_and_its_parameters_be_given(tiny, mine, tmp_path):
     study = tmp_path / "own-study.yaml"
     lists = f"models: [bert-small]\ninits: [pretrained]\nseeds: [1, 2]\nmethods: [finetune, '{mine}:loss']\n"
@@ -163,6 +221,30 @@ def test_a_search_draws_it(tiny, mine, tmp_path):
         "0.05",
         "0.2",
     )
+
+
+def test_the_settings_of_a_search_are_used_as_it_prints(tiny, mine, tmp_path):
+    """Two functions of one file have been tuned: a study of one of them, or of none, reads the file too."""
+    space = tmp_path / "space.yaml"
+    space.write_text("kind: search\ntrials: 1\nepochs: 1\nspace:\n  poly: [0.05]\n  alpha: [0.3]\n")
+    out, methods = tmp_path / "found", f"{mine}:loss,{mine}:taught"
+    said = succeed("tune", **tiny, per_method="true", methods=methods, space=space, output_dir=out).out
+    assert f"(train_student -P recipe=FILE -P method={mine}:loss" in said
+    assert f"-P methods=finetune,{mine}:loss,{mine}:taught" in said and "main -P settings=FILE" in said
+    given = tiny | {"recipe": out / "settings.yaml"}
+    for method in ("finetune", f"{mine}:taught", f"{mine}:loss"):
+        for name in [name for name in METHODS if ".py:" in name]:
+            del METHODS[name]
+        run = run_of(succeed("train_student", **given, method=method))
+    assert run.data.params["poly"] == "0.05"
+
+
+def test_a_rule_may_name_the_folder_of_its_file(tiny, mine, tmp_path):
+    recipe = tmp_path / "own.yaml"
+    rule = f"{{when: {{method: '{mine}:loss'}}, set: {{poly: 0.5}}}}"
+    recipe.write_text(f"{{kind: settings, extends: default, rules: [{rule}]}}")
+    for method, poly in {"finetune": None, f"{mine}:loss": "0.5"}.items():
+        assert run_of(succeed("train_student", **tiny, recipe=recipe, method=method)).data.params.get("poly") == poly
 
 
 @pytest.mark.slow

@@ -92,6 +92,7 @@ class Method:
     and adds what follows from them. `phases` are the epochs of each phase; a phase has an optimiser and a
     learning-rate schedule of its own. `memory`: (its parameters, classes) -> what it keeps. `passes`: forward passes of
     a step; the logits of a second one are given to the loss in the teacher's place. `core`: what may have no gradient.
+    `anew`: makes the loss for one run, where what its file keeps must reach no other.
     """
 
     title: str
@@ -104,10 +105,12 @@ class Method:
     memory: Callable[[Own, int], Memory] = lambda own, classes: Memory()
     passes: Callable[[Own], int] = lambda own: 1
     core: Core | None = None
+    anew: Callable[[], Callable[..., Tensor]] | None = None
 
     def loss_of(self, own: Own) -> Loss:
-        """The loss with the method's parameters filled in."""
-        return lambda logits, labels, teacher, epoch: self.loss(logits, labels, teacher, epoch, **own)
+        """The loss of a run, with the method's parameters filled in."""
+        loss = self.anew() if self.anew else self.loss
+        return lambda logits, labels, teacher, epoch: loss(logits, labels, teacher, epoch, **own)
 
     def memory_of(self, own: Own, classes: int, teacher: Tensor | None) -> Memory:
         """What a run learns from: a teacher's logits [examples, classes], or what the method keeps itself."""

@@ -7,7 +7,8 @@
 logits [batch, classes] as the model gives them (bf16 under autocast), labels [batch], the teacher's logits [batch,
 classes], the epoch from 1; its parameters are keywords with a default: -P weight=0.2, in recipes, in searches. The
 third argument's name says what it learns from: `teacher`, `finetune` (its own fine-tuned twin's logits), or any other
-name, such as `_`, for nothing. The digest of the file counts in the fingerprint.
+name, such as `_`, for nothing. The digest of the file counts in the fingerprint. A command has the content that the
+file had when it began, its workers too.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -33,7 +34,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MARK = ".py:"
-PLACES = "LABELREG_METHOD_FILES"  # where each lies, by its name, in JSON: worker processes inherit it
+# by the name of each where it lies, the digest of what it held when the command began, and how a command names its
+# file, in JSON: worker processes inherit it, tasks of a Ray cluster are sent it
+PLACES = "LABELREG_METHOD_FILES"
+PROJECT = Path(__file__).parents[2]  # where `mlflow run .` is called
 FILE = "method_file"  # its digest, a parameter of the method
 SETTINGS = "method_settings"  # all of its parameters in one, as a run logs them
 GIVEN = 4  # logits, labels, teacher, epoch
@@ -48,28 +52,43 @@ def load(text: str, held: dict[str, Method]) -> tuple[str, Method]:
         held: methods by name; the same file's is not loaded again, and a parameter of another's name is that.
 
     Raises:
-        UserError: no such file or function, a file that cannot be run, or a function of another form.
+        UserError: no such file or function, a file that cannot be run, a function of another form, or a file that has
+            changed since the command began.
     """
     place, _, function = text.rpartition(":")
-    places = json.loads(os.environ.get(PLACES, "{}"))
-    path, name = Path(places.get(text, place)).expanduser().absolute(), f"{Path(place).name}:{function}"
+    name, places = f"{Path(place).name}:{function}", _places()
+    given = Path(place).expanduser().absolute()
+    path, begun, _ = places.get(name, (str(given), "", ""))
+    if text != name and path != str(given):  # another file of this name
+        path, begun = str(given), ""
+    if begun and name in held and held[name].defaults[FILE] == begun:  # whatever it holds by now
+        return name, held[name]
     try:
-        content = path.read_bytes()
+        content = Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"method={text}: {path}: {error.strerror}") from None
     digest = hashlib.sha256(content).hexdigest()[:16]
-    os.environ[PLACES] = json.dumps(places | {name: str(path)})
+    if begun and digest != begun:  # names and fingerprints were made of what it held then
+        told = "the same command begins again with what it holds now"
+        raise UserError(f"method={text}: {path} has changed since this command began; {told}")
+    if not begun:
+        told = str(given.relative_to(PROJECT) if given.is_relative_to(PROJECT) else given)
+        os.environ[PLACES] = json.dumps(places | {name: (path, digest, told)})
     if name in held and held[name].defaults[FILE] == digest:
         return name, held[name]
     others = (each for other, each in held.items() if MARK not in other)
     known = {key: parameter for each in others for key, parameter in each.parameters.items()}
-    module = _run(text, path, digest)
+    module = _run(text, Path(path), content, digest)
     found = {name: each for name, each in vars(module).items() if inspect.isfunction(each)}
     if function not in found:
-        raise unknown(f"function of {path.name}", function, found)
+        raise unknown(f"function of {Path(path).name}", function, found)
     loss = found[function]
     parameters, defaults = _parameters(text, loss, known)
     source = list(inspect.signature(loss).parameters)[GIVEN - 2]
+
+    def anew() -> Callable[..., Tensor]:  # a list at the top of the file is empty again: a worker has many runs
+        return partial(_called, name, vars(_run(text, Path(path), content, digest))[function])
+
     file = own("text", "digest of the file of a method of one's own", needed=False)
     return name, Method(
         title=(inspect.getdoc(loss) or name).partition("\n")[0],
@@ -78,22 +97,34 @@ def load(text: str, held: dict[str, Method]) -> tuple[str, Method]:
         needs=source if source in ("teacher", "finetune") else None,
         defaults=defaults | {FILE: digest},
         complete=lambda own, epochs: {**own, FILE: digest},
+        anew=anew,
     )
 
 
 def inherited() -> list[str]:
     """The names of the methods that a process above has loaded, whose files a worker process knows."""
-    return [*json.loads(os.environ.get(PLACES, "{}"))]
+    return [*_places()]
 
 
-def _run(text: str, path: Path, digest: str) -> ModuleType:
+def file_of(name: str) -> str:
+    """The file of a method of one's own that is loaded, as a command names it: from the project's folder, where it lies
+    in that."""
+    return _places()[name][2]
+
+
+def _places() -> dict[str, tuple[str, str, str]]:
+    """Where each lies, the digest of what it held when the command began, how a command names its file; by its name."""
+    return {name: (each[0], each[1], each[2]) for name, each in json.loads(os.environ.get(PLACES, "{}")).items()}
+
+
+def _run(text: str, path: Path, content: bytes, digest: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"labelreg_own_{digest}", path)
-    assert spec and spec.loader  # its name ends with .py
+    assert spec  # its name ends with .py
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look for what a name in quotes means
     before, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # nothing is left beside the user's file
     try:
-        spec.loader.exec_module(module)
+        exec(compile(content, str(path), "exec", dont_inherit=True), vars(module))  # what the digest is of
     except (Exception, SystemExit) as error:  # a script may end with sys.exit(main())
         raise UserError(f"method={text}: {path.name} does not run: {_told(error, path)}") from None
     finally:
@@ -152,6 +183,13 @@ def _told(error: BaseException, path: Path) -> str:
     return one_line(f"{type(error).__name__}: {error}") + (f" (line {line})" if line else "")
 
 
+def with_folder(method: str, files: Iterable[str]) -> str:
+    """A method as a command names it: one's own by its file, where it is one of these."""
+    begins = {f"{Path(file).name}:": file for file in files}
+    found = next((begin for begin in begins if method.startswith(begin)), "")
+    return f"{begins[found]}:{method.removeprefix(found)}" if found else method
+
+
 def told(own: Own) -> str:
     """All parameters of a method of one's own as one text, which `heard` reads."""
     return joined(f"{name}={value}" for name, value in own.items())
@@ -176,9 +214,9 @@ def trial(method: Method, own: Own, classes: int, bf16: bool) -> None:
         return
     chance = torch.Generator().manual_seed(0)
     student, teacher = (torch.randn(4, classes, generator=chance) for _ in range(2))
-    labels = torch.randint(classes, (4,), generator=chance)
+    labels, loss = torch.randint(classes, (4,), generator=chance), method.loss_of(own)
     for logits in (student, student.bfloat16())[: 1 + bf16]:
-        value = method.loss_of(own)(logits.requires_grad_(), labels, teacher if method.needs else None, 1)
+        value = loss(logits.requires_grad_(), labels, teacher if method.needs else None, 1)
         try:
             torch.autograd.grad(value, logits)
         except (MemoryError, torch.OutOfMemoryError):

@@ -16,7 +16,7 @@ import yaml
 
 from labelreg.data.tasks import made_of, own_name
 from labelreg.errors import UserError, unknown
-from labelreg.methods import METHODS, inherit, parted, unknown_method
+from labelreg.methods import METHODS, inherit, own_file, parted, unknown_method
 from labelreg.output import words_of
 from labelreg.parameter import Parameter, Value, convert
 from labelreg.settings import (
@@ -180,18 +180,24 @@ def rules(name: str, seen: tuple[str, ...] = ()) -> list[dict[str, Any]]:
         mappings = isinstance(parts.get("set"), dict) and isinstance(parts.get("when") or {}, dict)
         if not mappings or set(parts) - {"set", "when"}:
             raise UserError(f"recipe {name}: a rule has a mapping 'set' and perhaps a mapping 'when', not {rule!r}")
+        absent: list[str] = []
         for key, value in (rule.get("when") or {}).items():
             if key not in CONDITIONS:
                 raise unknown(f"condition in recipe {name}", str(key), CONDITIONS)
             ones = value if isinstance(value, list) else [value]
+            if key == "method" and (theirs := [one for one in ones if isinstance(one, str) and own_file.MARK in one]):
+                # one's own is called by its name, in whatever folder its file lies; where this command does not name
+                # it, the rule is one for other runs
+                ones = rule["when"][key] = [Path(one).name if one in theirs else one for one in ones]
+                absent = [each for one in theirs if (each := Path(one).name) not in METHODS]
             if key in KNOWN:
                 for one in ones:
-                    if not isinstance(one, str) or one not in KNOWN[key]:
+                    if not isinstance(one, str) or one not in KNOWN[key] and one not in absent:
                         raise unknown(f"{key} in recipe {name}", str(one), KNOWN[key])
             else:  # as what is given, else it would match nothing: `no` is a truth value in YAML, 2024 a number
                 rule["when"][key] = [convert(key, may[key], one) for one in ones]
         for key in rule["set"]:
-            if key not in may:
+            if key not in may and not absent:  # what it sets may be that method's own
                 raise unknown(f"parameter in recipe {name}", str(key), may)
             free = {"data"} if key == "model" else set()  # the other conditions themselves read them
             if key in ("task", "model") and set(rule.get("when") or ()) - free:
@@ -233,7 +239,7 @@ def decisions(given: Mapping[str, Value], role: str = "student") -> tuple[dict[s
     for rule in known:
         conditions = (rule.get("when") or {}).items()
         if all(facts[key] in (value if isinstance(value, list) else [value]) for key, value in conditions):
-            decided |= rule["set"]
+            decided |= {key: value for key, value in rule["set"].items() if key in may}
     if "epochs" in given:  # the recipe's division belongs to the recipe's number
         decided.pop("phase1_epochs", None)
     decided |= {key: facts[key] for key in ("task", "model") if facts[key] is not None}

@@ -4,13 +4,13 @@ import json
 import logging
 import math
 import os
-import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from random import SystemRandom
 from typing import Concatenate, ParamSpec, TypeVar
 
 import requests
@@ -39,6 +39,7 @@ VARIABLE = "LABELREG_STORE_SECONDS"  # how long a store may be away
 DEFAULT_SECONDS = 600.0
 CLOSING_SECONDS = 2.0  # for what an interrupted run still has to say
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 10.0  # seconds between two tries; doubled, and drawn so that workers spread
+CHANCE = SystemRandom()  # what training draws from starts alike in workers, and is not drawn from beside it
 SAID_AFTER = 3.0  # seconds; shorter waits are no news
 ANSWER_SECONDS, SHORTEST_ANSWER_SECONDS = 10.0, 1.0  # for a server to answer; of one that was away just now
 MOST_WAITING = 0.05  # of a training's time, for a store that hangs
@@ -115,7 +116,7 @@ def keep_trying(
                 said = True
                 print(f"waiting for the tracking store, up to {allowed:.0f} s: {words_of(error)}", flush=True)
         # eight workers that found the database locked at one moment would find it so again at the next
-        time.sleep(min(pause * random.uniform(0.5, 1), max(0.0, allowed - waited)))
+        time.sleep(min(pause * CHANCE.uniform(0.5, 1), max(0.0, allowed - waited)))
         pause = min(2 * pause, LONGEST_PAUSE)
 
 
@@ -247,7 +248,7 @@ class Spool:
             if now - self.since >= limit():
                 raise lost(now - self.since, error) from None
             # what this try cost the training is at most its share of the time until the next one
-            pause = max(self.pause * random.uniform(0.5, 1), (now - began) / MOST_WAITING)
+            pause = max(self.pause * CHANCE.uniform(0.5, 1), (now - began) / MOST_WAITING)
             self.again = min(now + pause, self.since + limit())  # the last try is at the limit, not after it
             self.pause = min(2 * self.pause, LONGEST_PAUSE)
 

@@ -10,7 +10,8 @@ from typing import Any
 from labelreg import job, one_run, places
 from labelreg.answers import answering
 from labelreg.errors import IncompleteError
-from labelreg.parameter import Value
+from labelreg.methods import own_file
+from labelreg.parameter import Value, joined
 from labelreg.settings import Folders, facet
 from labelreg.store import checkpoint, tracking, views
 from labelreg.studies import gate, grid, interim, outlook, plan, progress
@@ -57,6 +58,9 @@ def _run(design: Design, seen: outlook.Outlook, spreads: Mapping[tuple, float]) 
         lines = plan.lines_of(design, seen, spreads)
         plan.log(opened, design, seen, lines)
         opened.tags({tracking.PLAN: design.digest})  # not of a plan alone: its seeds may never run
+        methods = dict.fromkeys(str(step.given["method"]) for step in design.steps)
+        if files := dict.fromkeys(own_file.file_of(each) for each in methods if own_file.MARK in each):
+            opened.tags({tracking.METHOD_FILE: joined(files)})
         left = len(design.steps) - len(seen.finished)
         runs = f"{left} run" + ("" if left == 1 else "s")
         print(lines[0], lines[1], f"{runs}, {design.jobs} at a time", sep="\n", flush=True)

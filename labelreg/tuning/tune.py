@@ -22,7 +22,7 @@ from analysis.present import render
 from labelreg import job, one_run, places, recipes, training
 from labelreg.data import corpus, own_teacher, prepared
 from labelreg.errors import DivergedError, StoreLostError, UserError
-from labelreg.methods import METHODS, PAPER, label, unknown_method
+from labelreg.methods import METHODS, PAPER, label, own_file, unknown_method
 from labelreg.output import duration
 from labelreg.parameter import NEVER, Value, convert
 from labelreg.settings import (
@@ -485,8 +485,14 @@ def _with_them(given: dict[str, Value], one: tuple[str, search.Search]) -> list[
     }
     own = ("method", "seed", "rest", "recipe", "threads")  # the search's, the file's and the machine's
     more = {name: value for name, value in more.items() if name not in own}
-    lists = {"tasks": run.task, "models": run.model, "inits": run.init}
-    lists |= {} if run.average == "none" else {"methods": f"finetune,{label(method, run.average)}"}
+    lists: dict[str, Value] = {"tasks": run.task, "models": run.model, "inits": run.init}
+    files = {each: own_file.file_of(each) for each in own_file.inherited()}  # no study has these methods by itself
+    if run.average != "none" or files:
+        named = dict.fromkeys(files if run.average == "none" else (method, *files))
+        shown = [own_file.with_folder(label(each, run.average), files.values()) for each in named]
+        lists["methods"] = ["finetune", *shown]
+    if method in files:
+        more = {"method": own_file.with_folder(method, [files[method]])} | more
     commands = {"train_student": {"recipe": "FILE"} | more, "main": {"settings": "FILE"} | lists | more}
     return [
         " ".join(
