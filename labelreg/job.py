@@ -168,6 +168,8 @@ def teacher_among(
     unnamed = [name for name in of(Lora) if settings.tuning == LORA and settings.value(name) is None]
 
     def fits(run: tracking.Found) -> bool:
+        if tracking.FINGERPRINT not in run.data.tags:  # somebody took it away: nothing can say what it taught
+            return False
         params = held | run.data.params
         same = all(logged.same(params.get(name, ""), value) for name, value in wanted.items())
         same &= weights is None or run.data.tags.get(tracking.WEIGHTS, weights) == weights  # earlier runs have no tag

@@ -1,12 +1,14 @@
 """significance on a store of generated runs with known effects, hostile ones among them, and on tables."""
 
 import json
+import shutil
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from running import artifacts, call, refused, runs, succeed
+from running import ROOT, artifacts, call, refused, runs, succeed
 
 from analysis.margins import margins
 from analysis.plan_check import make_plan, plan_digest
@@ -31,7 +33,6 @@ AT = 1_700_000_000_000  # ms
 
 def student(method: str, seed: int, score: float | None, init: str = "pretrained", study=None, **other) -> str:
     """Log one run as job.py would; `other` are parameters, or status, kind, data, print, at (ms after AT)."""
-    import mlflow
     from mlflow.entities import Metric, Param, RunTag
 
     at, status = AT + other.pop("at", 0), other.pop("status", "FINISHED")
@@ -257,6 +258,21 @@ def test_answers_that_are_no_mistakes(store):
     ]
     assert "all differences are zero" in rows[0]["reason"]
     assert rows[0]["p_holm"] == rows[0]["p_value"] == 1 and rows[0]["low"] is None
+
+
+def test_a_table_of_an_earlier_answer_goes_where_this_one_has_none(store):
+    """It would be read as this answer's; one that labelreg did not write stays."""
+    for method, scores in {"finetune": (70.0, 71.0), "ls": (72.0, 73.0)}.items():
+        for seed, score in enumerate(scores):
+            run_id = student(method, seed, score)
+    mlflow.MlflowClient().delete_tag(run_id, "labelreg.fingerprint")  # without it there is no table
+    Path("told").mkdir()
+    Path("told/scores.csv").write_text("task,score\nmine,1\n")
+    succeed("significance", output_dir="told")
+    assert Path("told/scores.csv").is_file()
+    shutil.copy(ROOT / "results" / "answer-a" / "scores.csv", "told/scores.csv")
+    ended = succeed("significance", output_dir="told")
+    assert not Path("told/scores.csv").exists() and "scores.csv: removed" in ended.out
 
 
 def test_what_is_not_given_is_as_the_plans_have_it(store):

@@ -12,14 +12,12 @@ import pandas as pd
 from analysis.pairing import Paired, method_rank
 from analysis.present.wording import distinct, in_order, used
 from labelreg.methods import own_file
-from labelreg.parameter import Parameter, convert, joined
 from labelreg.settings import RUN, named
 
 PARENT, KIND = "tags.mlflow.parentRunId", "tags.labelreg.kind"
 GIVEN_TEACHER = "tags.labelreg.teacher_given"
 METHOD_FILE = "tags.labelreg.method_file"
 CELL = ("task", "model", "init")
-LIST = Parameter("list", "")
 ALWAYS = "split_seed"  # what every study logs that logs all that it was given
 
 
@@ -68,7 +66,7 @@ def _single(mine: pd.DataFrame, runs: pd.DataFrame) -> list[str]:
     lines = _teachers({value for given in told for name, value in given if name == "teacher_run_id"}, runs)
     for given, rows in mine.groupby(pd.Series(told, mine.index), sort=False):
         methods = sorted(distinct(rows, "params.method"), key=method_rank)
-        methods = [_with_folder("method", method, distinct(rows, METHOD_FILE)) for method in methods]
+        methods = [own_file.as_given("method", method, distinct(rows, METHOD_FILE)) for method in methods]
         seeds = in_order(distinct(rows, "params.seed"))
         lines += [
             f"for method in {shlex.join(map(str, methods))}; do for seed in {shlex.join(map(str, seeds))}; do",
@@ -98,15 +96,5 @@ def _logged(row: dict, entry_point: str, without: Sequence[str] = ()) -> list[tu
     if entry_point == "train_student" and not pd.isna(own := row.get(f"params.{own_file.SETTINGS}")):
         found |= own_file.heard(str(own))
     for name in {"method", "methods"} & {name for name, value in found.items() if not pd.isna(value)}:
-        found[name] = _with_folder(name, str(found[name]), [row.get(METHOD_FILE)])
+        found[name] = own_file.as_given(name, str(found[name]), [row.get(METHOD_FILE)])
     return [(name, value) for name, value in found.items() if not pd.isna(value)]
-
-
-def _with_folder(name: str, text: str, files: Sequence) -> str:
-    """Methods as a command takes them: one's own by its file, where runs have logged where that lay."""
-    known = [file for each in files if not pd.isna(each) for file in convert(name, LIST, str(each))]
-    if not known:
-        return text
-    if name == "method":
-        return own_file.with_folder(text, known)
-    return joined(own_file.with_folder(each, known) for each in convert(name, LIST, text))

@@ -14,6 +14,8 @@ from labelreg.parameter import Value
 from labelreg.settings import RUN, Store, of
 from labelreg.store import records, tracking
 
+ANSWER, SCORES = "significance.csv", "scores.csv"  # the second not where a finished run has no fingerprint
+
 
 def runs_of(given: dict[str, Value]) -> tuple[pd.DataFrame, str, str | None, list[str]]:
     """The runs (a DataFrame), words that say where they come from, the metric to compare (None: the default), and
@@ -66,9 +68,23 @@ def write_files(files: Mapping[str, str | bytes], folder: Path) -> None:
 
 
 def log_files(files: Mapping[str, str | bytes], run: tracking.Run, output_dir: Value) -> None:
-    """The files as artifacts of a run, and in `output_dir` where it is given."""
+    """The files as artifacts of a run, and in `output_dir` where it is given: there an older table goes that would be
+    read as this answer's."""
     with tempfile.TemporaryDirectory() as folder:
         write_files(files, Path(folder))
         run.folder(Path(folder))
     if output_dir:
         write_files(files, Path(str(output_dir)))
+        if ANSWER in files and SCORES not in files:
+            _remove_older(Path(str(output_dir)) / SCORES)
+
+
+def _remove_older(path: Path) -> None:
+    """Remove a table of scores that an answer of before has left; one that labelreg did not write stays."""
+    try:
+        ours = exported.marked(pd.read_csv(path, dtype=str))
+    except (OSError, ValueError):  # none, or no table
+        return
+    if ours:
+        path.unlink(missing_ok=True)
+        print(f"{path}: removed, as it was an earlier answer's, and this one has none", flush=True)

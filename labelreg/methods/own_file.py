@@ -19,7 +19,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -41,6 +41,7 @@ PROJECT = Path(__file__).parents[2]  # where `mlflow run .` is called
 FILE = "method_file"  # its digest, a parameter of the method
 SETTINGS = "method_settings"  # all of its parameters in one, as a run logs them
 GIVEN = 4  # logits, labels, teacher, epoch
+LIST = Parameter("list", "")
 KINDS: dict[type, str] = {bool: "flag", int: "number", float: "number", str: "text"}
 SHAPES = "(logits, labels, teacher, epoch, and parameters with defaults)"
 
@@ -87,12 +88,12 @@ def load(text: str, held: dict[str, Method]) -> tuple[str, Method]:
     source = list(inspect.signature(loss).parameters)[GIVEN - 2]
 
     def anew() -> Callable[..., Tensor]:  # a list at the top of the file is empty again: a worker has many runs
-        return partial(_called, name, vars(_run(text, Path(path), content, digest))[function])
+        return _bound(name, vars(_run(text, Path(path), content, digest))[function])
 
     file = own("text", "digest of the file of a method of one's own", needed=False)
     return name, Method(
         title=(inspect.getdoc(loss) or name).partition("\n")[0],
-        loss=partial(_called, name, loss),
+        loss=_bound(name, loss),
         parameters=parameters | {FILE: file},
         needs=source if source in ("teacher", "finetune") else None,
         defaults=defaults | {FILE: digest},
@@ -152,9 +153,17 @@ def _parameters(
     return parameters, defaults
 
 
+def _bound(name: str, loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The loss as it is called. A default that is an int (k=2) says that the parameter is one where its value is whole:
+    torch takes no topk(k=2.0), and a search may draw 0.5 all the same."""
+    arguments = inspect.signature(loss).parameters.items()
+    return partial(_called, name, loss, frozenset(key for key, each in arguments if type(each.default) is int))
+
+
 def _called(
     name: str,
     loss: Callable[..., Tensor],
+    whole: Collection[str],
     logits: Tensor,
     labels: Tensor,
     teacher: Tensor | None,
@@ -162,8 +171,10 @@ def _called(
     /,  # its parameters may have any name, such as loss
     **own: Any,
 ) -> Tensor:
+    own = {key: each for key, each in own.items() if key != FILE}
+    own |= {key: int(own[key]) for key in whole if isinstance(own[key], float) and own[key].is_integer()}
     try:
-        value = loss(logits, labels, teacher, epoch, **{key: each for key, each in own.items() if key != FILE})
+        value = loss(logits, labels, teacher, epoch, **own)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except (Exception, SystemExit) as error:
@@ -188,6 +199,15 @@ def with_folder(method: str, files: Iterable[str]) -> str:
     begins = {f"{Path(file).name}:": file for file in files}
     found = next((begin for begin in begins if method.startswith(begin)), "")
     return f"{begins[found]}:{method.removeprefix(found)}" if found else method
+
+
+def as_given(name: str, text: str, logged: Iterable) -> str:
+    """`method` or `methods` of runs as a command takes them: one's own by its file, where runs have logged (each as a
+    list) where that lay; of others None or NaN."""
+    files = [file for each in logged if isinstance(each, str) for file in convert(name, LIST, each)]
+    if name == "method":
+        return with_folder(text, files)
+    return joined(with_folder(each, files) for each in convert(name, LIST, text)) if files else text
 
 
 def told(own: Own) -> str:

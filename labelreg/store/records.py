@@ -193,9 +193,10 @@ def plans(studies: Collection[str], run_ids: Collection[str]) -> list[dict]:
         tags = run.data.tags
         if PLAN in tags and (run.info.run_id in run_ids or tags.get(STUDY) in studies):
             plan, lost = _plan(run.info.run_id)
+            tuned = [int(seed) for seed in tags.get(TUNED, "").split(",") if seed.isdecimal()]
             read.append({
                 "run_id": run.info.run_id, "study": tags.get(STUDY, ""), "start": run.info.start_time / 1000,
-                "digest": tags[PLAN], "tuned": [int(seed) for seed in tags.get(TUNED, "").split(",") if seed],
+                "digest": tags[PLAN], "tuned": tuned,
                 "reused": plan.pop("reused", None), "plan": plan, "lost": lost,
             })  # fmt: skip
     return read

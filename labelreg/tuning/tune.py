@@ -330,15 +330,16 @@ def _ended_before(search: str, draw: search.Draw) -> tuple[int, float, str, floa
     """Of the finished run of this trial: its last epoch and the dev score there, its state, its own dev score."""
     tags = {tracking.KIND: "trial", tracking.STUDY: search, TRIAL: str(draw.number)}
     for run in tracking.find(tracking.tagged(tags)):
-        if _drew(run, draw.params):
-            scores, held = run.data.metrics, run.data.tags
+        scores, held = run.data.metrics, run.data.tags
+        told = held.get(STATE) and held.get(EPOCHS, "").isdecimal() and "last/dev/score" in scores  # as it was written
+        if told and _drew(run, draw.params):
             return int(held[EPOCHS]), scores["last/dev/score"], held[STATE], one_run.done(run).score
     return None
 
 
 def _drew(run: tracking.Found, params: dict[str, Value]) -> bool:
     """Whether a trial's run has this setting."""
-    return all(logged.same(run.data.params[name], logged.plain(value)) for name, value in params.items())
+    return all(logged.same(run.data.params.get(name, ""), logged.plain(value)) for name, value in params.items())
 
 
 def watch(
