@@ -177,6 +177,18 @@ def test_a_study_compares_it_with_all_others(tiny, mine, tmp_path):
     assert "-P poly=3.0" in (page / "report.html").read_text(), "how to run it again"
 
 
+def test_a_default_that_is_a_whole_number_means_an_int(mine):
+    """Where the value is whole; the parameter is a number, in fingerprints and searches too."""
+    mine.write_text("def loss(logits, labels, _, epoch, k=2, w=1.0, on=True):\n    raise TypeError([k, w, on])\n")
+    method, seen = METHODS[named(f"{mine}:loss")], []
+    assert method.parameters["k"].kind == "number"
+    for k in (3.0, 0.5):
+        with pytest.raises(UserError) as told:
+            method.loss_of({"k": k, "w": 1.0, "on": True})(None, None, None, 1)
+        seen.append(str(told.value))
+    assert "[3, 1.0, True]" in seen[0] and "[0.5, 1.0, True]" in seen[1]
+
+
 def test_how_to_run_it_again_names_its_folder(tiny, mine, tmp_path):
     """Of a study, of single runs, and of one that stores its model (`promote` prints it)."""
     study = tmp_path / "study.yaml"

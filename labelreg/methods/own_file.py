@@ -19,7 +19,7 @@ import inspect
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -87,12 +87,12 @@ def load(text: str, held: dict[str, Method]) -> tuple[str, Method]:
     source = list(inspect.signature(loss).parameters)[GIVEN - 2]
 
     def anew() -> Callable[..., Tensor]:  # a list at the top of the file is empty again: a worker has many runs
-        return partial(_called, name, vars(_run(text, Path(path), content, digest))[function])
+        return _bound(name, vars(_run(text, Path(path), content, digest))[function])
 
     file = own("text", "digest of the file of a method of one's own", needed=False)
     return name, Method(
         title=(inspect.getdoc(loss) or name).partition("\n")[0],
-        loss=partial(_called, name, loss),
+        loss=_bound(name, loss),
         parameters=parameters | {FILE: file},
         needs=source if source in ("teacher", "finetune") else None,
         defaults=defaults | {FILE: digest},
@@ -152,9 +152,17 @@ def _parameters(
     return parameters, defaults
 
 
+def _bound(name: str, loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The loss as it is called. A default that is an int (k=2) says that the parameter is one where its value is whole:
+    torch takes no topk(k=2.0), and a search may draw 0.5 all the same."""
+    arguments = inspect.signature(loss).parameters.items()
+    return partial(_called, name, loss, frozenset(key for key, each in arguments if type(each.default) is int))
+
+
 def _called(
     name: str,
     loss: Callable[..., Tensor],
+    whole: Collection[str],
     logits: Tensor,
     labels: Tensor,
     teacher: Tensor | None,
@@ -162,8 +170,10 @@ def _called(
     /,  # its parameters may have any name, such as loss
     **own: Any,
 ) -> Tensor:
+    own = {key: each for key, each in own.items() if key != FILE}
+    own |= {key: int(own[key]) for key in whole if isinstance(own[key], float) and own[key].is_integer()}
     try:
-        value = loss(logits, labels, teacher, epoch, **{key: each for key, each in own.items() if key != FILE})
+        value = loss(logits, labels, teacher, epoch, **own)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except (Exception, SystemExit) as error:
