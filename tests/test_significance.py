@@ -192,6 +192,21 @@ def test_a_study_has_the_runs_of_others_that_it_found_done(store):
     assert "over 4 seeds" in half, "a filter is of this experiment"
 
 
+def test_an_older_table_of_scores_does_not_stand_beside_an_answer_that_has_none(store):
+    import mlflow
+
+    study, _ = planned()
+    mlflow.MlflowClient().set_tag(study, "labelreg.tuned_seeds", "none")  # edited by hand
+    ids = [student(method, seed, 70.0 + seed, study=study) for method in ("finetune", "ls") for seed in SEEDS]
+    succeed("significance", output_dir="told")
+    assert Path("told/scores.csv").is_file()
+    mlflow.MlflowClient().delete_tag(ids[0], "labelreg.fingerprint")
+    said = succeed("significance", output_dir="told").out
+    assert "told/scores.csv: removed" in said and not Path("told/scores.csv").exists()
+    Path("told/scores.csv").write_text("task,score\nmine,1\n")
+    assert "removed" not in succeed("significance", output_dir="told").out and Path("told/scores.csv").is_file()
+
+
 def test_summaries_without_a_study_nest_under_the_first_answer(store):
     generated(inits=["random"], seeds=SEEDS[:4])
     succeed("significance")

@@ -72,3 +72,15 @@ def log_files(files: Mapping[str, str | bytes], run: tracking.Run, output_dir: V
         run.folder(Path(folder))
     if output_dir:
         write_files(files, Path(str(output_dir)))
+
+
+def remove_older(path: Path) -> None:
+    """Remove the table of scores that an answer of before has left: beside the files of an answer that has none it
+    would be read as that one's. A table that labelreg did not write stays."""
+    try:
+        ours = exported.marked(pd.read_csv(path, dtype=str))
+    except (OSError, ValueError):  # none, or no table
+        return
+    if ours:
+        path.unlink(missing_ok=True)
+        print(f"{path}: removed, as it was an earlier answer's, and this one has none", flush=True)
