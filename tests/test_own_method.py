@@ -177,6 +177,18 @@ def test_a_study_compares_it_with_all_others(tiny, mine, tmp_path):
     assert "-P poly=3.0" in (page / "report.html").read_text(), "how to run it again"
 
 
+def test_a_default_that_is_a_whole_number_means_an_int(mine):
+    """Where the value is whole; the parameter is a number, in fingerprints and searches too."""
+    mine.write_text("def loss(logits, labels, _, epoch, k=2, w=1.0, on=True):\n    raise TypeError([k, w, on])\n")
+    method, seen = METHODS[named(f"{mine}:loss")], []
+    assert method.parameters["k"].kind == "number"
+    for k in (3.0, 0.5):
+        with pytest.raises(UserError) as told:
+            method.loss_of({"k": k, "w": 1.0, "on": True})(None, None, None, 1)
+        seen.append(str(told.value))
+    assert "[3, 1.0, True]" in seen[0] and "[0.5, 1.0, True]" in seen[1]
+
+
 def test_how_to_run_it_again_names_its_folder(tiny, mine, tmp_path):
     """Of a study, of single runs, and of one that stores its model (`promote` prints it)."""
     study = tmp_path / "study.yaml"
@@ -314,25 +326,3 @@ def test_worker_processes_search_it(tiny, mine, tmp_path):
     ended = finish(python("tune", **tiny, method=f"{mine}:loss", space=space, jobs=1), tmp_path)
     assert ended.status == 0, ended
     assert {run.data.params["poly"] for run in runs("trial")} == {"0.05", "0.2"}
-
-
-def test_a_whole_default_stays_an_int(tiny, mine):
-    """torch takes no topk(k=2.0); a search may draw a half of another such parameter all the same."""
-    mine.write_text(
-        "def loss(logits, labels, _, epoch, k=2, weight=1):\n"
-        "    assert type(k) is int and type(weight) in (int, float)\n"
-        "    return weight * logits.float().topk(k).values.mean()\n"
-    )
-    usual = run_of(succeed("train_student", **tiny, method=f"{mine}:loss"))
-    given = run_of(succeed("train_student", **tiny, method=f"{mine}:loss", k=1, weight=0.5))
-    assert (usual.data.params["k"], given.data.params["k"], given.data.params["weight"]) == ("2.0", "1.0", "0.5")
-
-
-def test_a_teacher_whose_fingerprint_was_taken_away_is_no_teacher(tiny, mine):
-    """In the UI, say: nothing can say then what its student learnt from."""
-    tiny = tiny | {"method": "kd", "teacher_model": "bert-small"}
-    succeed("train_student", **tiny, seed=1)
-    (teacher,) = runs("teacher")
-    mlflow.MlflowClient().delete_tag(teacher.info.run_id, "labelreg.fingerprint")
-    succeed("train_student", **tiny, seed=2)
-    assert len(runs("teacher")) == 2

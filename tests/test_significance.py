@@ -193,6 +193,21 @@ def test_a_study_has_the_runs_of_others_that_it_found_done(store):
     assert "over 4 seeds" in half, "a filter is of this experiment"
 
 
+def test_an_older_table_of_scores_does_not_stand_beside_an_answer_that_has_none(store):
+    import mlflow
+
+    study, _ = planned()
+    mlflow.MlflowClient().set_tag(study, "labelreg.tuned_seeds", "none")  # edited by hand
+    ids = [student(method, seed, 70.0 + seed, study=study) for method in ("finetune", "ls") for seed in SEEDS]
+    succeed("significance", output_dir="told")
+    assert Path("told/scores.csv").is_file()
+    mlflow.MlflowClient().delete_tag(ids[0], "labelreg.fingerprint")
+    said = succeed("significance", output_dir="told").out
+    assert "told/scores.csv: removed" in said and not Path("told/scores.csv").exists()
+    Path("told/scores.csv").write_text("task,score\nmine,1\n")
+    assert "removed" not in succeed("significance", output_dir="told").out and Path("told/scores.csv").is_file()
+
+
 def test_summaries_without_a_study_nest_under_the_first_answer(store):
     generated(inits=["random"], seeds=SEEDS[:4])
     succeed("significance")
@@ -258,21 +273,6 @@ def test_answers_that_are_no_mistakes(store):
     ]
     assert "all differences are zero" in rows[0]["reason"]
     assert rows[0]["p_holm"] == rows[0]["p_value"] == 1 and rows[0]["low"] is None
-
-
-def test_a_table_of_an_earlier_answer_goes_where_this_one_has_none(store):
-    """It would be read as this answer's; one that labelreg did not write stays."""
-    for method, scores in {"finetune": (70.0, 71.0), "ls": (72.0, 73.0)}.items():
-        for seed, score in enumerate(scores):
-            run_id = student(method, seed, score)
-    mlflow.MlflowClient().delete_tag(run_id, "labelreg.fingerprint")  # without it there is no table
-    Path("told").mkdir()
-    Path("told/scores.csv").write_text("task,score\nmine,1\n")
-    succeed("significance", output_dir="told")
-    assert Path("told/scores.csv").is_file()
-    shutil.copy(ROOT / "results" / "answer-a" / "scores.csv", "told/scores.csv")
-    ended = succeed("significance", output_dir="told")
-    assert not Path("told/scores.csv").exists() and "scores.csv: removed" in ended.out
 
 
 def test_what_is_not_given_is_as_the_plans_have_it(store):

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
@@ -14,7 +15,7 @@ from analysis.plan_check import agreed, held
 from analysis.present import answer as parts
 from analysis.present import render, wording
 from analysis.present.answer import Answer, Evidence
-from labelreg.answers.sources import log_files, runs_of
+from labelreg.answers.sources import log_files, remove_older, runs_of
 from labelreg.parameter import Value
 from labelreg.settings import RUN, Output, Report, Store, Table, of
 from labelreg.store import records, tracking, views
@@ -26,6 +27,7 @@ or a whole study: {RUN}"""
 HOW_TO_BEGIN_A_TABLE = """nothing to compare yet: it takes rows of finetune and of another method with the same seeds;
 a baseline of another name is given by reference=NAME"""
 RULE = [name for name in of(Report) if name not in of(Output, Table, Store)]
+SCORES = "scores.csv"  # of an answer whose finished runs all have a fingerprint
 MORE = f"more: significance.md and .json of run {{}}; {RUN} -e report: a page; -P verbose=true: everything"
 
 
@@ -107,7 +109,10 @@ def teachers_of(runs: pd.DataFrame, paired: pairing.Paired) -> pd.DataFrame:
 
 def _log(found: Answer, run: tracking.Run, output_dir: Value, key: str | None) -> None:
     """The files as artifacts, and one summary run for each method (`key` None: none)."""
-    log_files(parts.files(found), run, output_dir)
+    log_files(files := parts.files(found), run, output_dir)
+    older, read = Path(str(output_dir), SCORES), Path(str(found.parameters.get("csv", "")))
+    if output_dir and SCORES not in files and older.resolve() != read.resolve():
+        remove_older(older)
     if key is not None:
         above = found.runs.get("tags.mlflow.parentRunId")
         parents = {} if above is None else dict(zip(found.runs["run_id"], above, strict=True))

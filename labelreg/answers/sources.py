@@ -14,8 +14,6 @@ from labelreg.parameter import Value
 from labelreg.settings import RUN, Store, of
 from labelreg.store import records, tracking
 
-ANSWER, SCORES = "significance.csv", "scores.csv"  # the second not where a finished run has no fingerprint
-
 
 def runs_of(given: dict[str, Value]) -> tuple[pd.DataFrame, str, str | None, list[str]]:
     """The runs (a DataFrame), words that say where they come from, the metric to compare (None: the default), and
@@ -68,19 +66,17 @@ def write_files(files: Mapping[str, str | bytes], folder: Path) -> None:
 
 
 def log_files(files: Mapping[str, str | bytes], run: tracking.Run, output_dir: Value) -> None:
-    """The files as artifacts of a run, and in `output_dir` where it is given: there an older table goes that would be
-    read as this answer's."""
+    """The files as artifacts of a run, and in `output_dir` where it is given."""
     with tempfile.TemporaryDirectory() as folder:
         write_files(files, Path(folder))
         run.folder(Path(folder))
     if output_dir:
         write_files(files, Path(str(output_dir)))
-        if ANSWER in files and SCORES not in files:
-            _remove_older(Path(str(output_dir)) / SCORES)
 
 
-def _remove_older(path: Path) -> None:
-    """Remove a table of scores that an answer of before has left; one that labelreg did not write stays."""
+def remove_older(path: Path) -> None:
+    """Remove the table of scores that an answer of before has left: beside the files of an answer that has none it
+    would be read as that one's. A table that labelreg did not write stays."""
     try:
         ours = exported.marked(pd.read_csv(path, dtype=str))
     except (OSError, ValueError):  # none, or no table
