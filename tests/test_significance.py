@@ -1,14 +1,13 @@
 """significance on a store of generated runs with known effects, hostile ones among them, and on tables."""
 
 import json
-import shutil
 from pathlib import Path
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-from running import ROOT, artifacts, call, refused, runs, succeed
+from running import artifacts, call, refused, runs, succeed
 
 from analysis.margins import margins
 from analysis.plan_check import make_plan, plan_digest

@@ -391,6 +391,24 @@ def test_an_own_file_gets_the_same_study(tiny):
     assert found == [("smoke", "default", three), ("smoke", "minilm", three), ("smoke", None, None)]
 
 
+def test_a_teacher_whose_fingerprint_was_taken_away_is_trained_anew(tiny, tmp_path, monkeypatch):
+    import mlflow
+
+    monkeypatch.setattr("labelreg.workers.executors.execute", in_this_process)
+    kd = tiny | {"method": "kd", "teacher_model": "bert-small", "seed": 1}
+    succeed("train_student", **kd)
+    for number, command in enumerate(("train_student", "study"), 1):
+        mlflow.MlflowClient().delete_tag(runs("teacher")[-1].info.run_id, "labelreg.fingerprint")
+        if command == "study":
+            recipe = tmp_path / "study.yaml"
+            recipe.write_text("kind: study\nsettings: default\nmodels: [bert-small]\ninits: [pretrained]\nseeds: [1]\n")
+            given = {name: value for name, value in kd.items() if name not in ("model", "method", "seed")}
+            succeed("study", **given, recipe=recipe, methods="finetune,kd")
+        else:
+            succeed(command, **kd, resume="never")
+        assert len(runs("teacher")) == number + 1
+
+
 def test_seeds_that_were_tuned_on_are_barred(small, store, monkeypatch):
     rules = [{"set": {"lr": 1e-3, "batch_size": 8, "epochs": 1}}]
     settings = store / "tuned.yaml"

@@ -182,6 +182,18 @@ def test_a_trial_whose_worker_died_after_its_run_is_not_trained_twice(small, mon
     assert before.info.run_id in {run.info.run_id for run in runs("trial")}
 
 
+@pytest.mark.parametrize("tag", ["optuna.epochs", "optuna.state"])
+def test_a_trial_whose_tag_was_taken_away_is_trained_again(tag, small, tmp_path):
+    import mlflow
+
+    succeed("tune", **small, trials=1)
+    (before,) = runs("trial")
+    mlflow.MlflowClient().delete_tag(before.info.run_id, tag)
+    (tmp_path / "cache" / "search.db").unlink()
+    succeed("tune", **small, trials=1)
+    assert len(runs("trial")) == 2
+
+
 def test_another_teacher_is_another_search(small, space, settings_file):
     small |= {"method": "kd", "teacher_model": "bert-small", "space": space(trials=1)}
     for teacher, trained, trials in (
