@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 OLS_FREEZE = own(
     "number",
-    "ols: a class's row stays once its largest entry is this, while some of it is right (its code for birds and cars: 0.88)",
+    "ols: a class's row stays once its largest entry is this, while any of it is right (birds and cars: 0.88)",
     low=0,
     high=1,
     needed=False,
