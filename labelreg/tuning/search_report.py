@@ -1,6 +1,7 @@
 """What a search found: the best settings as a recipe, what they cost, what mattered, and its pictures."""
 
 import math
+import shlex
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,8 +12,10 @@ import pandas as pd
 import yaml
 
 from labelreg import recipes
-from labelreg.parameter import Value
-from labelreg.settings import Lora, of, settable
+from labelreg.methods import label, own_file
+from labelreg.parameter import NEVER, Value
+from labelreg.settings import Lora, of, of_a_run, parameters, settable
+from labelreg.store import logged
 from labelreg.tuning import search
 
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}  # Optuna's, in words
@@ -45,6 +48,34 @@ def settings(given: Mapping[str, Value], chosen: Mapping[str | None, Mapping[str
     content["rules"] = ([] if shipped else recipes.rules(recipe)) + found
     about = f"# Found by a search, run {run_id}: highest dev score of {run.task} with seed {run.seed}.\n"
     return about + yaml.safe_dump(content, sort_keys=False)
+
+
+def commands(given: dict[str, Value], one: tuple[str, search.Search]) -> list[str]:
+    """How a run and a study take the settings: with all that was searched with and that no settings file may name."""
+    method, first = one
+    run = recipes.resolve(given | {"method": method} | {name: values[0] for name, values in first.space.items()})
+    more = {
+        name: given[name]
+        for name, each in of_a_run().items()
+        if given.get(name) not in (None, each.default) and each.counts != NEVER and not each.recipe
+    }
+    own = ("method", "seed", "rest", "recipe", "threads")  # the search's, the file's and the machine's
+    more = {name: value for name, value in more.items() if name not in own}
+    lists: dict[str, Value] = {"tasks": run.task, "models": run.model, "inits": run.init}
+    files = {each: own_file.file_of(each) for each in own_file.inherited()}  # no study has these methods by itself
+    if run.average != "none" or files:
+        named = dict.fromkeys(files if run.average == "none" else (method, *files))
+        shown = [own_file.with_folder(label(each, run.average), files.values()) for each in named]
+        lists["methods"] = ["finetune", *shown]
+    if method in files:
+        more = {"method": own_file.with_folder(method, [files[method]])} | more
+    asked_of = {"train_student": {"recipe": "FILE"} | more, "main": {"settings": "FILE"} | lists | more}
+    return [
+        " ".join(
+            [each, *(f"-P {shlex.quote(f'{n}={logged.plain(v)}')}" for n, v in asked.items() if n in parameters(each))]
+        )
+        for each, asked in asked_of.items()
+    ]
 
 
 def budgets(studies: Mapping[str, optuna.Study], epochs_allowed: Mapping[str, int]) -> pd.DataFrame:

@@ -6,7 +6,6 @@ The search is a run; each trial is a run nested under it. The same command conti
 import contextlib
 import json
 import re
-import shlex
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -22,9 +21,9 @@ from analysis.present import render
 from labelreg import job, one_run, places, recipes, training
 from labelreg.data import corpus, own_teacher, prepared
 from labelreg.errors import DivergedError, StoreLostError, UserError
-from labelreg.methods import METHODS, PAPER, label, own_file, unknown_method
+from labelreg.methods import METHODS, PAPER, unknown_method
 from labelreg.output import duration
-from labelreg.parameter import NEVER, Value, convert
+from labelreg.parameter import Value, convert
 from labelreg.settings import (
     Averaged,
     Averaging,
@@ -41,8 +40,6 @@ from labelreg.settings import (
     methods_in_order,
     needs_of,
     of,
-    of_a_run,
-    parameters,
 )
 from labelreg.store import checkpoint, logged, records, sqlite, tracking, views
 from labelreg.store.patience import CLOSING_SECONDS, within
@@ -469,38 +466,9 @@ def _report(
                 print("  importances: " + ", ".join(f"{key} {share:.2f}" for key, share in shares.items()), flush=True)
         run.folder(folder)
     place = output_dir or records.place(run.run_id)
-    print(
-        f"settings: {place}/{SETTINGS_FILE} ({'; '.join(_with_them(given, next(iter(searches.items()))))})", flush=True
-    )
+    ways = "; ".join(search_report.commands(given, next(iter(searches.items()))))
+    print(f"settings: {place}/{SETTINGS_FILE} ({ways})", flush=True)
     print(f"tuned on seed {given['seed']}: a comparison with them must use other seeds", flush=True)
-
-
-def _with_them(given: dict[str, Value], one: tuple[str, search.Search]) -> list[str]:
-    """How a run and a study take the settings: with all that was searched with and that no settings file may name."""
-    method, first = one
-    run = recipes.resolve(given | {"method": method} | {name: values[0] for name, values in first.space.items()})
-    more = {
-        name: given[name]
-        for name, each in of_a_run().items()
-        if given.get(name) not in (None, each.default) and each.counts != NEVER and not each.recipe
-    }
-    own = ("method", "seed", "rest", "recipe", "threads")  # the search's, the file's and the machine's
-    more = {name: value for name, value in more.items() if name not in own}
-    lists: dict[str, Value] = {"tasks": run.task, "models": run.model, "inits": run.init}
-    files = {each: own_file.file_of(each) for each in own_file.inherited()}  # no study has these methods by itself
-    if run.average != "none" or files:
-        named = dict.fromkeys(files if run.average == "none" else (method, *files))
-        shown = [own_file.with_folder(label(each, run.average), files.values()) for each in named]
-        lists["methods"] = ["finetune", *shown]
-    if method in files:
-        more = {"method": own_file.with_folder(method, [files[method]])} | more
-    commands = {"train_student": {"recipe": "FILE"} | more, "main": {"settings": "FILE"} | lists | more}
-    return [
-        " ".join(
-            [each, *(f"-P {shlex.quote(f'{n}={logged.plain(v)}')}" for n, v in asked.items() if n in parameters(each))]
-        )
-        for each, asked in commands.items()
-    ]
 
 
 def _flaw(search: str, params: dict[str, Value]) -> str:
