@@ -294,7 +294,9 @@ def test_significance_of_real_runs(tiny, tmp_path):
     assert " undecided\n" in ended.out
     assert "2 seeds are too few to call a difference" in (tmp_path / "report" / "significance.md").read_text()
     assert (tmp_path / "report" / "significance.csv").read_text().startswith("task,model,init,method")
-    narrow = succeed("significance", where="params.seed = '1'", metric="dev/nll", verbose="true").out
+    nll = {"where": "params.seed = '1'", "metric": "dev/nll", "verbose": "true"}
+    refused(call("significance", **nll), "margin", "(reviews, dev/nll)", "in the metric's own unit")
+    narrow = succeed("significance", **nll, margin=0.01).out
     assert "n = 1 seed" in narrow and "lower is better" in narrow
 
 
