@@ -41,6 +41,19 @@ def test_a_plan_needs_neither_data_nor_weights(store, recipe, students, teachers
     assert not list(store.glob("cache/prepared/*")) and not list(store.glob("cache/checkpoints/*"))
 
 
+def test_a_plan_names_its_seeds_and_what_its_runs_are_trained_with(store):
+    """Table 8 by tables 9 and 11, before anything is spent."""
+    said = planned(recipe="table8")
+    assert "\nseeds, in this order: 42, 549, 1237, 230, 805, 4653, 5589, 992\nevery teacher: lr 2e-05, " in said
+    assert "\nevery student: lr 2e-05, epochs 30, " in said and "\nfinetune: batch_size 32\n" in said
+    assert "\nkd (sst5, distilroberta, random): batch_size 32, alpha 0.9, tau 1.0\n" in said
+    assert "\nakd (sst5, distilroberta, pretrained): batch_size 8, tau 10.0, phase1_epochs 20\n" in said
+    of_one = planned(recipe="table1", tasks="rte,mrpc", methods="finetune,ls", lr=3e-4)
+    assert "\nls: alpha 0.1\n" in of_one and "\nfinetune: " not in of_one, "it has nothing beside what all have"
+    assert "every student: lr 0.0003, " in of_one
+    assert "\nrte distilroberta pretrained; mrpc distilroberta pretrained:\n" in of_one, "what is alike is told once"
+
+
 def test_what_no_run_of_a_study_reads_is_said(store):
     plan = {"recipe": "smoke", "methods": "finetune,ls", "plan_only": "true"}
     said = succeed("study", **plan, lora_r=4, tau=9, alpha=0.2).out
@@ -94,7 +107,8 @@ def test_the_plan_is_logged_as_a_table_and_as_a_record(store):
     assert (len(plan["seeds"]), plan["margin"], plan["level"], plan["looks"]) == (8, 0.7, 0.05, [])
     table = pd.read_csv(mlflow.artifacts.download_artifacts(run_id=run.info.run_id, artifact_path="plan.csv"))
     assert table["runs"].tolist() == [1, *[8] * 7] and table["left"].sum() == 57
-    assert "sst5 distilroberta random: better or worse: can be reached" in said
+    assert "\nsst5 distilroberta random:\n  8 seeds, a family of 2 methods" in said
+    assert "\n  better or worse: can be reached\n" in said
 
 
 def test_what_is_done_is_known_before_anything_runs(small, store, monkeypatch):

@@ -15,7 +15,7 @@ from labelreg.data.tasks import made_of
 from labelreg.errors import UserError
 from labelreg.methods import METHODS, label
 from labelreg.output import duration
-from labelreg.settings import Settings, given_teacher
+from labelreg.settings import Settings, given_teacher, settable
 from labelreg.store import logged, tracking
 from labelreg.store.tracking import Found
 from labelreg.workers.steps import Step
@@ -298,7 +298,7 @@ def table(outlook: Outlook) -> pd.DataFrame:
     for step in outlook.steps:
         own, done = outlook.settings[step.name], step.name in outlook.finished
         rows.append(
-            dict(zip(_PLACE, _place(step, own), strict=True))
+            dict(zip(_PLACE, _place(step.kind, own), strict=True))
             | {"runs": 1, "done": int(done), "left": int(not done)}
             | {"steps": 0 if done else outlook.updates.get(step.name, float("nan"))}
             | {"seconds": 0 if done else outlook.seconds.get(step.name, float("nan"))}
@@ -312,10 +312,37 @@ def table(outlook: Outlook) -> pd.DataFrame:
 _PLACE = ["role", *recipes.AXES]
 
 
-def _place(step: Step, own: Settings) -> tuple:
+def _place(role: str, own: Settings) -> tuple:
     """Where it stands in the table."""
     *place, method = (own.value(axis) for axis in recipes.AXES)
-    return (step.kind, *place, label(method, own.average))
+    return (role, *place, label(method, own.average))
+
+
+def settings_lines(outlook: Outlook) -> list[str]:
+    """The hyper-parameters of the runs: what all of a role have in common, then what each method has beside it."""
+    lines = []
+    for role in ("teacher", "student"):
+        own = {step.cell: outlook.settings[step.name] for step in outlook.steps if step.kind == role}
+        if not own:
+            continue
+        told = {_place(role, each): _decided(each) for each in own.values()}
+        common = [each for each in next(iter(told.values())) if all(each in others for others in told.values())]
+        lines.append(f"every {role}: {', '.join(common)}")
+        beside: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+        for (_, *place, method), values in told.items():
+            beside[method, ", ".join(each for each in values if each not in common)].append(", ".join(place))
+        places = dict.fromkeys(place for here in beside.values() for place in here)
+        for (method, apart), here in beside.items():
+            where = "" if len(here) == len(places) else f" ({'; '.join(here)})"
+            lines += [f"{method}{where}: {apart}"] if apart else []
+    return lines
+
+
+def _decided(settings: Settings) -> list[str]:
+    """What a settings recipe may decide of a run, and has: `lr 2e-05`."""
+    usual = {name: each.default for name, each in settable().items() if name not in recipes.AXES}
+    values = {name: settings.value(name) for name in usual}
+    return [f"{name} {logged.plain(value)}" for name, value in values.items() if value not in (None, usual[name])]
 
 
 def lines(outlook: Outlook, name: str, jobs: int, side_by_side: int) -> list[str]:

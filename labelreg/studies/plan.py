@@ -182,10 +182,14 @@ def lines_of(design: Design, seen: outlook.Outlook, pilot: Mapping[tuple, float]
     own = next((step for step in design.steps if given_teacher(vars(seen.settings[step.name]))), None)
     lines += [f"{given_teacher(own.given)} is the teacher of its students: none is trained"] if own else []
     lines += ["", render.to_text(outlook.table(seen), WIDTH), ""]
+    lines += [f"seeds, in this order: {', '.join(map(str, design.plan['seeds']))}", *outlook.settings_lines(seen), ""]
     spreads = interim.spreads({name: found.info.run_id for name, found in seen.finished.items()})
+    gates: dict[tuple[str, ...], list[str]] = {}
     for place in families(design.plan):
         gate = gate_of(design, seen, place, pilot.get(place, spreads.get(place)))
-        lines += [f"{' '.join(place)}: {line}" for line in gate.lines()]
+        gates.setdefault(tuple(gate.lines()), []).append(" ".join(place))
+    for told, alike in gates.items():
+        lines += [f"{'; '.join(alike)}:", *(f"  {line}" for line in told)]
     return lines
 
 
