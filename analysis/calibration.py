@@ -87,7 +87,8 @@ def _scaled(predictions: Predictions, run_id: str, split: str | None) -> tuple[P
         return table, scale(table.probabilities, t), t, "dev"
     if len(table.labels) < 2:
         raise Missing("one example of dev has no other half")
-    half, fitted, scaled = np.arange(len(table.labels)) % 2, [], np.empty_like(table.probabilities)
+    half = np.random.default_rng(0).permutation(len(table.labels)) % 2  # drawn: a file may have its classes in turn
+    fitted, scaled = [], np.empty_like(table.probabilities)
     for mine in (0, 1):
         fitted.append(temperature(table.probabilities[half != mine], table.labels[half != mine]))
         scaled[half == mine] = scale(table.probabilities[half == mine], fitted[-1])

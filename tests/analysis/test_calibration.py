@@ -19,6 +19,7 @@ from analysis.calibration import (
     RUNS,
     TEMPERATURES,
     TESTED,
+    _scaled,
     calibrate,
     costs,
     differences,
@@ -170,12 +171,28 @@ def test_dev_is_scaled_by_its_other_half():
     found = calibrate(paired, stored)
     assert set(found.runs["fitted_on"]) == {"other half of dev"} and set(found.runs["split"]) == {"dev"}
     frame = stored["t-pretrained-ls-0", "dev"]
-    p, labels, even = frame[["p_0", "p_1", "p_2"]].to_numpy(), frame["label"].to_numpy(), np.arange(101) % 2 == 0
+    p, labels = frame[["p_0", "p_1", "p_2"]].to_numpy(), frame["label"].to_numpy()
+    even = np.random.default_rng(0).permutation(101) % 2 == 0
     of_even, of_odd = temperature(p[even], labels[even]), temperature(p[~even], labels[~even])
     scaled = np.where(even[:, None], scale(p, of_odd), scale(p, of_even))
     row = found.runs.set_index("run_id").loc["t-pretrained-ls-0"]
     assert row["nll_scaled"] == pytest.approx(measured(scaled, labels)[0])
     assert row["temperature"] == pytest.approx(math.sqrt(of_even * of_odd))
+
+
+def test_a_dev_file_with_its_classes_in_turn_is_scaled_as_another():
+    """By the parity of rows each half would be of one class, whose temperature says nothing of the other's."""
+    rng = np.random.default_rng(3)
+    logits = rng.normal(0, 3, 400)  # of class 1; right as often as the model of temperature 2 says
+    p1 = 1 / (1 + np.exp(-logits))
+    labels = (rng.random(400) < 1 / (1 + np.exp(-logits / 2))).astype(int)
+    ones, zeros = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+    each = min(len(ones), len(zeros))
+    order = np.stack([zeros[:each], ones[:each]], axis=1).ravel()
+    frame = pd.DataFrame({"idx": range(2 * each), "label": labels[order], "p_0": 1 - p1[order], "p_1": p1[order]})
+    _, _, t, fitted_on = _scaled({("run", "dev"): frame}, "run", "dev")
+    assert fitted_on == "other half of dev"
+    assert t == pytest.approx(temperature(frame[["p_0", "p_1"]].to_numpy(), frame["label"].to_numpy()), rel=0.1)
 
 
 def test_reliability_bins_have_equal_mass_over_all_seeds():
