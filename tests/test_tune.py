@@ -28,11 +28,12 @@ from running import (
 
 from labelreg import metrics, one_run, recipes
 from labelreg.errors import StoreLostError
-from labelreg.store import checkpoint
+from labelreg.store import checkpoint, tracking
 from labelreg.store.patience import CLOSING_SECONDS, TIMEOUT
-from labelreg.tuning import search
+from labelreg.tuning import search, tune
 from labelreg.tuning.tune import _alike, watch
-from labelreg.workers.steps import Event
+from labelreg.workers import executors
+from labelreg.workers.steps import Event, Step
 
 pytest_plugins = ["running"]
 SPACE = {"lr": [1e-5, 1e-3, 3e-3], "alpha": [0.1, 0.9], "tau": [1, 2]}
@@ -413,3 +414,24 @@ def test_a_search_whose_processes_are_killed_goes_on(tiny, space, tmp_path):
     assert killed.info.run_id in [run.info.run_id for run in trials]
     for run in trials:
         assert run.data.tags["optuna.state"] == "complete" and steps_of(run, "dev/score") == list(range(1, 61))
+
+
+def test_an_interruption_between_two_events_stops_the_workers_at_once(monkeypatch):
+    """Its traceback holds the loop's frame, and with it what would be stopped: until it is printed, or for ever."""
+    stopped = []
+
+    def execute(*_, **__):
+        try:
+            yield Event(Step("kd trial (1 of 1)", {}, "trial"), "failed", reason="no memory")
+        finally:
+            stopped.append(True)
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(executors, "execute", execute)
+    monkeypatch.setattr(tracking, "current_experiment", lambda: "0")
+    monkeypatch.setattr(tune, "print", interrupted, raising=False)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        tune._round(SimpleNamespace(run_id="1"), {}, {}, {}, {"kd": 0}, {})
+    assert stopped and caught.tb

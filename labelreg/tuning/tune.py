@@ -233,16 +233,17 @@ def _round(
     """Run this many trials of each search, a line per event; the reason of the last step that failed."""
     reason, began, ended = "", time.monotonic(), 0
     task = partial(work, searches=searches, parent=run.run_id, experiment=tracking.current_experiment())
-    for event in executors.execute(_steps(given, todo), task, **workers):
-        if event.state in ("failed", "skipped"):
-            reason = event.reason if event.state == "failed" else reason  # of skipped ones it is the consequence
-            print(f"{event.step.name}: {event.state}: {event.reason}", flush=True)
-        elif event.state == "done" and isinstance(event.result, Tried):
-            ended += 1
-            _say(run, searches, studies, event.result, event.seconds, (time.monotonic() - began) / ended)
-        elif event.state == "done" and event.step.kind == "teacher" and not event.result.reused:
-            made = event.result
-            print(f"{event.step.name}: {made.split} score {made.score:.2f}{made.flaw()}", flush=True)
+    with contextlib.closing(executors.execute(_steps(given, todo), task, **workers)) as events:
+        for event in events:
+            if event.state in ("failed", "skipped"):
+                reason = event.reason if event.state == "failed" else reason  # of skipped ones it is the consequence
+                print(f"{event.step.name}: {event.state}: {event.reason}", flush=True)
+            elif event.state == "done" and isinstance(event.result, Tried):
+                ended += 1
+                _say(run, searches, studies, event.result, event.seconds, (time.monotonic() - began) / ended)
+            elif event.state == "done" and event.step.kind == "teacher" and not event.result.reused:
+                made = event.result
+                print(f"{event.step.name}: {made.split} score {made.score:.2f}{made.flaw()}", flush=True)
     return reason
 
 
@@ -395,15 +396,16 @@ def _cross_check(
     print(f"cross-check: {len(chosen)} settings with {len(methods)} methods, {len(steps)} students", flush=True)
     task = partial(work, searches={"": best_of}, parent=run.run_id, experiment=tracking.current_experiment())
     scores = pd.DataFrame(index=range(len(chosen)), columns=methods, dtype=float)
-    for event in executors.execute(steps, task, **workers):
-        if event.state in ("failed", "skipped"):
-            print(f"{event.step.name}: {event.state}: {event.reason}", flush=True)
-        elif event.state == "done":
-            found = tracking.get(event.result.run_id).data
-            score = found.metrics[f"{found.params['selection']}/dev/score"]
-            scores.loc[int(event.step.name.split()[1]) - 1, event.step.given["method"]] = score
-            flaw = event.result.flaw()
-            print(f"{event.step.name}: dev score {score:.2f}{flaw} ({event.seconds:.0f} s)", flush=True)
+    with contextlib.closing(executors.execute(steps, task, **workers)) as events:
+        for event in events:
+            if event.state in ("failed", "skipped"):
+                print(f"{event.step.name}: {event.state}: {event.reason}", flush=True)
+            elif event.state == "done":
+                found = tracking.get(event.result.run_id).data
+                score = found.metrics[f"{found.params['selection']}/dev/score"]
+                scores.loc[int(event.step.name.split()[1]) - 1, event.step.given["method"]] = score
+                flaw = event.result.flaw()
+                print(f"{event.step.name}: dev score {score:.2f}{flaw} ({event.seconds:.0f} s)", flush=True)
     if scores.isna().any(axis=1).all():
         raise DivergedError("cross_check: no setting could be run with every method")
     kept, settings, differs = search_report.cross_check(chosen, scores)

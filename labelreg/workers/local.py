@@ -126,10 +126,10 @@ class _Worker:
 
 
 def _work(pipe: Connection, job: Callable[[Step], Any]) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
-    output.guard()  # a reader of the study's output who leaves does not end its runs
     with contextlib.suppress(KeyboardInterrupt, BrokenPipeError, EOFError):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _stop)
+        output.guard()  # a reader of the study's output who leaves does not end its runs
         while True:
             step = pipe.recv()
             if signal.getsignal(signal.SIGTERM) is not _stop:  # a library hid the interruption, while it was imported
@@ -143,6 +143,7 @@ def _work(pipe: Connection, job: Callable[[Step], Any]) -> None:
 
 def _leave() -> None:
     """End this process as multiprocessing ends a forked one: taking the libraries apart first would take seconds."""
+    _hear_no_more()
     util._exit_function()  # type: ignore[attr-defined]  # in no stub: what libraries share between processes is given back
     sys.stdout.flush()
     sys.stderr.flush()
@@ -151,8 +152,12 @@ def _leave() -> None:
 
 def _stop(number: int, frame: object) -> None:
     """A worker that is told to stop ends, within seconds, whatever closing its run comes to."""
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, lambda *_: None)  # not SIG_IGN: Python complains of one that is already on its way
+    _hear_no_more()
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(int(STOP_SECONDS))
     raise KeyboardInterrupt
+
+
+def _hear_no_more() -> None:
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda *_: None)  # not SIG_IGN: Python complains of one that is already on its way
