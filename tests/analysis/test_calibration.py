@@ -183,9 +183,9 @@ def test_dev_is_scaled_by_its_other_half():
 def test_a_dev_file_with_its_classes_in_turn_is_scaled_as_another():
     """By the parity of rows each half would be of one class, whose temperature says nothing of the other's."""
     rng = np.random.default_rng(3)
-    logits = rng.normal(0, 3, 400)  # of class 1; right as often as the model of temperature 2 says
+    logits = rng.normal(2, 3, 400)  # of class 1, which the model prefers more than it should
     p1 = 1 / (1 + np.exp(-logits))
-    labels = (rng.random(400) < 1 / (1 + np.exp(-logits / 2))).astype(int)
+    labels = (rng.random(400) < 1 / (1 + np.exp(-(logits - 2) / 2))).astype(int)
     ones, zeros = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
     each = min(len(ones), len(zeros))
     order = np.stack([zeros[:each], ones[:each]], axis=1).ravel()
