@@ -233,6 +233,7 @@ def test_pskd_learns_from_the_model_of_the_epoch_before(model, data, monkeypatch
     predicted = training.predict(made, data.splits["train"], FP32)
     next(epochs)
     assert all(seen is None for _, seen in list(given.values())[:6])
+    assert len(given) == 2 * 6
     for index, seen in list(given.values())[6:]:
         assert torch.equal(seen, predicted[index])
 

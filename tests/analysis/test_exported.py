@@ -153,6 +153,16 @@ def test_plans_hold_as_they_did(tmp_path, reused):
     same(*both(frame(rows), tmp_path, [second, first], looks=(8, 10))[:2])
 
 
+def test_a_plan_names_what_it_reuses_of_the_table_alone(tmp_path):
+    """A cell holds 131,072 characters, a plan of a large store names thousands of runs."""
+    rows = effects({"ls": 0.8})
+    reused = [rows[0]["run_id"], hexed("elsewhere")]
+    first, second, table = both(frame(rows), tmp_path, [plan(["ls"], reused=reused)])
+    same(first, second)
+    (cell,) = [text for text in table[exported.PLAN] if text]
+    assert json.loads(cell)["reused"] == reused[:1]
+
+
 def test_runs_without_a_score_of_their_own(tmp_path):
     """Failed, running, done again; those that learnt nothing by their tag, or by their predictions alone."""
     rows = effects({"ls": 1.0, "kd": 2.0, "tfreg": 0.0})

@@ -210,6 +210,17 @@ def test_a_planned_method_that_is_absent_still_counts():
     assert looked["p_holm"][0] == 3 / 128 and looked["family_size"][0] == 3
 
 
+@pytest.mark.parametrize("own, size", [(True, 2), (False, 1)])
+def test_what_an_earlier_study_compared_counts_where_it_was_that_study(own, size):
+    """A plan that none of these runs speaks for has but the names of its cells in common with them."""
+    paired = pair(runs({"ls": UP, "kd": MIXED}))
+    who = {c.method: c.who for c in paired.comparisons}
+    logged = [{"plan": {"seeds": (), "looks": []}, "start": start} for start in (1, 2)]
+    earlier = Planned(logged[0], {(*PLACE, ""): ["kd"]}, [who["kd"]], own)
+    plans = [Planned(logged[1], {(*PLACE, ""): ["ls"]}, [who["ls"]], True), earlier]
+    assert judge(paired, rule(), planned=plans).set_index("method")["family_size"]["ls"] == size
+
+
 def test_what_is_added_is_corrected_for_the_planned_that_are_absent_too():
     (row,) = judged({"akd": UP}, {PLACE: ("ls", "kd")}).to_dict("records")
     assert (row["family_size"], row["p_holm"]) == (3, 3 / 128)
