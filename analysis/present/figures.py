@@ -35,6 +35,8 @@ def figure1_scores(cells: pd.DataFrame, model: str) -> tuple[pd.DataFrame, list[
     base = part[part["method"].str.partition(" [")[0] == "finetune"]
     common = [set(found["task"]) for _, found in (base if len(base) else part).groupby("init")]
     tasks = list(GLUE.values()) if set(GLUE.values()) <= held else sorted(set.intersection(*common))
+    if not tasks:
+        return pd.DataFrame(columns=COLUMNS), [f"figure 1: no task of {model} has every initialisation"]
     part = part[part["task"].isin(tasks)]
     tables = {split: found.pivot_table("score", place, "task") for split, found in part.groupby("split")}
     whole = {split: tables.get(split, pd.DataFrame()).reindex(columns=tasks).dropna() for split in SPLITS}

@@ -88,6 +88,12 @@ def test_another_study_shows_the_tasks_that_finetune_has_in_every_init():
     assert pretrained == [("Finetune", 62.0, 1.0), ("zeta", 62.0, 1.0)]
 
 
+def test_a_study_without_a_task_in_every_init_says_why_there_is_no_figure():
+    rows = [row(init, init, "m", init, "finetune", seed=1, test=61.0) for init in ("pretrained", "random")]
+    shown, left = figure1_scores(cells(pd.DataFrame(rows)), "m")
+    assert shown.empty and left == ["figure 1: no task of m has every initialisation"]
+
+
 def test_one_seed_has_no_interval_and_no_score_no_figure():
     frame = cells(pd.DataFrame([row("1", "a", "m", "pretrained", "finetune", 1, test=61.0)]))
     ((_, only),) = drawn(figure1(figure1_scores(frame, "m")[0]))
