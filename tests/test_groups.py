@@ -56,12 +56,15 @@ def test_the_same_split_for_every_seed_and_another_for_another_split_seed(prepar
 
 
 def test_files_that_are_divided_already_are_taken_as_they_are(prepare, tmp_path):
-    for name in ("train", "dev"):
-        write(tmp_path / f"{name}.csv", rows=50, seed=len(name))
-    data = prepare(train_file=tmp_path / "train.csv", dev_file=tmp_path / "dev.csv", group_column="user")
+    files = {}
+    for seed, name in enumerate(("train", "dev", "test")):
+        files[f"{name}_file"] = tmp_path / f"{name}.csv"
+        write(files[f"{name}_file"], rows=50, seed=seed)
+    data = prepare(**files, group_column="user")
     found = groups_of(data)
-    both, own = found["train"] & found["dev"], found["dev"]
-    assert both and f"{len(both)} of {len(own)} groups of dev are in train too" in data.remarks
+    for first, split in (("train", "dev"), ("train", "test"), ("dev", "test")):
+        both, own = found[first] & found[split], found[split]
+        assert both and f"{len(both)} of {len(own)} groups of {split} are in {first} too" in data.remarks
 
 
 def test_numbers_name_groups_too(prepare, tmp_path):

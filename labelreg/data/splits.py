@@ -140,14 +140,18 @@ def check(frames: Frames, classes: tuple[str, ...], name: str) -> None:
 
 
 def groups_in_both(frames: Frames) -> list[str]:
-    """A remark on each split whose groups, where there are groups, stand in train too."""
+    """A remark on each split whose groups, where there are groups, stand in train too, and on each test set whose
+    groups stand in dev too."""
     if "group" not in frames["train"]:
         return []
-    train, found = set(frames["train"]["group"]), []
-    for split in (split for split in frames if split != "train"):
-        own = set(frames[split]["group"])
-        found += [f"{len(own & train)} of {len(own)} groups of {split} are in train too"] if own & train else []
-    return found
+    held = {split: set(frame["group"]) for split, frame in frames.items()}
+    both = [("train", split) for split in held if split != "train"]
+    both += [("dev", split) for split in held if split not in ("train", "dev", REST)]  # `rest` has none of dev's
+    return [
+        f"{len(held[split] & held[first])} of {len(held[split])} groups of {split} are in {first} too"
+        for first, split in both
+        if held[split] & held[first]
+    ]
 
 
 def in_both(frames: Frames, unit: str = "rows") -> list[str]:
