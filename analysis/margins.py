@@ -97,9 +97,9 @@ def too_large(margin: float, metric: str, scores: Sequence[float]) -> bool:
 
 
 def fractions(metric: str, scores: Sequence[float]) -> bool:
-    """Whether scores of this name, which has points of 100 elsewhere, look like fractions of 1."""
+    """Whether scores of this name, which has points of 100 elsewhere, look like fractions (of -1 too: Matthews)."""
     known = metric.rpartition("/")[2] in IN_POINTS and not _in_percent(metric)
-    return known and 0 <= min(scores) <= max(scores) <= 1 and max(scores) > 0
+    return known and -1 <= min(scores) <= max(scores) <= 1 and any(scores)
 
 
 def _in_percent(metric: str) -> bool:

@@ -557,6 +557,10 @@ def test_the_usual_margin_decides_nothing_in_another_unit():
         AnalysisError, match=r"^margin: scores look like fractions of 1 .*give margin=0.005 .* where half"
     ):
         judge(pair(frame, metric="score"))
+    low = frame.copy()
+    low.loc[low["params.seed"] == "0", "metrics.score"] -= 0.8  # a Matthews of what has not learnt
+    with pytest.raises(AnalysisError, match=r"^margin: scores look like fractions of 1 "):
+        judge(pair(low, metric="score"))
     frame["metrics.nll"] = frame["metrics.score"]
     with pytest.raises(AnalysisError, match=r"^margin: scores are between 0.7\d+ and .* in the metric's own unit$"):
         judge(pair(frame, metric="nll"))
