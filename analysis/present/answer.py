@@ -11,7 +11,7 @@ import pandas as pd
 
 from analysis import calibration, direction, examples, exported, interaction, over_tasks, pairing, trend
 from analysis.hypothesis import FEW
-from analysis.judge import COLUMNS, Rule, by_who, judge, of_seeds
+from analysis.judge import COLUMNS, Planned, Rule, by_who, judge, of_seeds
 from analysis.pairing import DEV, LAST_DEV, TEST, WHO, Comparison, Paired, in_order, method_rank
 from analysis.plan_check import follows, held, mark_tuned
 from analysis.predictions import Predictions, marked
@@ -87,7 +87,7 @@ def answer(
     scores = exported.table(whole, evidence.runs, taught, plans, measured)
     ours = exported.marked(scores)
     lacks = [NO_SCORES] if len(scores) and not ours and evidence.plans is not None else []
-    sections = [section("read", [*evidence.remarks, *lacks]), *_verdicts(paired, judged, rule)]
+    sections = [section("read", [*evidence.remarks, *lacks]), *_verdicts(paired, judged, rule, planned)]
     if len(judged):
         sections += [*_over_tasks(paired, judged, rule), *_interaction(paired, rule.level)]
         sections += _trend(paired, rule.level)
@@ -198,7 +198,7 @@ def scores(paired: Paired) -> pd.DataFrame:
     return in_order(table)
 
 
-def _verdicts(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Section]:
+def _verdicts(paired: Paired, judged: pd.DataFrame, rule: Rule, planned: Sequence[Planned]) -> list[Section]:
     table = scores(paired)
     shown = tuple(name for name in table if name != "not_learnt" or table[name].any())
     means = replace(section("scores", frame=table), columns=shown)
@@ -206,12 +206,13 @@ def _verdicts(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Section]
         return [means, section("comparisons", frame=judged, reference=paired.reference)]
     sentences = [f"{wording.family_name(rows[0])}: {wording.sentence(rows)}" for rows in wording.families(judged)]
     left = paired.left_out[paired.left_out["reason"].str.startswith(UNEXPECTED)]
+    counted = {(*where[:3], name) for plan in planned for where, methods in plan.families.items() for name in methods}
     notes = [*wording.never_lines(paired), *wording.clause_lines(judged)]
     notes += direction.lines(zip(judged["metric"], judged["negated"], strict=True))
     notes += [
         *wording.unit_lines(judged),
         *wording.apart_lines(paired),
-        *wording.not_compared_lines(paired),
+        *wording.not_compared_lines(paired, counted),
         *wording.left_out_lines(left),
     ]
     decide = wording.deciding_lines(judged)

@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from itertools import chain
 
@@ -351,11 +351,14 @@ def unit_lines(judged: pd.DataFrame) -> list[str]:
 
 
 def apart_lines(paired: Paired) -> list[str]:
-    """A line for each metric that is in fractions of 1 in some tasks alone."""
-    lines = []
-    for metric in dict.fromkeys(c.metric for c in paired.comparisons):
-        if found := units_differ(metric, (c for c in paired.comparisons if c.metric == metric)):
+    """A line for each metric, model and init that is in fractions of 1 in some tasks alone."""
+    groups, lines = defaultdict(list), []
+    for c in paired.comparisons:
+        groups[c.metric, c.model, c.init].append(c)
+    for (metric, *place), members in groups.items():
+        if found := units_differ(metric, members):
             told = f"{metric} looks like a fraction of 1 in {join(found)} and not in the other tasks"
+            told += f" of {', '.join(filter(None, place))}" if len(groups) > 1 else ""
             lines.append(f"{told}: there is no mean over tasks; give all in one unit")
     return lines
 
@@ -385,17 +388,20 @@ def never_lines(paired: Paired) -> list[str]:
     return lines
 
 
-def not_compared_lines(paired: Paired) -> list[str]:
-    """The methods of a task, model and init of which no run is compared: what is judged looks whole without them."""
+def not_compared_lines(paired: Paired, planned: Collection[tuple] = ()) -> list[str]:
+    """The methods of a task, model and init of which no run is compared: what is judged looks whole without them.
+    Those of `planned` (task, model, init, method) count in their families all the same."""
     known, left = {c.who[:4] for c in paired.comparisons}, paired.left_out
     places = left[WHO[:4]].itertuples(index=False, name=None)
     alone = [who[3] != paired.reference and who not in known for who in places]
     left = left[pd.Series(alone, left.index, dtype=bool)]
     lines = []
-    for place, found in left.groupby(WHO[:3], sort=False):
+    counted = [who in planned for who in left[WHO[:4]].itertuples(index=False, name=None)]
+    for (*place, held), found in left.assign(counted=counted).groupby([*WHO[:3], "counted"], sort=False):
         methods = list(dict.fromkeys(found["method"]))
         verb = "is" if len(methods) == 1 else "are"
-        told = f"{', '.join(methods)} ({', '.join(filter(None, place))}) {verb} not compared, nor counted by Holm"
+        told = f"{', '.join(methods)} ({', '.join(filter(None, place))}) {verb} not compared"
+        told += "" if held else ", nor counted by Holm"
         lines.append(f"{told}: {' '.join(left_out_lines(found))}")
     return lines
 

@@ -466,6 +466,10 @@ def test_a_method_of_which_no_run_is_compared_is_named():
     assert told.startswith("kd (rte, bert, random) is not compared, nor counted by Holm: 8 runs are left out here: ")
     assert told.endswith("no usable finetune run with seed 100 (the first of them).")
     assert "notes" not in named(answered({"ls": UP})) or not named(answered({"ls": UP}))["notes"].text
+    planned = answer(Evidence(frame, [plan_of()]), pair(frame))
+    assert planned.judged["family_size"].tolist() == [2], "a planned one is counted"
+    (told,) = named(planned)["notes"].text
+    assert told.startswith("kd (rte, bert, random) is not compared: 8 runs are left out here: ")
 
 
 def test_tasks_in_percent_and_in_fractions_have_no_mean():
@@ -477,5 +481,11 @@ def test_tasks_in_percent_and_in_fractions_have_no_mean():
     found = named(answer(Evidence(both), pair(both, metric="score"), rule("0.5,b:0.005"), "score"))
     assert "these_tasks" not in found
     assert found["notes"].text[-1].startswith("score looks like a fraction of 1 in b and not in the other tasks")
+    alone = pd.concat([frame, other.assign(**{"params.model": "b"})], ignore_index=True)
+    more = pd.concat([alone, frame.assign(**{"run_id": "c" + frame["run_id"], "params.task": "c"})], ignore_index=True)
+    for told in (alone, more):  # one task of another model, beside two in one unit: of these there is a mean
+        found = named(answer(Evidence(told), pair(told, metric="score"), rule("0.5,b:0.005"), "score"))
+        assert "notes" not in found or not any("no mean over tasks" in line for line in found["notes"].text)
+    assert "these_tasks" in found
     both["metrics.score"] *= [100 if task == "b" else 1 for task in both["params.task"]]
     assert "these_tasks" in named(answer(Evidence(both), pair(both, metric="score"), rule("0.5,b:0.005"), "score"))
