@@ -79,6 +79,10 @@ def test_tables_of_a_table_of_scores(store, tmp_path):
     assert "Table 6: ResNet18 on CIFAR100 (n = 2)" in ended.out and "71.50 ± 0.71" in ended.out
     assert runs("report")[0].data.params["csv"] == str(path)
     refused(call("tables", csv=path, study="mine"), "csv=", "study=mine")
+    more = [f"cifar100,resnet18,random,finetune,{seed},70" for seed in range(3, 12)]
+    path.write_text("\n".join(["task,model,init,method,seed,score", *rows, *more]))
+    said = succeed("tables", csv=path).out
+    assert "table 6: up to 11 seeds a cell, where the paper has 10" in said and "study=table6" not in said
     refused(call("tables", csv=tmp_path / "none.csv"), "no such file")
 
 

@@ -67,7 +67,8 @@ def make_tables(given: dict[str, Value]) -> None:
     predictions = None if given.get("csv") else predictions_of(runs, paired)
     if predictions is not None:
         paired = marked(paired, predictions)
-    made = paper_tables.tables(runs, paired)
+    studies = [] if given.get("csv") or given.get("study") else runs.get(f"tags.{tracking.STUDY}", [])
+    made = paper_tables.tables(runs, paired, set(studies))
     told = remarks + [HOW_TO_BEGIN_TABLES]
     with tracking.open_run("report", "tables") as run:
         run.params({name: given.get(name) for name in named("tables")})

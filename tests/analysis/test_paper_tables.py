@@ -138,7 +138,8 @@ def test_what_another_study_adds_to_a_table_is_told_and_not_missed():
         columns="metrics.best/dev/score"
     )
     frame = pd.concat([frame, more, akd], ignore_index=True)
-    made = tables(frame, pair(frame))
+    assert "table 4: up to 8 seeds a cell, where the paper has 5" in tables(frame, pair(frame)).missing, "no such study"
+    made = tables(frame, pair(frame), {"table4"})
     assert (
         "table 4: up to 8 seeds a cell, where the paper has 5; study=table4 takes that study's runs alone"
         in made.missing
