@@ -515,3 +515,11 @@ def test_columns_that_nothing_is_read_from_are_named(prepare, tmp_path):
         "taught.csv: columns that no model reads: gpt_note",
     )
     assert said("wide", **{f"c{n}": f"c{n}" for n in range(20)})[0].endswith("c6, c7 and 12 more")
+
+
+def test_labels_that_a_gap_made_floats_are_called_by_their_classes(prepare, tmp_path):
+    frame = pd.DataFrame({"text": [f"film {n}" for n in range(60)], "label": [n % 3 - 1.0 for n in range(60)]})
+    path = tmp_path / "film.parquet"
+    frame.assign(**{f"p_{label}": 0.3 for label in (-1, 0, 1)}).to_parquet(path)
+    (told,) = prepare(train_file=path).remarks
+    assert told.startswith("film.parquet: rows of train with the label -1, a class of its own here: 20")

@@ -166,9 +166,15 @@ def _spaced(labels: pd.Series) -> list[str]:
     return [f"rows with spaces around their label: {rows}; the spaces are not part of the label"] if rows else []
 
 
+def _called(labels: pd.Series) -> list[str]:
+    """Labels as classes will be called (labels.name_of): a number that is whole without its point."""
+    whole = (int(label) if isinstance(label, float) and label.is_integer() else label for label in labels)
+    return [str(label).strip() for label in whole]
+
+
 def _minus_one(labels: pd.Series) -> list[str]:
     """A remark on the label -1 of a training set, which is a class there, and no label in the hub's data sets."""
-    texts = [str(label).strip() for label in labels]
+    texts = _called(labels)
     rows = texts.count(str(UNLABELLED))
     if len(set(texts)) < 3:  # -1 and 1: without it, there would be nothing to tell apart
         return []
@@ -192,7 +198,7 @@ def _unread(train: pd.DataFrame, task: Task) -> list[str]:
     names = [name for name in map(str, train.columns) if not _INDEX.fullmatch(name)]
     read = {*_of_texts(task, "text_pair" in names or task.text_pair is not None), task.label, task.group}
     left = [name for name in dict.fromkeys(names) if name not in read]
-    classes = {str(label).strip() for label in train[task.label]} if left else set()
+    classes = set(_called(train[task.label])) if left else set()
     prefixes = {name.removesuffix(each) for each in [*classes][:1] for name in left if name.endswith(each)} - {""}
     taught = {prefix + each for prefix in prefixes if all(prefix + own in left for own in classes) for each in classes}
     told = [shown(name) for name in left if name not in taught]
