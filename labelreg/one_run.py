@@ -329,7 +329,7 @@ def _log_start(
     if data.rest:
         tags[tracking.REST] = data.rest
     if own_file.FILE in settings.own:
-        tags[tracking.METHOD_FILE] = joined([own_file.file_of(settings.method)])
+        tags[tracking.METHOD_FILE] = joined([own_file.place_of(settings.method)])
     if settings.teacher_run_id:  # not found by the settings: who runs it again must name it too
         tags["labelreg.teacher_given"] = "true"
     names = (*VERSIONS, "peft") if adapter.of(settings) else VERSIONS

@@ -208,7 +208,16 @@ def test_how_to_run_it_again_names_its_folder(tiny, mine, tmp_path):
 
 def test_a_file_in_the_project_is_named_from_there(mine, monkeypatch):
     monkeypatch.setattr(own_file, "PROJECT", mine.parent.parent)
-    assert own_file.file_of(named(f"{mine}:loss")) == "mine/mine.py"
+    assert own_file.place_of(named(f"{mine}:loss")) == "mine/mine.py:loss"
+
+
+def test_two_folders_may_have_a_file_of_one_name(mine, tmp_path):
+    other = tmp_path / "other" / "mine.py"
+    other.parent.mkdir()
+    other.write_text(MINE.replace("def loss", "def loss2"))
+    places = [own_file.place_of(named(each)) for each in (f"{mine}:loss", f"{other}:loss2")]
+    told = own_file.as_given("methods", "finetune,mine.py:loss2,mine.py:loss+swa", [",".join(places)])
+    assert told == f"finetune,{other}:loss2,{mine}:loss+swa"
 
 
 def test_a_study_recipe_may_name_it_and_its_parameters_be_given(tiny, mine, tmp_path):
@@ -249,6 +258,8 @@ def test_the_settings_of_a_search_are_used_as_it_prints(tiny, mine, tmp_path):
             del METHODS[name]
         run = run_of(succeed("train_student", **given, method=method))
     assert run.data.params["poly"] == "0.05"
+    given = tiny | {"space": space, "per_method": "true", "methods": f"ls,{mine}:loss"}
+    assert f"-P methods=finetune,ls,{mine}:loss" in succeed("tune", **given).out, "ls was tuned too"
 
 
 def test_a_rule_may_name_the_folder_of_its_file(tiny, mine, tmp_path):

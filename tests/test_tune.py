@@ -321,6 +321,13 @@ def test_the_papers_cross_check(small):
     assert "what each method's own best differs" in ended.out
 
 
+def test_what_a_method_does_not_take_is_told(small, tmp_path):
+    recipe = tmp_path / "apart.yaml"
+    recipe.write_text("{kind: settings, extends: default, rules: [{when: {method: finetune}, set: {lr: 0.001}}]}")
+    ended = succeed("tune", **small, cross_check=1, methods="finetune,ls", recipe=recipe, trials=1)
+    assert "finetune keeps the recipe's lr, which the recipe sets apart from ls's" in ended.out
+
+
 @pytest.mark.parametrize(
     ("recipe", "init", "method", "taken"),
     [

@@ -107,10 +107,10 @@ def inherited() -> list[str]:
     return [*_places()]
 
 
-def file_of(name: str) -> str:
-    """The file of a method of one's own that is loaded, as a command names it: from the project's folder, where it lies
-    in that."""
-    return _places()[name][2]
+def place_of(name: str) -> str:
+    """FILE.py:FUNCTION of a method of one's own that is loaded, as a command names it: from the project's folder, where
+    it lies in that."""
+    return f"{_places()[name][2]}:{name.rpartition(':')[2]}"
 
 
 def _places() -> dict[str, tuple[str, str, str]]:
@@ -194,20 +194,20 @@ def _told(error: BaseException, path: Path) -> str:
     return one_line(f"{type(error).__name__}: {error}") + (f" (line {line})" if line else "")
 
 
-def with_folder(method: str, files: Iterable[str]) -> str:
-    """A method as a command names it: one's own by its file, where it is one of these."""
-    begins = {f"{Path(file).name}:": file for file in files}
-    found = next((begin for begin in begins if method.startswith(begin)), "")
-    return f"{begins[found]}:{method.removeprefix(found)}" if found else method
+def with_folder(method: str, places: Iterable[str]) -> str:
+    """A method, perhaps with its average, as a command names it: one's own by its place, where it is one of these."""
+    known = {Path(place).name: place for place in places}  # two folders may have a file of one name
+    found = next((name for name in known if method == name or method.startswith(f"{name}+")), "")
+    return known[found] + method.removeprefix(found) if found else method
 
 
 def as_given(name: str, text: str, logged: Iterable) -> str:
-    """`method` or `methods` of runs as a command takes them: one's own by its file, where runs have logged (each as a
-    list) where that lay; of others None or NaN."""
-    files = [file for each in logged if isinstance(each, str) for file in convert(name, LIST, each)]
+    """`method` or `methods` of runs as a command takes them: one's own by its place, where runs have logged it (each as
+    a list); of others None or NaN."""
+    places = [place for each in logged if isinstance(each, str) for place in convert(name, LIST, each)]
     if name == "method":
-        return with_folder(text, files)
-    return joined(with_folder(each, files) for each in convert(name, LIST, text)) if files else text
+        return with_folder(text, places)
+    return joined(with_folder(each, places) for each in convert(name, LIST, text)) if places else text
 
 
 def told(own: Own) -> str:

@@ -43,7 +43,7 @@ RESTORED = "labelreg.restored"  # the run of another store that this one stands 
 EXPORTED, EXPORTED_TAG = "exported/", "labelreg.exported_"  # of it: what else the table says, of metrics and texts
 Found = mlflow.entities.Run  # a run as the store has it: read alone
 ONE_CLASS = "labelreg.one_class"  # the class that the run gives every example; a run that learnt has no such tag
-METHOD_FILE = "labelreg.method_file"  # where the file of a method of one's own lay; of a study, comma-separated
+METHOD_FILE = "labelreg.method_file"  # FILE.py:FUNCTION of a method of one's own; of a study, comma-separated
 NEVER = "labelreg.never_predicted"  # of a run that learnt: classes that it gives no example, comma-separated
 
 

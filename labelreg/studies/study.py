@@ -59,8 +59,8 @@ def _run(design: Design, seen: outlook.Outlook, spreads: Mapping[tuple, float]) 
         plan.log(opened, design, seen, lines)
         opened.tags({tracking.PLAN: design.digest})  # not of a plan alone: its seeds may never run
         methods = dict.fromkeys(str(step.given["method"]) for step in design.steps)
-        if files := dict.fromkeys(own_file.file_of(each) for each in methods if own_file.MARK in each):
-            opened.tags({tracking.METHOD_FILE: joined(files)})
+        if own := [own_file.place_of(each) for each in methods if own_file.MARK in each]:
+            opened.tags({tracking.METHOD_FILE: joined(own)})
         left = len(design.steps) - len(seen.finished)
         runs = f"{left} run" + ("" if left == 1 else "s")
         print(lines[0], lines[1], f"{runs}, {design.jobs} at a time", sep="\n", flush=True)

@@ -50,9 +50,10 @@ def settings(given: Mapping[str, Value], chosen: Mapping[str | None, Mapping[str
     return about + yaml.safe_dump(content, sort_keys=False)
 
 
-def commands(given: dict[str, Value], one: tuple[str, search.Search]) -> list[str]:
-    """How a run and a study take the settings: with all that was searched with and that no settings file may name."""
-    method, first = one
+def commands(given: dict[str, Value], searches: Mapping[str, search.Search], methods: Sequence[str]) -> list[str]:
+    """How a run and a study take the settings: with all that was searched with and that no settings file may name.
+    `methods`: those that the settings were found for."""
+    method, first = next(iter(searches.items()))
     run = recipes.resolve(given | {"method": method} | {name: values[0] for name, values in first.space.items()})
     more = {
         name: given[name]
@@ -62,13 +63,13 @@ def commands(given: dict[str, Value], one: tuple[str, search.Search]) -> list[st
     own = ("method", "seed", "rest", "recipe", "threads")  # the search's, the file's and the machine's
     more = {name: value for name, value in more.items() if name not in own}
     lists: dict[str, Value] = {"tasks": run.task, "models": run.model, "inits": run.init}
-    files = {each: own_file.file_of(each) for each in own_file.inherited()}  # no study has these methods by itself
-    if run.average != "none" or files:
-        named = dict.fromkeys(files if run.average == "none" else (method, *files))
-        shown = [own_file.with_folder(label(each, run.average), files.values()) for each in named]
-        lists["methods"] = ["finetune", *shown]
-    if method in files:
-        more = {"method": own_file.with_folder(method, [files[method]])} | more
+    own_methods = {each: own_file.place_of(each) for each in own_file.inherited()}  # no study has these by itself
+    if run.average != "none" or own_methods:
+        named = [label(each, run.average) for each in (*methods, *own_methods)]
+        shown = [own_file.with_folder(each, own_methods.values()) for each in named]
+        lists["methods"] = [*dict.fromkeys(["finetune", *shown])]
+    if method in own_methods:
+        more = {"method": own_methods[method]} | more
     asked_of = {"train_student": {"recipe": "FILE"} | more, "main": {"settings": "FILE"} | lists | more}
     return [
         " ".join(

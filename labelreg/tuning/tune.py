@@ -109,9 +109,9 @@ def carry_out(given: dict[str, Value]) -> None:
             _search(run, searches, common, workers)
             kept = None
             if given["cross_check"]:
-                every = methods_in_order(given.get("methods") or list(PAPER))
-                kept = _cross_check(run, searches, int(given["cross_check"]), common, every, workers)
-            _report(run, searches, common, kept, given.get("output_dir"))
+                methods = methods_in_order(given.get("methods") or list(PAPER))
+                kept = _cross_check(run, searches, int(given["cross_check"]), common, methods, workers)
+            _report(run, searches, common, kept, methods, given.get("output_dir"))
         claim.forget()
     views.tell("search", tracking.current_experiment())
 
@@ -384,7 +384,8 @@ def _cross_check(
     chosen = [trial.params for trial in search.best(search.open_study(best_of), count)]
     taken = {method: _alike(given, method, tuned, chosen[0]) for method in methods}
     for method, names in taken.items():
-        if others := sorted(METHODS[method].parameters.keys() & best_of.space.keys() - set(names)):
+        unread = METHODS[tuned].parameters.keys() - METHODS[method].parameters.keys()
+        if others := sorted(best_of.space.keys() - names - unread):
             print(f"{method} keeps the recipe's {' and '.join(others)}, which the recipe sets apart from {tuned}'s")
     steps = []
     for index, params in enumerate(chosen, 1):
@@ -433,6 +434,7 @@ def _report(
     searches: Mapping[str, search.Search],
     given: dict[str, Value],
     kept: dict[str | None, dict[str, Value]] | None,
+    methods: list[str],
     output_dir: str | None,
 ) -> None:
     """Best settings, importances, budgets and pictures: printed, and artifacts of the search.
@@ -468,7 +470,7 @@ def _report(
                 print("  importances: " + ", ".join(f"{key} {share:.2f}" for key, share in shares.items()), flush=True)
         run.folder(folder)
     place = output_dir or records.place(run.run_id)
-    ways = "; ".join(search_report.commands(given, next(iter(searches.items()))))
+    ways = "; ".join(search_report.commands(given, searches, methods))
     print(f"settings: {place}/{SETTINGS_FILE} ({ways})", flush=True)
     print(f"tuned on seed {given['seed']}: a comparison with them must use other seeds", flush=True)
 
