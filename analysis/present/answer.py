@@ -212,7 +212,7 @@ def _verdicts(paired: Paired, judged: pd.DataFrame, rule: Rule, planned: Sequenc
     notes += [
         *wording.unit_lines(judged),
         *wording.apart_lines(paired),
-        *wording.not_compared_lines(paired, counted),
+        *wording.not_compared_lines(paired, judged, counted),
         *wording.left_out_lines(left),
     ]
     decide = wording.deciding_lines(judged)

@@ -388,10 +388,10 @@ def never_lines(paired: Paired) -> list[str]:
     return lines
 
 
-def not_compared_lines(paired: Paired, planned: Collection[tuple] = ()) -> list[str]:
+def not_compared_lines(paired: Paired, judged: pd.DataFrame, planned: Collection[tuple]) -> list[str]:
     """The methods of a task, model and init of which no run is compared: what is judged looks whole without them.
     Those of `planned` (task, model, init, method) count in their families all the same."""
-    known, left = {c.who[:4] for c in paired.comparisons}, paired.left_out
+    known, left = set(judged[WHO[:4]].itertuples(index=False, name=None)), paired.left_out
     places = left[WHO[:4]].itertuples(index=False, name=None)
     alone = [who[3] != paired.reference and who not in known for who in places]
     left = left[pd.Series(alone, left.index, dtype=bool)]

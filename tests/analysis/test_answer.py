@@ -466,6 +466,10 @@ def test_a_method_of_which_no_run_is_compared_is_named():
     assert told.startswith("kd (rte, bert, random) is not compared, nor counted by Holm: 8 runs are left out here: ")
     assert told.endswith("no usable finetune run with seed 100 (the first of them).")
     assert "notes" not in named(answered({"ls": UP})) or not named(answered({"ls": UP}))["notes"].text
+    waiting = students({"ls": UP, "kd": UP})
+    waiting.loc[waiting["run_id"] == "kd-0", "status"] = "RUNNING"  # a look waits for it, with seven pairs of kd
+    found = answer(Evidence(waiting), pair(waiting), rule(looks=(8, 12)))
+    assert found.judged["n"].tolist() == [0, 0] and not named(found)["notes"].text
     planned = answer(Evidence(frame, [plan_of()]), pair(frame))
     assert planned.judged["family_size"].tolist() == [2], "a planned one is counted"
     (told,) = named(planned)["notes"].text
