@@ -268,6 +268,11 @@ def test_a_rule_may_name_the_folder_of_its_file(tiny, mine, tmp_path):
     recipe.write_text(f"{{kind: settings, extends: default, rules: [{rule}]}}")
     for method, poly in {"finetune": None, f"{mine}:loss": "0.5"}.items():
         assert run_of(succeed("train_student", **tiny, recipe=recipe, method=method)).data.params.get("poly") == poly
+    recipe.write_text(recipe.read_text().replace(":loss", ":los"))
+    said = "unknown method in recipe"
+    refused(call("train_student", **tiny, recipe=recipe, method=f"{mine}:loss"), said, "'mine.py:los'; did you mean")
+    recipe.write_text(recipe.read_text().replace(":los'", ":taught'"))  # its other function: a rule for other runs
+    succeed("train_student", **tiny, recipe=recipe, method=f"{mine}:loss")
 
 
 @pytest.mark.slow

@@ -38,6 +38,7 @@ MARK = ".py:"
 # file, in JSON: worker processes inherit it, tasks of a Ray cluster are sent it
 PLACES = "LABELREG_METHOD_FILES"
 PROJECT = Path(__file__).parents[2]  # where `mlflow run .` is called
+MODULE = "labelreg_own_"  # its name as a module, with the digest behind it
 FILE = "method_file"  # its digest, a parameter of the method
 SETTINGS = "method_settings"  # all of its parameters in one, as a run logs them
 GIVEN = 4  # logits, labels, teacher, epoch
@@ -113,13 +114,21 @@ def place_of(name: str) -> str:
     return f"{_places()[name][2]}:{name.rpartition(':')[2]}"
 
 
+def may_be(name: str) -> bool:
+    """Whether there may be a method of one's own of this name: of a file that is loaded, where it has the function."""
+    file, _, function = name.partition(MARK)
+    begun = {digest for other, (_, digest, _) in _places().items() if other.startswith(f"{file}{MARK}")}
+    loaded = [sys.modules.get(f"{MODULE}{digest}") for digest in begun]
+    return not loaded or any(each is None or inspect.isfunction(getattr(each, function, None)) for each in loaded)
+
+
 def _places() -> dict[str, tuple[str, str, str]]:
     """Where each lies, the digest of what it held when the command began, how a command names its file; by its name."""
     return {name: (each[0], each[1], each[2]) for name, each in json.loads(os.environ.get(PLACES, "{}")).items()}
 
 
 def _run(text: str, path: Path, content: bytes, digest: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"labelreg_own_{digest}", path)
+    spec = importlib.util.spec_from_file_location(f"{MODULE}{digest}", path)
     assert spec  # its name ends with .py
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look for what a name in quotes means

@@ -189,7 +189,8 @@ def rules(name: str, seen: tuple[str, ...] = ()) -> list[dict[str, Any]]:
                 # one's own is called by its name, in whatever folder its file lies; where this command does not name
                 # it, the rule is one for other runs
                 ones = rule["when"][key] = [Path(one).name if one in theirs else one for one in ones]
-                absent = [each for one in theirs if (each := Path(one).name) not in METHODS]
+                names = [Path(one).name for one in theirs]
+                absent = [name for name in names if name not in METHODS and own_file.may_be(name)]
             if key in KNOWN:
                 for one in ones:
                     if not isinstance(one, str) or one not in KNOWN[key] and one not in absent:
