@@ -59,6 +59,8 @@ def busy(loops: int) -> Iterator[None]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--loops", type=int, nargs="+", default=LOOPS)
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -69,20 +71,23 @@ def main() -> None:
 
     print(f"load before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", flush=True)
     rows = []
-    for loops in LOOPS:
+    for loops in given.loops:
         with busy(loops):
             for threads in THREADS:
-                row: dict[str, float] = {"busy loops": loops, "threads": threads}
-                for name, own in VARIANTS.items():
-                    environment = {key: v for key, v in os.environ.items() if key != "GOMP_SPINCOUNT"} | own
-                    environment |= {"OMP_NUM_THREADS": str(threads)}
-                    command = [sys.executable, "-m", "bench.busy", "--one", name, "--threads", str(threads)]
-                    found = []
-                    for _ in range(given.rounds):
+                row: dict[str, float | str] = {"busy loops": loops, "threads": threads}
+                found: dict[str, list[dict[str, float]]] = {name: [] for name in given.variants}
+                for _ in range(given.rounds):  # in turn: the machine's own speed changes by the hour
+                    for name, epochs in found.items():
+                        environment = {key: v for key, v in os.environ.items() if key != "GOMP_SPINCOUNT"}
+                        environment |= VARIANTS[name] | {"OMP_NUM_THREADS": str(threads)}
+                        command = [sys.executable, "-m", "bench.busy", "--one", name, "--threads", str(threads)]
                         ended = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-                        found.append(json.loads(ended.stdout.splitlines()[-1]))
-                    row[f"{name}, s"] = statistics.median(each["wall"] for each in found)
-                    row[f"{name}, processor s"] = statistics.median(each["processor"] for each in found)
+                        epochs.append(json.loads(ended.stdout.splitlines()[-1]))
+                for name, epochs in found.items():
+                    walls = [each["wall"] for each in epochs]
+                    row[f"{name}, s"] = statistics.median(walls)
+                    row[f"{name}, from to"] = f"{min(walls):.2f} to {max(walls):.2f}"
+                    row[f"{name}, processor s"] = statistics.median(each["processor"] for each in epochs)
                 rows.append(row)
                 print(row, file=sys.stderr, flush=True)
     print(to_markdown(pd.DataFrame(rows)))
