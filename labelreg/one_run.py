@@ -349,9 +349,9 @@ def _write_predictions(folder: Path, logits: Mapping[str, torch.Tensor], data: p
         if split == "train":
             continue
         tokens, probabilities = data.splits[split], metrics.softmax(values.numpy())
-        table = pd.DataFrame({"idx": tokens.idx.numpy(), "label": tokens.labels.numpy()})
-        for index, name in enumerate(data.classes):
-            table[f"p_{name}"] = probabilities[:, index]
+        columns = {"idx": tokens.idx.numpy(), "label": tokens.labels.numpy()}
+        columns |= {f"p_{name}": probabilities[:, index] for index, name in enumerate(data.classes)}
+        table = pd.DataFrame(columns)  # at once: of a thousand classes, one by one, pandas warns
         if tokens.group is not None:
             table["group"] = [data.groups[index] for index in tokens.group.tolist()]
         table.to_parquet(folder / "predictions" / f"{split}.parquet", index=False)

@@ -37,6 +37,13 @@ def runs_of_mrpc(store, tmp_path):
                     run.folder(folder.parent)
 
 
+def test_predictions_of_many_classes_are_written_without_a_word(tiny, tmp_path):
+    """pandas warned once for each class beyond the hundredth."""
+    rows = "".join(f"a good film,c{n % 120}\n" for n in range(360))
+    (tmp_path / "many.csv").write_text(f"text,label\n{rows}")
+    assert succeed("train_student", **tiny | {"train_file": tmp_path / "many.csv", "max_length": 8}).err == ""
+
+
 def test_significance_reads_predictions(runs_of_mrpc, tmp_path, monkeypatch):
     ended = succeed("significance", output_dir=tmp_path / "out", verbose=True)
     assert ended.err == ""
