@@ -127,6 +127,12 @@ class Served:
 
     def _images(self, rows: pd.DataFrame) -> images.Images:
         column, side = self.known["columns"][0], self.known["side"]
+        for row, content in enumerate(rows[column], 1):
+            if isinstance(content, str):  # of a CSV, or of JSON in another shape, which MLflow leaves as it is
+                raise UserError(
+                    f"row {row} has a text in column {column!r}, not the bytes of an image: send them as base64 in "
+                    "dataframe_records or dataframe_split (JSON)"
+                )
         pixels = [
             image_files.decoded(content, f"row {row}", self.known["task"], side)[0]
             for row, content in enumerate(rows[column], 1)

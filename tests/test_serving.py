@@ -168,6 +168,8 @@ def test_images_are_read_as_in_training(stem, store, tmp_path):
     )
     with pytest.raises(Exception, match="row 1 is no image"):
         loaded.predict(pd.DataFrame({"image": [b"no image"]}))
+    with pytest.raises(Exception, match="row 1 has a text in column 'image', not the bytes of an image"):
+        loaded.predict(pd.DataFrame({"image": ["aGVsbG8="]}))  # as a CSV is read
 
 
 def test_the_requirements_hold_all_that_is_imported():
