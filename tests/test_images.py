@@ -18,7 +18,7 @@ from labelreg import job, recipes, training
 from labelreg.data import augment, batching, corpus
 from labelreg.errors import UserError
 from labelreg.methods import METHODS
-from labelreg.models import registry
+from labelreg.models import registry, vision
 from labelreg.places import Roots
 from labelreg.settings import Machine, Settings, with_defaults
 from labelreg.workers import executors
@@ -285,6 +285,7 @@ def test_a_damaged_source_is_one_line_and_leaves_nothing(damage, store, tmp_path
     ("given", "words"),
     [
         ({"task": "digits", "model": "minilm-3l"}, ["model minilm-3l reads text", "resnet18"]),
+        ({"task": "digits", "model": "resnet81"}, ["unknown model 'resnet81'", "did you mean 'resnet18'"]),
         ({"task": "rotten_tomatoes", "model": "resnet18"}, ["model resnet18 reads images"]),
         ({"task": "digits", "dev_file": "x.csv"}, ["dev_file=x.csv", "is made of images"]),
         ({"task": "digits", "image_size": 4}, ["image_size=4", "in [8, 4096]"]),
@@ -436,6 +437,35 @@ def test_kd_finds_its_teacher_and_trains_it_from_scratch(store, settings_file):
     assert "training it first" not in second.out
     assert run_of(first).data.params["teacher_run_id"] == run_of(second).data.params["teacher_run_id"]
     assert run_of(first).data.params["teacher_model"] == "resnet18"
+
+
+def test_a_teacher_that_is_a_folder_starts_from_its_weights(store, settings_file, tmp_path):
+    rules = settings_file({"epochs": 1}, image_size=8, max_train_examples=16, batch_size=8, epochs=1)
+    given = {"task": "digits", "init": "random", "recipe": rules, "threads": 1}
+    (tmp_path / "trained").mkdir()
+    vision.load("resnet18", ("0", "1"), "random", 5, Roots(None, None, tmp_path), "cifar").save_pretrained(
+        tmp_path / "trained"
+    )
+    taught = succeed("train_student", **given, method="kd", teacher_model=tmp_path / "trained")
+    (teacher,) = runs("teacher")
+    assert teacher.data.params["init"] == "pretrained", "its weights would be left unread without a word"
+    other = succeed("train_student", **given, method="kd", teacher_model="resnet18")
+    assert "training it first" in other.out
+    assert run_of(taught).data.params["teacher_run_id"] != run_of(other).data.params["teacher_run_id"]
+    assert [run.data.params["init"] for run in runs("teacher")] == ["pretrained", "random"]
+
+
+def test_a_teachers_mistake_is_told_before_a_run_of_the_study_begins(store, settings_file):
+    rules = settings_file({"batch_size": 15}, image_size=8, max_train_examples=16, batch_size=8, epochs=1)
+    given = {"recipe": "digits", "settings": rules, "methods": "finetune,kd", "seeds": 7, "jobs": 1}
+    refused(call("study", **given), "batch_size=15: the last of 16 images", "a teacher's is its recipe's")
+    assert not runs("student") and not runs("study")
+
+
+def test_a_folder_is_studied_with_the_model_of_images(store, tmp_path):
+    folder = own_folder(tmp_path / "pets")
+    said = succeed("main", train_file=folder, inits="random", methods="finetune,ls", plan_only="true").out
+    assert "pets resnet18 random" in said
 
 
 def test_table_6_cut_small(store, tmp_path, monkeypatch):

@@ -73,6 +73,7 @@ def test_what_no_run_of_a_study_reads_is_said(store):
         ({"recipe": "table6", "tasks": "digits", "models": "minilm-3l"}, "minilm-3l reads text, and task digits"),
         ({"recipe": "smoke", "models": "resnet18"}, "resnet18 reads images, and task rotten_tomatoes is made of text"),
         ({"recipe": "smoke", "teacher_model": "resnet18"}, "resnet18 reads images, and task rotten_tomatoes"),
+        ({"recipe": "table6", "models": "org/vit"}, "org/vit reads no images, and task cifar100 is made of images"),
     ],
 )
 def test_a_model_that_reads_something_else_is_refused_in_the_plan(store, monkeypatch, tmp_path, given, words):

@@ -168,6 +168,8 @@ def check_reads(model: str, task: str, data: str) -> None:
     """Raises UserError for a model that does not read what the task is made of: `data`, text or images."""
     reads = "images" if vision.network(model) else "text"
     if reads != data:
+        check_name(model)
+        reads = reads if model in MODELS or reads == "images" else "no images"  # a folder's may read sound
         others = vision.NETWORKS if data == "images" else [name for name, known in MODELS.items() if known.hub_id]
         raise UserError(
             f"model {model} reads {reads}, and task {task} is made of {data}: choose one of {', '.join(others)}"
@@ -189,8 +191,9 @@ def teacher_of(model: str, task: str) -> str:
 
 
 def teacher_init(teacher: str) -> str:
-    """Where a student's teacher starts: pre-trained, as the paper's; of images from scratch, as Yuan et al.'s."""
-    return "random" if vision.network(teacher) else "pretrained"
+    """Where a student's teacher starts: pre-trained, as the paper's; of images from scratch, as Yuan et al.'s, but from
+    the weights of a folder, which are what it is named for."""
+    return "random" if teacher in vision.NETWORKS else "pretrained"
 
 
 def tokenizer(path: Path) -> "PreTrainedTokenizerBase":

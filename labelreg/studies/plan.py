@@ -211,15 +211,17 @@ def prepare(steps: Sequence[Step]) -> None:
     for step in steps:
         own = settings[step.name]
         where = places.roots(own)
+        by_seed = corpus.task_of(own).split_by == "seed"
+        limits = own.max_length, own.max_train_examples, own.batch_size
+        key = (step.kind, step.cell[1:4], *limits, own.seed if by_seed else None)
+        if key not in seen:
+            seen[key] = corpus.prepare(own, where)
+            if step.kind == "student":
+                prepared.say(seen[key], said)
         if step.kind == "teacher":
             registry.weights_digest(own.model, own.init, where)
             registry.check_adapter(own, where)
             continue
-        by_seed = corpus.task_of(own).split_by == "seed"
-        key = (step.cell[1:4], own.max_length, own.max_train_examples, own.seed if by_seed else None)
-        if key not in seen:
-            seen[key] = corpus.prepare(own, where)
-            prepared.say(seen[key], said)
         job.check(own, seen[key])
         if given_teacher(vars(own)) and key not in taught:
             prepared.tell(own_teacher.lines(own_teacher.read(own, seen[key])), said)
