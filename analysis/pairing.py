@@ -397,16 +397,18 @@ def _setting(setting: tuple, reference_shared: tuple, siblings: list[tuple], ref
 
 def _table(usable: list[Run], split: set[tuple]) -> pd.DataFrame:
     """Usable runs with scores; `setting` names what differs among the runs of one method in one cell."""
-    held, seeds = defaultdict(list), defaultdict(list)
+    held: defaultdict[tuple, dict[tuple, bool]] = defaultdict(dict)  # each setting once: of 2,000 seeds there are few
+    seen, twice = set(), set()
     for run in usable:
-        held[run.cell, run.method].append(run.settings)
-        seeds[run.cell, run.method].append((run.seed, run.protocol, run.setting))
+        key, once = (run.cell, run.method), (run.cell, run.method, run.seed, run.protocol, run.setting)
+        held[key][run.settings] = True
+        twice |= {key} if once in seen else set()
+        seen.add(once)
     rows = []
     for run in usable:
         key = (run.cell, run.method)
-        told = _describe(setting_names(), run.settings, held[key])
-        twice = len(set(seeds[key])) < len(seeds[key])
-        if run.data and (twice or (run.task, run.protocol) in split):
+        told = _describe(setting_names(), run.settings, list(held[key]))
+        if run.data and (key in twice or (run.task, run.protocol) in split):
             told = ", ".join(filter(None, [told, f"data={_show(run.data)}"]))
         rows.append((run.run_id, *run.cell, run.method, told, run.seed, run.metric, run.score, run.start, run.never))
     return pd.DataFrame(rows, columns=["run_id", *WHO, "seed", "metric", "score", "start", "never"])
