@@ -87,7 +87,7 @@ def _counted(frame: pd.DataFrame, numbers: pd.Series, path: str | Path) -> list[
     names = {column: frame[f"params.{column}"] for column in ("task", "method", "seed")}
     names["seed"] = names["seed"].map(seed_name, na_action="ignore")  # 7 and 7.0 are one
     counts = [(found.nunique(), column) for column, found in names.items()]
-    missing = numbers[frame.index].isna().sum()
+    missing = len(frame) - numbers[frame.index].map(math.isfinite).sum()
     without = f", {missing:,} of them without a score" if missing else ""
     told = ", ".join(f"{n:,} {name}" if n == 1 else f"{n:,} {name}s" for n, name in counts)
     return [f"{Path(path).name}: {len(frame):,} rows{without}; {told}"]

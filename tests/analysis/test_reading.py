@@ -238,8 +238,8 @@ def test_each_task_has_a_unit_of_its_own(table):
 
 
 def test_what_was_read_is_counted(table):
-    text = HEAD + GOOD + "rte,bert,random,ls,0,\nrte,bert,random,ls,1,NaN\n"
-    assert scores_table(table(text))[1] == ["scores.csv: 8 rows, 2 of them without a score; 1 task, 3 methods, 3 seeds"]
+    text = HEAD + GOOD + "rte,bert,random,ls,0,\nrte,bert,random,ls,1,NaN\nrte,bert,random,ls,2,inf\n"
+    assert scores_table(table(text))[1] == ["scores.csv: 9 rows, 3 of them without a score; 1 task, 3 methods, 3 seeds"]
 
 
 def test_the_runs_of_a_study():
