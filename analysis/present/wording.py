@@ -341,7 +341,7 @@ def unit_lines(judged: pd.DataFrame) -> list[str]:
     lines = []
     for (metric, margin, negated), tasks in found.items():
         values = [value for some in tasks.values() for value in some]
-        shares = not negated and min(values) >= 0 and max(values) <= 1
+        shares = not negated and min(values) >= -1 and 0 < max(values) <= 1
         said = "look like fractions of 1" if shares else f"are between {min(values):g} and {max(values):g}"
         lines.append(
             f"scores {said} ({', '.join(filter(None, [*tasks, metric]))}): margin={margin:g} is in the "

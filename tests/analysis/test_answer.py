@@ -491,5 +491,10 @@ def test_tasks_in_percent_and_in_fractions_have_no_mean():
         found = named(answer(Evidence(told), pair(told, metric="score"), rule("0.5,b:0.005"), "score"))
         assert "notes" not in found or not any("no mean over tasks" in line for line in found["notes"].text)
     assert "these_tasks" in found
+    mixed = both.copy()
+    mixed.loc[mixed["params.task"].eq("b").idxmax(), "metrics.score"] = -0.02  # a Matthews of one seed
+    assert "these_tasks" not in named(
+        answer(Evidence(mixed), pair(mixed, metric="score"), rule("0.5,b:0.005"), "score")
+    )
     both["metrics.score"] *= [100 if task == "b" else 1 for task in both["params.task"]]
     assert "these_tasks" in named(answer(Evidence(both), pair(both, metric="score"), rule("0.5,b:0.005"), "score"))

@@ -564,6 +564,11 @@ def test_the_usual_margin_decides_nothing_in_another_unit():
     frame["metrics.nll"] = frame["metrics.score"]
     with pytest.raises(AnalysisError, match=r"^margin: scores are between 0.7\d+ and .* in the metric's own unit$"):
         judge(pair(frame, metric="nll"))
+    frame["metrics.matthews"] = frame["metrics.score"] - 0.75  # from below 0 to above it
+    with pytest.raises(
+        AnalysisError, match=r"^margin: scores look like fractions of 1 .*, matthews.*give margin=0.005"
+    ):
+        judge(pair(frame, metric="matthews"))
 
 
 def test_a_failure_beyond_a_look_is_not_counted_in_the_place_of_one_within():
