@@ -215,13 +215,14 @@ def _verdicts(paired: Paired, judged: pd.DataFrame, rule: Rule, planned: Sequenc
         *wording.not_compared_lines(paired, judged, counted),
         *wording.left_out_lines(left),
     ]
-    decide = wording.deciding_lines(judged)
-    details = section("details", [wording.TWICE] if rule.looks or decide else [], few=FEW)
+    decide = wording.deciding_lines(judged, rule.looks)
+    again = [wording.TWICE] if decide and not rule.looks else []
+    details = section("details", few=FEW)
     return [
         section("verdicts", sentences),
         section("brief", wording.p_lines(judged, "p"), _brief(paired, table, judged)),
         section("notes", notes),
-        section("deciding", [f"to decide {line}" for line in decide]),
+        section("deciding", [*again, *(f"to decide {line}" for line in decide)]),
         means,
         section(
             "comparisons",

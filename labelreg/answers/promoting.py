@@ -103,7 +103,8 @@ def choose(found: Answer, any_calibration: bool = False) -> Choice:
     better = judged[judged["verdict"] == "better"].sort_values("mean_difference", kind="stable", ascending=False)
     blind = judged[(judged["verdict"] == "undecided") & ~judged["decidable"].astype(bool)]
     if better.empty and len(blind):
-        told = "; ".join(f"{row['reason']} ({wording.deciding(row)})" for row in blind.to_dict("records"))
+        looks = found.rule.looks
+        told = "; ".join(f"{row['reason']} ({wording.deciding(row, looks)})" for row in blind.to_dict("records"))
         raise UserError(f"no verdict, so nothing is registered: {told}")
     lines = wording.verdict_lines(judged)
     if better.empty:

@@ -185,11 +185,17 @@ def test_the_p_beside_a_verdict_is_the_one_that_decided_it():
 
 def test_what_would_decide_and_the_warning_about_looking_twice():
     def warned(d, **more):
-        return "testing at 8 and again at 20 seeds" in as_text(answered(d, **more).sections)
+        """Where the advice stands: in short, too."""
+        return "tests again finds a difference that is none" in as_text(answered(d, **more).sections, verbose=False)
 
-    assert warned({"kd": WIDE}) and not warned({"ls": UP}) and warned({"ls": UP}, looks=[8])
+    assert warned({"kd": WIDE}) and not warned({"ls": UP}) and not warned({"kd": WIDE}, looks=[8])
     assert named(answered({"ls": UP}))["deciding"].text == ()
-    assert named(answered({"kd": WIDE}))["deciding"].text[0].startswith("to decide kd: ")
+    assert named(answered({"kd": WIDE}))["deciding"].text[1].startswith("to decide kd: ")
+
+
+def test_with_planned_looks_no_seeds_beyond_them_are_advised():
+    (told,) = named(answered({"kd": WIDE}, looks=[7, 8]))["deciding"].text
+    assert told == "to decide kd: the planned looks alone (7, 8 seeds), none beyond them"
 
 
 def test_looks_and_the_plans_family_reach_the_answer():
