@@ -62,12 +62,19 @@ def unit(metric: str) -> str:
 
 
 def said_difference(row: Mapping) -> str:
-    """The mean difference; where a seed of either side has not learnt, the median, which few such seeds hardly move."""
+    """The mean difference; where a seed of either side has not learnt, or the mean contradicts the verdict, the median,
+    which few such seeds hardly move."""
     if not row["n"]:
         return "no pair"
-    lost = row["not_learnt"] or row["not_learnt_reference"]
+    lost = row["not_learnt"] or row["not_learnt_reference"] or _contradicts(row)
     value = float(np.median(row["differences"])) if lost else row["mean_difference"]
     return f"{'median ' if lost else ''}{signed(value, row['margin'])}"
+
+
+def _contradicts(row: Mapping) -> bool:
+    """Whether the mean says another thing than the verdict, which is of ranks: a few seeds far off do that."""
+    mean, small = row["mean_difference"], row["verdict"] == "equivalent" or row["negligible"]
+    return small and abs(mean) > row["margin"] or row["verdict"] in ("better", "worse") and mean * row["estimate"] < 0
 
 
 def sentence(members: Sequence[Mapping]) -> str:
@@ -134,6 +141,9 @@ def _seeds(members: Sequence[Mapping], lost: str) -> str:
 def clauses(row: Mapping) -> list[str]:
     """What a reader of the verdict must know of it, beside the numbers: of whom it speaks, and what limits it."""
     found = [row.get("tuned") or ""] + ([lost_line([row])] if row["verdict"] != NOT_LEARNT else [])
+    if _contradicts(row):
+        mean, middle = (signed(row[name], row["margin"]) for name in ("mean_difference", "estimate"))
+        found.append(f"the mean {mean} contradicts the verdict, Hodges-Lehmann is {middle}: collapsed seeds?")
     if row["margin_why"]:
         found.append(f"margin {row['margin']:g} is {row['margin_why']}")
     if row["metric"] == DEV:

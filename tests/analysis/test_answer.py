@@ -29,7 +29,7 @@ NONE = [0.1, -0.11, 0.05, -0.02, 0.03, 0.07, -0.06, -0.04]
 
 def students(d: dict, metric="best/test/score", **columns) -> pd.DataFrame:
     rows = []
-    for method, differences in {"finetune": [0.0] * 8, **d}.items():
+    for method, differences in {"finetune": [0.0] * max([8, *map(len, d.values())]), **d}.items():
         for seed, difference in enumerate(differences):
             params = {"task": "rte", "model": "bert", "init": "random", "method": method, "seed": str(seed)}
             row = {"run_id": f"{method}-{seed}", "status": "FINISHED", "tags.labelreg.kind": "student"}
@@ -196,6 +196,20 @@ def test_what_would_decide_and_the_warning_about_looking_twice():
 def test_with_planned_looks_no_seeds_beyond_them_are_advised():
     (told,) = named(answered({"kd": WIDE}, looks=[7, 8]))["deciding"].text
     assert told == "to decide kd: the planned looks alone (7, 8 seeds), none beyond them"
+
+
+@pytest.mark.parametrize(
+    ("d", "said"),
+    [
+        ([1.0] * 11 + [-20.0], "kd (median +1.00) is better than finetune"),
+        ([0.1] * 11 + [-20.0], "kd (median +0.10) is better than finetune, by less than the margin"),
+        ([0.1, -0.1, 0.2, -0.2, 0.1, -0.1, 0.05, 0.1, -0.1, 0.2, 0.1, -20.0], "kd (median +0.08) is equivalent"),
+    ],
+)
+def test_a_mean_that_contradicts_the_verdict_is_not_told_without_a_word(d, said):
+    text = as_text(answered({"kd": d}).sections, verbose=False)
+    assert said in text and "contradicts the verdict, Hodges-Lehmann is +" in text
+    assert "contradicts" not in as_text(answered({"kd": UP}).sections)
 
 
 def test_looks_and_the_plans_family_reach_the_answer():
