@@ -23,6 +23,7 @@ from analysis.present.render import filled, interval, join, number, p_text, sign
 GLYPHS = {"better": "▲", "worse": "▼", "equivalent": "=", "undecided": "?", NOT_LEARNT: "∅"}
 LIBRARIES = ("numpy", "scipy", "pandas", "statsmodels", "matplotlib")
 NEVER = 3  # classes that a line names
+WIDER = 3  # times: of five seeds each, the sd of one side is as much above the other's by chance in one of twenty
 TWICE = (  # measured: 9 to 11% at 0.05, of who adds once as many seeds as the lines below say
     "more seeds are judged alone, or at planned looks (looks=10,14,20): who adds them to these and tests again finds a "
     "difference that is none twice as often as the level says"
@@ -75,6 +76,18 @@ def _contradicts(row: Mapping) -> bool:
     """Whether the mean says another thing than the verdict, which is of ranks: a few seeds far off do that."""
     mean, small = row["mean_difference"], row["verdict"] == "equivalent" or row["negligible"]
     return small and abs(mean) > row["margin"] or row["verdict"] in ("better", "worse") and mean * row["estimate"] < 0
+
+
+def _spreads(row: Mapping) -> str:
+    """That a difference called by ranks of few scores may be one of spread alone (docs/statistics.md has how often)."""
+    if row["verdict"] not in ("better", "worse") or row["test"] != RANK_SUM:
+        return ""
+    mine, sign = np.array(row["scores"]), -1 if row["negated"] else 1
+    spreads = mine.std(ddof=1), (mine - sign * np.array(row["differences"])).std(ddof=1)
+    if max(spreads) <= WIDER * min(spreads):
+        return ""
+    told = join([number(each, decimals(row["margin"])) for each in spreads])
+    return f"the spreads differ (sd {told}), which ranks of {row['n']} scores may call a difference too"
 
 
 def sentence(members: Sequence[Mapping]) -> str:
@@ -144,6 +157,7 @@ def clauses(row: Mapping) -> list[str]:
     if _contradicts(row):
         mean, middle = (signed(row[name], row["margin"]) for name in ("mean_difference", "estimate"))
         found.append(f"the mean {mean} contradicts the verdict, Hodges-Lehmann is {middle}: collapsed seeds?")
+    found.append(_spreads(row))
     if row["margin_why"]:
         found.append(f"margin {row['margin']:g} is {row['margin_why']}")
     if row["metric"] == DEV:
