@@ -94,10 +94,10 @@ def _counted(frame: pd.DataFrame, numbers: pd.Series, path: str | Path) -> list[
 
 
 def _folds(seeds: pd.Series) -> list[str]:
-    """A warning where seeds are named as folds of a repeated cross-validation are: 1.1, 1.2, ... or fold3."""
+    """A warning where seeds are named as folds of a repeated cross-validation are: 1.1, 1.2, ..., fold3 or cv3."""
     names = seeds.drop_duplicates()
     names = names[~names.str.fullmatch(r"\d+\.0+")]  # whole numbers as pandas writes them beside an empty cell
-    folds = names[names.str.fullmatch(r"(?i)\d+[._-]\d+|.*fold.*|r\d+f\d+")]
+    folds = names[names.str.fullmatch(r"(?i)\d+[._-]\d+|.*fold.*|r\d+f\d+|cv[._-]?\d+")]
     if len(folds) < 2 or len(folds) < len(names) / 2:
         return []
     return [

@@ -163,6 +163,13 @@ def test_seeds_are_names(table):
     assert paired.left_out.empty
 
 
+@pytest.mark.parametrize("names", [("fold1", "Fold2"), ("1.1", "2.1"), ("cv1", "cv_2"), ("r1f1", "r1f2")])
+def test_seeds_that_are_named_as_folds_are_told(table, names):
+    rows = [f"r,b,x,{m},{name},{at}" for m in ("finetune", "kd") for at, name in enumerate(names)]
+    told = f"seeds are named like folds ({', '.join(names)}): "
+    assert any(line.startswith(told) for line in scores_table(table(HEAD + "\n".join(rows)))[1])
+
+
 def test_whole_seeds_beside_an_empty_cell_are_no_folds(table):
     """As pandas writes a column with a gap: 0.0, 1.0; and beside 0, 1 they are the same seeds."""
     rows = [f"r,b,x,{m},{seed}{'.0' * (m == 'kd')},{seed}" for m in ("finetune", "kd") for seed in range(3)]
