@@ -61,8 +61,8 @@ def scores_table(path: str | Path, metric: str | None = None) -> tuple[pd.DataFr
     remarks = _counted(frame, numbers, path)
     unused = [column for column in table.columns if column not in ("", *REQUIRED, SCORE, name, *settings, *places)]
     if unused:
-        known = ", ".join(settings)
-        remarks.append(f"columns that are not used: {', '.join(unused)} (settings have their names: {known})")
+        told = "a setting's column has its parameter's name, such as lr, batch_size or alpha"
+        remarks.append(f"columns that are not used: {', '.join(unused)} ({told})")
     if not ours:
         remarks += [*_folds(cells["seed"]), *_units(frame, table[name].str.strip(), numbers, f"csv={path}")]
     return frame.reset_index(drop=True), remarks

@@ -327,7 +327,7 @@ def test_a_table_that_labelreg_did_not_write(store):
         lines += [f"imdb,roberta,pretrained,{method},{seed},{score}," for seed, score in enumerate(scores, 1)]
     Path("table.csv").write_text("\n".join(lines) + "\n")
     ended = succeed("significance", csv="table.csv", output_dir="report", margin=1)
-    assert ended.err == "" and "columns that are not used: comment (settings have their names: max_tr" in ended.out
+    assert ended.err == "" and "columns that are not used: comment (a setting's column has its param" in ended.out
     rows = pd.read_csv("report/significance.csv").set_index("method")
     assert rows["verdict"].to_dict() == {"ls": "equivalent", "kd": "better"} and set(rows["metric"]) == {"score"}
     assert rows["p_value"]["kd"] == 1 / 128 and rows["p_holm"]["kd"] == 2 / 128 and bool(rows["negligible"]["kd"])
