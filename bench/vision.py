@@ -54,8 +54,9 @@ def labelreg(count: int) -> float:
     """Seconds of the last epoch."""
     inputs, labels = pixels(count)
     common = {"mean": torch.tensor(MEAN), "deviation": torch.tensor(DEVIATION), "fingerprint": "", "size": 32}
-    split = images.Images(inputs, labels, torch.arange(count), augment="crop+flip+rotation", **common)
-    few = images.Images(inputs[:BATCH], labels[:BATCH], torch.arange(BATCH), augment="none", **common)
+    every = {"pixels": inputs, "labels": labels, "idx": torch.arange(count)}
+    split = images.Images(**every, **common, augment="crop+flip+rotation")
+    few = images.Images(**{name: each[:BATCH] for name, each in every.items()}, **common, augment="none")
     data = corpus.PreparedTask("generated", "accuracy", CLASSES, {"train": split, "dev": few}, "", {})
     given = settings()
     machine = training.machine_of(given, count)

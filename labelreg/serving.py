@@ -138,14 +138,14 @@ class Served:
             for row, content in enumerate(rows[column], 1)
         ]
         return images.Images(
-            torch.from_numpy(np.stack(pixels)),
-            torch.full((len(rows),), UNLABELLED),
-            torch.arange(len(rows)),
-            torch.tensor(self.known["mean"]),
-            torch.tensor(self.known["deviation"]),
-            "",
-            self.known["size"],
-            "none",
+            pixels=torch.from_numpy(np.stack(pixels)),
+            labels=torch.full((len(rows),), UNLABELLED),
+            idx=torch.arange(len(rows)),
+            mean=torch.tensor(self.known["mean"]),
+            deviation=torch.tensor(self.known["deviation"]),
+            fingerprint="",
+            size=self.known["size"],
+            augment="none",
         )
 
 

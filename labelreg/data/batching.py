@@ -1,8 +1,9 @@
 """Length-bucketed batches of a tokenised split: index tensors, and the model's inputs that they name."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar, Protocol
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -50,91 +51,68 @@ def padding_share(lengths: Tensor, batches: list[Tensor]) -> float:
     return 1 - int(lengths.sum()) / padded
 
 
-class Split(Protocol):
-    """What the engine asks of a prepared split, whatever its examples are made of."""
+@dataclass(frozen=True, kw_only=True)
+class Split(ABC):
+    """A prepared split, whatever its examples are made of.
 
-    @property
-    def unit(self) -> str:
-        """What `lengths` counts."""
-
-    @property
-    def labels(self) -> Tensor:
-        """[examples], -1 where there are none."""
-
-    @property
-    def idx(self) -> Tensor:
-        """[examples], the number of each in its source."""
-
-    @property
-    def group(self) -> Tensor | None:
-        """[examples], the number of what each belongs to, where that was asked for."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the examples."""
-
-    def __len__(self) -> int: ...
-
-    @property
-    def lengths(self) -> Tensor:
-        """Units of each example [examples]; a batch costs its longest."""
-
-    @property
-    def labelled(self) -> bool: ...
-
-    def to(self, device: torch.device) -> "Split":
-        """The same split on a device."""
-
-    def of_epoch(self, seed: int, epoch: int) -> "Split":
-        """The split as this epoch of training sees it; what is drawn for that is the same for every method."""
-
-    def inputs(self, batch: Tensor, width: int) -> dict[str, Tensor]:
-        """The model's inputs for the examples `batch` [batch], the longest of `width` units."""
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """One tokenised split: examples end to end in flat tensors.
-
-    `ids`, `types` [tokens] int32 and int8; `offsets` [examples + 1]; `labels`, `idx` [examples], labels
-    -1 where there are none. `fingerprint` is of the examples (text and label), whatever the tokenizer. `group`
-    [examples]: the number of what each belongs to, where that was asked for.
+    `labels`, `idx` [examples]: -1 where there is no label; the number of each in its source. `fingerprint` is of the
+    examples, whatever the model. `group` [examples]: the number of what each belongs to, where that was asked for.
     """
 
-    ids: Tensor
-    types: Tensor
-    offsets: Tensor
     labels: Tensor
     idx: Tensor
     fingerprint: str
-    pad_id: int
     group: Tensor | None = None
-    unit: ClassVar[str] = "tokens"
+    unit: ClassVar[str]  # what `lengths` counts
+    moved: ClassVar[tuple[str, ...]]  # the tensors that training needs on its device
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @property
+    @abstractmethod
     def lengths(self) -> Tensor:
-        """Tokens of each example [examples]."""
+        """Units of each example [examples]; a batch costs its longest."""
+
+    @property
+    def labelled(self) -> bool:
+        return bool((self.labels != UNLABELLED).all())
+
+    def to(self, device: torch.device) -> Self:
+        """The same split on a device."""
+        return replace(self, **{name: getattr(self, name).to(device) for name in self.moved})
+
+    def of_epoch(self, seed: int, epoch: int) -> Self:
+        """The split as this epoch of training sees it; what is drawn for that is the same for every method."""
+        return self
+
+    @abstractmethod
+    def inputs(self, batch: Tensor, width: int) -> dict[str, Tensor]:
+        """The model's inputs for the examples `batch` [batch], the longest of `width` units."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens(Split):
+    """One tokenised split: examples end to end in flat tensors.
+
+    `ids`, `types` [tokens] int32 and int8; `offsets` [examples + 1].
+    """
+
+    ids: Tensor
+    types: Tensor
+    offsets: Tensor
+    pad_id: int
+    unit: ClassVar[str] = "tokens"
+    moved: ClassVar[tuple[str, ...]] = ("ids", "types", "offsets", "labels")
+
+    @property
+    def lengths(self) -> Tensor:
         return self.offsets.diff()
 
     @cached_property
     def paired(self) -> bool:
         """Whether any example has a second text that the tokenizer marks."""
         return bool(self.types.any())
-
-    @property
-    def labelled(self) -> bool:
-        return bool((self.labels != UNLABELLED).all())
-
-    def to(self, device: torch.device) -> "Tokens":
-        """A split whose tensors live on the training device."""
-        return replace(self, **{name: getattr(self, name).to(device) for name in ("ids", "types", "offsets", "labels")})
-
-    def of_epoch(self, seed: int, epoch: int) -> "Tokens":
-        """The same in every epoch."""
-        return self
 
     def inputs(self, batch: Tensor, width: int) -> dict[str, Tensor]:
         """The model's inputs for one batch, padded to `width` on the right: [batch, width] each.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from torch import Tensor
 from labelreg import places, whole
 from labelreg.data import augment, image_files, image_folder
 from labelreg.data.augment import Drawn
-from labelreg.data.batching import REST, UNLABELLED, generator
+from labelreg.data.batching import REST, Split, generator
 from labelreg.data.image_files import Pixels, said
 from labelreg.data.labels import alike, labelled
 from labelreg.data.prepared import Made, PreparedTask, kept
@@ -39,47 +39,31 @@ CIFAR_SIDE = 32
 Source = Path | image_folder.Found | None  # None: scikit-learn's
 
 
-@dataclass(frozen=True)
-class Images:
+@dataclass(frozen=True, kw_only=True)
+class Images(Split):
     """One split of images, kept as they are stored: augmented, normalised and resized batch by batch on the device.
 
-    `pixels` [examples, 3, side, side] uint8; `labels`, `idx` [examples]; `mean`, `deviation` [3] of the source's
-    whole training set, as fractions of 255. `fingerprint` is of classes, labels and pixels. `size` is the side at
-    which a model sees the images, `augment` one of settings.AUGMENTATIONS, `drawn` what an epoch drew for it.
+    `pixels` [examples, 3, side, side] uint8; `mean`, `deviation` [3] of the source's whole training set, as fractions
+    of 255. `size` is the side at which a model sees the images, `augment` one of settings.AUGMENTATIONS, `drawn` what
+    an epoch drew for it.
     """
 
     pixels: Tensor
-    labels: Tensor
-    idx: Tensor
     mean: Tensor
     deviation: Tensor
-    fingerprint: str
     size: int
     augment: str
     drawn: Drawn | None = None
     unit: ClassVar[str] = "images"
-    group: ClassVar[None] = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
+    moved: ClassVar[tuple[str, ...]] = ("pixels", "labels", "mean", "deviation")
 
     @property
     def lengths(self) -> Tensor:
-        """Every image counts one [examples]: batches are drawn from all of them."""
+        """Every image counts one: batches are drawn from all of them."""
         return torch.ones(len(self), dtype=torch.int64)
 
-    @property
-    def labelled(self) -> bool:
-        return bool((self.labels != UNLABELLED).all())
-
-    def to(self, device: torch.device) -> "Images":
-        """A split whose tensors live on the training device."""
-        return replace(
-            self, **{name: getattr(self, name).to(device) for name in ("pixels", "labels", "mean", "deviation")}
-        )
-
-    def of_epoch(self, seed: int, epoch: int) -> "Images":
-        """The split with this epoch's crops, flips and angles; the same for every method of the seed."""
+    def of_epoch(self, seed: int, epoch: int) -> Self:
+        """With this epoch's crops, flips and angles."""
         chance = generator(seed, epoch, "augmentation")
         drawn = augment.draw(len(self), self.augment, self.pixels.shape[-1], chance)
         return replace(self, drawn=drawn and drawn.to(self.pixels.device))
