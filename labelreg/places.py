@@ -1,7 +1,6 @@
 """Where data sets, checkpoints and copies lie: folders that a parameter or the environment names."""
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,23 +21,23 @@ class Roots:
     download: bool = True
 
 
-def roots(folders: Folders, environment: Mapping[str, str] = os.environ) -> Roots:
+def roots(folders: Folders) -> Roots:
     """The folders of a run, from parameters or LABELREG_* variables."""
-    named = folders.cache_root or environment.get("LABELREG_CACHE_ROOT")
+    named = folders.cache_root or os.environ.get("LABELREG_CACHE_ROOT")
     return Roots(
-        _folder(folders.data_root, "LABELREG_DATA_ROOT", environment),
-        _folder(folders.model_root, "LABELREG_MODEL_ROOT", environment),
+        _folder(folders.data_root, "LABELREG_DATA_ROOT"),
+        _folder(folders.model_root, "LABELREG_MODEL_ROOT"),
         Path(os.path.expanduser(str(named))).resolve() if named else Path("~/.cache/labelreg").expanduser(),
     )
 
 
-def _folder(value: str | None, variable: str, environment: Mapping[str, str]) -> Path | None:
+def _folder(value: str | None, variable: str) -> Path | None:
     """A root folder from a parameter or an environment variable; it must exist.
 
     Raises:
         UserError: it does not exist.
     """
-    name = value or environment.get(variable)
+    name = value or os.environ.get(variable)
     if not name:
         return None
     said = f"{variable.removeprefix('LABELREG_').lower()}={name}"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from joblib import cpu_count  # of this process: affinity and a container's quota, not the machine's
 from torch import Tensor
 from tqdm import tqdm
 
@@ -436,8 +437,6 @@ def machine_of(settings: Settings, examples: int) -> Machine:
 
 
 def threads_of(settings: Settings) -> int:
-    from joblib import cpu_count  # of this process: affinity and a container's quota, not the machine's
-
     return settings.threads or cpu_count()
 
 

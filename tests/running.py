@@ -180,7 +180,7 @@ def session_members(session: int) -> dict[int, str]:
     return found
 
 
-def in_this_process(steps, job, **workers):
+def in_this_process(steps, job, *_):
     """executors.execute without worker processes, whose imports take longer than small runs."""
     from labelreg.workers import executors
 

@@ -10,6 +10,7 @@ import pytest
 from running import wait_for
 
 from labelreg.errors import StoreLostError, UserError
+from labelreg.settings import Workers
 from labelreg.workers import executors, local
 from labelreg.workers.steps import Step
 
@@ -51,7 +52,7 @@ def test_execution(monkeypatch):
         Step("after that", {}, needs=("after the killed", "teacher")),
         *(Step(f"other {i}", {}) for i in range(4)),
     ]
-    events = list(executors.execute(steps, obey, 2, {"OMP_NUM_THREADS": "1"}))
+    events = list(executors.execute(steps, obey, 1, Workers(jobs=2)))
     last = {event.step.name: event for event in events}
     states = {name: event.state for name, event in last.items()}
     assert states == {
@@ -79,7 +80,7 @@ def test_execution(monkeypatch):
 
 
 def test_workers_end_when_the_iteration_stops():
-    events = executors.execute([Step(f"step {i}", {}) for i in range(5)], obey, 2, {"OMP_NUM_THREADS": "1"})
+    events = executors.execute([Step(f"step {i}", {}) for i in range(5)], obey, 1, Workers(jobs=2))
     for event in events:
         if event.state == "done":
             break
@@ -90,7 +91,7 @@ def test_workers_end_when_the_iteration_stops():
 def test_workers_close_their_runs_at_the_same_time(tmp_path):
     begun = [tmp_path / str(i) for i in range(4)]
     steps = [Step(path.name, {"do": "close slowly", "begun": str(path)}) for path in begun]
-    events = executors.execute(steps, obey, 4, {})
+    events = executors.execute(steps, obey, 1, Workers(jobs=4))
     for _ in steps:
         next(events)
     wait_for(lambda: all(path.exists() for path in begun), "four workers at work")
@@ -103,7 +104,7 @@ def test_workers_close_their_runs_at_the_same_time(tmp_path):
 def test_a_worker_that_loses_the_store_ends_the_study():
     """Nothing else would fare better: those that still run are stopped, and close their runs."""
     steps = [Step("waits", {"do": "wait"}), Step("loses", {"do": "lose the store"}), Step("later", {})]
-    began, events = time.monotonic(), executors.execute(steps, obey, 2, {"OMP_NUM_THREADS": "1"})
+    began, events = time.monotonic(), executors.execute(steps, obey, 1, Workers(jobs=2))
     with pytest.raises(StoreLostError, match="away for 600 s"):
         for event in events:
             assert event.state == "running", event
@@ -124,9 +125,9 @@ def test_a_worker_that_loses_the_store_ends_the_study():
 )
 def test_each_worker_sees_one_gpu(monkeypatch, visible, runs_per_gpu, jobs, expected):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    room = executors.check([], jobs, {}, runs_per_gpu=runs_per_gpu)
+    room = executors.check([], 1, Workers(jobs=jobs, runs_per_gpu=runs_per_gpu))
     assert room == (jobs or len(visible.split(",")) * runs_per_gpu)
-    workers = local.Processes(obey, room, {"OMP_NUM_THREADS": "1"}, runs_per_gpu).workers
+    workers = local.Processes(obey, room, 1, runs_per_gpu).workers
     seen = [worker.environment.get("CUDA_VISIBLE_DEVICES", visible) for worker in workers]
     assert set(seen) == expected
     assert len(seen) == room and (not visible.strip("-1") or max(map(seen.count, seen)) <= runs_per_gpu)
@@ -135,7 +136,7 @@ def test_each_worker_sees_one_gpu(monkeypatch, visible, runs_per_gpu, jobs, expe
 def test_a_worker_has_its_gpu_before_it_imports_anything(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
     steps = [Step(f"step {i}", {}) for i in range(2)]
-    events = list(executors.execute(steps, obey, None, {"OMP_NUM_THREADS": "1"}))
+    events = list(executors.execute(steps, obey, 1, Workers()))
     assert sorted(event.result[3] for event in events if event.state == "done") == ["4", "6"]
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,6"
 
@@ -143,4 +144,4 @@ def test_a_worker_has_its_gpu_before_it_imports_anything(monkeypatch):
 def test_more_jobs_than_the_gpus_take_are_refused(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     with pytest.raises(UserError, match=r"jobs=5: the GPUs \(2\) take 4 at a time; .* runs_per_gpu="):
-        executors.check([], 5, {}, runs_per_gpu=2)
+        executors.check([], 1, Workers(jobs=5, runs_per_gpu=2))

@@ -207,16 +207,16 @@ def test_defaults_are_allowed_values(entry_point):
         assert each.default is None or parameter.convert(name, each, each.default) == each.default
 
 
-def test_folders_come_from_the_parameter_then_the_variable(tmp_path):
+def test_folders_come_from_the_parameter_then_the_variable(tmp_path, monkeypatch):
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
     two.mkdir()
-    here, environment = Folders(data_root=str(one)), {"LABELREG_DATA_ROOT": str(two)}
-    assert places.roots(here, environment).data == one
-    assert places.roots(Folders(), environment).data == two
-    assert places.roots(Folders(), {}).data is None
+    assert places.roots(Folders()).data is None
+    monkeypatch.setenv("LABELREG_DATA_ROOT", str(two))
+    assert places.roots(Folders()).data == two
+    assert places.roots(Folders(data_root=str(one))).data == one
     with pytest.raises(UserError, match="^data_root=.*no such folder"):
-        places.roots(Folders(data_root=str(tmp_path / "none")), {})
+        places.roots(Folders(data_root=str(tmp_path / "none")))
 
 
 def test_a_parameter_is_given_once():

@@ -137,7 +137,8 @@ def test_an_address_without_a_cluster_is_refused_before_anything_starts(tiny, mo
 
 def test_ray_is_not_imported_unless_asked_for():
     program = (
-        "import sys, entrypoints.main; from labelreg.workers import executors; executors.check([], 1, {}); "
+        "import sys, entrypoints.main; from labelreg import settings; from labelreg.workers import executors; "
+        "executors.check([], 1, settings.Workers()); "
         "sys.exit('ray' in sys.modules)"
     )
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=os.environ | CHILD, check=False)

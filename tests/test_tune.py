@@ -233,7 +233,7 @@ def test_what_a_search_learns_from_goes_on(small, settings_file, monkeypatch):
 
 
 def test_the_reason_is_the_failure_not_what_followed(small, monkeypatch):
-    def failing(steps, job, **workers):
+    def failing(steps, job, *_):
         first, *others = steps
         yield Event(first, "failed", 1.0, reason="the loss of epoch 1 is nan")
         for step in others:

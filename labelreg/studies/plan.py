@@ -17,7 +17,7 @@ from labelreg.data.tasks import made_of, own_name
 from labelreg.errors import UserError
 from labelreg.models import registry
 from labelreg.parameter import Value
-from labelreg.settings import Workers, given_teacher, named, of, parameters
+from labelreg.settings import Workers, facet, given_teacher, named, parameters
 from labelreg.store import tracking
 from labelreg.studies import grid, interim, outlook
 from labelreg.workers import executors
@@ -36,7 +36,8 @@ class Design:
     steps: list[Step]
     plan: dict
     digest: str
-    workers: dict  # arguments of the executor
+    threads: int  # of each run
+    workers: Workers
     jobs: int  # runs at a time; 1 until the executor is asked
     decided: bool  # whether it stops where the verdicts have fallen
     tuned: list[int]  # seeds that the settings were tuned on
@@ -91,8 +92,8 @@ def design_of(given: dict[str, Value]) -> Design:
         steps=steps,
         plan=plan,
         digest=plan_check.plan_digest(plan),
-        workers={"environment": {"OMP_NUM_THREADS": str(steps[0].given["threads"])}}
-        | {name: given.get(name) for name in of(Workers)},
+        threads=steps[0].given["threads"],
+        workers=facet(Workers, given),
         jobs=int(given.get("jobs") or 1),
         decided=given.get("until") == "decided",
         tuned=tuned,
@@ -177,7 +178,7 @@ def gate_of(
 
 def lines_of(design: Design, seen: outlook.Outlook, pilot: Mapping[tuple, float]) -> list[str]:
     """The plan in lines; `pilot`: spreads that other seeds have, where they have one."""
-    together = executors.side_by_side(design.jobs, design.workers["executor"])
+    together = executors.side_by_side(design.jobs, design.workers.executor)
     lines = outlook.lines(seen, design.name, design.jobs, together)
     own = next((step for step in design.steps if given_teacher(vars(seen.settings[step.name]))), None)
     lines += [f"{given_teacher(own.given)} is the teacher of its students: none is trained"] if own else []

@@ -28,7 +28,7 @@ def carry_out(given: dict[str, Value]) -> int:
     design = plan.design_of(given)
     tracking.connect()
     if not given.get("plan_only") or given["executor"] == "local":  # a plan connects to no cluster
-        design = replace(design, jobs=executors.check(design.steps, **design.workers))
+        design = replace(design, jobs=executors.check(design.steps, design.threads, design.workers))
     seen = outlook.look(design.steps)
     cells = {step.cell[1:]: step for step in design.steps if step.kind == "student"}
     job.say_never_read((seen.settings[step.name], step.given) for step in cells.values())
@@ -161,7 +161,7 @@ class _Work:
     def _execute(self, steps: list[Step]) -> Generator[Event, None, None]:
         experiment = tracking.get(self.opened.run_id).info.experiment_id
         work: Callable = partial(one_run.do, parent=self.opened.run_id, name=self.design.name, experiment=experiment)
-        return executors.execute(steps, work, **self.design.workers)
+        return executors.execute(steps, work, self.design.threads, self.design.workers)
 
     def _log(self) -> None:
         self.opened.metrics({"study/done": len(self.done), "study/failed": len(self.failed)}, self.step)

@@ -77,13 +77,12 @@ def carry_out(given: dict[str, Value]) -> None:
     common = _given_to_trials(given, recipe)
     trials: int = given.get("trials") or convert("trials", of(Tune)["trials"], recipe.get("trials"))
     spaces = {method: search.space_for(method, recipe, common) for method in methods}
-    workers: dict[str, Any] = {name: given.get(name) for name in of(Workers)}
-    workers |= {"environment": {"OMP_NUM_THREADS": str(common["threads"])}}
+    workers = facet(Workers, given)
     first = {each: common | {"method": each} | {n: v[0] for n, v in space.items()} for each, space in spaces.items()}
     others = (given.get("methods") or list(PAPER)) if given["cross_check"] else []
     first |= {each: first[methods[0]] | {"method": each} for each in others}
     job.say_never_read((job.settings_of(each), common) for each in first.values())
-    executors.check(_steps(common, dict.fromkeys(methods, trials)), **workers)
+    executors.check(_steps(common, dict.fromkeys(methods, trials)), common["threads"], workers)
     roots = places.roots(facet(Folders, given))
     roots.cache.mkdir(parents=True, exist_ok=True)
     url = sqlite.absolute(str(given.get("storage") or f"sqlite:///{roots.cache}/search.db"))
@@ -193,7 +192,7 @@ def _log_start(
 
 
 def _search(
-    run: tracking.Run, searches: Mapping[str, search.Search], given: dict[str, Value], workers: dict[str, Any]
+    run: tracking.Run, searches: Mapping[str, search.Search], given: dict[str, Value], workers: Workers
 ) -> None:
     """Run trials until each search has all of them, those of workers that died included.
 
@@ -228,12 +227,12 @@ def _round(
     studies: "Mapping[str, optuna.Study]",
     given: dict[str, Value],
     todo: dict[str, int],
-    workers: dict[str, Any],
+    workers: Workers,
 ) -> str:
     """Run this many trials of each search, a line per event; the reason of the last step that failed."""
     reason, began, ended = "", time.monotonic(), 0
     task = partial(work, searches=searches, parent=run.run_id, experiment=tracking.current_experiment())
-    with contextlib.closing(executors.execute(_steps(given, todo), task, **workers)) as events:
+    with contextlib.closing(executors.execute(_steps(given, todo), task, given["threads"], workers)) as events:
         for event in events:
             if event.state in ("failed", "skipped"):
                 reason = event.reason if event.state == "failed" else reason  # of skipped ones it is the consequence
@@ -371,7 +370,7 @@ def _cross_check(
     count: int,
     given: dict[str, Value],
     methods: list[str],
-    workers: dict[str, Any],
+    workers: Workers,
 ) -> dict[str | None, dict[str, Value]]:
     """Appendix D: the best settings of one method are run with every method; the best on average is kept: what all
     methods take of it (None), and what each takes beside that.
@@ -397,7 +396,7 @@ def _cross_check(
     print(f"cross-check: {len(chosen)} settings with {len(methods)} methods, {len(steps)} students", flush=True)
     task = partial(work, searches={"": best_of}, parent=run.run_id, experiment=tracking.current_experiment())
     scores = pd.DataFrame(index=range(len(chosen)), columns=methods, dtype=float)
-    with contextlib.closing(executors.execute(steps, task, **workers)) as events:
+    with contextlib.closing(executors.execute(steps, task, given["threads"], workers)) as events:
         for event in events:
             if event.state in ("failed", "skipped"):
                 print(f"{event.step.name}: {event.state}: {event.reason}", flush=True)

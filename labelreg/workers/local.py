@@ -33,10 +33,10 @@ def devices() -> list[str]:
 class Processes:
     """Worker processes of this machine; with GPUs, each sees one of them. `ray_tasks.Tasks` answers the same calls."""
 
-    def __init__(self, job: Callable[[Step], Any], count: int, environment: Mapping[str, str], runs_per_gpu: int):
+    def __init__(self, job: Callable[[Step], Any], count: int, threads: int, runs_per_gpu: int):
         gpus = devices()
         own = [{DEVICES: gpus[index % len(gpus)]} if gpus else {} for index in range(count)]
-        self.workers = [_Worker(job, dict(environment) | device) for device in own]
+        self.workers = [_Worker(job, {"OMP_NUM_THREADS": str(threads)} | device) for device in own]
 
     def free(self) -> int:
         """How many more steps may be started now."""

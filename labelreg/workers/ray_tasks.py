@@ -39,7 +39,7 @@ OBJECT_STORE_BYTES = 100 * 2**20  # steps and answers are small; Ray would take 
 VERSIONS = ("torch", "transformers", "mlflow")
 
 
-def connect(steps: Sequence[Step], environment: Mapping[str, str], address: str) -> None:
+def connect(steps: Sequence[Step], threads: int, address: str) -> None:
     """Connect this process to a cluster, once, and send the code and the user's own recipes there.
 
     Raises:
@@ -52,7 +52,7 @@ def connect(steps: Sequence[Step], environment: Mapping[str, str], address: str)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with tempfile.TemporaryDirectory(prefix="labelreg-ray-") as folder:
         send_code(Path(folder), sorted(own))
-        sent = {"working_dir": folder, "env_vars": _variables(environment)}
+        sent = {"working_dir": folder, "env_vars": _variables(threads)}
         usual: dict[str, Any] = {"runtime_env": sent, "log_to_driver": False, "logging_level": "ERROR"}
         if address == "local":
             usual |= {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
@@ -64,7 +64,7 @@ def connect(steps: Sequence[Step], environment: Mapping[str, str], address: str)
             for number, handler in handlers.items():  # Ray sets its own
                 signal.signal(number, handler)
     try:
-        _check_nodes(steps, environment)
+        _check_nodes(steps, threads)
     except BaseException:
         ray.shutdown()
         raise
@@ -94,10 +94,10 @@ def send_code(folder: Path, names: Sequence[str]) -> None:
         shutil.copyfile(own, target)
 
 
-def _variables(environment: Mapping[str, str]) -> dict[str, str]:
+def _variables(threads: int) -> dict[str, str]:
     sent = {name: value for name, value in os.environ.items() if name.startswith(SENT) and name not in KEPT}
     sent |= {name: os.path.abspath(value) for name, value in sent.items() if name.endswith("_ROOT")}
-    return sent | {"MLFLOW_TRACKING_URI": tracking.address()} | dict(environment)
+    return sent | {"MLFLOW_TRACKING_URI": tracking.address(), "OMP_NUM_THREADS": str(threads)}
 
 
 def check_file(name: str, uri: str) -> None:
@@ -114,10 +114,10 @@ def check_file(name: str, uri: str) -> None:
         )
 
 
-def _check_nodes(steps: Sequence[Step], environment: Mapping[str, str]) -> None:
+def _check_nodes(steps: Sequence[Step], threads: int) -> None:
     """Every node must see what the steps share, reach the tracking store and have the libraries of this machine."""
-    check_file("MLFLOW_TRACKING_URI", _variables(environment)["MLFLOW_TRACKING_URI"])
-    roots = places.roots(facet(Folders, steps[0].given if steps else {}), os.environ | dict(environment))
+    check_file("MLFLOW_TRACKING_URI", tracking.address())
+    roots = places.roots(facet(Folders, steps[0].given if steps else {}))
     roots.cache.mkdir(parents=True, exist_ok=True)
     given = {path for step in steps for key, path in _paths(step).items() if key != "cache_root"}
     for key, value in {(key, str(step.given.get(key))) for step in steps for key in ("model", "teacher_model")}:
@@ -153,40 +153,34 @@ def _libraries() -> dict[str, str]:
     return {name: version(name) for name in VERSIONS}
 
 
-def _cpus(environment: Mapping[str, str]) -> int:
-    return int(environment.get("OMP_NUM_THREADS", 1))
-
-
-def room(jobs: int | None, environment: Mapping[str, str], runs_per_gpu: int) -> int:
+def room(jobs: int | None, threads: int, runs_per_gpu: int) -> int:
     """How many steps the cluster holds now, at most `jobs`.
 
     Raises:
         UserError: not one.
     """
-    has, needs = ray.cluster_resources(), _cpus(environment)
-    most = int(has.get("CPU", 0)) // needs
+    has = ray.cluster_resources()
+    most = int(has.get("CPU", 0)) // threads
     if has.get("GPU"):
         most = min(most, int(has["GPU"]) * runs_per_gpu)
     if not most:
-        raise UserError(f"the Ray cluster has {has.get('CPU', 0):g} CPUs and no node for a run of {needs} threads")
+        raise UserError(f"the Ray cluster has {has.get('CPU', 0):g} CPUs and no node for a run of {threads} threads")
     return min(jobs or most, most)
 
 
 class Tasks:
     """Steps as tasks: Ray starts one again elsewhere when its worker or its node dies."""
 
-    def __init__(self, job: Callable[[Step], Any], jobs: int | None, environment: Mapping[str, str], runs_per_gpu: int):
-        self.jobs, self.environment, self.runs_per_gpu = jobs, environment, runs_per_gpu
-        self.job = job
+    def __init__(self, job: Callable[[Step], Any], jobs: int | None, threads: int, runs_per_gpu: int):
+        self.job, self.jobs, self.threads, self.runs_per_gpu = job, jobs, threads, runs_per_gpu
         self.running: dict[Any, tuple[Step, float]] = {}
         gpus = 1 / runs_per_gpu if ray.cluster_resources().get("GPU") else 0
-        task = ray.remote(num_cpus=_cpus(environment), num_gpus=gpus, max_retries=RESTARTS)
-        self.task = task(attempt)
+        self.task = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=RESTARTS)(attempt)
 
     def free(self) -> int:
         """As nodes come and go; where none is there at this moment, one step waits for it in Ray's own queue."""
         try:
-            return room(self.jobs, self.environment, self.runs_per_gpu) - len(self.running)
+            return room(self.jobs, self.threads, self.runs_per_gpu) - len(self.running)
         except UserError:
             return 1 - len(self.running)
 

@@ -21,6 +21,7 @@ STUBBORN = """
 import os, signal, sys, time
 from tqdm import tqdm
 from entrypoints.command import command
+from labelreg.settings import Workers
 from labelreg.workers import executors, local
 from labelreg.workers.steps import Step
 
@@ -35,7 +36,7 @@ def stubborn(step):
         {closing}
 
 def main(given):
-    for event in executors.execute([Step("one", {{}}), Step("two", {{}})], stubborn, 2, {{}}):
+    for event in executors.execute([Step("one", {{}}), Step("two", {{}})], stubborn, 1, Workers(jobs=2)):
         pass
 
 if __name__ == "__main__":
@@ -172,10 +173,11 @@ def test_a_second_ctrl_c_ends_it_at_once(store):
 
 def test_a_worker_that_alone_is_told_to_stop_is_replaced(store):
     """Its step counts as failed; the worker does not stay, deaf to the next signal."""
+    from labelreg.settings import Workers
     from labelreg.workers import executors
     from labelreg.workers.steps import Step
 
-    events = executors.execute([Step("first", {}), Step("second", {})], told_to_stop, 1, {})
+    events = executors.execute([Step("first", {}), Step("second", {})], told_to_stop, 1, Workers(jobs=1))
     seen = [(event.step.name, event.state, event.reason) for event in events if event.state != "running"]
     assert seen == [("first", "failed", "its worker process ended (exit status 0)"), ("second", "done", "")]
 
