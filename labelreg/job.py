@@ -6,7 +6,7 @@ from pathlib import Path
 
 from labelreg import places, recipes, training
 from labelreg.data import own_teacher, prepared
-from labelreg.data.tasks import made_of
+from labelreg.data.tasks import drawn_anew, made_of
 from labelreg.errors import UserError
 from labelreg.methods import METHODS, degenerate, own_file, own_parameters
 from labelreg.models import adapter, registry
@@ -85,7 +85,7 @@ def ignored(settings: Settings, given: Mapping[str, Value]) -> list[str]:
         f"the task is made of {data}": others,
         "teacher_run_id names the teacher": {"teacher_seed"} if method.needs and settings.teacher_run_id else set(),
         f"task {settings.task} is drawn anew for each seed, and its teacher has that seed": (
-            {"teacher_seed"} if method.needs == "teacher" and drawn_anew(settings) else set()
+            {"teacher_seed"} if method.needs == "teacher" and drawn_anew(settings.task, settings.train_file) else set()
         ),
         f"average {settings.average} has none": recipes.not_averaged(settings.average),
         f"tuning {settings.tuning} has none": set() if data == "images" or settings.tuning == LORA else {*of(Lora)},
@@ -186,11 +186,6 @@ def weights_here(model: str, init: str, roots: places.Roots) -> str | None:
         return None
 
 
-def drawn_anew(settings: Settings) -> bool:
-    """Whether each seed has examples of its own (appendix B)."""
-    return settings.task.startswith("fewrel") and not settings.train_file
-
-
 def source_job(job: Job) -> Job:
     """The run that a student needs first: its teacher, or (Self-KD) its own fine-tuned twin."""
     settings = job.settings
@@ -205,7 +200,7 @@ def source_job(job: Job) -> Job:
             "model": settings.teacher_model,
             "init": registry.teacher_init(str(settings.teacher_model)),
             "task": settings.task,
-            "seed": settings.seed if drawn_anew(settings) else settings.teacher_seed,
+            "seed": settings.seed if drawn_anew(settings.task, settings.train_file) else settings.teacher_seed,
         }
     own = settings_of(given, kind)
     return Job(own, given, kind, None, job.study, job.experiment, reuse=True, quiet=job.quiet)

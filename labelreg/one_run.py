@@ -16,12 +16,12 @@ import torch
 from labelreg import memory, metrics, places, serving, training, whole
 from labelreg.data import corpus, own_teacher, prepared, teacher_logits
 from labelreg.data.batching import REST
+from labelreg.data.tasks import drawn_anew
 from labelreg.errors import UserError
 from labelreg.job import (
     Job,
     check,
     checkpoints,
-    drawn_anew,
     fingerprint,
     machine_of,
     settings_of,
@@ -323,7 +323,7 @@ def _log_start(
         values["teacher_seed"] = None if twin else _each("seed", teaching)
     if own:
         values |= {"teacher_values": own.kind, "teacher_digest": own.file_digest}
-        values |= {} if drawn_anew(settings) else {"teacher_logits": own.digest}
+        values |= {} if drawn_anew(settings.task, settings.train_file) else {"teacher_logits": own.digest}
     tags = {tracking.DATA: data.digest, tracking.FINGERPRINT: fingerprint, "labelreg.python": platform.python_version()}
     tags[tracking.WEIGHTS] = registry.weights_digest(settings.model, settings.init, places.roots(settings))
     if data.rest:

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from labelreg.errors import UserError
@@ -41,6 +41,16 @@ class Task:
 ENTAILMENT = ("entailment", "not_entailment")
 NLI = ("entailment", "neutral", "contradiction")
 
+# appendix B: per seed, of each relation's 700 instances 500 to train, 100 to dev, 100 to test
+FEWREL = Task(
+    "thunlp/few_rel",
+    "text",
+    label="relation",
+    splits={"train": "train_wiki"},
+    split_by="seed",
+    per_class={"train": 500, "dev": 100, "test": 100},
+)
+
 TASKS = {
     "cola": Task(GLUE, "sentence", config="cola", classes=("0", "1"), metric="matthews", glue={"test": "CoLA"}),
     "sst2": Task(GLUE, "sentence", config="sst2", classes=("0", "1"), glue={"test": "SST-2"}),
@@ -63,23 +73,8 @@ TASKS = {
     "rte": Task(GLUE, "sentence1", "sentence2", config="rte", classes=ENTAILMENT, glue={"test": "RTE"}),
     "qnli": Task(GLUE, "question", "sentence", config="qnli", classes=ENTAILMENT, glue={"test": "QNLI"}),
     "sst5": Task("SetFit/sst5", "text", classes=("very negative", "negative", "neutral", "positive", "very positive")),
-    # appendix B: per seed, of each relation's 700 instances 500 to train, 100 to dev, 100 to test
-    "fewrel": Task(
-        "thunlp/few_rel",
-        "text",
-        label="relation",
-        splits={"train": "train_wiki"},
-        split_by="seed",
-        per_class={"train": 500, "dev": 100, "test": 100},
-    ),
-    "fewrel_val": Task(
-        "thunlp/few_rel",
-        "text",
-        label="relation",
-        splits={"train": "val_wiki"},
-        split_by="seed",
-        per_class={"train": 500, "dev": 100, "test": 100},
-    ),
+    "fewrel": FEWREL,
+    "fewrel_val": replace(FEWREL, splits={"train": "val_wiki"}),
     "rotten_tomatoes": Task(
         "embedded", "text", classes=("negative", "positive"), splits={"train": "train"}, split_by="split_seed"
     ),
@@ -125,6 +120,11 @@ def own_path(given: object) -> Path:
 def own_name(given: object) -> str:
     """What the task of a user's file or folder is called, of `.` too."""
     return Path(os.path.abspath(own_path(given))).stem
+
+
+def drawn_anew(name: str, own: object) -> bool:
+    """Whether each seed has examples of its own (appendix B), of a run with this task and train_file."""
+    return not own and name in TASKS and TASKS[name].split_by == "seed"
 
 
 def made_of(name: str | None, own: str | None) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from labelreg import recipes
 from labelreg.data import image_folder
+from labelreg.data.tasks import drawn_anew
 from labelreg.errors import UserError
 from labelreg.methods import METHODS, parted, unknown_method
 from labelreg.methods.own_file import FILE
@@ -91,7 +92,7 @@ def steps(
             needs = needs_of(base, run)
             if needs == "teacher":
                 name = str(given.get("teacher_model") or teacher_of(model, task))
-                own = f" seed={seed}" if task.startswith("fewrel") and not given.get("train_file") else ""
+                own = f" seed={seed}" if drawn_anew(task, given.get("train_file")) else ""
                 if teachers_of and own and teachers_of[seed] != seed:
                     raise UserError(
                         f"teacher_seeds: {task} is drawn anew for each seed, which has a teacher: give each"

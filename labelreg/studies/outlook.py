@@ -11,7 +11,7 @@ import pandas as pd
 from labelreg import job, one_run, places, recipes, training
 from labelreg.data import corpus, own_teacher, prepared
 from labelreg.data.batching import REST
-from labelreg.data.tasks import made_of
+from labelreg.data.tasks import drawn_anew, made_of
 from labelreg.errors import UserError
 from labelreg.methods import METHODS, label
 from labelreg.output import duration
@@ -113,7 +113,7 @@ class _Here:
         self._teachers: dict[tuple, str] = {}
 
     def _key(self, settings: Settings) -> tuple:
-        by_seed = corpus.task_of(settings).split_by == "seed"
+        by_seed = drawn_anew(settings.task, settings.train_file)
         return (*(settings.value(name) for name in _EXAMPLES), settings.seed if by_seed else None)
 
     def facts(self, step: Step, settings: Settings) -> Facts | None:

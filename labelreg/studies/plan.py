@@ -13,7 +13,7 @@ from analysis.margins import USUAL, margins
 from analysis.present import render
 from labelreg import job, places, recipes
 from labelreg.data import corpus, own_teacher, prepared
-from labelreg.data.tasks import made_of, own_name
+from labelreg.data.tasks import drawn_anew, made_of, own_name
 from labelreg.errors import UserError
 from labelreg.models import registry
 from labelreg.parameter import Value
@@ -212,7 +212,7 @@ def prepare(steps: Sequence[Step]) -> None:
     for step in steps:
         own = settings[step.name]
         where = places.roots(own)
-        by_seed = corpus.task_of(own).split_by == "seed"
+        by_seed = drawn_anew(own.task, own.train_file)
         limits = own.max_length, own.max_train_examples, own.batch_size
         key = (step.kind, step.cell[1:4], *limits, own.seed if by_seed else None)
         if key not in seen:
