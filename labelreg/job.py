@@ -68,29 +68,7 @@ def settings_of(given: Mapping[str, Value], role: str = "student") -> Settings:
 def ignored(settings: Settings, given: Mapping[str, Value]) -> list[str]:
     """One line for each parameter that was given (it is no default) and that a run with these settings does not read,
     with the reason."""
-    method, data = METHODS[settings.method], made_of(settings.task, settings.train_file)
-    read = {*method.parameters} | ({"teacher_run_id"} if method.needs else set())
-    read |= {"teacher_model", "teacher_seed", *of(OwnTeacher)} if method.needs == "teacher" else set()
-    twin, own = method.needs == "finetune", method.needs == "teacher" and given_teacher(vars(settings))
-    others = {name for kind, names in recipes.OF_DATA.items() if kind != data for name in names}
-    reasons = {
-        f"method {settings.method} has none": {*own_parameters(), *of(Teacher, TeacherRun, OwnTeacher)}
-        - read
-        - ({*of(OwnTeacher)} if twin else set()),
-        f"method {settings.method} learns from its own fine-tuned twin": {*of(OwnTeacher)} if twin else set(),
-        f"{own} is the teacher": {"teacher_model", "teacher_seed"} if own else set(),
-        "no teacher of your own is given (teacher_file, teacher_column)": (
-            {*of(OwnTeacher)} if method.needs == "teacher" and not own else set()
-        ),
-        f"the task is made of {data}": others,
-        "teacher_run_id names the teacher": {"teacher_seed"} if method.needs and settings.teacher_run_id else set(),
-        f"task {settings.task} is drawn anew for each seed, and its teacher has that seed": (
-            {"teacher_seed"} if method.needs == "teacher" and drawn_anew(settings.task, settings.train_file) else set()
-        ),
-        f"average {settings.average} has none": recipes.not_averaged(settings.average),
-        f"tuning {settings.tuning} has none": set() if data == "images" or settings.tuning == LORA else {*of(Lora)},
-        f"optimizer {settings.optimizer} has none": set() if settings.optimizer == "sgd" else {*of(Sgd)},
-    }
+    reasons = recipes.unread(vars(settings), made_of(settings.task, settings.train_file))
     known = of_a_run()
     said = [name for name, value in given.items() if name in known and value != known[name].default]
     return [f"{name} is ignored: {why}" for why, names in reasons.items() for name in said if name in names]

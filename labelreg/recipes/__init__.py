@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
-from labelreg.data.tasks import made_of, own_name
+from labelreg.data.tasks import drawn_anew, made_of, own_name
 from labelreg.errors import UserError, unknown
-from labelreg.methods import METHODS, inherit, own_file, parted, unknown_method
+from labelreg.methods import METHODS, inherit, own_file, own_parameters, parted, unknown_method
 from labelreg.output import words_of
 from labelreg.parameter import Parameter, Value, convert
 from labelreg.settings import (
@@ -247,39 +247,42 @@ def decisions(given: Mapping[str, Value], role: str = "student") -> tuple[dict[s
     return {key: convert(key, may[key], value) for key, value in decided.items()}, data
 
 
-def not_averaged(average: str) -> set[str]:
-    """What a run with this `average` does not read of how weights are averaged."""
-    read = {"ema": {"average_start", "ema_decay"}, "swa": {"average_start", "swa_lr"}}.get(average, set())
-    return {*of(Averaged)} - read
-
-
-def _with_own_teacher(run: Mapping[str, Value]) -> set[str]:
-    """What a method with a teacher does not read where the user gives one of his own, or else where he does not.
-
-    Raises:
-        UserError: a run is named as the teacher too.
-    """
-    own = given_teacher(run)
-    if own and run.get("teacher_run_id"):
-        raise UserError(
-            f"teacher_run_id={run['teacher_run_id']} and {own}: a student learns from one; give one of them"
-        )
-    return {"teacher_model", "teacher_seed"} if own else {*of(OwnTeacher)}
+def unread(run: Mapping[str, Value], data: str, role: str = "student") -> dict[str, set[str]]:
+    """What a run on `data` (text or images) does not read of all that may be given, by the reason in words."""
+    name, own, tuning, optimizer = str(run["method"]), given_teacher(run), run.get("tuning"), run.get("optimizer")
+    average = "none" if role == "teacher" else run.get("average") or "none"
+    averaged = {"ema": {"average_start", "ema_decay"}, "swa": {"average_start", "swa_lr"}}.get(average, set())
+    method, files, seed = METHODS[name], {*of(OwnTeacher)}, {"teacher_seed"}
+    named = {"teacher_model"} | seed
+    taught, twin = method.needs == "teacher", method.needs == "finetune"
+    no_teacher = set() if taught else named if twin else {*named, *files, "teacher_run_id"}
+    anew = taught and drawn_anew(str(run["task"]), run.get("train_file"))
+    found = {
+        f"method {name} has none": {*own_parameters()} - {*method.parameters} | no_teacher,
+        f"method {name} learns from its own fine-tuned twin": files if twin else (),
+        f"{own} is the teacher": named if taught and own else (),
+        "no teacher of your own is given (teacher_file, teacher_column)": files if taught and not own else (),
+        f"the task is made of {data}": {key for kind, keys in OF_DATA.items() if kind != data for key in keys},
+        "teacher_run_id names the teacher": seed if method.needs and run.get("teacher_run_id") else (),
+        f"task {run['task']} is drawn anew for each seed, and its teacher has that seed": seed if anew else (),
+        f"average {average} has none": {*of(Averaged)} - averaged,
+        f"tuning {tuning} has none": () if data == "images" or tuning == LORA else of(Lora),
+        f"optimizer {optimizer} has none": () if optimizer == "sgd" else of(Sgd),
+        "it is a teacher": of(Testing, Averaging) if role == "teacher" else (),
+    }
+    return {why: set(names) for why, names in found.items()}
 
 
 def _complete(decided: Mapping[str, Value], data: str, role: str, name: str) -> Settings:
     """Leave out what the run does not read; what it needs and nothing decides is a mistake of the recipe."""
     method, run = METHODS[str(decided["method"])], dict(decided)
     run.setdefault("image_size", IMAGE_SIZES.get(str(run.get("stem"))))
-    unread = {key for kind, keys in OF_DATA.items() if kind != data for key in keys}
-    unread |= set() if run.get("optimizer") == "sgd" else set(of(Sgd))
-    unread |= set() if run.get("tuning") == LORA else set(of(Lora))
-    unread |= set() if method.needs else {"teacher_run_id"}
-    unread |= set() if method.needs == "teacher" else {"teacher_model", "teacher_seed", *of(OwnTeacher)}
-    unread |= {"teacher_seed"} if run.get("teacher_run_id") else set()
-    unread |= _with_own_teacher(run) if method.needs == "teacher" else set()
-    unread |= {*of(Testing), *of(Averaging)} if role == "teacher" else set()
-    unread |= not_averaged("none" if role == "teacher" else str(run.get("average", "none")))
+    own_teacher = given_teacher(run) if method.needs == "teacher" else ""
+    if own_teacher and run.get("teacher_run_id"):
+        raise UserError(
+            f"teacher_run_id={run['teacher_run_id']} and {own_teacher}: a student learns from one; give one of them"
+        )
+    left_out = set[str]().union(*unread(run, data, role).values())
 
     def value(key: str, each: Parameter) -> Value:
         result = run.get(key, method.defaults.get(key) if key in method.parameters else None)
@@ -297,7 +300,7 @@ def _complete(decided: Mapping[str, Value], data: str, role: str, name: str) -> 
         )
     own: Mapping[str, Value] = {key: value(key, each) for key, each in method.parameters.items()}
     own = {key: each if each is None else convert(key, method.parameters[key], each) for key, each in own.items()}
-    read: dict[str, Value] = {key: None if key in unread else value(key, each) for key, each in of(Settings).items()}
+    read: dict[str, Value] = {key: None if key in left_out else value(key, each) for key, each in of(Settings).items()}
     if isinstance(targets := read["lora_targets"], list):
         read["lora_targets"] = sorted(set(targets)) or None  # neither their order nor an empty list decides anything
     own = method.complete({key: each for key, each in own.items() if each is not None}, read["epochs"])
