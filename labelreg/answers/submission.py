@@ -13,6 +13,7 @@ import pandas as pd
 
 from analysis import units
 from analysis.reading import csv_table
+from labelreg import whole
 from labelreg.data.tasks import TASKS
 from labelreg.errors import UserError
 from labelreg.methods import label
@@ -63,7 +64,6 @@ def _glue_students(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def _write_zips(glue: pd.DataFrame, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     for cell, members in glue.groupby(CELL):
         lines: dict[str, str] = {}
         with tempfile.TemporaryDirectory() as temporary:
@@ -73,12 +73,10 @@ def _write_zips(glue: pd.DataFrame, folder: Path) -> None:
                     lines[name] = path.read_text(encoding="utf-8")
         held = [name for name in GLUE_FILES if name not in lines]
         target = folder / ("-".join(str(value).replace("/", "_") for value in cell) + ".zip")
-        partial = target.with_suffix(".tmp")
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
+        with whole.file(target) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
             for name, (rows, constant) in GLUE_FILES.items():
                 placeholder = "index\tprediction\n" + "".join(f"{row}\t{constant}\n" for row in range(rows))
                 archive.writestr(f"{name}.tsv", lines.get(name, placeholder))
-        partial.replace(target)
         print(f"{target}: {', '.join(name for name in GLUE_FILES if name in lines)}", flush=True)
         print(f"  placeholders, whose scores mean nothing: {', '.join(held)}", flush=True)
 
