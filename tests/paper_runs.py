@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import paper
-from analysis.present.paper_tables import GLUE, INITS, layouts
+from analysis.present.paper_tables import layouts
 
 METHODS = {
     "Finetune": "finetune", "Base": "finetune", "LS": "ls", "TF-reg": "tfreg", "Self-KD": "selfkd", "KD": "kd",
@@ -71,6 +71,3 @@ def from_scratch_sst5() -> dict[tuple, dict]:
             score = 36 + 0.3 * i + gain * (1 + 0.1 * i)
             found["sst5", "distilroberta", "random", method, seed] = {"dev": score, "test": score}
     return found
-
-
-__all__ = ["GLUE", "INITS", "SEEDS", "from_scratch_sst5", "paper_shaped", "row", "spread"]
