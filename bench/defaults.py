@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, help="fewer seeds")
     parser.add_argument("--out", help="CSV file that gets a line as each run ends")
     options = parser.parse_args()
-    training.set_threads(1)
+    torch.set_num_threads(1)
     name = options.name or " ".join(filter(None, [options.recipe, options.set]))
     given = {
         key: convert(key, known()[key], value) for key, value in (p.split("=") for p in options.set.split(",") if p)

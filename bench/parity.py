@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="42,549,1237,230,805")
     parser.add_argument("--out", help="write the figures as JSON")
     given = parser.parse_args()
-    training.set_threads(1)  # the figures do not depend on the number of cores
+    torch.set_num_threads(1)  # the figures do not depend on the number of cores
     results = []
     print(f"1 thread, torch {torch.__version__}, {SETTINGS}", flush=True)
     for task in given.tasks.split(","):

@@ -17,7 +17,7 @@ def main(given: dict[str, Value]) -> None:
     settings = recipes.resolve(given)
     tracking.connect()
     data = corpus.prepare(settings, places.roots(settings))
-    prepared.say(data)
+    prepared.tell(prepared.lines(data))
     with tracking.open_run("prepare", f"prepare {data.task}") as run:
         run.params({name: settings.value(name) for name in LOGGED}, {tracking.DATA: data.digest})
         run.data(data.task, data.digest, str(settings.train_file or data.task))

@@ -32,7 +32,7 @@ from labelreg.job import (
 from labelreg.methods import METHODS, mean_of, own_file
 from labelreg.models import adapter, registry
 from labelreg.output import duration
-from labelreg.parameter import joined
+from labelreg.parameter import Value, joined
 from labelreg.settings import Machine, Settings, given_teacher, needs_of
 from labelreg.store import checkpoint, models, records, tracking
 from labelreg.workers.steps import Step
@@ -66,11 +66,11 @@ def carry_out(job: Job) -> Done:
         DivergedError: the loss is no longer finite.
     """
     settings, roots = job.settings, places.roots(job.settings)
-    training.set_threads(training.threads_of(settings))
+    torch.set_num_threads(training.threads_of(settings))  # more or fewer change the last bits of a result
     own_teacher.check(settings)
     data = corpus.prepare(settings, roots)
     if not job.quiet and not job.reuse:  # what a student needs first reads the same
-        prepared.say(data)
+        prepared.tell(prepared.lines(data))
     registry.check_head(settings, data.classes, roots)
     check(settings, data)
     machine, needs = machine_of(settings, data), needs_of(settings.method, vars(settings))
@@ -243,9 +243,11 @@ def _find_source(job: Job, data: prepared.PreparedTask) -> tracking.Found | None
     return teacher_among(runs, needed.settings, here)
 
 
-def do(step: Step, parent: str, name: str, experiment: str) -> Done:
-    """One run of the study `name`, in a worker process: found, waited for, gone on with or trained."""
-    job = Job(settings_of(step.given), step.given, "student", parent, name, experiment, reuse=True, quiet=True)
+def do(step: Step, parent: str, name: str, experiment: str, drawn: Mapping[str, Value] = {}) -> Done:
+    """One run of the study or the search `name`, in a worker process: found, waited for, gone on with or trained.
+    `drawn`: what a search gives beside, and not to what is learnt from."""
+    settings = settings_of(step.given | drawn)
+    job = Job(settings, step.given, "student", parent, name, experiment, reuse=True, quiet=True)
     return source(job) if step.kind == "teacher" else carry_out(job)
 
 

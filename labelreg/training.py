@@ -368,11 +368,6 @@ def never_predicted(logits: Tensor, split: Split) -> list[int]:
     return sorted(set(split.labels.unique().tolist()) - set(logits.argmax(1).unique().tolist()))
 
 
-def set_threads(threads: int) -> None:
-    """Compute threads of this process; more or fewer change the last bits of a result."""
-    torch.set_num_threads(threads)
-
-
 def _autocast(where: torch.device, machine: Machine) -> torch.autocast:
     return torch.autocast(where.type, torch.bfloat16, enabled=machine.precision == "bf16")
 

@@ -16,7 +16,7 @@ from labelreg import whole
 from labelreg.data.batching import REST, UNLABELLED, Split
 from labelreg.errors import UserError
 from labelreg.output import one_line, words_of
-from labelreg.whole import digest
+from labelreg.whole import digest, file_digest
 
 META = "meta.json"
 NAMED = 10  # classes that are named with their counts; of more, the least and the most frequent
@@ -55,11 +55,6 @@ def lines(data: PreparedTask) -> list[str]:
     names = [shown(name) for name in data.classes]
     parts = [f"{split} {len(each)} {unit} ({_counts(each.labels, names)})" for split, each in data.splits.items()]
     return [f"data {data.task}: {'; '.join(parts)}", *(f"data {data.task}: {remark}" for remark in data.remarks)]
-
-
-def say(data: PreparedTask, said: set[str] | None = None) -> None:
-    """Print what was read; of several preparations, what has not been `said` yet."""
-    tell(lines(data), said)
 
 
 def tell(lines: Iterable[str], said: set[str] | None = None) -> None:
@@ -110,7 +105,7 @@ def kept(folder: Path, make: Callable[[], Made]) -> tuple[dict, dict[str, dict[s
         for split, fingerprint, tensors in splits:
             path = temporary / f"{split}.safetensors"
             save_file(tensors, path)
-            fingerprints[split], files[split] = fingerprint, _file_digest(path)
+            fingerprints[split], files[split] = fingerprint, file_digest(path)
             labelled += [split] if (tensors["labels"] != UNLABELLED).all() else []
             sizes[split] = [len(tensors["labels"]), len(tensors["ids" if "ids" in tensors else "labels"])]
         decisive = {split: each for split, each in fingerprints.items() if split != REST}  # no run trains on the rest
@@ -173,12 +168,6 @@ def _reading(path: Path) -> Iterator[None]:
         raise _Damaged(f"{path}: {error.strerror}") from None
     except (ValueError, KeyError, AttributeError, TypeError, RecursionError, SafetensorError) as error:  # JSON, or none
         raise _Damaged(f"{path}: {words_of(error, 100)}") from None
-
-
-def _file_digest(path: Path) -> str:
-    """sha256 of the bytes as they are now: whole.file_digest would trust size and time."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _checksum(facts: dict) -> str:

@@ -218,7 +218,7 @@ def prepare(steps: Sequence[Step]) -> None:
         if key not in seen:
             seen[key] = corpus.prepare(own, where)
             if step.kind == "student":
-                prepared.say(seen[key], said)
+                prepared.tell(prepared.lines(seen[key]), said)
         if step.kind == "teacher":
             registry.weights_digest(own.model, own.init, where)
             registry.check_adapter(own, where)

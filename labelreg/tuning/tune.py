@@ -155,7 +155,7 @@ def _name(given: dict[str, Value], space: search.Space, asked: dict[str, Value],
     own_teacher.check(settings)
     data, first = corpus.prepare(settings, places.roots(settings)), job.Job(settings, given)
     job.check(settings, data)
-    prepared.say(data, said)
+    prepared.tell(prepared.lines(data), said)
     teaching = one_run.find_sources(first, data) if settings.teacher_run_id else ()
     own = own_teacher.read(settings, data) if given_teacher(vars(settings)) else None
     prepared.tell(own_teacher.lines(own) if own else (), said)
@@ -292,9 +292,7 @@ def work(
     own = searches[str(step.given["method"])] if step.kind != "student" else next(iter(searches.values()))
     if step.kind != "trial":
         first = {name: values[0] for name, values in own.space.items()} if step.kind == "teacher" else {}
-        settings = job.settings_of(step.given | first)
-        asked = job.Job(settings, step.given, "student", parent, own.name, experiment, reuse=True, quiet=True)
-        return one_run.source(asked) if step.kind == "teacher" else one_run.carry_out(asked)
+        return one_run.do(step, parent, own.name, experiment, first)
 
     flaws: list[str] = []
 
