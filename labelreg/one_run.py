@@ -246,7 +246,7 @@ def _find_source(job: Job, data: prepared.PreparedTask) -> tracking.Found | None
 def do(step: Step, parent: str, name: str, experiment: str, drawn: Mapping[str, Value] = {}) -> Done:
     """One run of the study or the search `name`, in a worker process: found, waited for, gone on with or trained.
     `drawn`: what a search gives beside, and not to what is learnt from."""
-    settings = settings_of(step.given | drawn)
+    settings = settings_of({**step.given, **drawn})
     job = Job(settings, step.given, "student", parent, name, experiment, reuse=True, quiet=True)
     return source(job) if step.kind == "teacher" else carry_out(job)
 
