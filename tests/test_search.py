@@ -413,6 +413,17 @@ def test_what_is_found_for_one_method_can_be_paired_with_the_others(tmp_path):
     assert teacher["image_size"] == 16, "its examples are the students'"
 
 
+@pytest.mark.parametrize("epochs, phase1", [(20, 13), (24, 16)])
+def test_phase_1_of_a_search_is_that_of_what_it_found(tmp_path, epochs, phase1):
+    """Table 11 divides its 30 epochs; a search has a number of its own, and divides that."""
+    given, found, path = GIVEN | {"recipe": "table11", "epochs": epochs}, {"lr": 3e-5}, tmp_path / "found.yaml"
+    for method, own in (("akd", {}), ("kd", {}), ("akd", {"phase1_epochs": 4})):
+        path.write_text(search_report.settings(given, {method: found | own}, "0123"))
+        run = resolved(with_defaults("train_student", {"recipe": str(path), "method": "akd"}))
+        trial = resolved(given | own | {"method": "akd"})
+        assert run["phase1_epochs"] == trial["phase1_epochs"] == own.get("phase1_epochs", phase1)
+
+
 @pytest.mark.parametrize("kind, name", [("settings", "search"), ("study", "search"), ("search", "table9")])
 def test_a_recipe_of_the_wrong_kind_is_refused_by_name(kind, name):
     folder = recipes.HERE if name == "search" else recipes.HERE / "settings"

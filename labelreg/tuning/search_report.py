@@ -13,6 +13,7 @@ import yaml
 
 from labelreg import recipes
 from labelreg.methods import label, own_file
+from labelreg.methods.paper import with_phase1
 from labelreg.parameter import NEVER, Value
 from labelreg.settings import Lora, of, of_a_run, parameters, settable
 from labelreg.store import logged
@@ -38,6 +39,9 @@ def settings(given: Mapping[str, Value], chosen: Mapping[str | None, Mapping[str
     always = {"task": run.task, "model": run.model} | {name: given[name] for name in DATA if name in given}
     paired = {name: given[name] for name in PAIR if name in given}
     others = [name for name in settable() if name not in (*always, *paired)]
+    divides = any("phase1_epochs" in rule["set"] for rule in recipes.rules(recipe))
+    if divides and paired.get("epochs", 1) > 1:  # the recipe's division belongs to the recipe's number
+        paired |= with_phase1({}, paired["epochs"])
     fixed = {name: given[name] for name in others if name in given}
     students = {"role": "student", "init": run.init}
     found: list[dict] = [{"set": always}, *([{"when": students, "set": paired}] if paired else [])]
