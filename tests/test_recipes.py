@@ -195,6 +195,8 @@ def test_seeds_that_settings_were_tuned_on(written, tmp_path):
     assert recipes.tuned_on(first) == [7, 8] and recipes.tuned_on("default") == []
     second = written({"kind": "settings", "extends": first, "tuned_on_seeds": 9}, "second.yaml")
     assert recipes.tuned_on(second) == [7, 8, 9]
+    third = written({"kind": "settings", "extends": first, "tuned_on_seeds": 0}, "third.yaml")
+    assert recipes.tuned_on(third) == [0, 7, 8]
 
 
 def test_the_demos_study_has_the_seeds_that_two_methods_need():
@@ -329,6 +331,10 @@ BAD_RECIPES = {
     "unknown method": ({"kind": "settings", "rules": [{"when": {"method": "lss"}, "set": {}}]}, "did you mean 'ls'"),
     "unknown init": ({"kind": "settings", "rules": [{"when": {"init": ["randm"]}, "set": {}}]}, "mean 'random'"),
     "unknown role": ({"kind": "settings", "rules": [{"when": {"role": "techer"}, "set": {}}]}, "mean 'teacher'"),
+    "a condition without a value": (
+        {"kind": "settings", "rules": [{"when": {"task": []}, "set": {}}]},
+        "task has no value in 'when'",
+    ),
     "when is a list": ({"kind": "settings", "rules": [{"when": ["method"], "set": {}}]}, "a mapping 'set' and perhaps"),
     "no set": ({"kind": "settings", "rules": [{"when": {"method": "ls"}}]}, "a mapping 'set' and perhaps"),
     "a stray key": ({"kind": "settings", "rules": [{"set": {}, "if": {}}]}, "a mapping 'set' and perhaps"),

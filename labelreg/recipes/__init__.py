@@ -161,7 +161,8 @@ def without(recipe: dict[str, Any]) -> list[dict[str, list]]:
 def tuned_on(name: str, seen: tuple[str, ...] = ()) -> list[int]:
     """The seeds on which the values of a settings file (and of those that it extends) were chosen."""
     recipe = read(name, "settings")
-    own = convert("seeds", LISTS["seeds"], recipe.get("tuned_on_seeds") or [])
+    listed = recipe.get("tuned_on_seeds")
+    own = convert("seeds", LISTS["seeds"], [] if listed is None else listed)  # 0 is a seed
     before = tuned_on(str(recipe["extends"]), (*seen, name)) if "extends" in recipe and name not in seen else []
     return sorted({*before, *own})
 
@@ -185,6 +186,8 @@ def rules(name: str, seen: tuple[str, ...] = ()) -> list[dict[str, Any]]:
             if key not in CONDITIONS:
                 raise unknown(f"condition in recipe {name}", str(key), CONDITIONS)
             ones = value if isinstance(value, list) else [value]
+            if not ones:
+                raise UserError(f"recipe {name}: {key} has no value in 'when': such a rule holds for no run")
             if key == "method" and (theirs := [one for one in ones if isinstance(one, str) and own_file.MARK in one]):
                 # one's own is called by its name, in whatever folder its file lies; where this command does not name
                 # it, the rule is one for other runs
