@@ -413,6 +413,16 @@ def test_what_is_found_for_one_method_can_be_paired_with_the_others(tmp_path):
     assert teacher["image_size"] == 16, "its examples are the students'"
 
 
+@pytest.mark.parametrize("tuned, shown", [(["kd"], ""), (["pskd"], "finetune,pskd"), (["ls", "cp"], "finetune,ls,cp")])
+def test_what_is_printed_uses_what_was_found(tuned, shown):
+    """`main` by itself compares finetune, ls and kd, and train_student trains finetune."""
+    searches = {method: search.Search("name", "", {"lr": [1e-3]}, 1, 7) for method in tuned}
+    one, study = search_report.commands(GIVEN | {"task": "sst5"}, searches, tuned)
+    assert one == f"train_student -P recipe=FILE -P method={tuned[0]}"
+    lists = f"-P inits=pretrained -P methods={shown}" if shown else "-P inits=pretrained"
+    assert study.endswith(lists) and study.startswith("main -P settings=FILE -P tasks=sst5"), study
+
+
 @pytest.mark.parametrize("epochs, phase1", [(20, 13), (24, 16)])
 def test_phase_1_of_a_search_is_that_of_what_it_found(tmp_path, epochs, phase1):
     """Table 11 divides its 30 epochs; a search has a number of its own, and divides that."""

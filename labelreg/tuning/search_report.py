@@ -15,7 +15,7 @@ from labelreg import recipes
 from labelreg.methods import label, own_file
 from labelreg.methods.paper import with_phase1
 from labelreg.parameter import NEVER, Value
-from labelreg.settings import Lora, of, of_a_run, parameters, settable
+from labelreg.settings import DEMO, Lora, of, of_a_run, parameters, settable
 from labelreg.store import logged
 from labelreg.tuning import search
 
@@ -67,13 +67,13 @@ def commands(given: dict[str, Value], searches: Mapping[str, search.Search], met
     own = ("method", "seed", "rest", "recipe", "threads")  # the search's, the file's and the machine's
     more = {name: value for name, value in more.items() if name not in own}
     lists: dict[str, Value] = {"tasks": run.task, "models": run.model, "inits": run.init}
-    own_methods = {each: own_file.place_of(each) for each in own_file.inherited()}  # no study has these by itself
-    if run.average != "none" or own_methods:
+    own_methods = {each: own_file.place_of(each) for each in own_file.inherited()}
+    by_itself = recipes.read(DEMO, "study")["methods"]  # what `main` compares: else what was found would stand unused
+    if run.average != "none" or own_methods or not set(methods) <= set(by_itself):
         named = [label(each, run.average) for each in (*methods, *own_methods)]
         shown = [own_file.with_folder(each, own_methods.values()) for each in named]
         lists["methods"] = [*dict.fromkeys(["finetune", *shown])]
-    if method in own_methods:
-        more = {"method": own_methods[method]} | more
+    more = {"method": own_methods.get(method, method)} | more
     asked_of = {"train_student": {"recipe": "FILE"} | more, "main": {"settings": "FILE"} | lists | more}
     return [
         " ".join(
