@@ -402,6 +402,12 @@ def test_what_is_found_for_one_method_can_be_paired_with_the_others(tmp_path):
     runs = {m: resolved(with_defaults("train_student", {"recipe": str(path), "method": m})) for m in METHODS}
     assert all({name: run[name] for name in more} == more for run in runs.values())
     assert all(run.get(name) == runs["kd"].get(name) for run in runs.values() for name in PROTOCOL)
+    rates = {"lr": 1e-3, "batch_size": 4, "weight_decay": 0.2, "average_start": 0.1}
+    path.write_text(search_report.settings(given | rates | {"alpha": 0.3}, {"selfkd": {"tau": 5.0}}, "0123"))
+    swa = {"recipe": str(path), "average": "swa"}
+    runs = {m: resolved(with_defaults("train_student", swa | {"method": m})) for m in METHODS}
+    assert all({name: run[name] for name in rates} == rates for run in runs.values()), "given to what it learns from too"
+    assert (runs["selfkd"]["alpha"], runs["selfkd"]["tau"]) == (0.3, 5.0) and runs["ls"]["alpha"] != 0.3
     path.write_text(search_report.settings(given, {"kd": {"lr": 3e-5}}, "0123"))
     before = {"recipe": "smoke", "method": "finetune", "init": "random"}
     assert resolved(before | {"recipe": str(path)})["epochs"] == resolved(before)["epochs"]

@@ -302,7 +302,8 @@ def test_each_method_is_given_the_same_budget(small):
     assert "gain over finetune" in ended.out and "expected best dev score of n trials" in ended.out
     assert steps_of(tune, "search/best_of_n/selfkd") == [1, 2, 3]
     rules = yaml.safe_load(text(tune, "settings.yaml"))["rules"]
-    assert rules[1]["set"] == {"epochs": EPOCHS} and "method" not in rules[1]["when"], "of all methods: it makes a pair"
+    shared = {"epochs": EPOCHS, "batch_size": small["batch_size"]}
+    assert rules[1]["set"] == shared and "method" not in rules[1]["when"], "what was given is that of all methods"
     assert [rule["when"]["method"] for rule in rules[2:]] == ["finetune", "ls", "selfkd"]
     assert set(rules[2]["set"]) & set(SPACE) == {"lr"} and set(rules[3]["set"]) & set(SPACE) == {"lr", "alpha"}
 

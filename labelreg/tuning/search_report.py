@@ -12,17 +12,15 @@ import pandas as pd
 import yaml
 
 from labelreg import recipes
-from labelreg.methods import label, own_file
+from labelreg.methods import label, own_file, own_parameters
 from labelreg.methods.paper import with_phase1
 from labelreg.parameter import NEVER, Value
-from labelreg.settings import DEMO, Lora, of, of_a_run, parameters, settable
+from labelreg.settings import DEMO, of_a_run, parameters, settable
 from labelreg.store import logged
 from labelreg.tuning import search
 
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}  # Optuna's, in words
 DATA = ("max_length", "image_size", "max_train_examples")  # of the teacher as of its students
-# equal in a pair, with DATA: what is found for one method holds beside the others
-PAIR = (*(name for name, each in settable().items() if each.pairs and name not in DATA), *of(Lora))
 
 
 def settings(given: Mapping[str, Value], chosen: Mapping[str | None, Mapping[str, Value]], run_id: str) -> str:
@@ -37,14 +35,15 @@ def settings(given: Mapping[str, Value], chosen: Mapping[str | None, Mapping[str
     first = next(iter(chosen))
     run = recipes.resolve(dict(given) | {"method": first or "finetune"} | dict(chosen[first]))
     always = {"task": run.task, "model": run.model} | {name: given[name] for name in DATA if name in given}
-    paired = {name: given[name] for name in PAIR if name in given}
-    others = [name for name in settable() if name not in (*always, *paired)]
+    own = own_parameters()
+    # given to each run of the search, what selfkd learns from included: what is found holds beside such runs alone
+    shared = {name: given[name] for name in settable() if name in given and name not in (*always, *own)}
     divides = any("phase1_epochs" in rule["set"] for rule in recipes.rules(recipe))
-    if divides and paired.get("epochs", 1) > 1:  # the recipe's division belongs to the recipe's number
-        paired |= with_phase1({}, paired["epochs"])
-    fixed = {name: given[name] for name in others if name in given}
+    if divides and shared.get("epochs", 1) > 1:  # the recipe's division belongs to the recipe's number
+        shared |= with_phase1({}, shared["epochs"])
+    fixed = {name: given[name] for name in own if name in given}
     students = {"role": "student", "init": run.init}
-    found: list[dict] = [{"set": always}, *([{"when": students, "set": paired}] if paired else [])]
+    found: list[dict] = [{"set": always}, *([{"when": students, "set": shared}] if shared else [])]
     for method, params in chosen.items():
         found.append({"when": students | ({"method": method} if method else {}), "set": fixed | dict(params)})
     content: dict = {"kind": "settings"} | ({"extends": recipe} if shipped else {})
