@@ -104,6 +104,17 @@ def test_from_verdict_to_model(reviews, tmp_path):
     assert "reviews version 1 is champion" in succeed("promote", name="reviews").out, "it is there already"
     assert said.splitlines()[-1].endswith("/#/models/reviews/versions/1")
     assert len(registered()) == 1
+
+    client, model_id = mlflow.MlflowClient(), version.source.removeprefix("models:/")
+    weights = Path(mlflow.get_logged_model(model_id).artifact_location.removeprefix("file://"), "model.safetensors")
+    weights.unlink()  # as who makes room on a disk does
+    refused(call("promote", name="reviews"), "has stored no model", "save_model=true")
+    client.delete_logged_model(model_id)  # as its page in the UI does
+    refused(call("promote", name="reviews"), "has stored no model", "save_model=true")
+    third = run_of(succeed("train_student", **given, model_root=reviews["model_root"]))
+    assert f"reviews version 2 is champion: finetune, seed {given['seed']}, run {third.info.run_id}" in (
+        succeed("promote", name="reviews").out
+    )
     refused(call("promote", name="re/views"), "name=re/views", "'/'")
     refused(call("promote"), "name=NAME")
 

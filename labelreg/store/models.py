@@ -133,11 +133,19 @@ def _measure(run_id: str, model_id: str, data: tuple[str, str]) -> None:
 
 
 def of_run(run: tracking.Found) -> LoggedModel | None:
-    """The LoggedModel of a run, where it has one whose files are all there."""
+    """The LoggedModel of a run, where it has one whose files are all there: one that was deleted is none."""
     if not run.outputs or not run.outputs.model_outputs:
         return None
-    found = patiently(MlflowClient.get_logged_model, run.outputs.model_outputs[0].model_id)
-    return found if found.status == "READY" else None
+    try:
+        found = patiently(MlflowClient.get_logged_model, run.outputs.model_outputs[0].model_id)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+    files = get_artifact_repository(found.artifact_location, mlflow.get_tracking_uri())
+    held = {Path(file.path).name for file in patience.moving(files.list_artifacts)}
+    whole = "MLmodel" in held and any(name.endswith(".safetensors") for name in held)
+    return found if found.status == "READY" and whole else None
 
 
 def inputs(model: LoggedModel) -> dict[str, str]:
