@@ -1,4 +1,4 @@
-"""Statistics on a table of runs: pairing, tests and verdicts. Never torch; of labelreg parameters and errors alone."""
+"""Statistics on a table of runs: pairing, tests, verdicts. Never torch; of labelreg settings, methods, errors alone."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches

@@ -101,7 +101,7 @@ def make_plan(
     """A study's plan as it is logged (plan.json) before its first run.
 
     `cells`: (task, model, init, method), the reference's too; `seeds` in the order in which they are run;
-    `metric` None is the default (test where every run of a task has it, else dev).
+    `metric` None is the default (rest, test or dev, the first that every run of a task has).
     """
     return {
         "cells": [list(map(str, cell)) for cell in cells],

@@ -1,4 +1,4 @@
-"""The question in small: every method with paired seeds, then the verdicts. `mlflow run .`"""
+"""The question in small: three methods with paired seeds, then the verdicts. `mlflow run .`"""
 
 from entrypoints import study
 from entrypoints.command import command

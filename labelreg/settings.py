@@ -31,7 +31,8 @@ TASK = Parameter("text", "registered task, hub data set id, or a name for your o
 MODEL = Parameter("path", "student: a registered name, a hub id or a local folder")
 INIT = Parameter("text", "where the student starts", "pretrained", choices=INITS)
 METHOD = Parameter("text", "label regularisation method, or FILE.py:FUNCTION of your own", "finetune")
-SEED = Parameter("integer", "fixes head initialisation, order of examples and dropout", 42, low=0, high=LARGEST_SEED)
+DRAWN = "fixes what is drawn: new weights, order of examples, augmentation, dropout; fewrel: its examples"
+SEED = Parameter("integer", DRAWN, 42, low=0, high=LARGEST_SEED)
 LOOK = Parameter("integer", "a number of seeds", words="a rising list of numbers of seeds, such as 10,14,20")
 SHARE = Parameter("number", "", low=0, high=1, open_low=True, open_high=True)
 
@@ -616,7 +617,7 @@ class Runs:
 class Store(Runs):
     """Which study's runs are read."""
 
-    study: str | None = text("only the runs of this study, and those that it reused (a recipe's name)", often=True)
+    study: str | None = text("only the runs of this study, and those it reused (its recipe, or your file)", often=True)
 
 
 @dataclass(frozen=True)
@@ -634,7 +635,9 @@ class Table:
 class Compared:
     """What is compared with what."""
 
-    metric: str | None = text("metric to compare (default per task: best/test/score, else best/dev/score)")
+    metric: str | None = text(
+        "metric to compare (default: the score on rest, test or dev, the first that all of a task have)"
+    )
     lower_is_better: list[str] | None = items("metrics of which lower is better and whose name does not say so")
     reference: str = text("the method all others are compared with", "finetune", often=True)
 

@@ -384,7 +384,9 @@ def test_help_begins_with_what_most_people_give_and_goes_by_facet():
 
 def test_help_names_defaults(store):
     said = " ".join(call("train_student", help=None).out.split())
-    assert "fixes head initialisation, order of examples and dropout [42]" in said
+    assert (
+        "fixes what is drawn: new weights, order of examples, augmentation, dropout; fewrel: its examples [42]" in said
+    )
     assert "peak learning rate [the recipe's]" in said
     assert "mlflow run . --env-manager local -e train_student [-P NAME=VALUE ...]" in said
     assert "print the plan" not in said and "[false]" in " ".join(call("study", help=None).out.split())

@@ -156,7 +156,7 @@ def distilling(
 
     Source: Hinton et al. 2015; Kobyzev et al. 2023.
     Published code: much of it has tau^2 before the KL (Hinton et al. 2015), and some divides it by K, which
-    torch's reduction="mean" does (Yuan et al. 2020): tau_squared and kl_mean; docs/methods.md converts.
+    torch's reduction="mean" does (Yuan et al. 2020): kd's tau_squared and kl_mean; docs/methods.md converts.
     Trap: without tau^2 the teacher's share of the gradient falls as 1/tau^2; with kl_mean as 1/K.
     """
     factor = (tau**2 if tau_squared else 1) / (logits.shape[1] if kl_mean else 1)
