@@ -406,7 +406,7 @@ def test_what_is_found_for_one_method_can_be_paired_with_the_others(tmp_path):
     path.write_text(search_report.settings(given | rates | {"alpha": 0.3}, {"selfkd": {"tau": 5.0}}, "0123"))
     swa = {"recipe": str(path), "average": "swa"}
     runs = {m: resolved(with_defaults("train_student", swa | {"method": m})) for m in METHODS}
-    assert all({name: run[name] for name in rates} == rates for run in runs.values()), "given to what it learns from too"
+    assert all({name: run[name] for name in rates} == rates for run in runs.values()), "of its twin too"
     assert (runs["selfkd"]["alpha"], runs["selfkd"]["tau"]) == (0.3, 5.0) and runs["ls"]["alpha"] != 0.3
     path.write_text(search_report.settings(given, {"kd": {"lr": 3e-5}}, "0123"))
     before = {"recipe": "smoke", "method": "finetune", "init": "random"}
