@@ -144,17 +144,13 @@ def histories(run_ids: Sequence[str], names: Sequence[str]) -> pd.DataFrame:
     One query per metric and AT_ONCE runs where the store is a database, else one per metric and run.
     """
     bulk = getattr(client()._tracking_client.store, "get_metric_history_bulk", None)
-
-    def of_part(_: MlflowClient, part: Sequence[str], name: str) -> list:
-        return bulk(part, name, MOST_POINTS) if bulk else []
-
     if bulk:
         parts = [run_ids[start : start + AT_ONCE] for start in range(0, len(run_ids), AT_ONCE)]
         rows = [
             (point.run_id, point.key, point.step, point.value, point.timestamp)
             for name in names
             for part in parts
-            for point in patiently(of_part, part, name)
+            for point in patiently(lambda _, *asked: bulk(*asked), part, name, MOST_POINTS)
         ]
     else:
         wanted = [(run_id, name) for run_id in run_ids for name in names]
