@@ -112,9 +112,10 @@ def test_from_verdict_to_model(reviews, tmp_path):
     client.delete_logged_model(model_id)  # as its page in the UI does
     refused(call("promote", name="reviews"), "has stored no model", "save_model=true")
     third = run_of(succeed("train_student", **given, model_root=reviews["model_root"]))
-    assert f"reviews version 2 is champion: finetune, seed {given['seed']}, run {third.info.run_id}" in (
-        succeed("promote", name="reviews").out
-    )
+    client.set_model_version_tag("reviews", "1", "labelreg.data", "0" * 32)  # as of another study, of this name
+    said = succeed("promote", name="reviews").out
+    assert f"reviews version 2 is champion: finetune, seed {given['seed']}, run {third.info.run_id}" in said
+    assert "champion was version 1, of other data (00000000)" in said and "other data" not in ended.out
     refused(call("promote", name="re/views"), "name=re/views", "'/'")
     refused(call("promote"), "name=NAME")
 

@@ -70,9 +70,14 @@ def promote(given: dict[str, Value]) -> None:
         )
     asked = request(models.inputs(model))
     written = card.card(name, choice.method, choice.why, choice.rows, found, run, choice.run_id)
+    before, data = models.champion(name), run.data.tags[tracking.DATA]
+    if before and before.tags.get(tracking.DATA, data) != data:  # whoever asks it for answers gets others now
+        known.append(
+            f"{models.CHAMPION} was version {before.version}, of other data ({before.tags[tracking.DATA][:8]})"
+        )
     with tracking.open_run("promote", f"promote {name}") as opened:
         opened.params({each: given.get(each) for each in named("promote")})
-        tags = {tracking.VERDICT: choice.why[0], tracking.DATA: run.data.tags[tracking.DATA]}
+        tags = {tracking.VERDICT: choice.why[0], tracking.DATA: data}
         version = models.register(name, model, written, "; ".join(choice.why), tags)
     said = [*choice.why, *known, *card.own_limits(run)]
     print(f"{name} version {version} is {models.CHAMPION}: {chosen}, run {run.info.run_id}", *said, sep="\n  ")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, LoggedModelOutput, Metric
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -160,6 +161,16 @@ def check_name(name: str) -> None:
         _validate_model_name(name)
     except MlflowException as error:
         raise UserError(f"name={name}: {words_of(error)}") from None
+
+
+def champion(name: str) -> ModelVersion | None:
+    """The version of `name` that is the champion now; None where there is none."""
+    try:
+        return patiently(MlflowClient.get_model_version_by_alias, name, CHAMPION)
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no such model, no alias
+            raise
+        return None
 
 
 def register(name: str, model: LoggedModel, card: str, line: str, tags: dict[str, str]) -> str:
