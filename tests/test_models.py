@@ -457,14 +457,18 @@ def test_a_tokenizer_digest_is_of_what_cuts_text(copy):
     assert registry.tokenizer_digest(copy) != first
 
 
-def test_roots_come_from_parameters_then_variables(tmp_path):
+def test_roots_come_from_parameters_then_variables(tmp_path, monkeypatch):
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
     two.mkdir()
-    environment = {f"LABELREG_{kind}_ROOT": str(two) for kind in ("DATA", "MODEL", "CACHE")}
+    variables = [f"LABELREG_{kind}_ROOT" for kind in ("DATA", "MODEL", "CACHE")]
+    for name in variables:
+        monkeypatch.setenv(name, str(two))
     given = {f"{kind}_root": str(one) for kind in ("data", "model", "cache")}
-    assert places.roots(Folders(**given), environment) == places.Roots(one, one, one)
-    assert places.roots(Folders(), environment) == places.Roots(two, two, two)
-    assert places.roots(Folders(), {}).data is places.roots(Folders(), {}).model is None
+    assert places.roots(Folders(**given)) == places.Roots(one, one, one)
+    assert places.roots(Folders()) == places.Roots(two, two, two)
+    for name in variables:
+        monkeypatch.delenv(name)
+    assert places.roots(Folders()).data is places.roots(Folders()).model is None
     with pytest.raises(UserError, match="model_root=.*no such folder"):
-        places.roots(Folders(model_root=str(tmp_path / "none")), {})
+        places.roots(Folders(model_root=str(tmp_path / "none")))

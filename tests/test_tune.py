@@ -28,6 +28,7 @@ from running import (
 
 from labelreg import metrics, one_run, recipes
 from labelreg.errors import StoreLostError
+from labelreg.settings import Workers
 from labelreg.store import checkpoint, tracking
 from labelreg.store.patience import CLOSING_SECONDS, TIMEOUT
 from labelreg.tuning import search, tune
@@ -442,5 +443,5 @@ def test_an_interruption_between_two_events_stops_the_workers_at_once(monkeypatc
     monkeypatch.setattr(tracking, "current_experiment", lambda: "0")
     monkeypatch.setattr(tune, "print", interrupted, raising=False)
     with pytest.raises(KeyboardInterrupt) as caught:
-        tune._round(SimpleNamespace(run_id="1"), {}, {}, {}, {"kd": 0}, {})
+        tune._round(SimpleNamespace(run_id="1"), {}, {}, {"threads": 1}, {"kd": 0}, Workers())
     assert stopped and caught.tb

@@ -259,7 +259,8 @@ def unread(run: Mapping[str, Value], data: str, role: str = "student") -> dict[s
     named = {"teacher_model"} | seed
     taught, twin = method.needs == "teacher", method.needs == "finetune"
     no_teacher = set() if taught else named if twin else {*named, *files, "teacher_run_id"}
-    anew = taught and drawn_anew(str(run["task"]), run.get("train_file"))
+    task = str(run.get("task"))  # a recipe that names none is told of it later
+    anew = taught and drawn_anew(task, run.get("train_file"))
     found = {
         f"method {name} has none": {*own_parameters()} - {*method.parameters} | no_teacher,
         f"method {name} learns from its own fine-tuned twin": files if twin else (),
@@ -267,7 +268,7 @@ def unread(run: Mapping[str, Value], data: str, role: str = "student") -> dict[s
         "no teacher of your own is given (teacher_file, teacher_column)": files if taught and not own else (),
         f"the task is made of {data}": {key for kind, keys in OF_DATA.items() if kind != data for key in keys},
         "teacher_run_id names the teacher": seed if method.needs and run.get("teacher_run_id") else (),
-        f"task {run['task']} is drawn anew for each seed, and its teacher has that seed": seed if anew else (),
+        f"task {task} is drawn anew for each seed, and its teacher has that seed": seed if anew else (),
         f"average {average} has none": {*of(Averaged)} - averaged,
         f"tuning {tuning} has none": () if data == "images" or tuning == LORA else of(Lora),
         f"optimizer {optimizer} has none": () if optimizer == "sgd" else of(Sgd),
