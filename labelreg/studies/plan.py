@@ -212,17 +212,17 @@ def prepare(steps: Sequence[Step]) -> None:
     for step in steps:
         own = settings[step.name]
         where = places.roots(own)
-        by_seed = drawn_anew(own.task, own.train_file)
-        limits = own.max_length, own.max_train_examples, own.batch_size
-        key = (step.kind, step.cell[1:4], *limits, own.seed if by_seed else None)
-        if key not in seen:
-            seen[key] = corpus.prepare(own, where)
-            if step.kind == "student":
-                prepared.tell(prepared.lines(seen[key]), said)
         if step.kind == "teacher":
+            corpus.prepare(own, where)
             registry.weights_digest(own.model, own.init, where)
             registry.check_adapter(own, where)
             continue
+        by_seed = drawn_anew(own.task, own.train_file)
+        batch = own.batch_size if made_of(own.task, own.train_file) == "images" else None  # one may be left over
+        key = (step.cell[1:4], own.max_length, own.max_train_examples, batch, own.seed if by_seed else None)
+        if key not in seen:
+            seen[key] = corpus.prepare(own, where)
+            prepared.tell(prepared.lines(seen[key]), said)
         job.check(own, seen[key])
         if given_teacher(vars(own)) and key not in taught:
             prepared.tell(own_teacher.lines(own_teacher.read(own, seen[key])), said)
