@@ -146,6 +146,13 @@ def test_a_study_of_another_content_is_another_study(mine, monkeypatch):
     assert identity(MINE.replace("poly=1.0", "poly=2.0")) != first == identity(MINE)
 
 
+def test_two_files_of_one_name_are_two_methods_that_one_command_cannot_tell_apart(tiny, mine, tmp_path):
+    other = tmp_path / "mine.py"
+    other.write_text(MINE.replace("poly=1.0", "poly=2.0"))
+    given = tiny | {"method": f"{mine}:loss", "methods": f"finetune,{other}:loss", "cross_check": 1, "space": "search"}
+    refused(call("tune", **given), f"{mine} is another file of this name; rename one of the two")
+
+
 def test_a_parameter_of_others_is_shared_and_keeps_its_own_default(tiny, mine):
     run = run_of(succeed("train_student", **tiny, method=f"{mine}:taught"))
     assert run.data.params["alpha"] == "0.25" and run.data.params["first"] == "true"

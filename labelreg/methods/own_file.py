@@ -54,22 +54,23 @@ def load(text: str, held: dict[str, Method]) -> tuple[str, Method]:
         held: methods by name; the same file's is not loaded again, and a parameter of another's name is that.
 
     Raises:
-        UserError: no such file or function, a file that cannot be run, a function of another form, or a file that has
-            changed since the command began.
+        UserError: no such file or function, a file that cannot be run, a function of another form, a file that has
+            changed since the command began, or another one of its name.
     """
     place, _, function = text.rpartition(":")
     name, places = f"{Path(place).name}:{function}", _places()
     given = Path(place).expanduser().absolute()
-    path, begun, _ = places.get(name, (str(given), "", ""))
-    if text != name and path != str(given):  # another file of this name
-        path, begun = str(given), ""
-    if begun and name in held and held[name].defaults[FILE] == begun:  # whatever it holds by now
+    first, begun, _ = places.get(name, (str(given), "", ""))
+    path = first if text == name else str(given)
+    if begun and path == first and name in held and held[name].defaults[FILE] == begun:  # whatever it holds by now
         return name, held[name]
     try:
         content = Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"method={text}: {path}: {error.strerror}") from None
     digest = hashlib.sha256(content).hexdigest()[:16]
+    if begun and digest != begun and path != first:  # of two methods with one name, one would be run for both
+        raise UserError(f"method={text}: {first} is another file of this name; rename one of the two")
     if begun and digest != begun:  # names and fingerprints were made of what it held then
         told = "the same command begins again with what it holds now"
         raise UserError(f"method={text}: {path} has changed since this command began; {told}")
