@@ -8,7 +8,9 @@ names the seeds that a search has looked at. A study is five lists and the setti
 (`looks`, `margin`, `precision`, ...); what the command is given wins.
 """
 
+import copy
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +90,7 @@ def read(name: str, kind: str) -> dict[str, Any]:
             raise UserError(f"recipe {name}: kind is {other!r}, here it must be {kind!r}: {', '.join(known)}")
         raise unknown(f"recipe ({kind})", name, known)
     try:
-        recipe = yaml.load(path.read_text(encoding="utf-8"), _Once)  # safe_load, with its loader made stricter
+        recipe = copy.deepcopy(_parsed(path.read_text(encoding="utf-8")))  # `rules` changes what it has read
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"recipe {name}: not YAML ({words_of(error, 500)})") from None
     its_kind = recipe.get("kind") if isinstance(recipe, dict) else None
@@ -100,6 +102,11 @@ def read(name: str, kind: str) -> dict[str, Any]:
         if key not in KEYS[kind]:
             raise unknown(f"key in recipe {name}", str(key), KEYS[kind])
     return recipe
+
+
+@cache  # a study reads its settings for each of its runs
+def _parsed(text: str) -> Any:
+    return yaml.load(text, _Once)  # safe_load, with its loader made stricter
 
 
 class _Once(yaml.SafeLoader):
