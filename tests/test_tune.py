@@ -246,6 +246,21 @@ def test_the_reason_is_the_failure_not_what_followed(small, monkeypatch):
     refused(call("tune", **kd), "no trial could be started: the loss of epoch 1 is nan", status=3)
 
 
+def test_trials_that_others_left_behind_are_no_sign_that_none_could_be_started(monkeypatch):
+    """Another machine died: while this one did its two last trials, the other's two came back into the queue."""
+    counts = iter([2, 2, 0, 0])  # before each of two rounds; then nothing is left
+    tried = tune.Tried("ls", 4, "complete", 50.0, 3, "")
+    monkeypatch.setattr(tune.search, "open_study", lambda asked: None)
+    monkeypatch.setattr(tune.search, "left", lambda study, trials: next(counts))
+    monkeypatch.setattr(tune.search, "take_over", lambda study, beat: 0)
+    monkeypatch.setattr(tune, "_say", lambda *_: None)
+    monkeypatch.setattr(executors, "execute", lambda steps, *_: (Event(step, "done", result=tried) for step in steps))
+    monkeypatch.setattr(tracking, "current_experiment", lambda: "0")
+    searches = {"ls": search.Search("ls", "", {}, 6, 7)}
+    tune._search(SimpleNamespace(run_id="", metrics=None), searches, {"threads": 1}, SimpleNamespace())
+    assert not list(counts)
+
+
 def test_parameters_as_a_user_writes_them_and_mlflow_logs_them(small, monkeypatch):
     """`-P "methods=finetune, ls"`: MLflow logs the text, shell-quoted, before the command begins."""
     import mlflow

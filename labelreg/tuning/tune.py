@@ -216,8 +216,8 @@ def _search(
                 print(f"waiting for trials under way elsewhere, or abandoned: {under_way}", flush=True)
                 time.sleep(beat)
                 continue
-        reason = _round(run, searches, studies, given, todo, workers)
-        if left() == todo:
+        ended, reason = _round(run, searches, studies, given, todo, workers)
+        if not ended and left() == todo:  # as many may be left where others' were put back into the queue meanwhile
             raise DivergedError(f"no trial could be started: {reason or 'the workers found none in the storage'}")
 
 
@@ -228,8 +228,8 @@ def _round(
     given: dict[str, Value],
     todo: dict[str, int],
     workers: Workers,
-) -> str:
-    """Run this many trials of each search, a line per event; the reason of the last step that failed."""
+) -> tuple[int, str]:
+    """Run this many trials of each search, a line per event; how many ended, and why the last step failed that did."""
     reason, began, ended = "", time.monotonic(), 0
     task = partial(work, searches=searches, parent=run.run_id, experiment=tracking.current_experiment())
     with contextlib.closing(executors.execute(_steps(given, todo), task, given["threads"], workers)) as events:
@@ -243,7 +243,7 @@ def _round(
             elif event.state == "done" and event.step.kind == "teacher" and not event.result.reused:
                 made = event.result
                 print(f"{event.step.name}: {made.split} score {made.score:.2f}{made.flaw()}", flush=True)
-    return reason
+    return ended, reason
 
 
 def _steps(given: dict[str, Value], todo: dict[str, int]) -> list[Step]:
