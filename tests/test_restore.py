@@ -3,9 +3,12 @@
 import csv
 import json
 from pathlib import Path
+from statistics import mode
 
 import pytest
-from running import ROOT, call, in_this_process, new_store, refused, runs, succeed
+from running import ROOT, artifacts, call, in_this_process, new_store, refused, runs, succeed
+
+from labelreg.answers import restoring
 
 pytest_plugins = ["running"]
 
@@ -100,6 +103,30 @@ def test_a_study_that_only_reused_runs_keeps_its_name_and_its_part_of_the_answer
         for (init, method), score in scores.items()
         if method != "finetune"
     }
+
+
+def test_a_restore_that_was_killed_keeps_its_runs_under_their_study(store, monkeypatch):
+    """Else the plan would be of no run, and its family would count for nothing."""
+    published = table(ROOT / "results" / "answer-a" / "scores.csv")
+    plan = mode(row["study"] for row in published)
+    students = [row for row in published if row["study"] == plan][:4]
+    part = written(store / "part.csv", students + [row for row in published if row["run_id"] == plan])
+    end, ended = restoring.tracking.end_run, []
+
+    def killed(run_id, status):
+        if len(ended) == 2:
+            raise KeyboardInterrupt
+        ended.append(run_id)
+        end(run_id, status)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(restoring.tracking, "end_run", killed)
+        assert call("restore", csv=part).status == 130
+    assert "2 students restored, 2 were there" in succeed("restore", csv=part).out
+    (study,) = runs("study")
+    assert study.info.status == "FINISHED" and artifacts(study) == {"plan.json"}
+    assert {run.data.tags["mlflow.parentRunId"] for run in runs("student")} == {study.info.run_id}
+    assert len(runs("student")) == 4
 
 
 def test_what_cannot_be_restored(store):

@@ -83,11 +83,13 @@ class _Restored:
         return told + (f"; {failed} runs that did not end are left out" if failed else "") + (lacks if unsure else "")
 
     def _there(self) -> dict[str, str]:
-        """What an earlier restore has made; what it left half made is made anew."""
+        """What an earlier restore has made; a run that it left half made is made anew, a study is gone on with: runs
+        that were made already are its own."""
         there = {}
         for kind in ("student", AGAIN, "study"):
             for found in tracking.search(tracking.tagged({tracking.KIND: kind})):
-                if (was := found.data.tags.get(tracking.RESTORED)) and found.info.status != ENDED:
+                was, whole = found.data.tags.get(tracking.RESTORED), found.info.status == ENDED or kind == "study"
+                if was and not whole:
                     tracking.delete(found.info.run_id)
                 elif was:
                     there[was] = found.info.run_id
