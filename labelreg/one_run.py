@@ -169,6 +169,8 @@ def _train(
     for which, by_split in (("best", outcome.best), ("last", outcome.last)):
         ends |= {f"{which}/{split}/score": values["score"] for split, values in by_split.items()}
     opened.metrics(ends | cost, report.epoch)
+    if data.rest:  # with its score, not before: a run may be gone on with without `rest`
+        opened.tags({tracking.REST: data.rest})
     kept = outcome.last if settings.selection == "last" else outcome.best
     scored = next(split for split in TESTED if split in kept)
     _tag_classes(opened, data, scored, outcome.logits[scored])
@@ -328,8 +330,6 @@ def _log_start(
         values |= {} if drawn_anew(settings.task, settings.train_file) else {"teacher_logits": own.digest}
     tags = {tracking.DATA: data.digest, tracking.FINGERPRINT: fingerprint, "labelreg.python": platform.python_version()}
     tags[tracking.WEIGHTS] = registry.weights_digest(settings.model, settings.init, places.roots(settings))
-    if data.rest:
-        tags[tracking.REST] = data.rest
     if own_file.FILE in settings.own:
         tags[tracking.METHOD_FILE] = joined([own_file.place_of(settings.method)])
     if settings.teacher_run_id:  # not found by the settings: who runs it again must name it too
