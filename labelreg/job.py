@@ -134,10 +134,11 @@ def checkpoints(roots: places.Roots, identity: str) -> Path:
 def teacher_among(
     runs: Sequence[tracking.Found], settings: Settings, weights: str | None = None
 ) -> tracking.Found | None:
-    """The first of the finished teacher runs that was trained with these settings, or None.
+    """The finished teacher run with these settings that ended first, or None: one that ends later does not change what
+    a study has begun, whenever it began itself.
 
     Args:
-        runs: on the same examples, oldest first: a later one does not change what a study has begun.
+        runs: on the same examples.
         weights: registry.weights_digest of its model, where that is here: a folder may hold other weights by now.
     """
     names = [name for name in of(Cell, Fit, Sgd, Head, Tuning, Lora, Text, Images) if name != "method"] + ["selection"]
@@ -153,7 +154,7 @@ def teacher_among(
         same &= weights is None or run.data.tags.get(tracking.WEIGHTS, weights) == weights  # earlier runs have no tag
         return same and not any(name in params for name in unnamed)
 
-    return next(filter(fits, runs), None)
+    return min(filter(fits, runs), key=lambda run: run.info.end_time or 0, default=None)
 
 
 def weights_here(model: str, init: str, roots: places.Roots) -> str | None:

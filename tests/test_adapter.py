@@ -189,13 +189,15 @@ def test_a_teacher_is_one_of_the_same_tuning(tiny_file):
     def logged(**given):
         settings = settings_of(tiny_file, **given)
         params = {name: logs.plain(value) for name, value in settings.told().items() if value is not None}
-        return SimpleNamespace(data=SimpleNamespace(params=params, tags={"labelreg.fingerprint": "f"})), settings
+        data = SimpleNamespace(params=params, tags={"labelreg.fingerprint": "f"})
+        return SimpleNamespace(data=data, info=SimpleNamespace(end_time=1)), settings
 
     every = [{"tuning": "full"}, {}, {"tuning": "head"}, {"lora_r": 4}, {"lora_targets": ["query"]}]
     found = [logged(**given) for given in every]
     for run, settings in found:
         assert job.teacher_among([each for each, _ in found], settings) is run
-    before = SimpleNamespace(data=SimpleNamespace(params={**found[0][0].data.params}, tags=found[0][0].data.tags))
+    data = SimpleNamespace(params={**found[0][0].data.params}, tags=found[0][0].data.tags)
+    before = SimpleNamespace(data=data, info=found[0][0].info)
     assert job.teacher_among([before], found[0][1]) is before and "tuning" not in before.data.params
 
 

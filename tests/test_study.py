@@ -1,6 +1,7 @@
 """The grid as a graph, and whole studies: order, failures, signals, repetition."""
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -26,6 +27,7 @@ from running import (
     wait_for,
 )
 
+from labelreg import training
 from labelreg.errors import UserError
 from labelreg.models.registry import teacher_of
 from labelreg.studies import grid
@@ -130,6 +132,28 @@ def test_a_study_with_a_teacher_for_each_seed(tiny, tmp_path, monkeypatch):
     assert runs("student")[-1].data.tags["labelreg.fingerprint"] == new.data.tags["labelreg.fingerprint"]
     plan = succeed("study", **study, teacher_seeds="each", plan_only="true").out
     assert "4 students, 2 teachers, 6 reused" in plan
+
+
+def test_a_teacher_that_ends_later_changes_no_study_though_it_began_first(tiny, monkeypatch):
+    """It was interrupted, and gone on with: students of two teachers would be in conflict, seed by seed."""
+    teacher = {name: tiny[name] for name in ("train_file", "model", "model_root", "max_length")} | {"threads": 2}
+    kd = tiny | {"method": "kd", "teacher_model": "bert-small"}
+    real, count = training.score, itertools.count()
+
+    def interrupting(*args):
+        if next(count):
+            raise KeyboardInterrupt
+        return real(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "score", interrupting)
+        assert call("train_teacher", **teacher).status == 130
+    succeed("train_student", **kd, seed=1)
+    succeed("train_teacher", **teacher)
+    first, second = runs("teacher")
+    assert first.info.start_time < second.info.start_time < second.info.end_time < first.info.end_time
+    succeed("train_student", **kd, seed=2)
+    assert {run.data.params["teacher_run_id"] for run in runs("student")} == {second.info.run_id}
 
 
 def test_seeds_come_one_after_another_so_that_what_is_done_is_paired():
