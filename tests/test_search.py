@@ -278,6 +278,53 @@ def test_a_killed_worker_is_noticed_and_its_trial_goes_on(folder):
     assert len(search.own(study)) == 1
 
 
+def test_a_worker_that_is_killed_at_its_first_heartbeat_is_noticed(folder, monkeypatch):
+    """Its trial had begun: without a heartbeat it would be waited for for ever."""
+    asked = made(folder, trials=1)
+
+    def work():
+        study = search.open_study(asked)
+        monkeypatch.setattr(optuna.storages._heartbeat.HeartbeatThread, "_record_heartbeat", lambda *_: None)
+        search.run_trial(study, asked, lambda draw, stop: os.kill(os.getpid(), signal.SIGKILL))
+
+    _killed(work)
+    _back_in_the_queue(asked)
+
+
+def test_a_trial_whose_worker_was_taken_for_dead_by_one_that_died_then_is_not_lost(folder, monkeypatch):
+    """Optuna fails a trial and then puts it back into the queue; who is killed between the two leaves it failed."""
+    asked = made(folder, trials=1)
+    _killed(lambda: search.run_trial(search.open_study(asked), asked, lambda *_: os.kill(os.getpid(), signal.SIGKILL)))
+
+    def take_over():
+        monkeypatch.setattr(optuna.Study, "add_trial", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        while True:
+            search.take_over(search.open_study(asked), asked.heartbeat_seconds)
+            time.sleep(0.5)
+
+    _killed(take_over)
+    assert [trial.state.name for trial in search.open_study(asked).trials] == ["FAIL"]
+    _back_in_the_queue(asked)
+
+
+def _killed(work) -> None:
+    worker = multiprocessing.get_context("fork").Process(target=work)
+    worker.start()
+    worker.join(60)
+    assert worker.exitcode == -signal.SIGKILL
+
+
+def _back_in_the_queue(asked) -> None:
+    """The only trial of a search is, when it has been missed, and it ends as if nothing had been."""
+    study, deadline = search.open_study(asked), time.monotonic() + 20
+    while not search.left(study, asked.trials):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+        search.take_over(study, asked.heartbeat_seconds)
+    search.run_trial(study, asked, train)
+    assert [trial.state.name for trial in search.own(study)] == ["COMPLETE"]
+
+
 def test_workers_share_a_search(folder):
     asked = made(folder, trials=9)
     search.open_study(asked)

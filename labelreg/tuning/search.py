@@ -210,11 +210,15 @@ def take_over(study: optuna.Study, heartbeat_seconds: int) -> int:
     """Put trials of silent workers back into the queue; how many are still under way."""
     optuna.storages.fail_stale_trials(study)
     long_ago = datetime.now() - timedelta(seconds=SILENT_BEATS * heartbeat_seconds)
-    for trial in own(study):  # killed before its first heartbeat: Optuna would wait for it for ever
+    for trial in own(study):
         begun = trial.user_attrs.get(BEGUN) == trial.number
-        started = trial.datetime_start
-        if trial.state == TrialState.RUNNING and not begun and started and started < long_ago:
+        since = trial.datetime_complete or trial.datetime_start
+        if not since or since >= long_ago:
+            continue
+        if trial.state == TrialState.RUNNING and not begun:  # killed before its first heartbeat: Optuna would wait
             _retry(RETRIES)(study, study.tell(trial.number, state=TrialState.FAIL))
+        elif trial.state == TrialState.FAIL and REASON not in trial.user_attrs:  # who failed it was killed before he
+            _retry(RETRIES)(study, study.trials[trial.number])  # put it back into the queue
     return sum(trial.state == TrialState.RUNNING for trial in own(study))
 
 
@@ -254,6 +258,8 @@ class _Away(Exception):
 
 
 def _objective(search: Search, train: Train, begun: list, lost: list, heard: Heard, trial: optuna.Trial) -> float:
+    # before its thread does: what has begun and has no heartbeat yet would be waited for for ever
+    trial.study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]  # of every RDBStorage
     trial.set_user_attr(BEGUN, trial.number)
     number = _number(trial)
     trial.study.sampler = _sampler(search, number)
