@@ -1,6 +1,7 @@
 """A search through its entry point: trials as nested runs, interruptions, budgets, and the settings file."""
 
 import contextlib
+import itertools
 import os
 import shlex
 import signal
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import optuna
 import pandas as pd
 import pytest
 import yaml
@@ -183,6 +185,25 @@ def test_a_trial_whose_worker_died_after_its_run_is_not_trained_twice(small, mon
     succeed("tune", **small)
     assert len(runs("trial")) == TRIALS and curves()["0"] == held
     assert before.info.run_id in {run.info.run_id for run in runs("trial")}
+
+
+def test_a_search_whose_storage_is_lost_is_told_what_its_trials_were(small, tmp_path, monkeypatch):
+    """Every epoch: a rung has what each trial had there, so that the same ones are pruned, and none trained again."""
+    real, scores = metrics.evaluate, itertools.count(90.0, -1.0)
+    monkeypatch.setattr(metrics, "evaluate", lambda *args: real(*args) | {"score": next(scores)})
+    small |= {"min_resource": 1}
+
+    def told() -> list:
+        (name,) = optuna.get_all_study_names(f"sqlite:///{tmp_path}/cache/search.db")
+        study = optuna.load_study(study_name=name, storage=f"sqlite:///{tmp_path}/cache/search.db")
+        return [(trial.params, trial.state, trial.value, trial.intermediate_values) for trial in study.trials]
+
+    succeed("tune", **small)
+    before, ids = told(), {run.info.run_id for run in runs("trial")}
+    assert len({state for _, state, *_ in before}) == 2, "some are pruned"
+    (tmp_path / "cache" / "search.db").unlink()
+    succeed("tune", **small)
+    assert told() == before and {run.info.run_id for run in runs("trial")} == ids
 
 
 @pytest.mark.parametrize("tag", ["optuna.epochs", "optuna.state"])

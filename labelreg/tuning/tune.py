@@ -297,9 +297,11 @@ def work(
     flaws: list[str] = []
 
     def train(draw: search.Draw, stop: search.Stop) -> float:
-        before = _ended_before(own.name, draw)  # its worker died before the search was told
-        if before and (stop(*before[:2], before[2] == "complete") or before[2] == "complete"):
-            return before[3]
+        before = _ended_before(own.name, draw)  # its worker died before the search was told, or its storage is lost
+        if before:
+            scores, complete, score = before
+            if any(stop(epoch, each, complete and epoch == max(scores)) for epoch, each in scores.items()) or complete:
+                return score
         settings = job.settings_of(step.given | draw.params)
         place = f"-{_digest(own.name)}-{draw.number}"
         watched = partial(watch, draw, stop, settings.epochs)
@@ -321,14 +323,16 @@ def work(
     return Tried(str(step.given["method"]), number, state, trial.value, trial.last_step or 0, str(reason), *flaws)
 
 
-def _ended_before(search: str, draw: search.Draw) -> tuple[int, float, str, float] | None:
-    """Of the finished run of this trial: its last epoch and the dev score there, its state, its own dev score."""
+def _ended_before(search: str, draw: search.Draw) -> tuple[dict[int, float], bool, float] | None:
+    """Of the finished run of this trial: its dev scores by epoch, whether it ran to its end, its own dev score."""
     tags = {tracking.KIND: "trial", tracking.STUDY: search, TRIAL: str(draw.number)}
     for run in tracking.find(tracking.tagged(tags)):
-        scores, held = run.data.metrics, run.data.tags
-        told = held.get(STATE) and held.get(EPOCHS, "").isdecimal() and "last/dev/score" in scores  # as it was written
+        held = run.data.tags
+        told = held.get(STATE) and held.get(EPOCHS, "").isdecimal() and "last/dev/score" in run.data.metrics  # as written
         if told and _drew(run, draw.params):
-            return int(held[EPOCHS]), scores["last/dev/score"], held[STATE], one_run.done(run).score
+            points = records.histories([run.info.run_id], ["dev/score"])
+            scores = dict(zip(points["step"], points["value"], strict=True))
+            return scores, held[STATE] == "complete", one_run.done(run).score
     return None
 
 
