@@ -360,6 +360,29 @@ def test_the_papers_cross_check(small):
     assert "what each method's own best differs" in ended.out
 
 
+def test_a_worker_that_died_chooses_no_setting(small, monkeypatch):
+    """A student of a cross-check that failed is tried once more; what needs it waits for that."""
+    kept, killed = in_this_process, []
+
+    def dying(steps, *others):
+        first = next((step for step in steps if step.kind == "student" and not killed), None)
+        if first is None:
+            yield from kept(steps, *others)
+            return
+        killed.append(first.name)
+        yield Event(first, "failed", reason="its worker process ended (exit status -9)")
+        for step in steps[1:]:
+            if first.name in step.needs:
+                yield Event(step, "skipped", reason=f"needs {first.name}, which failed")
+        yield from kept([step for step in steps[1:] if first.name not in step.needs], *others)
+
+    monkeypatch.setattr(executors, "execute", dying)
+    ended = succeed("tune", **small, cross_check=2, methods="finetune,selfkd", trials=2)
+    assert killed == ["setting 1 with finetune"] and "setting 1 with selfkd: skipped" in ended.out
+    table = pd.read_csv(pd.io.common.StringIO(text(runs("tune")[0], "cross_check.csv")))
+    assert len(table) == 2 and not table.isna().any(axis=None), ended
+
+
 def test_what_a_method_does_not_take_is_told(small, tmp_path):
     recipe = tmp_path / "apart.yaml"
     recipe.write_text("{kind: settings, extends: default, rules: [{when: {method: finetune}, set: {lr: 0.001}}]}")

@@ -17,9 +17,8 @@ from labelreg.store import checkpoint, tracking, views
 from labelreg.studies import gate, grid, interim, outlook, plan, progress
 from labelreg.studies.plan import Design
 from labelreg.workers import executors
-from labelreg.workers.steps import Event, Step
+from labelreg.workers.steps import ATTEMPTS, Event, Step
 
-ATTEMPTS = 2  # a failed run is tried once more
 SHOWN = 100  # reused runs that are named one by one
 
 

@@ -9,7 +9,7 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +46,7 @@ from labelreg.store.patience import CLOSING_SECONDS, within
 from labelreg.tuning import search, search_report
 from labelreg.whole import digest
 from labelreg.workers import executors
-from labelreg.workers.steps import Step
+from labelreg.workers.steps import ATTEMPTS, Step
 
 if TYPE_CHECKING:
     import optuna
@@ -398,16 +398,22 @@ def _cross_check(
     print(f"cross-check: {len(chosen)} settings with {len(methods)} methods, {len(steps)} students", flush=True)
     task = partial(work, searches={"": best_of}, parent=run.run_id, experiment=tracking.current_experiment())
     scores = pd.DataFrame(index=range(len(chosen)), columns=methods, dtype=float)
-    with contextlib.closing(executors.execute(steps, task, given["threads"], workers)) as events:
-        for event in events:
-            if event.state in ("failed", "skipped"):
-                print(f"{event.step.name}: {event.state}: {event.reason}", flush=True)
-            elif event.state == "done":
-                found = tracking.get(event.result.run_id).data
-                score = found.metrics[f"{found.params['selection']}/dev/score"]
-                scores.loc[int(event.step.name.split()[1]) - 1, event.step.given["method"]] = score
-                flaw = event.result.flaw()
-                print(f"{event.step.name}: dev score {score:.2f}{flaw} ({event.seconds:.0f} s)", flush=True)
+    for _ in range(ATTEMPTS):  # as in a study: a killed worker, or a full disk, must not choose the setting
+        done = set[str]()
+        with contextlib.closing(executors.execute(steps, task, given["threads"], workers)) as events:
+            for event in events:
+                if event.state in ("failed", "skipped"):
+                    print(f"{event.step.name}: {event.state}: {event.reason}", flush=True)
+                elif event.state == "done":
+                    found = tracking.get(event.result.run_id).data
+                    score = found.metrics[f"{found.params['selection']}/dev/score"]
+                    scores.loc[int(event.step.name.split()[1]) - 1, event.step.given["method"]] = score
+                    flaw = event.result.flaw()
+                    print(f"{event.step.name}: dev score {score:.2f}{flaw} ({event.seconds:.0f} s)", flush=True)
+                    done.add(event.step.name)
+        steps = [replace(step, needs=tuple({*step.needs} - done)) for step in steps if step.name not in done]
+        if not steps:
+            break
     if scores.isna().any(axis=1).all():
         raise DivergedError("cross_check: no setting could be run with every method")
     kept, settings, differs = search_report.cross_check(chosen, scores)

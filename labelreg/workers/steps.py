@@ -9,6 +9,8 @@ from labelreg.methods import label
 from labelreg.parameter import Value
 from labelreg.recipes import AXES
 
+ATTEMPTS = 2  # of a student: one that failed is tried once more
+
 
 @dataclass(frozen=True)
 class Step:
