@@ -103,9 +103,8 @@ def fractions(metric: str, scores: Sequence[float]) -> bool:
 
 
 def _in_percent(metric: str) -> bool:
-    """Whether this project has logged it so."""
-    split, _, name = metric.rpartition("/")
-    return bool(split) and name in IN_POINTS
+    """Whether this project has logged it so: `eval/accuracy` of a table is another's."""
+    return metric.startswith(("best/", "last/")) and metric.rpartition("/")[2] in IN_POINTS
 
 
 def resolution(examples: int) -> float:

@@ -583,6 +583,9 @@ def test_the_usual_margin_decides_nothing_in_another_unit():
         AnalysisError, match=r"^margin: scores look like fractions of 1 .*, matthews.*give margin=0.005"
     ):
         judge(pair(frame, metric="matthews"))
+    frame["metrics.eval/accuracy"] = frame["metrics.score"]  # as the Trainer of transformers logs it
+    with pytest.raises(AnalysisError, match=r"^margin: scores look like fractions of 1 .*, eval/accuracy"):
+        judge(pair(frame, metric="eval/accuracy"))
 
 
 def test_a_failure_beyond_a_look_is_not_counted_in_the_place_of_one_within():
