@@ -72,11 +72,11 @@ def judge(
     Differences, estimate, interval and margin are in units of the metric (points). test: rank-sum up to hypothesis.FEW
     seeds, signed-rank above. family_size: the methods that Holm corrects for. more_seeds: of the undecided, the seeds
     beside these with which a verdict falls nine times in ten (missing: more than power.MOST); seeds_for_margin: seeds
-    in all for an effect of the margin. not_learnt, not_learnt_reference: runs of each side known to give every example
-    one class; where all do, the verdict is "not learnt". failed, failed_reference: seeds that ended in an error;
-    p_failures, estimate_failures: of the same test with these as losses. With planned looks each row is about the seeds
-    of its `look`, and mean_corrected is the mean without what stopping adds to it. p_holm_study is Holm over all rows
-    and what their families count beside them.
+    in all for an effect of the margin (both missing where looks are planned: none beyond them). not_learnt,
+    not_learnt_reference: runs of each side known to give every example one class; where all do, the verdict is "not
+    learnt". failed, failed_reference: seeds that ended in an error; p_failures, estimate_failures: of the same test
+    with these as losses. With planned looks each row is about the seeds of its `look`, and mean_corrected is the mean
+    without what stopping adds to it. p_holm_study is Holm over all rows and what their families count beside them.
 
     Args:
         order: of all seeds, where no plan has one; default: rising.
@@ -254,7 +254,7 @@ def _row(
     d, test = np.array(c.differences), verdict.test
     failed, failed_reference = (_failed(paired, c, side, used) for side in (False, True))
     as_losses = _with_failures(c, len(failed - failed_reference), len(failed_reference - failed))
-    undecided, share = verdict.word == "undecided", rule.level_of_a_look
+    open_ = verdict.word == "undecided" and not rule.looks  # planned looks decide alone
     early = verdict.look is not None and verdict.word in ("better", "worse")
     mine, theirs, differences = (pd.Series(values, dtype=float) for values in (c.scores, c.reference_scores, d))
     of_all = vars(c) | vars(test) | vars(verdict)
@@ -272,8 +272,8 @@ def _row(
         "protocol": c.family,
         "p_holm_study": None,
         "p_verdict": p_of(verdict.word, verdict.p_holm, verdict.p_equivalence_holm),
-        "more_seeds": more_seeds(d, margin, size, share) if undecided else None,
-        "seeds_for_margin": seeds_needed(robust_sd(d), margin, size, share) if undecided and len(d) > 1 else None,
+        "more_seeds": more_seeds(d, margin, size, rule.level) if open_ else None,
+        "seeds_for_margin": seeds_needed(robust_sd(d), margin, size, rule.level) if open_ and len(d) > 1 else None,
         "mean_corrected": without_stopping(d, verdict.look or 0, rule.looks, rule.level) if early else None,
         "not_learnt": sum(run_id in paired.not_learnt for run_id in c.run_ids),
         "not_learnt_reference": sum(run_id in paired.not_learnt for run_id in c.reference_run_ids),

@@ -510,11 +510,11 @@ def test_what_would_decide():
     assert deciding_lines(judged({"ls": UP})) == []
 
 
-def test_what_would_decide_is_at_the_level_of_a_look():
-    (row,) = judged({"ls": MIXED}, margin=2.0, looks=(8, 16, 24)).to_dict("records")
-    (d, sd), share = (MIXED, robust_sd(np.array(MIXED))), joint((8, 16, 24)).level(0.05)
-    assert row["more_seeds"] == more_seeds(d, 2.0, 1, share) > more_seeds(d, 2.0)
-    assert row["seeds_for_margin"] == seeds_needed(sd, 2.0, 1, share) > seeds_needed(sd, 2.0)
+def test_beside_planned_looks_no_seeds_are_foretold():
+    frame = judged({"ls": MIXED}, margin=2.0, looks=(8, 16, 24))
+    assert frame["verdict"].tolist() == ["undecided"]
+    assert frame[["more_seeds", "seeds_for_margin"]].isna().all(axis=None)
+    assert deciding_lines(frame, (8, 16, 24)) == ["ls: the planned looks alone (8, 16, 24 seeds), none beyond them"]
 
 
 def test_teachers_are_named():
