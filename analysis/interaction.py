@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.hypothesis import DECIMALS, pairs, rounded
-from analysis.over_tasks import TEST, against_reference, said, tested
+from analysis.over_tasks import TEST, against_reference, said, tested, units_differ
 from analysis.pairing import Comparison, Paired
 
 INTERACTION = [
@@ -74,8 +74,11 @@ def interaction(paired: Paired, level: float = 0.05) -> pd.DataFrame:
 
 def interaction_across(paired: Paired) -> pd.DataFrame:
     """The interaction over tasks (columns AGAINST, init being "random - pretrained"), where there are several."""
-    between = between_inits(paired)
-    return against_reference(replace(between, comparisons=tuple(c for c in between.comparisons if c.seeds)))
+    between, scored = between_inits(paired), defaultdict(list)
+    for c in paired.comparisons:
+        scored[c.model, c.metric].append(c)
+    alike = (c for c in between.comparisons if c.seeds and not units_differ(c.metric, scored[c.model, c.metric]))
+    return against_reference(replace(between, comparisons=tuple(alike)), units=False)  # its scores are differences
 
 
 def unmatched_lines(paired: Paired) -> list[str]:

@@ -32,10 +32,11 @@ DRAWS = 30_000  # the standard error of p = 0.05 is then 0.0013
 Group = tuple[str, str, str]  # model, init, metric
 
 
-def _groups(paired: Paired) -> dict[Group, dict[str, dict[str, Comparison]]]:
+def _groups(paired: Paired, units: bool = True) -> dict[Group, dict[str, dict[str, Comparison]]]:
     """(model, init, metric) -> method -> task -> comparison, of methods with two tasks or more.
 
-    Scores of different splits (test here, the rest of the training set there) are all scores.
+    Scores of different splits (test here, the rest of the training set there) are all scores. `units`: without tasks
+    whose scores are in several of them.
     """
     cells: defaultdict[Group, defaultdict[str, defaultdict[str, list[Comparison]]]]
     cells = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
@@ -51,7 +52,8 @@ def _groups(paired: Paired) -> dict[Group, dict[str, dict[str, Comparison]]]:
         methods: dict[str, dict[str, Comparison]] = {}
         for method, by_task in cell.items():
             methods |= _by_setting(method, by_task)
-        if methods and not units_differ(key[-1], [c for by_task in methods.values() for c in by_task.values()]):
+        found = [c for by_task in methods.values() for c in by_task.values()]
+        if methods and not (units and units_differ(key[-1], found)):
             groups[key] = methods
     return groups
 
@@ -243,14 +245,14 @@ def _mean_over(strata: Sequence[np.ndarray], margin: float, level: float) -> tup
 # Each method against the reference, over tasks like these
 
 
-def against_reference(paired: Paired) -> pd.DataFrame:
+def against_reference(paired: Paired, units: bool = True) -> pd.DataFrame:
     """Each method against the reference over tasks (columns AGAINST), where there are several.
 
     Exact Wilcoxon over the tasks' mean differences, Holm over the methods of a model, init and metric; min_p_holm is
-    the smallest that so many tasks and methods can give.
+    the smallest that so many tasks and methods can give. `units`: whether scores say the unit of their task.
     """
     rows = []
-    for key, methods in _groups(paired).items():
+    for key, methods in _groups(paired, units).items():
         means = {
             label: {task: np.mean(rounded(c.differences)) for task, c in sorted(found.items())}
             for label, found in methods.items()

@@ -89,3 +89,16 @@ def test_the_interaction_over_tasks():
     test = signed_rank([d[f"t{t}", "random"] - d[f"t{t}", "pretrained"] for t in range(7)])
     assert table.set_index("method").loc["kd", "p_value"] == test.p_value
     assert interaction_across(study(both_inits())).empty  # one task
+
+
+def test_differences_below_one_point_are_no_fractions():
+    """In a table of another's, whose metric may be in either unit: of one task below a point, of the other above."""
+    cells = [(t, i, m, s) for t in "ab" for i in ("pretrained", "random") for m in ("finetune", "kd") for s in range(8)]
+    rows = [
+        run(m, s, None, task=t, init=i, **{"metrics.score": 70 + s + (m == "kd") * (0.2 if t == "a" else 3.0)})
+        for t, i, m, s in cells
+    ]
+    frame = pd.DataFrame(rows)
+    assert interaction_across(pair(frame, metric="score"))["n_tasks"].tolist() == [2]
+    frame.loc[frame["params.task"] == "b", "metrics.score"] /= 100
+    assert interaction_across(pair(frame, metric="score")).empty, "percent and fractions have no mean"
