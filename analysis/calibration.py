@@ -192,7 +192,8 @@ def costs(paired: Paired, runs: pd.DataFrame) -> pd.DataFrame:
     table = paired.runs.assign(**dict(zip(logged, numbers.T, strict=True))).dropna(subset=["train_seconds"])
     table = table.fillna({"teacher_seconds": 0.0})
     table["total_seconds"] = table["train_seconds"] + table["teacher_seconds"]
-    families = {run_id: c.family for c in paired.comparisons for run_id in (*c.run_ids, *c.reference_run_ids)}
+    families = dict(zip(paired.left_out["run_id"], paired.left_out["family"], strict=True))  # of other epochs, perhaps
+    families |= {run_id: c.family for c in paired.comparisons for run_id in (*c.run_ids, *c.reference_run_ids)}
     table["family"] = table["run_id"].map(families).fillna("")
     of_reference = table[table["method"] == paired.reference].groupby([*WHO[:3], "family"])["total_seconds"].median()
     rows = []

@@ -361,3 +361,17 @@ def test_costs_with_and_without_a_teacher_are_not_those_of_a_run_that_was_held_u
     assert costs(pair(both), both).query("method == 'finetune'")["times_reference"].tolist() == [1, 1], "each its own"
     bare = frame.drop(columns=[name for name in frame if "cost/" in name])
     assert costs(pair(bare), bare).empty
+
+
+def test_costs_are_compared_with_the_reference_of_as_many_epochs():
+    """Of ten epochs there is finetune alone: it pairs with nothing, and is nobody's reference."""
+    rows = [
+        run(method, seed, 70.0 + seed, **{"params.epochs": epochs, "metrics.cost/train_seconds": seconds})
+        | {"run_id": f"{method}-{epochs}-{seed}"}
+        for method, epochs, seconds in (("finetune", "3", 10.0), ("finetune", "10", 100.0), ("ls", "3", 11.0))
+        for seed in range(5)
+    ]
+    frame = pd.DataFrame(rows)
+    table = costs(pair(frame), frame)
+    assert table["setting"].tolist() == ["epochs=3", "epochs=10", ""]
+    assert table["times_reference"].tolist() == pytest.approx([1, 1, 1.1])
