@@ -245,7 +245,7 @@ def verdicts(
     found = {}
     for i, (method, both) in enumerate(families.items()):
         word = _word(p_holm[i], q_holm[i], tests[method].estimate, level)
-        rule = _Rule(margin, level, len(families) + absent, best[i] <= level, best_nonzero[i] <= level)
+        rule = _Rule(margin, level, 1 - wide, len(families) + absent, best[i] <= level, best_nonzero[i] <= level)
         negligible = word in ("better", "worse") and q_holm[i] <= level
         reason = _reason(word, negligible, both.differences, tests[method], q_holm[i], rule)
         of_both = p_holm[i], p_equivalence[method], q_holm[i]
@@ -257,6 +257,7 @@ def verdicts(
 class _Rule:
     margin: float
     level: float
+    of_interval: float  # at planned looks the level of one of them
     k: int
     decidable: bool
     zeros_decidable: bool
@@ -301,7 +302,7 @@ def _why_undecided(test: Test, rule: _Rule) -> str:
 
 
 def _flags(d: np.ndarray, test: Test, rule: _Rule) -> list[str]:
-    flags, level, shown, mean = [], rule.level, interval(test, rule.margin), float(d.mean())
+    flags, level, shown, mean = [], rule.of_interval * (1 + 1e-9), interval(test, rule.margin), float(d.mean())
     if test.n_nonzero == 0:
         flags.append("all differences are zero")
     elif test.n_nonzero < test.n:
@@ -407,7 +408,7 @@ def _middle(ordered: np.ndarray) -> float:
 def _interval(ordered: np.ndarray, sizes: np.ndarray, confidence: float) -> tuple[float, float, float]:
     """low, high and level of the interval whose ends are the c-th of `ordered` from either side; `sizes[c]` is the
     chance that it misses."""
-    c = int(np.searchsorted(sizes, 1 - confidence, side="right")) - 1
+    c = int(np.searchsorted(sizes, (1 - confidence) * (1 + 1e-9), side="right")) - 1  # 1 - (1 - p) is a little off p
     if c < 0:
         return -math.inf, math.inf, 1.0
     return float(ordered[c]), float(ordered[len(ordered) - 1 - c]), 1 - float(sizes[c])

@@ -69,6 +69,22 @@ def test_the_joint_chance_is_that_of_another_simulation(looks):
         assert chance == pytest.approx(np.mean(np.array(least) <= p), abs=4 * math.sqrt(chance / 600))
 
 
+def test_an_interval_of_a_look_is_held_against_the_level_of_a_look():
+    """Of ten pairs: p is 0.037, above the 0.0245 of a look, so that the interval has 0 in it; there are no ties."""
+    d = [0.31, 0.83, 0.73, 0.94, 1.15, 1.36, 1.57, 0.23, -0.42, -0.53]
+    found = looked({"m": d}, 10, 14, 20)["m"]
+    assert joint((10, 14, 20)).level(0.05) < found.test.p_value < 0.05 and found.word == "undecided"
+    assert found.test.low < 0 < found.test.high and "(ties)" not in found.reason
+
+
+def test_the_interval_of_a_look_has_its_level_where_scores_attain_it():
+    """Of six and six scores 38 of 924 give the level of a look; 1 - (1 - 38 / 924) is a little less."""
+    level = joint((6,)).level(0.05)
+    assert level == pytest.approx(38 / 924) and 1 - (1 - level) < level
+    test = looked({"m": [0.3, 1.2, 0.7, 2.1, 1.6, 0.1]}, 6)["m"].test
+    assert test.level == pytest.approx(1 - 38 / 924)
+
+
 def test_looks_that_are_refused():
     check_looks([], 5, 0.05)
     check_looks([10, 14, 20], 5, 0.05)
