@@ -11,6 +11,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
 from functools import lru_cache
 from itertools import combinations, compress
 from typing import Any
@@ -308,7 +309,7 @@ def _flags(d: np.ndarray, test: Test, rule: _Rule) -> list[str]:
     elif test.n_nonzero < test.n:
         flags.append(f"{test.n - test.n_nonzero} of {test.n} differences are zero")
     if np.sign(np.round(mean, DECIMALS)) * np.sign(test.estimate) < 0:
-        both = [f"{value:+.{decimals(rule.margin)}f}" for value in (mean, test.estimate)]
+        both = [number(value, decimals(rule.margin), sign=True) for value in (mean, test.estimate)]
         flags.append(f"mean {both[0]} and Hodges-Lehmann {both[1]} disagree in sign: collapsed seeds?")
     if math.isinf(test.low):
         flags.append(f"no bounded interval with n = {test.n}")
@@ -328,9 +329,18 @@ def decimals(margin: float) -> int:
     return max(2, 1 - math.floor(math.log10(margin))) if margin > 0 else 2
 
 
+def number(value: float, digits: int = 2, sign: bool = False) -> str:
+    """A number as people round it, by its shortest decimals: 92.205 is 92.21, although its float is a little less."""
+    if not math.isfinite(value):
+        return f"{value:+f}" if sign else f"{value:f}"
+    if abs(value) >= 1e15:  # a float has no decimals there
+        return f"{value:{'+' * sign}.3g}"
+    rounded = Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
+    return f"{rounded + 0:+}" if sign else f"{rounded + 0}"
+
+
 def interval(test: Test, margin: float) -> str:
-    digits = decimals(margin)
-    return f"[{test.low:.{digits}f}, {test.high:.{digits}f}]"
+    return f"[{number(test.low, decimals(margin))}, {number(test.high, decimals(margin))}]"
 
 
 def check_margin(margin: float) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis.hypothesis import DECIMALS, compare, decimals, floor, holm, min_p_value, rounded, signed_rank
+from analysis.hypothesis import DECIMALS, compare, decimals, floor, holm, min_p_value, number, rounded, signed_rank
 from analysis.judge import Rule, by_who, p_of
 from analysis.margins import fractions
 from analysis.pairing import Comparison, Paired
@@ -208,7 +208,7 @@ def these_tasks(paired: Paired, judged: pd.DataFrame, rule: Rule) -> pd.DataFram
             word = word if p > rule.level else "better" if mean > 0 else "worse"
             means = {task: float(known[c.who].mean_difference) for task, c in sorted(by_task.items())}
             far, digits = {t: d for t, d in means.items() if abs(d) > margins[method]}, decimals(margins[method])
-            apart = [f"{task} {value:+.{digits}f}" for task, value in far.items()]
+            apart = [f"{task} {number(value, digits, sign=True)}" for task, value in far.items()]
             why = f"tasks differ: {', '.join(apart)}" if word == "equivalent" and apart else ""
             why = "negligible: within the margin" if word in ("better", "worse") and q <= rule.level else why
             if math.isinf(low):

@@ -6,7 +6,6 @@ import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import ROUND_HALF_UP, Decimal
 from functools import cache
 from itertools import zip_longest
 from pathlib import Path
@@ -16,7 +15,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from analysis.hypothesis import decimals
+from analysis.hypothesis import decimals, number
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_LINES = 8  # of a section in short
@@ -121,16 +120,6 @@ def _plain(value: Any) -> Any:
     if value is None or value is pd.NA or (isinstance(value, float | np.floating) and not math.isfinite(value)):
         return None
     return value.item() if isinstance(value, np.generic) else value
-
-
-def number(value: float, digits: int = 2, sign: bool = False) -> str:
-    """A number as people round it, by its shortest decimals: 92.205 is 92.21, although its float is a little less."""
-    if not math.isfinite(value):
-        return f"{value:+f}" if sign else f"{value:f}"
-    if abs(value) >= 1e15:  # a float has no decimals there
-        return f"{value:{'+' * sign}.3g}"
-    rounded = Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
-    return f"{rounded + 0:+}" if sign else f"{rounded + 0}"
 
 
 def signed(value: float, margin: float = 0.0) -> str:
