@@ -19,6 +19,7 @@ from analysis.over_tasks import units_differ
 from analysis.pairing import DEV, WHO, Paired, method_rank
 from analysis.power import MOST, SURE
 from analysis.present.render import filled, interval, join, number, p_text, signed
+from analysis.students import seed_name
 
 GLYPHS = {"better": "▲", "worse": "▼", "equivalent": "=", "undecided": "?", NOT_LEARNT: "∅"}
 LIBRARIES = ("numpy", "scipy", "pandas", "statsmodels", "matplotlib")
@@ -486,12 +487,9 @@ def distinct(frame: pd.DataFrame, column: str) -> list:
     return list(dict.fromkeys(frame[column].dropna())) if column in frame else []
 
 
-def in_order(values: list) -> list:
-    """Each value once; numbers by size."""
-    try:
-        return sorted({int(value) for value in values})
-    except (ValueError, TypeError):
-        return sorted(set(map(str, values)))
+def in_order(seeds: list) -> list:
+    """Each seed once; numbers by size, then other names: 1_1 is not 11."""
+    return sorted({seed_name(str(seed)) for seed in seeds}, key=lambda seed: (isinstance(seed, str), seed))
 
 
 def wrapped(lines: Sequence[str], width: int) -> list[str]:

@@ -276,6 +276,16 @@ def test_the_methods_section_has_what_a_paper_needs():
         assert part in told, part
 
 
+def test_the_methods_section_names_seeds_as_they_are_named():
+    """int() would take 1_1 for 11, and 01 for 1."""
+    frame = runs({"ls": UP})
+    names = dict(zip("01234567", ("2", "10", "01", "1_1", "1_2", "1.1", "b", "1"), strict=True))
+    frame["params.seed"] = frame["params.seed"].map(names)
+    paired = pair(frame)
+    told = wording.methods_section(paired, judge(paired), frame, Rule())
+    assert "(seeds 1, 2, 10, 01, 1.1, 1_1, 1_2, b)" in told
+
+
 def test_the_methods_section_under_looks_is_about_the_looks():
     frame = runs({"finetune": [0.0] * 12, "ls": [2.0 + i / 10 for i in range(12)]})
     paired = pair(frame)
