@@ -7,7 +7,7 @@ row (REFERENCES), a teacher's row (no method, not compared), p-values (rows such
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -54,8 +54,9 @@ def score_means(printed: pd.DataFrame) -> list[tuple]:
     for cell, score, tasks in score_cells(printed):
         mean, off = tasks["mean"].mean(), tasks["mean_half"].mean() + score["mean_half"]
         if abs(mean - score["mean"]) > off + possible.NOISE:
-            note = f"{score['mean'] - mean:+.2f} from the mean of {len(tasks)} tasks, rounding explains {off:.2f}"
-            rows.append(("score", *cell, score["column"], _shown(score), f"{mean:.2f}", note))
+            d = told_with([score["mean_half"], *tasks["mean_half"]])
+            note = f"{score['mean'] - mean:+.{d}f} from the mean of {len(tasks)} tasks, rounding explains {off:.{d}f}"
+            rows.append(("score", *cell, score["column"], _shown(score), f"{mean:.{d}f}", note))
     return rows
 
 
@@ -76,10 +77,10 @@ def score_deviations(printed: pd.DataFrame, runs: Mapping[str, int]) -> list[tup
     for cell, score, tasks in known:
         if cell in means:
             continue
-        n, half = runs[cell[0]], score["std_half"]
+        n, half, d = runs[cell[0]], score["std_half"], told_with([score["std_half"], *tasks["std_half"]])
         low, high = possible.deviation_of_mean(tasks["std"], tasks["std_half"])
         if not low - half - possible.NOISE <= score["std"] <= high + half + possible.NOISE:
-            add("", cell, score, f"{low:.2f} to {high:.2f}", "what the tasks' deviations allow")
+            add("", cell, score, f"{low:.{d}f} to {high:.{d}f}", "what the tasks' deviations allow")
         elif n > 1:
             shrunk = np.maximum(0, tasks["std"] - tasks["std_half"])
             small, _ = possible.chance_of_deviation(score["std"] + half, shrunk, n)
@@ -88,8 +89,9 @@ def score_deviations(printed: pd.DataFrame, runs: Mapping[str, int]) -> list[tup
     for p, (_, cell, score, tasks, high) in zip(holm(chance[0] for chance in chances), chances, strict=True):
         if p <= LEVEL:
             usual = math.sqrt((tasks["std"] ** 2).sum()) / len(tasks)
-            note = f"at most {high:.2f}; Holm p = {p:.2g} if a seed's luck is not shared by the tasks"
-            add(" (unlikely)", cell, score, f"about {usual:.2f}", note)
+            d = told_with([score["std_half"], *tasks["std_half"]])
+            note = f"at most {high:.{d}f}; Holm p = {p:.2g} if a seed's luck is not shared by the tasks"
+            add(" (unlikely)", cell, score, f"about {usual:.{d}f}", note)
     return rows
 
 
@@ -213,6 +215,11 @@ def score_cells(printed: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], p
         is_score = row["column"].str.lower().isin(SCORE)
         if is_score.sum() == 1 and len(row) > 2:
             yield cell, row[is_score].iloc[0], row[~is_score]
+
+
+def told_with(halves: Iterable[float]) -> int:
+    """Decimals that what follows from numbers printed to within `halves` is told with: fractions of 1 need more."""
+    return max([2, *map(decimals, halves)])
 
 
 def _is_p(printed: pd.DataFrame, any_test: bool = True) -> pd.Series:

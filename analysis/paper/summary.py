@@ -57,7 +57,7 @@ def _notes(printed: pd.DataFrame, runs: Mapping[str, int], ranges: pd.DataFrame,
 
 def to_text(found: Audit) -> str:
     """The audit as text, the findings last, where a terminal stops."""
-    ranges = found.ranges
+    ranges, measured = found.ranges, found.printed[found.printed["std"].notna()]
     counted = ranges["says"].value_counts()
     return render.filled(
         "audit.txt.j2",
@@ -67,6 +67,7 @@ def to_text(found: Audit) -> str:
         floors={n: min_p_value(n) for n in sorted(set(ranges["n"]))},
         unpaired=(ranges["p_welch_holm"] <= audit.LEVEL).sum(),
         shown=SHOWN,
+        digits=audit.told_with(measured["mean_half"]),
         table=render.to_text,
     )
 

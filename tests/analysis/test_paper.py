@@ -182,6 +182,19 @@ def test_one_wrong_number_is_found(tmp_path, old, new, check, value):
         assert rows["found"].tolist() == [value] and rows["row"].tolist() == ["Mixup"]
 
 
+def test_fractions_are_told_with_the_decimals_that_are_printed(tmp_path):
+    """0.7532 beside a mean of 0.75, "+0.00 from the mean", said nothing."""
+    text = "".join(f"A,,{row},{column},{mean},{std}\n" for row, column, mean, std in (
+        ("Base", "x", "0.6612", "0.0041"), ("Base", "y", "0.8411", "0.0032"), ("Base", "Avg", "0.7532", "0.0001"),
+        ("LS", "x", "0.6651", "0.0035"), ("LS", "y", "0.8423", "0.0021"), ("LS", "Avg", "0.7537", "0.0020"),
+    ))  # fmt: skip
+    found = audited(tmp_path, text)
+    assert found.findings["found"].tolist() == ["0.7511", "0.0004 to 0.0037"]
+    assert found.findings["note"][0] == "+0.0020 from the mean of 2 tasks, rounding explains 0.0001"
+    (line,) = [line for line in summary.to_text(found).splitlines() if line.startswith("A             x ")]
+    assert line.split()[4] == "0.0039"
+
+
 @pytest.mark.parametrize(
     "p, n, found",
     [
