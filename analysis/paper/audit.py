@@ -127,16 +127,18 @@ def p_values(printed: pd.DataFrame, runs: Mapping[str, int]) -> list[tuple]:
 
 
 def exact_p_values(printed: pd.DataFrame, runs: Mapping[str, int]) -> pd.DataFrame:
-    """For every printed p the W and the exact p of untied pairs that it can be (P_VALUES), "none" where none is.
+    """For every printed p the W and the exact p of untied pairs that it can be (P_VALUES), "none" where none is; both
+    are empty above possible.LARGEST_UNTIED, where they are not looked for.
 
     power_80: the effect, in sd of the differences, that so many pairs find with a power of 0.8.
     """
     rows = []
     for cell in printed[_is_p(printed, any_test=False)].to_dict("records"):
         n = runs[cell["table"]]
-        every = possible.p_values(n) if n <= possible.LARGEST_UNTIED else np.empty(0)
+        known = n <= possible.LARGEST_UNTIED
+        every = possible.p_values(n) if known else np.empty(0)
         fits = np.flatnonzero(np.abs(every - cell["mean"]) <= cell["mean_half"] + possible.NOISE)
-        w = ", ".join(map(str, fits)) or "none"
+        w = ", ".join(map(str, fits)) or ("none" if known else "")
         exact = every[fits[0]] if len(fits) else math.nan
         place = [cell[name] for name in ("table", "split", "row", "column")]
         rows.append((*place, _shown(cell), n, w, exact, detectable_effect(n)))

@@ -213,6 +213,14 @@ def test_p_values_that_n_can_give(tmp_path, p, n, found):
     assert rows["found"].tolist() == ([found] if found else [])
 
 
+def test_of_many_pairs_no_p_value_is_said_to_be_impossible(tmp_path):
+    """0.03 of 60 pairs is one of many; "none" stood beside it."""
+    (row,) = audited(tmp_path, "B,,Base vs X,test,0.03,\n", 60).p_values.to_dict("records")
+    assert row["W"] == "" and np.isnan(row["p_exact"])
+    (row,) = audited(tmp_path, "B,,Base vs X,test,0.03,\n", 5).p_values.to_dict("records")
+    assert row["W"] == "none"
+
+
 def test_what_cannot_be_checked_is_said(tmp_path):
     found = audited(tmp_path, "A,,mine,x,80,1\nA,,yours,x,81,1\nB,,base,x,80,1\nB,,new,x,90,1\n", n=60)
     told = "\n".join(found.notes)
