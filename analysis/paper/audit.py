@@ -203,12 +203,19 @@ def _compared(cell: dict, reference: dict, n: int) -> tuple:
 
 
 def without_reference(printed: pd.DataFrame) -> list[str]:
-    """Tables whose methods were not compared: none of their rows is named as a reference is, or several are."""
-    found = []
-    for table, cells in _measured(printed).groupby("table", sort=False):
-        references = {name for name in cells["row"] if name.lower() in REFERENCES}
-        found += [table] if len(references) != 1 and cells["std"].notna().any() else []
-    return found
+    """Tables whose methods were not compared, or their columns in which they were not: there none of the rows is named
+    as a reference is, or several are."""
+    found: defaultdict[str, dict[str, bool]] = defaultdict(dict)
+    for (table, split, column), cells in _measured(printed).groupby(["table", "split", "column"], sort=False):
+        names = cells["row"].str.lower()
+        if (names.ne(TEACHER) & cells["std"].notna()).any():
+            found[table][" ".join(filter(None, [split, column]))] = names.isin(REFERENCES).sum() == 1
+    lacking = {table: [name for name, one in columns.items() if not one] for table, columns in found.items()}
+    return [
+        table if len(names) == len(found[table]) else f"{table} ({', '.join(names)})"
+        for table, names in lacking.items()
+        if names
+    ]
 
 
 def score_cells(printed: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.Series, pd.DataFrame]]:

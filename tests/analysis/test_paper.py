@@ -230,6 +230,12 @@ def test_what_cannot_be_checked_is_said(tmp_path):
     assert "nan" not in summary.to_text(found).lower()
 
 
+def test_a_column_that_the_reference_lacks_is_named(tmp_path):
+    found = audited(tmp_path, GOOD.replace("A,,Baseline,y,60.0,2.0\n", ""))
+    assert found.ranges["column"].tolist() == ["x", "Avg"]
+    assert any(note.startswith("methods not compared in table A (y): exactly one row") for note in found.notes)
+
+
 def test_deviations_of_zero(tmp_path):
     found = audited(tmp_path, "A,,base,x,80.0,0.0\nA,,new,x,81.0,0.0\nA,,other,x,80.0,0.0\n")
     assert found.ranges["p_low"].tolist() == [0.0625, 0.0625]
