@@ -52,12 +52,13 @@ def _parts(found: Answer, given: Sequence[tuple], histories: pd.DataFrame | None
     """What the template shows: the pictures of the verdicts first, then the sections of the answer, each with its
     picture; `missing` stands for what is not there."""
     judged, sections = found.judged, {section.name: section for section in found.sections}
+    margin = float(judged["margin"].min()) if len(judged) else 0.0
     drawn = {
         "intervals": pictures.intervals(judged),
         "pairs": pictures.differences(judged),
-        "scores": pictures.means(found.paired),
+        "scores": pictures.means(found.paired, margin),
         "these_tasks": pictures.effects(found.frame("these_tasks")),
-        "interaction": pictures.interaction(found.frame("interaction")),
+        "interaction": pictures.interaction(found.frame("interaction"), margin),
         "trend": pictures.trends(trend.by_size(found.paired, judged)),
         "calibration": pictures.reliability(found.measured),
         "curves": pictures.curves(found.paired, histories),

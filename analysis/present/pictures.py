@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from analysis.calibration import Calibration
+from analysis.hypothesis import decimals
 from analysis.pairing import Paired, in_order
 from analysis.present import charts
 from analysis.present.charts import Row
@@ -22,14 +23,15 @@ class Picture(NamedTuple):
     svg: str
 
 
-def means(paired: Paired) -> list[Picture]:
-    """Mean and standard deviation of every method's scores."""
+def means(paired: Paired, margin: float = 0.0) -> list[Picture]:
+    """Mean and standard deviation of every method's scores, with the decimals that the margin asks for."""
+    digits = decimals(margin)
     grouped = paired.runs.groupby(["task", "model", "metric", "init", "method", "setting"])["score"]
     table = pd.DataFrame({"mean": grouped.mean(), "std": grouped.std().fillna(0), "points": grouped.agg(tuple)})
 
     def row(r: dict) -> Row:
         mean, sd, n = r["mean"], r["std"], len(r["points"])
-        note = f"{number(mean)} ± {number(sd)}, n = {n}" if n > 1 else f"{number(mean)}, n = 1"
+        note = f"{number(mean, digits)} ± {number(sd, digits)}, n = {n}" if n > 1 else f"{number(mean, digits)}, n = 1"
         return Row(label(r), note, r["method"], mean, mean - sd, mean + sd, r["points"])
 
     return _rows("scores", in_order(table.reset_index()), row, "", zero=False)
@@ -57,11 +59,11 @@ def intervals(judged: pd.DataFrame) -> list[Picture]:
     return _rows("intervals", judged, row, "difference in ")
 
 
-def interaction(table: pd.DataFrame) -> list[Picture]:
+def interaction(table: pd.DataFrame, margin: float = 0.0) -> list[Picture]:
     """What a method adds from a random start beyond what it adds to a pre-trained one (interaction.interaction)."""
 
     def row(r: dict) -> Row:
-        note = f"{signed(r['estimate'])}, Holm p {p_text(r['p_holm'])}, n = {r['n']}"
+        note = f"{signed(r['estimate'], margin)}, Holm p {p_text(r['p_holm'])}, n = {r['n']}"
         return Row(label(r), note, r["method"], r["estimate"], r["low"], r["high"])
 
     return _rows("interaction", table.assign(init=""), row, "difference of differences in ")

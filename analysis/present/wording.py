@@ -194,7 +194,8 @@ def _weak_teacher(row: Mapping) -> str:
     turned = row["negated"] and row["teacher_metric"] == row["metric"]
     if not (theirs > mine if turned else theirs < mine):
         return ""
-    scores = f"{number(theirs)}, {row['reference']}'s {number(mine)} ({row['teacher_metric']})"
+    told, own = (number(score, decimals(row["margin"])) for score in (theirs, mine))
+    scores = f"{told}, {row['reference']}'s {own} ({row['teacher_metric']})"
     return f"the teacher's own score is {scores}: it has little to teach"
 
 
@@ -313,11 +314,12 @@ def interaction_headline(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def trend_lines(table: pd.DataFrame) -> list[str]:
-    """What more training examples change, in a sentence for each task, model and init, from trend.trend."""
+def trend_lines(table: pd.DataFrame, margin: float = 0.0) -> list[str]:
+    """What more training examples change, in a sentence for each task, model and init, from trend.trend; with the
+    decimals that the `margin` asks for."""
     lines = []
     for (*where, reference), rows in table.groupby(["task", "model", "init", "reference"], sort=False):
-        each = [f"{row.method} {signed(row.mean_trend)} ({row.with_more}, n={row.n})" for row in rows.itertuples()]
+        each = [f"{r.method} {signed(r.mean_trend, margin)} ({r.with_more}, n={r.n})" for r in rows.itertuples()]
         place = ", ".join(filter(None, where))
         lines.append(f"{place}: with each doubling of the training set, method - {reference}: {', '.join(each)}")
     return lines

@@ -404,6 +404,23 @@ def test_tables_of_a_metric_in_small_numbers_keep_its_digits():
     assert "73.5024" in text.partition("Scores, mean")[2]
 
 
+def test_sentences_and_pictures_have_the_digits_of_the_tables():
+    """A loss whose margin is 0.005: what a doubling or a random start adds was +0.00, a teacher's score 73.50."""
+    frame = pd.concat([
+        students({"kd": [d / 1000 + step * i for d in UP]}, "nll", **{"params.max_train_examples": str(100 * 2**i)})
+        .assign(run_id=lambda rows, name=f"{i}{init}": rows["run_id"] + name, **{"params.init": init})
+        for i in range(3) for init, step in (("random", 0.0012), ("pretrained", 0.0034))
+    ], ignore_index=True)  # fmt: skip
+    frame.loc[frame["params.method"] == "kd", "params.teacher_run_id"] = "t"
+    teacher = pd.DataFrame({"run_id": ["t"], "tags.labelreg.kind": "teacher", "metrics.nll": [73.5021]})
+    found = answer(Evidence(frame, [], teachers=teacher), pair(frame, metric="nll"), rule(0.005), "nll")
+    trends = " ".join(named(found)["trend"].text)
+    assert "kd -0.0012 (smaller, n=8)" in trends and "kd -0.0034 (smaller, n=8)" in trends
+    assert "the teacher's own score is 73.5021, finetune's 73.5000 (nll)" in " ".join(named(found)["notes"].text)
+    drawn = html.unescape(page(found, "a table"))
+    assert "+0.0022, Holm p" in drawn and "73.5024 ± " in drawn
+
+
 def test_a_teacher_that_is_worse_than_the_reference_is_named():
     """On the split of the comparison, else on one on which it was tested too; of the user's own no score is known."""
     frame = students({"kd": UP, "akd": NONE, "ls": UP}, "best/rest/score")
