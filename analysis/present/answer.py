@@ -90,7 +90,7 @@ def answer(
     sections = [section("read", [*evidence.remarks, *lacks]), *_verdicts(paired, judged, rule, planned)]
     if len(judged):
         sections += [*_over_tasks(paired, judged, rule), *_interaction(paired, rule.level)]
-        sections += _trend(paired, rule.level, judged["margin"].min())
+        sections += _trend(paired, judged, rule.level)
         sections += [*_examples(table, left, evidence), *_calibration(paired, measured, rule.level)]
         costs = calibration.costs(whole, evidence.runs)
         sections += [section("cost", frame=costs, reference=paired.reference)] if len(costs) else []
@@ -281,12 +281,14 @@ def _interaction(paired: Paired, level: float) -> list[Section]:
     ]
 
 
-def _trend(paired: Paired, level: float, margin: float) -> list[Section]:
+def _trend(paired: Paired, judged: pd.DataFrame, level: float) -> list[Section]:
     table, beside = trend.trend(paired, level), trend.lines(paired)
     if table.empty and not beside:
         return []
-    told = [*wording.trend_lines(table, margin), *_directions(paired), *beside, *wording.not_learnt_cells(paired)]
-    return [section("trend", told, table, reference=paired.reference)]
+    trends = wording.trend_lines(table, judged["margin"].min())
+    told = [*trends, *_directions(paired), *beside, *wording.not_learnt_cells(paired)]
+    units = dict.fromkeys(wording.unit(rows[0]["metric"], rows) for rows in wording.families(judged))
+    return [section("trend", told, table, reference=paired.reference, unit=" or ".join(units))]
 
 
 def _examples(table: pd.DataFrame, left: pd.DataFrame, evidence: Evidence) -> list[Section]:

@@ -57,9 +57,9 @@ def _parts(found: Answer, given: Sequence[tuple], histories: pd.DataFrame | None
         "intervals": pictures.intervals(judged),
         "pairs": pictures.differences(judged),
         "scores": pictures.means(found.paired, margin),
-        "these_tasks": pictures.effects(found.frame("these_tasks")),
-        "interaction": pictures.interaction(found.frame("interaction"), margin),
-        "trend": pictures.trends(trend.by_size(found.paired, judged)),
+        "these_tasks": pictures.effects(found.frame("these_tasks"), judged),
+        "interaction": pictures.interaction(found.frame("interaction"), judged),
+        "trend": pictures.trends(trend.by_size(found.paired, judged), judged),
         "calibration": pictures.reliability(found.measured),
         "curves": pictures.curves(found.paired, histories),
     }

@@ -34,7 +34,7 @@ def means(paired: Paired, margin: float = 0.0) -> list[Picture]:
         note = f"{number(mean, digits)} ± {number(sd, digits)}, n = {n}" if n > 1 else f"{number(mean, digits)}, n = 1"
         return Row(label(r), note, r["method"], mean, mean - sd, mean + sd, r["points"])
 
-    return _rows("scores", in_order(table.reset_index()), row, "", zero=False)
+    return _rows("scores", in_order(table.reset_index()), row, zero=False)
 
 
 def differences(judged: pd.DataFrame) -> list[Picture]:
@@ -45,7 +45,7 @@ def differences(judged: pd.DataFrame) -> list[Picture]:
         note = f"{signed(mean, r['margin'])}, ahead in {sum(x > 0 for x in d)} of {len(d)}" if len(d) else "no pair"
         return Row(own_label(r), note, r["method"], mean, mean, mean, d)
 
-    return _rows("pairs", judged, row, "difference in ", band=False)
+    return _rows("pairs", judged, row, "difference in ", judged, band=False)
 
 
 def intervals(judged: pd.DataFrame) -> list[Picture]:
@@ -56,35 +56,36 @@ def intervals(judged: pd.DataFrame) -> list[Picture]:
         note = f"{signed(r['estimate'], r['margin'])}  {word}" if r["n"] else f"no pair  {word}"
         return Row(own_label(r), note, r["method"], r["estimate"] if r["n"] else math.nan, r["low"], r["high"])
 
-    return _rows("intervals", judged, row, "difference in ")
+    return _rows("intervals", judged, row, "difference in ", judged)
 
 
-def interaction(table: pd.DataFrame, margin: float = 0.0) -> list[Picture]:
+def interaction(table: pd.DataFrame, judged: pd.DataFrame) -> list[Picture]:
     """What a method adds from a random start beyond what it adds to a pre-trained one (interaction.interaction)."""
+    margin = judged["margin"].min()
 
     def row(r: dict) -> Row:
         note = f"{signed(r['estimate'], margin)}, Holm p {p_text(r['p_holm'])}, n = {r['n']}"
         return Row(label(r), note, r["method"], r["estimate"], r["low"], r["high"])
 
-    return _rows("interaction", table.assign(init=""), row, "difference of differences in ")
+    return _rows("interaction", table.assign(init=""), row, "difference of differences in ", judged)
 
 
-def effects(table: pd.DataFrame) -> list[Picture]:
+def effects(table: pd.DataFrame, judged: pd.DataFrame) -> list[Picture]:
     """The mean difference over these tasks with its interval (over_tasks.these_tasks)."""
 
     def row(r: dict) -> Row:
         note = f"{signed(r['mean_difference'], r['margin'])}  {GLYPHS[r['verdict']]} {r['verdict']}"
         return Row(r["method"], note, r["method"].partition(" [")[0], r["mean_difference"], r["low"], r["high"])
 
-    return _rows("these_tasks", table.assign(task=""), row, "mean difference in ")
+    return _rows("these_tasks", table.assign(task=""), row, "mean difference in ", judged)
 
 
-def trends(table: pd.DataFrame) -> list[Picture]:
+def trends(table: pd.DataFrame, judged: pd.DataFrame) -> list[Picture]:
     """What each method adds at each size of the training set (trend.by_size)."""
 
     def draw(part: pd.DataFrame) -> tuple[Figure, str]:
         by_metric = dict(list(part.groupby("metric")))  # several where runs differ in `selection`
-        alone = f"difference in {unit(part['metric'].iloc[0])}"
+        alone = f"difference in {_unit(judged, part['task'].iloc[0], part['metric'].iloc[0])}"
         named = by_metric if len(by_metric) > 1 else {alone: part}
         return charts.panels(named, "training examples", deep=len(named))
 
@@ -124,11 +125,18 @@ def reliability(calibration: Calibration | None) -> list[Picture]:
 
 
 def _rows(
-    part: str, table: pd.DataFrame, row: Callable[[dict], Row], what: str, zero: bool = True, band: bool = True
+    part: str,
+    table: pd.DataFrame,
+    row: Callable[[dict], Row],
+    what: str = "",
+    judged: pd.DataFrame | None = None,
+    zero: bool = True,
+    band: bool = True,
 ) -> list[Picture]:
     """A picture for each family, or each task, model and initialisation; differences of all of a task on one axis.
 
     Args:
+        what: of differences, whose unit the rows of `judged` tell; else the axis is the metric's.
         band: whether the margin is drawn, where the table has one.
     """
     pictures: list[Picture] = []
@@ -145,10 +153,16 @@ def _rows(
         for names, lines, margin in drawn:
             span = charts.extent(every if zero else lines, cell["band"].max(), zero)
             told = "; ".join(f"{line.label}: {line.note}" for line in lines)
-            x_label = f"{what}{unit(metric)} ({metric})" if what else metric
+            x_label = metric if judged is None else f"{what}{_unit(judged, task, metric)} ({metric})"
             figure = charts.rows(lines, x_label, span, margin, zero)
             pictures.append(_picture(part, [task, model, *names], figure, told, metric))
     return pictures
+
+
+def _unit(judged: pd.DataFrame, task: str, metric: str) -> str:
+    """What differences are counted in; of all tasks where none is named."""
+    here = judged[(judged["metric"] == metric) & (judged["task"].eq(task) if task else True)]
+    return unit(metric, here.to_dict("records"))
 
 
 def _panels(part: str, frame: pd.DataFrame, draw: Callable[[pd.DataFrame], tuple[Figure, str]]) -> list[Picture]:

@@ -3,7 +3,7 @@
 import math
 import textwrap
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from itertools import chain
 
@@ -14,7 +14,7 @@ from analysis.calibration import TESTED
 from analysis.hypothesis import FEW, RANK_SUM, decimals, n_seeds
 from analysis.interim import NOT_LEARNT
 from analysis.judge import Rule, neither
-from analysis.margins import IN_POINTS, too_large
+from analysis.margins import IN_POINTS, fractions, too_large
 from analysis.over_tasks import units_differ
 from analysis.pairing import DEV, WHO, Paired, method_rank
 from analysis.power import MOST, SURE
@@ -57,10 +57,11 @@ def verdict(row: Mapping) -> str:
     return f"{row['verdict']} (negligible)" if row["negligible"] else row["verdict"]
 
 
-def unit(metric: str) -> str:
-    """What a difference of this metric is counted in."""
+def unit(metric: str, rows: Iterable[Mapping] = ()) -> str:
+    """What a difference of this metric is counted in; `rows` of `judge` tell fractions of 1 from points of 100."""
     name = metric.rpartition("/")[2]
-    return "points" if name in IN_POINTS else name
+    scores = [score for row in rows for score in row["scores"]]
+    return "points" if name in IN_POINTS and not (scores and fractions(metric, scores)) else name
 
 
 def said_difference(row: Mapping) -> str:
@@ -94,7 +95,7 @@ def _spreads(row: Mapping) -> str:
 def sentence(members: Sequence[Mapping]) -> str:
     """The verdict on one family, rows of `judge`, in one sentence."""
     first = members[0]
-    of = unit(first["metric"])
+    of = unit(first["metric"], members)
     margin = f"±{first['margin']:g} {of}"
     by_word = defaultdict(list)
     for row in members:
@@ -463,7 +464,7 @@ def methods_section(paired: Paired, judged: pd.DataFrame, runs: pd.DataFrame, ru
         pairs=_range(judged["n"].tolist(), "pair"),
         seeds=in_order(list(set().union(*judged["seeds"]))),
         metrics=metrics,
-        in_percent=all(unit(metric) == "points" for metric in metrics),
+        in_percent=all(unit(rows[0]["metric"], rows) == "points" for rows in families(judged)),
         lower=sorted(set(judged.loc[judged["negated"], "metric"])),
         few=FEW if (judged["test"] == RANK_SUM).any() else 0,
         sizes=_range(judged["family_size"].tolist(), "method"),

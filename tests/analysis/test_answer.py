@@ -4,6 +4,7 @@ import html
 import itertools
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -419,6 +420,24 @@ def test_sentences_and_pictures_have_the_digits_of_the_tables():
     assert "the teacher's own score is 73.5021, finetune's 73.5000 (nll)" in " ".join(named(found)["notes"].text)
     drawn = html.unescape(page(found, "a table"))
     assert "+0.0022, Holm p" in drawn and "73.5024 ± " in drawn
+    assert named(found)["trend"].title == "More data: method - finetune, nll for each doubling of the training set"
+
+
+def test_fractions_of_one_are_not_told_in_points():
+    """With the margin that is advised for them: 0.005 of 1 is half a point, not a two-hundredth of one."""
+    frame = pd.concat([
+        students({"ls": NONE, "kd": UP}, "accuracy", **{"params.max_train_examples": str(100 * 2**i)})
+        .assign(run_id=lambda rows, name=f"{i}{init}{task}": rows["run_id"] + name, **{"params.task": task})
+        .assign(**{"params.init": init})
+        for i in range(3) for init in ("random", "pretrained") for task in "ab"
+    ], ignore_index=True)  # fmt: skip
+    in_points = answer(Evidence(frame), pair(frame, metric="accuracy"), rule(0.5), "accuracy")
+    assert "within ±0.5 points" in page(in_points, "a table") and "in percent" in page(in_points, "a table")
+    frame["metrics.accuracy"] /= 100
+    found = answer(Evidence(frame), pair(frame, metric="accuracy"), rule(0.005), "accuracy")
+    drawn = page(found, "a table")
+    assert "ls (+0.0000) is equivalent to finetune within ±0.005 accuracy" in drawn
+    assert not re.search(r"\bpoints\b|in percent", drawn)
 
 
 def test_a_teacher_that_is_worse_than_the_reference_is_named():
