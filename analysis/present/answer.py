@@ -258,7 +258,7 @@ def _over_tasks(paired: Paired, judged: pd.DataFrame, rule: Rule) -> list[Sectio
     lost, lowest = wording.not_learnt_cells(paired), new["min_p_holm"].min()
     far = f"so few tasks cannot give less than Holm p = {render.p_text(lowest)}: {rule.level:g} is out of reach"
     return [
-        section("these_tasks", [*_directions(paired), *lost], these, confidence=1 - rule.level),
+        section("these_tasks", [*_directions(paired), *lost], these, confidence=100 * (1 - rule.level)),
         section("across", [*([far] if lowest > rule.level else []), *lost], new),
         section("friedman", lost, over_tasks.friedman(paired)),
     ]

@@ -423,6 +423,14 @@ def test_sentences_and_pictures_have_the_digits_of_the_tables():
     assert named(found)["trend"].title == "More data: method - finetune, nll for each doubling of the training set"
 
 
+@pytest.mark.parametrize("level, told", [(0.05, "95%"), (0.005, "99.5%"), (0.001, "99.9%")])
+def test_the_interval_over_tasks_is_named_by_its_level(level, told):
+    tasks = [students({"ls": UP}).assign(**{"params.task": task}) for task in "ab"]
+    frame = pd.concat([rows.assign(run_id=rows["params.task"] + rows["run_id"]) for rows in tasks], ignore_index=True)
+    (said, *_) = named(answer(Evidence(frame), pair(frame), rule(level=level)))["these_tasks"].text
+    assert said == f"over these tasks, mean of the differences (interval: {told}):"
+
+
 def test_fractions_of_one_are_not_told_in_points():
     """With the margin that is advised for them: 0.005 of 1 is half a point, not a two-hundredth of one."""
     frame = pd.concat([
