@@ -17,6 +17,7 @@ from analysis.hypothesis import signed_rank
 from analysis.judge import taught
 from analysis.pairing import BY_SELECTION, DEV, LAST_DEV, METHODS, Paired
 from analysis.present.answer import scores as mean_scores
+from analysis.present.wording import in_order
 
 KNOWN = yaml.safe_load(paper.CSV.with_name("layouts.yaml").read_text(encoding="utf-8"))
 GLUE, INITS, NAMES, TITLES = KNOWN["glue"], KNOWN["inits"], KNOWN["methods"], KNOWN["tables"]
@@ -152,6 +153,7 @@ def _fill(layout: Layout, part: pd.DataFrame, made: Tables, studies: Collection[
     """The cells (table, split, row, column, mean, std, n) of a table; what it lacks goes to `made.missing`."""
     cells = []
     keys = ["method", "setting", "task", "init", "split"]
+    part = part.assign(seed=part["seed"].map(str))  # of a table from outside they may be numbers and names
     held = {key: group.groupby("seed")["score"].mean() for key, group in part.groupby(keys, sort=False)}
     for split in dict.fromkeys(split for split, _ in layout.columns):
         columns = {column: place for (half, column), place in layout.columns.items() if half == split}
@@ -165,7 +167,7 @@ def _fill(layout: Layout, part: pd.DataFrame, made: Tables, studies: Collection[
                 made.missing.append(place + ("everything" if seeds.empty and len(absent) > 1 else ", ".join(absent)))
             complete = seeds.iloc[:0] if absent else seeds.dropna()
             means = pd.Series([seeds.mean().mean()]) if method == TEACHER and not absent else complete.mean(axis=1)
-            gone = ", ".join(map(str, seeds.index.difference(complete.index)))
+            gone = ", ".join(map(str, in_order(list(seeds.index.difference(complete.index)))))
             if SCORE in columns and gone and not absent and method != TEACHER:
                 made.missing.append(f"{place}no Score of seed {gone}, which lack tasks")
             for column in columns:

@@ -237,3 +237,21 @@ def test_a_table_with_a_metric_of_its_own_has_scores(metric, split):
     frame[f"metrics.{metric}"] = [60.0, 61, 62, 63, 64, 65]
     found = scores(frame, pair(frame, metric=metric))
     assert found["score"].tolist() == [60, 61, 62, 63, 64, 65] and set(found["split"]) == {split}
+
+
+def test_seeds_of_a_table_may_be_numbers_and_names():
+    """Of tasks that have not the same ones: pandas cannot put 1 and s2 in order."""
+    columns = ["task", "model", "init", "method", "seed"]
+    of_task = {"a": ("1", "10", "9"), "b": ("1", "s2")}
+    cells = [(t, m, s) for t, seeds in of_task.items() for m in ("finetune", "kd") for s in seeds]
+    frame = pd.DataFrame([dict(zip(columns, (t, "own", "pretrained", m, s), strict=True)) for t, m, s in cells])
+    frame = frame.add_prefix("params.").assign(run_id=frame.index.map(str), **{"tags.labelreg.kind": "student"})
+    frame["metrics.score"] = [60.0 + i for i in range(len(frame))]
+    paired = pair(frame, metric="score")
+    found = tables(frame, paired)
+    assert found.cells.set_index(["row", "column"])["n"].to_dict() == {
+        **{(row, "a"): 3 for row in ("Finetune", "KD")},
+        **{(row, "b"): 2 for row in ("Finetune", "KD")},
+        **{(row, "Score"): 1 for row in ("Finetune", "KD")},
+    }
+    assert "table own pretrained test, KD: no Score of seed 9, 10, s2, which lack tasks" in found.missing
