@@ -301,6 +301,18 @@ def test_a_condition_is_read_as_what_is_given(tmp_path, monkeypatch):
     assert (found.epochs, found.lr) == (7, 0.5)
 
 
+def test_what_a_recipe_sets_is_read_as_its_conditions_are(tmp_path, monkeypatch):
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        "kind: settings\nextends: default\nrules:\n- set: {task: 2024, model: ~/models/x}\n"
+        "- when: {task: 2024}\n  set: {epochs: 7}\n- when: {model: ~/models/x}\n  set: {lr: 0.5}\n"
+    )
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = recipes.resolve({"recipe": str(path)})
+    assert (found.task, found.model) == ("2024", str(tmp_path / "models" / "x"))
+    assert (found.epochs, found.lr) == (7, 0.5)
+
+
 def test_a_task_and_a_model_win_over_those_of_the_recipe_that_is_extended(written):
     rules = [{"set": {"task": "cola", "model": "bert-small"}}, {"when": {"task": "cola"}, "set": {"epochs": 11}}]
     own = written({"kind": "settings", "extends": "table9", "rules": rules})

@@ -211,8 +211,10 @@ def rules(name: str, seen: tuple[str, ...] = ()) -> list[dict[str, Any]]:
             if key not in may and not absent:  # what it sets may be that method's own
                 raise unknown(f"parameter in recipe {name}", str(key), may)
             free = {"data"} if key == "model" else set()  # the other conditions themselves read them
-            if key in ("task", "model") and set(rule.get("when") or ()) - free:
-                raise UserError(f"recipe {name}: {key} is set by a rule without 'when' only")
+            if key in ("task", "model"):
+                if set(rule.get("when") or ()) - free:
+                    raise UserError(f"recipe {name}: {key} is set by a rule without 'when' only")
+                rule["set"][key] = convert(key, may[key], rule["set"][key])  # as in 'when', which is compared with it
     return before + own
 
 
