@@ -83,11 +83,13 @@ def convert(name: str, spec: Parameter, value: object, one: str = "") -> Value:
     def mistake() -> UserError:
         return UserError(f"{name}={shortened(str(value))}: allowed is {spec.allowed()}")
 
+    if value is None:  # YAML's word for nothing
+        raise mistake()
     if spec.kind == "list":
         given = value if isinstance(value, list) else _items(name, str(value))
         one, each = spec.each or (name, Parameter("text", spec.help))
         return [convert(name, each, item, one) for item in given if item != ""]
-    if value is None or (isinstance(value, bool) and spec.kind in ("integer", "number")):  # YAML has such values
+    if isinstance(value, bool) and spec.kind in ("integer", "number"):  # YAML has such values
         raise mistake()
     if spec.kind in ("text", "path") and isinstance(value, bool | dict | list):
         word = "on" if value is True else "off"

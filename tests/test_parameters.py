@@ -63,6 +63,7 @@ BAD = [  # name, value, what the line says is allowed
     ("image_size", "7", "an integer in [8, "),
 ]
 BAD_YAML = [("epochs", float("inf")), ("epochs", True), ("epochs", [3]), ("lr", None), ("lr", False), ("task", None)]
+BAD_YAML += [("lora_targets", None)]
 
 
 def convert(name: str, value: object) -> parameter.Value:

@@ -188,6 +188,13 @@ def test_a_study_leaves_cells_out():
             recipes.without({"without": bad if said.startswith("a list") else [{bad: "akd"}]})
     with pytest.raises(UserError, match="unknown method in without 'akdd'; did you mean 'akd'"):
         recipes.without({"without": [{"method": "akdd"}]})
+    lists = {"tasks": ["sst5", "cola"], "models": ["~/x"]}
+    assert recipes.without(lists | {"without": {"task": "cola", "model": "~/x"}})[0]["task"] == ["cola"]
+    for bad, said in (({"task": "sst-5"}, "task in without 'sst-5'; did"), ({"model": "y"}, "model in without")):
+        with pytest.raises(UserError, match=f"unknown {said}"):
+            recipes.without(lists | {"without": bad})
+    with pytest.raises(UserError, match="tasks=None: allowed is text"):
+        recipes.without(lists | {"without": {"task": None}})
 
 
 def test_seeds_that_settings_were_tuned_on(written, tmp_path):

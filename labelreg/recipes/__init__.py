@@ -149,7 +149,7 @@ def without(recipe: dict[str, Any]) -> list[dict[str, list]]:
     """The cells that a study leaves out: each by the values of some of task, model, init, method.
 
     Raises:
-        UserError: not a list of such mappings.
+        UserError: not a list of such mappings, or a name that is not among the study's own.
     """
     listed = recipe.get("without") or []
     cells = listed if isinstance(listed, list) else [listed]
@@ -162,7 +162,12 @@ def without(recipe: dict[str, Any]) -> list[dict[str, list]]:
         for method in convert("methods", LISTS["methods"], cell.get("method", [])):
             if parted(str(method))[0] not in METHODS:
                 raise unknown("method in without", str(method), METHODS)
-    return [{axis: convert(AXES[axis], LISTS[AXES[axis]], values) for axis, values in cell.items()} for cell in cells]
+    found = [{axis: convert(AXES[axis], LISTS[AXES[axis]], values) for axis, values in cell.items()} for cell in cells]
+    for axis in ("task", "model"):  # which may be your own: a name that no list has would leave nothing out
+        listed = convert(AXES[axis], LISTS[AXES[axis]], recipe.get(AXES[axis]) or [])
+        if strange := [value for cell in found for value in cell.get(axis, ()) if listed and value not in listed]:
+            raise unknown(f"{axis} in without", strange[0], listed)
+    return found
 
 
 def tuned_on(name: str, seen: tuple[str, ...] = ()) -> list[int]:
