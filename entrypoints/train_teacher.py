@@ -15,7 +15,7 @@ def main(given: dict[str, Value]) -> None:
         raise UserError(f"method={given['method']}: a teacher is trained with finetune")
     if "model" not in given:
         student = recipes.resolve(given)
-        given["model"] = given.get("teacher_model") or registry.teacher_of(student.model, student.task)
+        given["model"] = given.pop("teacher_model", None) or registry.teacher_of(student.model, student.task)
     settings = job.settings_of(given, "teacher")
     print("".join(f"{line}\n" for line in job.ignored(settings, given)), end="", flush=True)
     tracking.connect()

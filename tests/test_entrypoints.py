@@ -180,6 +180,12 @@ def test_a_teacher_by_run_id(tiny):
     assert len(runs("teacher")) == 1
 
 
+def test_a_teacher_that_is_trained_by_its_students_word_for_it_ignores_nothing(tiny):
+    ended = succeed("train_teacher", **{n: v for n, v in tiny.items() if n != "model"}, teacher_model="bert-large")
+    assert "ignored" not in ended.out and run_of(ended).data.params["model"] == "bert-large"
+    assert "teacher_model is ignored" in succeed("train_teacher", **tiny, teacher_model="bert-large").out
+
+
 def test_a_teacher_of_another_setting_is_not_taken(tiny, settings_file):
     """Neither the best nor the newest: the teacher that the recipe's settings describe."""
     succeed("train_teacher", **tiny | {"model": "bert-large", "lr": 5e-3})
