@@ -152,6 +152,8 @@ def test_a_teacher_that_was_named_is_named_again_and_how_it_was_trained(no_weigh
         f"# run ttt: {RUN} -e train_teacher -P task=rte -P model='my teacher' -P method=finetune -P lr=1e-05" in lines
     )
     assert [one.get("teacher_run_id") for _, one in called(lines)] == [None, "ttt"]
+    rows[1]["params.teacher_model"] = rows[1]["params.teacher_seed"] = "7"  # logged of the run, and no part of its word
+    assert not any("-P teacher_model" in line or "-P teacher_seed" in line for line in again(pair(frame), frame, ()))
     found = pd.DataFrame([rows[0], rows[1] | {"tags.labelreg.teacher_given": None}])
     assert not any("ttt" in line for line in again(pair(found), found, ()))
 

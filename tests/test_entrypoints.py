@@ -178,6 +178,9 @@ def test_a_teacher_by_run_id(tiny):
         params = run_of(ended).data.params
         assert (params["teacher_run_id"], params["teacher_model"]) == (teacher.info.run_id, "bert-large")
     assert len(runs("teacher")) == 1
+    ended = succeed("train_student", **tiny, method="kd", teacher_model="gpt2", teacher_run_id=teacher.info.run_id)
+    assert "teacher_model is ignored: teacher_run_id names the teacher" in ended.out
+    assert run_of(ended).data.params["teacher_model"] == "bert-large"
 
 
 def test_a_teacher_that_is_trained_by_its_students_word_for_it_ignores_nothing(tiny):

@@ -234,10 +234,11 @@ def test_a_methods_parameters_are_its_own():
         "ls": {"alpha"},
         "tfreg": {"alpha", "tau", "a"},  # and tfreg_target, which is not given
         "selfkd": {"alpha", "tau", "teacher_run_id"},
-        "kd": {"alpha", "tau", "teacher_model", "teacher_run_id"},
-        "akd": {"tau", "phase1_epochs", "teacher_model", "teacher_run_id"},
+        "kd": {"alpha", "tau", "teacher_run_id"},  # which names the teacher: its model is the run's
+        "akd": {"tau", "phase1_epochs", "teacher_run_id"},
     }.items():
         assert set(resolve("default", method, **given)) & set(given) == read
+    assert resolve("default", "kd", teacher_model="gpt2")["teacher_model"] == "gpt2"
 
 
 @pytest.mark.parametrize(("epochs", "phase1"), [(2, 1), (3, 2), (4, 3), (10, 7), (20, 13), (30, 20)])

@@ -91,8 +91,9 @@ def _logged(row: dict, entry_point: str, without: Sequence[str] = ()) -> list[tu
     found = {name: row.get(f"params.{name}") for name in names}
     used = {name: row.get(f"params.{name}_used") for name in found}  # what `auto` came to
     found |= {name: value for name, value in used.items() if not pd.isna(value)}
-    if row.get(GIVEN_TEACHER) != "true":  # found, or trained first, by the settings
-        found.pop("teacher_run_id", None)
+    given = row.get(GIVEN_TEACHER) == "true"  # else found, or trained first, by the settings
+    for name in ("teacher_model", "teacher_seed") if given else ("teacher_run_id",):
+        found.pop(name, None)
     if entry_point == "train_student" and not pd.isna(own := row.get(f"params.{own_file.SETTINGS}")):
         found |= own_file.heard(str(own))
     for name in {"method", "methods"} & {name for name, value in found.items() if not pd.isna(value)}:

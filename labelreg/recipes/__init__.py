@@ -281,7 +281,7 @@ def unread(run: Mapping[str, Value], data: str, role: str = "student") -> dict[s
         f"{own} is the teacher": named if taught and own else (),
         "no teacher of your own is given (teacher_file, teacher_column)": files if taught and not own else (),
         f"the task is made of {data}": {key for kind, keys in OF_DATA.items() if kind != data for key in keys},
-        "teacher_run_id names the teacher": seed if method.needs and run.get("teacher_run_id") else (),
+        "teacher_run_id names the teacher": named if taught and run.get("teacher_run_id") else (),
         f"task {task} is drawn anew for each seed, and its teacher has that seed": seed if anew else (),
         f"average {average} has none": {*of(Averaged)} - averaged,
         f"tuning {tuning} has none": () if data == "images" or tuning == LORA else of(Lora),
