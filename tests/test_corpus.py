@@ -453,3 +453,7 @@ def test_minus_one_is_told_as_a_class_and_asked_of_a_test_file_without_labels(pr
     assert f"{told} without a label" in prepare(train_file=train).remarks
     test.write_text("text\nfilm\n")
     refused("test.csv: no column 'label'.* need a column 'label' of -1;", train_file=train, test_file=test)
+    test.write_text("text,label\nfilm,-1\nodd,-1\n")  # were these the class, a score would be made of them
+    refused("test has the label -1 alone, which is a class of train", train_file=train, test_file=test)
+    test.write_text("text,label\nfilm,-1\nodd,1\n")
+    assert prepare(train_file=train, test_file=test).splits["test"].labelled

@@ -44,6 +44,11 @@ def labelled(frames: dict[str, pd.DataFrame], task: Task, name: str) -> tuple[di
         raise UserError(f"task {name}: row {row} of train has the label -1 (no label), others have names")
     for split, labels in texts.items():
         unlabelled = split.startswith("test") and set(labels) == {str(UNLABELLED)}
+        if unlabelled and str(UNLABELLED) in known:
+            raise UserError(
+                f"task {name}: {split} has the label -1 alone, which is a class of train, and marks rows that nobody "
+                "has labelled: give the class another name in all files"
+            )
         strange = sorted(set(labels) - known)
         if strange and not unlabelled:
             near = [label for label in classes if looks(label) == looks(strange[0])]
