@@ -101,6 +101,10 @@ def test_what_the_user_gives_is_not_tuned():
     assert space == {"lr": SMALL["lr"]}
     with pytest.raises(UserError, match="no parameter that method finetune has"):
         search.space_for("finetune", {"space": {"alpha": [0.1]}}, GIVEN)
+    adapters = {"space": {"lora_r": [2, 4]}}
+    with pytest.raises(UserError, match="space: lora_r: runs with tuning=full have none; give tuning=lora"):
+        search.space_for("kd", adapters, GIVEN)
+    assert search.space_for("kd", adapters, GIVEN | {"tuning": "lora"}) == adapters["space"]
 
 
 @pytest.mark.parametrize(

@@ -108,8 +108,11 @@ def space_for(method: str, recipe: Mapping, given: Mapping[str, Value]) -> Space
         elif name not in given and name in of(Lora):
             adapters[name] = checked
     first = {"method": method} | {name: values[0] for name, values in space.items()}
-    if adapters and recipes.resolve({**given} | first).tuning == LORA:  # given, or the recipe's
+    tuning = recipes.resolve({**given} | first).tuning if adapters else None  # given, or the recipe's; None: of images
+    if tuning == LORA:
         space |= adapters
+    if not space and tuning:
+        raise UserError(f"space: {', '.join(adapters)}: runs with tuning={tuning} have none; give tuning={LORA}")
     if not space:
         raise UserError(f"the space has no parameter that method {method} has and that is not given already")
     first = {"method": method} | {name: values[0] for name, values in space.items()}
