@@ -366,7 +366,7 @@ BAD = {
         "lora_targets=q_proj: model bert-small has no linear layer of that name; it has dense, key, query, value",
     ),
     "lora from scratch": ({"tuning": "lora", "init": "random"}, "tuning=lora: with init=random the weights that stay"),
-    "head from scratch": ({"tuning": "head", "init": "random"}, "tuning=head: with init=random the weights that stay"),
+    "head from scratch": ({"tuning": "head", "init": "random"}, "init=pretrained .a study: inits=pretrained"),
     "remote code": ({"trust_remote_code": "true"}, "trust_remote_code"),
 }
 

@@ -62,7 +62,7 @@ PARAMETERS = [
     ("study", {}, ["recipe=...", "table1, table2"]),
     ("study", {"recipe": "tabel8"}, ["unknown recipe (study) 'tabel8'", "'table8'"]),
     ("study", {"recipe": "smoke", "seeds": "42,42", "plan_only": "true"}, ["seeds=42,42", "twice"]),
-    ("study", {"recipe": "smoke", "models": "minilm", "train_file": ""}, ["minilm has no teacher", "teacher_model"]),
+    ("study", {"recipe": "smoke", "models": "minilm", "train_file": ""}, ["minilm has no teacher", "not to a study"]),
     ("study", {"recipe": "smoke", "teacher_model": "minlm", "plan_only": "true"}, ["unknown model 'minlm'"]),
     ("study", {"recipe": "smoke", "tasks": "colla", "train_file": "", "plan_only": "true"}, ["task 'colla'", "'cola'"]),
     ("study", {"recipe": "table8", "methods": "akd", "inits": "random"}, ["the study has no run", "without"]),

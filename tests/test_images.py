@@ -458,7 +458,8 @@ def test_a_teacher_that_is_a_folder_starts_from_its_weights(store, settings_file
 def test_a_teachers_mistake_is_told_before_a_run_of_the_study_begins(store, settings_file):
     rules = settings_file({"batch_size": 15}, image_size=8, max_train_examples=16, batch_size=8, epochs=1)
     given = {"recipe": "digits", "settings": rules, "methods": "finetune,kd", "seeds": 7, "jobs": 1}
-    refused(call("study", **given), "batch_size=15: the last of 16 images", "a teacher's is its recipe's")
+    told = "a teacher's is its recipe's, by a rule of role: teacher"
+    refused(call("study", **given), "batch_size=15: the last of 16 images", told)
     assert not runs("student") and not runs("study")
 
 

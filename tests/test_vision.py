@@ -130,7 +130,8 @@ def test_the_weights_are_in_the_digest(load, tmp_path):
 
 
 def test_without_weights_and_network_there_is_one_clear_line(load, offline):
-    with pytest.raises(UserError, match=r"resnet18-f37072fd.pth is not under .*init=random") as error:
+    told = r"resnet18-f37072fd.pth is not under .*init=random .a study: inits=random"
+    with pytest.raises(UserError, match=told) as error:
         load()
     assert "\n" not in str(error.value)
     assert not list(offline.iterdir())

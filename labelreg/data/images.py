@@ -101,8 +101,8 @@ def prepare(settings: Settings, roots: places.Roots) -> PreparedTask:
     if batch == 1 or len(data.splits["train"]) % batch == 1:
         raise UserError(
             f"batch_size={batch}: the last of {len(data.splits['train'])} images would be a batch "
-            "of its own, which batch normalisation cannot be trained on; choose another (a teacher's is its recipe's: "
-            "train_teacher takes another, then teacher_run_id)"
+            "of its own, which batch normalisation cannot be trained on; choose another (a teacher's is its recipe's, "
+            "by a rule of role: teacher; for one run train_teacher takes another, then teacher_run_id)"
         )
     return data
 

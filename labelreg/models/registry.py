@@ -186,7 +186,8 @@ def teacher_of(model: str, task: str) -> str:
     entry = MODELS.get(model)
     teacher = entry and entry.teachers.get(task, entry.teacher)
     if not teacher:
-        raise UserError(f"model {model} has no teacher of its own: give teacher_model=NAME (or teacher_run_id)")
+        way = "give teacher_model=NAME (or, not to a study, teacher_run_id=ID)"
+        raise UserError(f"model {model} has no teacher of its own: {way}")
     return teacher
 
 

@@ -119,7 +119,7 @@ def checkpoint(name: str, roots: "Roots") -> Path:
             raise UserError(
                 f"model {name}: {usual} is not under {roots.model or 'model_root (not given)'}, not in {cache} and "
                 f"not to be had from torchvision ({type(error).__name__}); give model_root=FOLDER with it, or "
-                "init=random"
+                "init=random (a study: inits=random)"
             ) from None
     return (
         weights

@@ -314,7 +314,7 @@ def _complete(decided: Mapping[str, Value], data: str, role: str, name: str) -> 
     if data == "text" and run.get("tuning", FULL) != FULL and run.get("init") == "random":
         raise UserError(
             f"tuning={run['tuning']}: with init=random the weights that stay as they are would be random; "
-            f"give tuning={FULL}, or init=pretrained"
+            f"give tuning={FULL}, or init=pretrained (a study: inits=pretrained)"
         )
     own: Mapping[str, Value] = {key: value(key, each) for key, each in method.parameters.items()}
     own = {key: each if each is None else convert(key, method.parameters[key], each) for key, each in own.items()}
