@@ -88,6 +88,17 @@ def test_a_study_goes_on_from_its_scores(asked, empty_store, store, monkeypatch)
     assert "for this one teacher" in Path("moved/significance.md").read_text(encoding="utf-8")
 
 
+def test_a_teacher_is_not_trained_again_for_students_that_are_all_there(asked, empty_store, store, monkeypatch):
+    succeed("study", **asked)
+    _, rows = answered("whole")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", new_store(empty_store, store / "elsewhere"))
+    succeed("restore", csv="whole/scores.csv")
+    assert "runs to do: 0; runs done: 12" in succeed("study", **asked, plan_only="true").out
+    ended = succeed("study", **asked)
+    assert "12 reused" in ended.out and "0 runs, 1 at a time" in ended.out, ended
+    assert not runs("teacher") and answered("moved")[1] == rows
+
+
 def test_a_study_that_only_reused_runs_keeps_its_name_and_its_part_of_the_answer(store):
     """answer-b took the runs with all sentences from answer-a: no run there has it as its parent."""
     published = table(ROOT / "results" / "answer-b" / "scores.csv")

@@ -1,7 +1,7 @@
 """Exported scores back into a store, so that a study goes on where its store is lost: `mlflow run . -e restore`.
 
 scores.csv of significance has what verdicts and the list of a study's finished runs are made of; it has neither weights
-nor logits nor predictions. So a student counts as done, and a teacher is trained again.
+nor logits nor predictions. So a student counts as done, and a teacher that is still needed is trained again.
 """
 
 import json

@@ -28,7 +28,8 @@ def carry_out(given: dict[str, Value]) -> int:
     tracking.connect()
     if not given.get("plan_only") or given["executor"] == "local":  # a plan connects to no cluster
         design = replace(design, jobs=executors.check(design.steps, design.threads, design.workers))
-    seen = outlook.look(design.steps)
+    steps = design.steps
+    design, seen = _seen(design, steps)
     cells = {step.cell[1:]: step for step in design.steps if step.kind == "student"}
     job.say_never_read((seen.settings[step.name], step.given) for step in cells.values())
     spreads = gate.pilot(given, design, seen)
@@ -38,12 +39,21 @@ def carry_out(given: dict[str, Value]) -> int:
     else:
         gate.check(given, design, seen, spreads)  # before what may take long to prepare, and when its size is known
         plan.prepare(design.steps)
-        seen = outlook.look(design.steps)
+        design, seen = _seen(design, steps)
         spreads = gate.pilot(given, design, seen)
         gate.check(given, design, seen, spreads)
         _run(design, seen, spreads)
         views.tell("methods", tracking.current_experiment())
     return 0
+
+
+def _seen(design: Design, steps: Sequence[Step]) -> tuple[Design, outlook.Outlook]:
+    """The study of these steps, and what is known of them; without teachers that only finished students have learnt
+    from, as where a table was restored, which has no weights: they would be trained for nobody."""
+    seen = outlook.look(steps)
+    wanted = {first for step in steps if step.name not in seen.finished for first in step.needs}
+    left = [step for step in steps if step.kind == "student" or step.name in {*seen.finished, *wanted}]
+    return replace(design, steps=left), replace(seen, steps=left)
 
 
 def _run(design: Design, seen: outlook.Outlook, spreads: Mapping[tuple, float]) -> None:
