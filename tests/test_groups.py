@@ -1,5 +1,6 @@
 """Examples that belong together: in one split alone, and named beside their predictions."""
 
+import contextlib
 import random
 
 import pandas as pd
@@ -84,10 +85,11 @@ def test_columns_that_are_no_groups(refused, tmp_path):
     refused("columns of task sst5 are fixed", task="sst5", group_column="label")
 
 
-def test_a_largest_group_that_does_not_fit(tmp_path, prepare):
-    write(tmp_path / "reviews.csv")
-    with pytest.raises(UserError, match="the training set has|has no examples"):
-        prepare(train_file=tmp_path / "reviews.csv", group_column="user", max_train_examples=1)
+def test_a_smallest_group_that_does_not_fit(tmp_path, prepare):
+    write(tmp_path / "reviews.csv").assign(user=[row // 20 for row in range(300)]).to_csv(tmp_path / "reviews.csv")
+    for examples, said in ((1, "max_train_examples=1: the smallest group of 'user' has 20 rows; give more"), (20, "")):
+        with pytest.raises(UserError, match=said) if said else contextlib.nullcontext():
+            prepare(train_file=tmp_path / "reviews.csv", group_column="user", max_train_examples=examples)
 
 
 def test_a_group_that_fills_the_sample_to_the_last_row_is_taken():

@@ -81,6 +81,9 @@ def _divided(settings: Settings, folder: Path | None, task: Task) -> tuple[Frame
         remarks = [*remarks, f"train {has} (max_train_examples={limit})"]
     whole = frames["train"]
     frames["train"] = sample(whole, limit, settings.split_seed)
+    if frames["train"].empty:  # whole groups are kept
+        least = whole["group"].value_counts().min()
+        raise UserError(f"max_train_examples={limit}: the smallest group of {task.group!r} has {least} rows; give more")
     check(frames, classes, name)
     frames, told = with_rest(frames, whole, settings, wanted, "rows")
     return frames, classes, [*remarks, *told]
