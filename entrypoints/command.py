@@ -135,10 +135,11 @@ def _load_methods(entry_point: str, arguments: Sequence[str]) -> None:
         parser.add_argument(name)
     given, _ = parser.parse_known_args(arguments)
     listed: Any = given.methods
-    if not listed and Path(given.recipe).is_file() and issubclass(settings.ENTRY_POINTS[entry_point], settings.Study):
+    own = os.path.expanduser(given.recipe)  # as the parameter is read
+    if not listed and Path(own).is_file() and issubclass(settings.ENTRY_POINTS[entry_point], settings.Study):
         from labelreg import recipes  # an answer from a table does without
 
-        listed = recipes.read(given.recipe, "study").get("methods") or ""
+        listed = recipes.read(own, "study").get("methods") or ""
     _names([given.method, *convert("methods", settings.parameters("study")["methods"], listed)])
 
 

@@ -227,12 +227,13 @@ def test_two_folders_may_have_a_file_of_one_name(mine, tmp_path):
     assert told == f"finetune,{other}:loss2,{mine}:loss+swa"
 
 
-def test_a_study_recipe_may_name_it_and_its_parameters_be_given(tiny, mine, tmp_path):
+def test_a_study_recipe_may_name_it_and_its_parameters_be_given(tiny, mine, tmp_path, monkeypatch):
     study = tmp_path / "own-study.yaml"
     lists = f"models: [bert-small]\ninits: [pretrained]\nseeds: [1, 2]\nmethods: [finetune, '{mine}:loss']\n"
     study.write_text(f"kind: study\nsettings: default\n{lists}")
     given = {name: value for name, value in tiny.items() if name != "model"}
-    said = succeed("study", **given, recipe=study, poly=0.2, plan_only="true").out
+    monkeypatch.setenv("HOME", str(tmp_path))
+    said = succeed("study", **given, recipe=f"~/{study.name}", poly=0.2, plan_only="true").out
     assert "mine.py:loss" in said and "ignored" not in said
 
 
