@@ -79,7 +79,10 @@ def test_numbers_name_groups_too(prepare, tmp_path):
 def test_columns_that_are_no_groups(refused, tmp_path):
     frame = write(tmp_path / "reviews.csv")
     refused("no columns are named 'usr' .group_column.", train_file=tmp_path / "reviews.csv", group_column="usr")
-    refused("2 groups are too few to split; 10 are needed", train_file=tmp_path / "reviews.csv", group_column="label")
+    told = "group_column=label: it is the column of the label, too"  # each class would be in one split alone
+    refused(told, train_file=tmp_path / "reviews.csv", group_column="label")
+    frame.assign(half=[row % 2 for row in range(len(frame))]).to_csv(tmp_path / "halves.csv", index=False)
+    refused("2 groups are too few to split; 10 are needed", train_file=tmp_path / "halves.csv", group_column="half")
     frame.assign(user=[None, *frame["user"][1:]]).to_csv(tmp_path / "gap.csv", index=False)
     refused("gap.csv: row 1 has no group", train_file=tmp_path / "gap.csv", group_column="user")
     refused("columns of task sst5 are fixed", task="sst5", group_column="label")

@@ -223,6 +223,8 @@ def _columns(frame: pd.DataFrame, task: Task, origin: str, split: str = "") -> p
     wanted = {"text": task.text, "text_pair": pair, "label": task.label}
     if task.label in (task.text, pair):
         raise UserError(f"label_column={task.label}: it is a column of the text, too")
+    if task.group == task.label:  # each class would be in one split alone
+        raise UserError(f"group_column={task.group}: it is the column of the label, too")
     if pair == task.text:
         raise UserError(f"text_pair_column={pair}: it is the column of the first text, too")
     if missing := {role: column for role, column in wanted.items() if column and column not in names}:
