@@ -116,6 +116,9 @@ def test_from_verdict_to_model(reviews, tmp_path):
     said = succeed("promote", name="reviews").out
     assert f"reviews version 2 is champion: finetune, seed {given['seed']}, run {third.info.run_id}" in said
     assert "champion was version 1, of other data (00000000)" in said and "other data" not in ended.out
+    said = succeed("promote", name="men's reviews").out
+    (serve,) = (line for line in said.splitlines() if line.startswith("mlflow models serve"))
+    assert mlflow.pyfunc.load_model(shlex.split(serve)[4]).predict(pd.DataFrame({"text": ["a film"]})).shape == (1, 3)
     refused(call("promote", name="re/views"), "name=re/views", "'/'")
     refused(call("promote"), "name=NAME")
 

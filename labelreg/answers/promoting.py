@@ -81,7 +81,8 @@ def promote(given: dict[str, Value]) -> None:
         version = models.register(name, model, written, "; ".join(choice.why), tags)
     said = [*choice.why, *known, *card.own_limits(run)]
     print(f"{name} version {version} is {models.CHAMPION}: {chosen}, run {run.info.run_id}", *said, sep="\n  ")
-    print(f"mlflow models serve -m models:/{name}@{models.CHAMPION} --env-manager local -p {PORT}")
+    served = shlex.quote(f"models:/{name}@{models.CHAMPION}")  # a name may have blanks
+    print(f"mlflow models serve -m {served} --env-manager local -p {PORT}")
     print(asked, flush=True)
     views.tell_version(name, version)
 
