@@ -471,13 +471,18 @@ def test_what_is_found_for_one_method_can_be_paired_with_the_others(tmp_path):
 
 
 @pytest.mark.parametrize("tuned, shown", [(["kd"], ""), (["pskd"], "finetune,pskd"), (["ls", "cp"], "finetune,ls,cp")])
-def test_what_is_printed_uses_what_was_found(tuned, shown):
+def test_what_is_printed_uses_what_was_found(tuned, shown, tmp_path):
     """`main` by itself compares finetune, ls and kd, and train_student trains finetune."""
     searches = {method: search.Search("name", "", {"lr": [1e-3]}, 1, 7) for method in tuned}
     one, study = search_report.commands(GIVEN | {"task": "sst5"}, searches, tuned)
     assert one == f"train_student -P recipe=FILE -P method={tuned[0]}"
     lists = f"-P inits=pretrained -P methods={shown}" if shown else "-P inits=pretrained"
     assert study.endswith(lists) and study.startswith("main -P settings=FILE -P tasks=sst5"), study
+    (own := tmp_path / "own.csv").touch()  # by itself its task would be called own
+    one, study = search_report.commands(GIVEN | {"task": "films", "train_file": str(own)}, searches, tuned)
+    assert one.endswith(f"-P train_file={own} -P task=films") and "-P tasks=films" in study
+    one, _ = search_report.commands(GIVEN | {"train_file": str(own)}, searches, tuned)
+    assert one.endswith(f"-P train_file={own}")
 
 
 @pytest.mark.parametrize("epochs, phase1", [(20, 13), (24, 16)])

@@ -65,6 +65,7 @@ def commands(given: dict[str, Value], searches: Mapping[str, search.Search], met
     }
     own = ("method", "seed", "rest", "recipe", "threads")  # the search's, the file's and the machine's
     more = {name: value for name, value in more.items() if name not in own}
+    more |= {"task": run.task} if "train_file" in more and "task" in given else {}  # else the file's name is the task's
     lists: dict[str, Value] = {"tasks": run.task, "models": run.model, "inits": run.init}
     own_methods = {each: own_file.place_of(each) for each in own_file.inherited()}
     by_itself = recipes.read(DEMO, "study")["methods"]  # what `main` compares: else what was found would stand unused
