@@ -327,8 +327,8 @@ def _ended_before(search: str, draw: search.Draw) -> tuple[dict[int, float], boo
     """Of the finished run of this trial: its dev scores by epoch, whether it ran to its end, its own dev score."""
     tags = {tracking.KIND: "trial", tracking.STUDY: search, TRIAL: str(draw.number)}
     for run in tracking.find(tracking.tagged(tags)):
-        held = run.data.tags
-        told = held.get(STATE) and held.get(EPOCHS, "").isdecimal() and "last/dev/score" in run.data.metrics  # as written
+        held, ends = run.data.tags, "last/dev/score" in run.data.metrics
+        told = held.get(STATE) and held.get(EPOCHS, "").isdecimal() and ends  # as it was written
         if told and _drew(run, draw.params):
             points = records.histories([run.info.run_id], ["dev/score"])
             scores = dict(zip(points["step"], points["value"], strict=True))
