@@ -86,6 +86,9 @@ def test_a_study_goes_on_from_its_scores(asked, empty_store, store, monkeypatch)
     plans = [line for line in moved["text"]["plan"] if line.startswith("plan ")]
     assert [line.rpartition(": ")[2] for line in plans] == ["followed"] and len(moved["text"]["plan"]) == 1
     assert "for this one teacher" in Path("moved/significance.md").read_text(encoding="utf-8")
+    held = len(runs())
+    again = succeed("restore", csv="moved/scores.csv")
+    assert "0 students restored, 12 were there, 0 teachers" in again.out and len(runs()) == held + 1, "all is there"
 
 
 def test_a_teacher_is_not_trained_again_for_students_that_are_all_there(asked, empty_store, store, monkeypatch):

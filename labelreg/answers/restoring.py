@@ -83,16 +83,16 @@ class _Restored:
         return told + (f"; {failed} runs that did not end are left out" if failed else "") + (lacks if unsure else "")
 
     def _there(self) -> dict[str, str]:
-        """What an earlier restore has made; a run that it left half made is made anew, a study is gone on with: runs
-        that were made already are its own."""
+        """What an earlier restore has made, and what stands for itself in a table of this store; a run that was left
+        half made is made anew, a study is gone on with: runs that were made already are its own."""
         there = {}
-        for kind in ("student", AGAIN, "study"):
+        for kind in ("student", "teacher", AGAIN, "study"):
             for found in tracking.search(tracking.tagged({tracking.KIND: kind})):
                 was, whole = found.data.tags.get(tracking.RESTORED), found.info.status == ENDED or kind == "study"
                 if was and not whole:
                     tracking.delete(found.info.run_id)
-                elif was:
-                    there[was] = found.info.run_id
+                elif whole:
+                    there |= {each: found.info.run_id for each in (was, found.info.run_id) if each}
         return there
 
     def _study(self, logged: Mapping, name: str, before: Mapping[str, str]) -> None:
@@ -104,7 +104,7 @@ class _Restored:
     def _plan(self, logged: Mapping) -> None:
         """plan.json, of what it reused the runs that stand for them; then the study's run is whole."""
         run_id = self.ids[logged["run_id"]]
-        if tracking.get(run_id).info.status == ENDED:
+        if run_id == logged["run_id"] or tracking.get(run_id).info.status == ENDED:
             return
         reused = logged["reused"] and [self.ids[each] for each in logged["reused"] if each in self.ids]
         if not logged.get("lost"):
