@@ -110,6 +110,12 @@ def same(first, second) -> pd.DataFrame:
     return mine
 
 
+def test_names_that_a_store_tells_apart_by_their_case(tmp_path):
+    """A table from outside with Reviews and reviews is refused; the answer on a store's two tasks is told again."""
+    runs = frame([*effects({"ls": 3.0}, task="Reviews"), *effects({"ls": 3.0}, task="reviews")])
+    assert same(*both(runs, tmp_path)[:2])["task"].tolist() == ["Reviews", "reviews"]
+
+
 def test_a_metric_of_which_lower_is_better(tmp_path):
     runs = frame(effects({"ls": -3.0}, metric="best/test/nll"))
     runs["metrics.best/test/score"] = 50.0
