@@ -9,6 +9,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from analysis.margins import fractions
 from analysis.pairing import method_rank
 from analysis.present.paper_tables import GLUE, NAMES, SPLITS, TEACHER
 
@@ -61,8 +62,8 @@ def figure1(scores: pd.DataFrame, subject: str = "") -> Figure:
     """The figure of `scores` (COLUMNS, one row per init, method and seed), one panel per init.
 
     `subject` begins the title, which says whether test or dev scores are shown. Small dots are seeds; the grey
-    band is fine-tuning's mean and one standard deviation. Scores are in percent. A method of one seed has no
-    interval. Raises ValueError without rows.
+    band is fine-tuning's mean and one standard deviation. Scores are in percent, or fractions of 1. A method of one
+    seed has no interval. Raises ValueError without rows.
     """
     if scores.empty:
         raise ValueError("no scores to draw")
@@ -74,7 +75,8 @@ def figure1(scores: pd.DataFrame, subject: str = "") -> Figure:
         _panel(panel, scores[scores["init"] == init], names)
         panel.set_title(INITS.get(init, init), fontsize=10)
         if i == 0:
-            panel.set_ylabel(f"{scores['split'].iloc[0]} score (%)")
+            percent = "" if fractions("score", scores["score"].tolist()) else " (%)"
+            panel.set_ylabel(f"{scores['split'].iloc[0]} score{percent}")
     figure.suptitle(title(scores, subject), fontsize=11)
     return figure
 

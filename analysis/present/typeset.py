@@ -10,6 +10,7 @@ from functools import cache
 import pandas as pd
 
 from analysis import paper
+from analysis.margins import fractions
 from analysis.present.paper_tables import Tables
 from analysis.present.render import number, signed, to_markdown, to_text
 from analysis.reading import csv_table
@@ -23,10 +24,11 @@ def halves(tables: Tables) -> Iterator[tuple[str, str, pd.DataFrame]]:
     printed = _as_printed()
     for (table, split), cells in tables.cells.groupby(["table", "split"], sort=False):
         columns = list(dict.fromkeys(cells["column"]))
+        digits = 4 if cells["std"].notna().any() and fractions("score", cells["mean"].dropna().tolist()) else 2
         rows = []
         for name, row in cells.groupby("row", sort=False):
             places = {cell["column"]: cell for cell in row.to_dict("records")}
-            rows.append([name, *(_number(places[column]["mean"], places[column]["std"]) for column in columns)])
+            rows.append([name, *(_number(places[column]["mean"], places[column]["std"], digits) for column in columns)])
             others = [printed.get((table, split, name.partition(" [")[0], column), "") for column in columns]
             if any(others):
                 apart = [places[column]["difference"] for column in columns]
@@ -45,11 +47,11 @@ def _as_printed() -> dict[tuple, str]:
     }
 
 
-def _number(mean: float, std: float) -> str:
+def _number(mean: float, std: float, digits: int) -> str:
     """60.53 ± 0.70; one number alone has no deviation."""
     if pd.isna(mean):
         return ""
-    return number(mean) if pd.isna(std) else f"{number(mean)} ± {number(std)}"
+    return number(mean, digits) if pd.isna(std) else f"{number(mean, digits)} ± {number(std, digits)}"
 
 
 def heading(tables: Tables, table: str, split: str = "") -> str:

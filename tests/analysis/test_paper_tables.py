@@ -11,6 +11,7 @@ from paper_runs import SEEDS, paper_shaped, row
 
 from analysis import paper
 from analysis.pairing import pair
+from analysis.present.figures import figure1, figure1_scores
 from analysis.present.paper_tables import COLUMNS, scores, tables
 from analysis.present.typeset import as_latex, as_markdown, as_text, halves, heading
 
@@ -255,3 +256,18 @@ def test_seeds_of_a_table_may_be_numbers_and_names():
         **{(row, "Score"): 1 for row in ("Finetune", "KD")},
     }
     assert "table own pretrained test, KD: no Score of seed 9, 10, s2, which lack tasks" in found.missing
+
+
+def test_fractions_of_a_table_keep_their_digits():
+    columns = ["task", "model", "init", "method", "seed"]
+    rows = [("rte", "own", "pretrained", method, seed) for method in ("finetune", "kd") for seed in range(3)]
+    frame = pd.DataFrame([dict(zip(columns, values, strict=True)) for values in rows]).add_prefix("params.")
+    frame = frame.assign(run_id=[f"line {i}" for i in range(6)], **{"tags.labelreg.kind": "student"})
+    frame["metrics.accuracy"] = [0.7012, 0.7034, 0.7056, 0.7112, 0.7134, 0.7156]
+    paired = pair(frame, metric="accuracy")
+    assert "0.7034 ± 0.0022" in as_text(tables(frame, paired)), "not 0.70 ± 0.00"
+    assert figure1(figure1_scores(scores(frame, paired), "own")[0]).axes[0].get_ylabel() == "test score"
+    frame["metrics.accuracy"] *= 100
+    paired = pair(frame, metric="accuracy")
+    assert "70.34 ± 0.22" in as_text(tables(frame, paired))
+    assert figure1(figure1_scores(scores(frame, paired), "own")[0]).axes[0].get_ylabel() == "test score (%)"
