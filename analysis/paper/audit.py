@@ -219,8 +219,8 @@ def without_reference(printed: pd.DataFrame) -> list[str]:
 
 
 def score_cells(printed: pd.DataFrame) -> Iterator[tuple[tuple[str, str, str], pd.Series, pd.DataFrame]]:
-    """(table, split, row), the Score cell and the cells of its tasks, for every row that has them."""
-    for cell, row in printed.groupby(["table", "split", "row"], sort=False):
+    """(table, split, row), the Score cell and the cells of its tasks, for every row of scores that has them."""
+    for cell, row in printed[~_is_p(printed)].groupby(["table", "split", "row"], sort=False):
         is_score = row["column"].str.lower().isin(SCORE)
         if is_score.sum() == 1 and len(row) > 2:
             yield cell, row[is_score].iloc[0], row[~is_score]

@@ -213,6 +213,14 @@ def test_p_values_that_n_can_give(tmp_path, p, n, found):
     assert rows["found"].tolist() == ([found] if found else [])
 
 
+def test_a_p_value_of_the_score_is_no_mean_of_p_values(tmp_path):
+    tested = "".join(
+        f"A,,Baseline vs Mixup,{column},{p},\n" for column, p in (("x", "0.31"), ("y", "0.44"), ("Avg", "0.06"))
+    )
+    found = audited(tmp_path, GOOD + tested)
+    assert found.findings.empty and len(found.p_values) == 3
+
+
 def test_of_many_pairs_no_p_value_is_said_to_be_impossible(tmp_path):
     """0.03 of 60 pairs is one of many; "none" stood beside it."""
     (row,) = audited(tmp_path, "B,,Base vs X,test,0.03,\n", 60).p_values.to_dict("records")
