@@ -79,6 +79,8 @@ def answer(
     if evidence.predictions is not None and len(judged):
         table, left = examples.intervals(paired, evidence.predictions, 1 - rule.level)
         measured = exported.completed(calibration.calibrate(whole, evidence.predictions), whole, evidence.runs)
+        if rule.looks:  # the picture is of the seeds of the verdicts, as all but scores and costs
+            measured = replace(measured, reliability=calibration.calibrate(paired, evidence.predictions).reliability)
         judged = _new_examples(judged, table)
     elif len(judged):
         measured = exported.calibration(whole, evidence.runs)

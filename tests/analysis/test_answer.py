@@ -391,6 +391,20 @@ def test_what_lies_beyond_a_look_is_in_no_part_of_the_answer():
     assert len(found.paired.runs) == 96
 
 
+def test_the_picture_of_calibration_is_of_the_seeds_of_the_look():
+    rng, rows, stored = np.random.default_rng(0), [], {}
+    labels = rng.integers(0, 2, 400)
+    for seed, (method, share) in itertools.product(range(12), (("finetune", 0.4), ("ls", 0.1))):
+        predicted = np.where(rng.random(400) < share, 1 - labels, labels)
+        rows.append(run(method, seed, logged(labels, predicted)))
+        stored |= {(rows[-1]["run_id"], split): table(labels, predicted) for split in ("dev", "test")}
+    frame = pd.DataFrame(rows)
+    found = answer(Evidence(frame, [], stored), pair(frame), rule(looks=(8, 12)))
+    assert found.judged["look"].tolist() == [8]
+    drawn = found.measured.reliability.groupby(["method", "scaled"])["n"].sum()
+    assert drawn.unique().tolist() == [8 * 400] and len(found.measured.runs) == 24
+
+
 def test_a_comparison_that_waits_for_its_first_seed_is_in_no_part_of_the_answer():
     rows = [run(m, s, 70 + s + (m == "ls"), task=t) for t in "ab" for m in ("finetune", "ls") for s in range(12)]
     frame = pd.DataFrame(rows)
