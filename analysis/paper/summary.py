@@ -26,13 +26,16 @@ class Audit:
 def of(csv: str | Path | None = None, n: int | None = None) -> Audit:
     """Audit the paper, or another paper's table in a CSV file with `n` runs per cell.
 
-    Raises AnalysisError for a file that cannot be read, and for one of csv and n without the other.
+    Raises AnalysisError for a file that cannot be read or has no scores, and for one of csv and n without the other.
     """
     if csv is None and n is not None:
         raise AnalysisError(f"n={n}: it belongs to csv=FILE; the runs per cell of the paper are known")
     if csv is not None and n is None:
         raise AnalysisError(f"csv={csv}: give n too, the runs per cell of its tables")
     printed, left = audit.scores_alone(paper.read(csv or paper.CSV))
+    if printed.empty:
+        beside = f" but {', '.join(left)}, which are not looked at" if left else ""
+        raise AnalysisError(f"csv={csv}: it has no numbers{beside}; a row is a cell: {', '.join(paper.COLUMNS)}")
     runs = paper.RUNS if n is None else dict.fromkeys(printed["table"], n)
     ranges = audit.ranges(printed, runs)
     p_values = audit.exact_p_values(printed, runs)

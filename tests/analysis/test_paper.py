@@ -334,6 +334,14 @@ def test_mistakes_in_a_table(tmp_path, text, told):
         audited(tmp_path, text)
 
 
+@pytest.mark.parametrize(
+    "text, told", [("", "it has no numbers; a row is"), ("A,,base,Params,66,\n", "it has no numbers but Params, which")]
+)
+def test_a_table_without_scores_is_a_mistake(tmp_path, text, told):
+    with pytest.raises(AnalysisError, match=told):
+        audited(tmp_path, text)
+
+
 def test_mistakes_in_what_is_asked(tmp_path):
     with pytest.raises(AnalysisError, match="no column row, column; needed are table, split, row, column, mean, std"):
         audited(tmp_path, "A,,80,1\n", header="table,split,mean,std\n")
