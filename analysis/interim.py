@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from analysis import AnalysisError
-from analysis.hypothesis import FEW, Pairs, Verdict, attained, floor, n_seeds, pairs, tie_free, verdicts
+from analysis.hypothesis import FEW, MOST_PAIRS, Pairs, Verdict, attained, floor, n_seeds, pairs, tie_free, verdicts
 
 NOT_LEARNT = "not learnt"
 OPEN = ("undecided", NOT_LEARNT)  # words that decide nothing
@@ -84,13 +84,16 @@ def _both(chances: np.ndarray, statistic: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def check_looks(looks: Sequence[int], methods: int, level: float) -> None:
-    """Refuse looks that do not rise, and looks of which the first could decide nothing in a family of `methods`.
+    """Refuse looks that do not rise, more seeds than a test takes, and a first look that could decide nothing in a
+    family of `methods`.
 
     Raises AnalysisError: with the least first look at which equivalence could be called.
     """
     given = ",".join(map(str, looks))
     if any(n < 1 for n in looks) or list(looks) != sorted(set(looks)):
         raise AnalysisError(f"looks={given}: numbers of seeds that rise, such as 10,14,20")
+    if looks and looks[-1] > MOST_PAIRS:
+        raise AnalysisError(f"looks={given}: the exact test takes up to {MOST_PAIRS:,} seeds")
     k = max(methods, 1)
     if looks and not _can_equal(looks, k, level):
         least = next(n for n in range(looks[0] + 1, 10**3) if _can_equal((n, *(m for m in looks if m > n)), k, level))

@@ -97,6 +97,8 @@ def test_looks_that_are_refused():
     for looks in ([10, 10], [14, 10], [0, 10], [-1]):
         with pytest.raises(AnalysisError, match="numbers of seeds that rise"):
             check_looks(looks, 1, 0.05)
+    with pytest.raises(AnalysisError, match=r"^looks=10,1420: the exact test takes up to 1,000 seeds$"):
+        check_looks([10, 1420], 1, 0.05)  # a comma is missing; its joint null takes minutes
 
 
 @pytest.mark.parametrize("methods", [1, 2, 3, 4, 8])
