@@ -83,7 +83,8 @@ def say_never_read(runs: Iterable[tuple[Settings, Mapping[str, Value]]]) -> None
 
 def check(settings: Settings, data: prepared.PreparedTask) -> None:
     """Refuse a method that can do nothing with the classes of these examples or with this model, or one of the user's
-    own that fails, and an adapter for layers that the model does not have.
+    own that fails, an adapter for layers that the model does not have, and a head of its own that it does not have, or
+    that is for other classes.
 
     Raises:
         UserError: and allow_degenerate is not given.
@@ -95,6 +96,7 @@ def check(settings: Settings, data: prepared.PreparedTask) -> None:
             f"method={settings.method}: {settings.model} has no dropout, so both passes are the same, which leaves "
             "finetune at twice its cost; allowed are models with dropout, or allow_degenerate=true"
         )
+    registry.check_head(settings, data.classes, places.roots(settings))
     own_file.trial(method, settings.own, len(data.classes), machine_of(settings, data).precision == "bf16")
     registry.check_adapter(settings, places.roots(settings))
 

@@ -71,7 +71,6 @@ def carry_out(job: Job) -> Done:
     data = corpus.prepare(settings, roots)
     if not job.quiet and not job.reuse:  # what a student needs first reads the same
         prepared.tell(prepared.lines(data))
-    registry.check_head(settings, data.classes, roots)
     check(settings, data)
     machine, needs = machine_of(settings, data), needs_of(settings.method, vars(settings))
     teaching = find_sources(job, data) if needs else ()

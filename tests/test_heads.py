@@ -133,6 +133,10 @@ def test_the_choice_is_a_parameter_of_the_run(own, tiny_models, tmp_path):
 def test_names_that_do_not_match_leave_no_run(own, tiny_models, tmp_path):
     folder = fine_tuned("bert-small", tiny_models, tmp_path / "tuned", ("LABEL_0", "LABEL_1"))
     refused(call("train_student", model=folder, head="checkpoint", **own), "LABEL_0, LABEL_1", "neg, pos", "head=new")
+    several = own | {"head": "checkpoint", "jobs": 1}
+    study = {"recipe": "smoke", "models": folder, "inits": "pretrained", "methods": "finetune,ls"}
+    for ended in (call("study", **several, **study), call("tune", **several, model=folder, method="ls")):
+        assert ended.status == 2 and "LABEL_0, LABEL_1" in ended.err.splitlines()[-1], ended
     assert not tracking.find("")
 
 
