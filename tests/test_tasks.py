@@ -289,6 +289,20 @@ def test_any_data_set_in_the_hubs_layout(prepare, roots):
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 36, "test": 6, "dev": 4}
     assert not data.splits["test"].labelled
     assert data.splits["train"].labels.tolist() == [1 - int(idx) % 2 for idx in data.splits["train"].idx]
+    assert not any("not read" in remark for remark in data.remarks)
+
+
+def test_splits_of_other_names_are_told(prepare, roots):
+    """By a README a split may have any name: one that is no dev set here is drawn from train then."""
+    folder = roots.data / "someone/films"
+    write_csv(folder, ("text", "label"))
+    (train,) = folder.glob("*.csv")
+    (folder / "README.md").write_text(
+        "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n"
+        f"    path: {train.name}\n  - split: dev\n    path: {train.name}\n---\n"
+    )
+    told = "splits that are not read: dev (read are train, validation, test)"
+    assert told in prepare(roots, task="someone/films").remarks
 
 
 def test_a_data_sets_columns_can_be_named(prepare, refused, roots):

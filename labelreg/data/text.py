@@ -311,7 +311,10 @@ def _embedded_or_hub(folder: Path, task: Task, name: str) -> tuple[Frames, list[
             raise UserError(f"task {name}: {folder} has no split {source!r}; it has {', '.join(known)}")
     there = {split: source for split, source in task.splits.items() if source in tables}
     frames = {split: _columns(tables[source].frame, task, f"{folder} ({source})") for split, source in there.items()}
-    return frames, [f"{split}: {remark}" for split, source in there.items() for remark in tables[source].remarks]
+    told = [f"{split}: {remark}" for split, source in there.items() for remark in tables[source].remarks]
+    if name not in TASKS and (left := [shown(each) for each in known if each not in there.values()]):
+        told.append(f"splits that are not read: {', '.join(left)} (read are {', '.join(task.splits.values())})")
+    return frames, told
 
 
 def _hub(folder: Path, task: Task, name: str) -> tuple[dict[str, files.Table], list[str]]:
