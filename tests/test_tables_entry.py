@@ -52,6 +52,17 @@ def test_tables_of_a_store(store, tmp_path):
     assert "Table 1" not in succeed("tables", where="params.task = 'a task'").out
 
 
+def test_a_file_of_ones_own_is_no_task_of_the_papers(store):
+    import mlflow
+
+    student("cola", "finetune", 42, dev=60.0)
+    with mlflow.start_run(run_id=runs("student")[0].info.run_id):
+        mlflow.log_param("train_file", "cola.csv")
+    student("rte", "finetune", 42, dev=70.0)
+    said = succeed("tables").out
+    assert "table 1 dev, Finetune: CoLA" in said and "cola (own file)" in said and "60.00" in said
+
+
 def test_glue_test_scores_come_back_from_the_server(store, tmp_path):
     for seed in (42, 549):
         student("cola", "finetune", seed, dev=60.0 + seed)

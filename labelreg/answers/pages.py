@@ -12,6 +12,7 @@ from analysis.present import figures as drawings
 from analysis.present import page, paper_tables, pictures, render, typeset
 from labelreg.answers.answering import HOW_TO_BEGIN, HOW_TO_BEGIN_A_TABLE, answer, predictions_of
 from labelreg.answers.sources import log_files, runs_of
+from labelreg.data.tasks import TASKS
 from labelreg.errors import UserError
 from labelreg.parameter import Value
 from labelreg.settings import RUN, named
@@ -63,6 +64,9 @@ def make_tables(given: dict[str, Value]) -> None:
     """Make the tables and figures of runs or of a table of scores; log, write them into output_dir, and print."""
     tracking.connect()
     runs, _, metric, remarks = runs_of(given)
+    if "params.train_file" in runs:  # a file of one's own may be called as a task is: it is none of the paper's
+        own = runs["params.train_file"].fillna("").ne("") & runs["params.task"].isin(TASKS)
+        runs["params.task"] = runs["params.task"].mask(own, runs["params.task"] + " (own file)")
     paired = pairing.pair(runs, metric=metric)
     predictions = None if given.get("csv") else predictions_of(runs, paired)
     if predictions is not None:
