@@ -481,6 +481,11 @@ def test_what_is_printed_uses_what_was_found(tuned, shown, tmp_path):
     (own := tmp_path / "own.csv").touch()  # by itself its task would be called own
     one, study = search_report.commands(GIVEN | {"task": "films", "train_file": str(own)}, searches, tuned)
     assert one.endswith(f"-P train_file={own} -P task=films") and "-P tasks=films" in study
+    alone = GIVEN | {"task": "sst5", "model": "minilm"}  # it has no teacher: kd, which `main` has, would end the study
+    _, study = search_report.commands(alone, searches, tuned)
+    assert study.endswith(f"-P methods={shown or 'finetune,kd'}")
+    _, study = search_report.commands(alone | {"teacher_model": "bert-large"}, searches, tuned)
+    assert study.endswith(f"{lists} -P teacher_model=bert-large")
     one, _ = search_report.commands(GIVEN | {"train_file": str(own)}, searches, tuned)
     assert one.endswith(f"-P train_file={own}")
 

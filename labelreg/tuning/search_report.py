@@ -12,10 +12,12 @@ import pandas as pd
 import yaml
 
 from labelreg import recipes
+from labelreg.errors import UserError
 from labelreg.methods import label, own_file, own_parameters
 from labelreg.methods.paper import with_phase1
+from labelreg.models import registry
 from labelreg.parameter import NEVER, Value
-from labelreg.settings import DEMO, of_a_run, parameters, settable
+from labelreg.settings import DEMO, Settings, given_teacher, of_a_run, parameters, settable
 from labelreg.store import logged
 from labelreg.tuning import search
 
@@ -69,7 +71,7 @@ def commands(given: dict[str, Value], searches: Mapping[str, search.Search], met
     lists: dict[str, Value] = {"tasks": run.task, "models": run.model, "inits": run.init}
     own_methods = {each: own_file.place_of(each) for each in own_file.inherited()}
     by_itself = recipes.read(DEMO, "study")["methods"]  # what `main` compares: else what was found would stand unused
-    if run.average != "none" or own_methods or not set(methods) <= set(by_itself):
+    if run.average != "none" or own_methods or not set(methods) <= set(by_itself) or not _has_teacher(given, run):
         named = [label(each, run.average) for each in (*methods, *own_methods)]
         shown = [own_file.with_folder(each, own_methods.values()) for each in named]
         lists["methods"] = [*dict.fromkeys(["finetune", *shown])]
@@ -81,6 +83,14 @@ def commands(given: dict[str, Value], searches: Mapping[str, search.Search], met
         )
         for each, asked in asked_of.items()
     ]
+
+
+def _has_teacher(given: Mapping[str, Value], run: Settings) -> bool:
+    """Whether a study can have kd: a hub id or a folder has no teacher of its own."""
+    try:
+        return bool(given.get("teacher_model") or given_teacher(given) or registry.teacher_of(run.model, run.task))
+    except UserError:
+        return False
 
 
 def budgets(studies: Mapping[str, optuna.Study], epochs_allowed: Mapping[str, int]) -> pd.DataFrame:
