@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from labelreg import errors, output, settings
 from labelreg.errors import INTERRUPTED, USER_ERROR, UserError, told, unknown
-from labelreg.methods import METHODS
+from labelreg.methods import METHODS, own_file
 from labelreg.output import one_line, shortened
 from labelreg.parameter import Parameter, Value, convert
 
@@ -156,7 +156,10 @@ def _asked(given: dict[str, Value], entry_point: str) -> dict[str, Value]:
 
 def _names(given: Value) -> Value:
     """Methods by their names; those of the user's own are given by their files."""
-    return [_names(each) for each in given] if isinstance(given, list) else settings.method_label(given)
+    if isinstance(given, list):
+        return [_names(each) for each in given]
+    here = own_file.MARK in given and not os.path.dirname(given)  # a bare name is any file that is loaded already
+    return settings.method_label(f"./{given}" if here else given)
 
 
 # Signals, and the end of `mlflow run`

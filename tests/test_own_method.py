@@ -146,10 +146,11 @@ def test_a_study_of_another_content_is_another_study(mine, monkeypatch):
     assert identity(MINE.replace("poly=1.0", "poly=2.0")) != first == identity(MINE)
 
 
-def test_two_files_of_one_name_are_two_methods_that_one_command_cannot_tell_apart(tiny, mine, tmp_path):
-    other = tmp_path / "mine.py"
-    other.write_text(MINE.replace("poly=1.0", "poly=2.0"))
-    given = tiny | {"method": f"{mine}:loss", "methods": f"finetune,{other}:loss", "cross_check": 1, "space": "search"}
+@pytest.mark.parametrize("folder", ["", "{tmp_path}/"])
+def test_two_files_of_one_name_are_two_methods_that_one_command_cannot_tell_apart(folder, tiny, mine, tmp_path):
+    (tmp_path / "mine.py").write_text(MINE.replace("poly=1.0", "poly=2.0"))
+    other = f"{folder}mine.py:loss".format(tmp_path=tmp_path)
+    given = tiny | {"method": f"{mine}:loss", "methods": f"finetune,{other}", "cross_check": 1, "space": "search"}
     refused(call("tune", **given), f"{mine} is another file of this name; rename one of the two")
 
 
