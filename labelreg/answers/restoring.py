@@ -85,7 +85,7 @@ class _Restored:
     def _there(self) -> dict[str, str]:
         """What an earlier restore has made, and what stands for itself in a table of this store; a run that was left
         half made is made anew, a study is gone on with: runs that were made already are its own."""
-        there = {}
+        there: dict[str, str] = {}
         for kind in ("student", "teacher", AGAIN, "study"):
             for found in tracking.search(tracking.tagged({tracking.KIND: kind})):
                 was, whole = found.data.tags.get(tracking.RESTORED), found.info.status == ENDED or kind == "study"
