@@ -9,6 +9,7 @@ from analysis.margins import margins
 from analysis.plan_check import make_plan
 from labelreg.answers.answering import rule_of
 from labelreg.models.registry import teacher_of
+from labelreg.store import tracking
 from labelreg.studies import grid, interim
 
 pytest_plugins = ["running"]
@@ -132,3 +133,33 @@ def test_a_seed_without_a_pair_does_not_shift_the_others(studied):
         {"finetune": 10, "kd": 10},
         {"finetune": 12, "kd": 12},
     ]
+
+
+def test_a_look_at_runs_that_are_all_reused_is_that_of_its_own_plan(store, capsys):
+    """Four studies of one method each had no looks: what they decide alone, four methods and three looks do not."""
+    client, methods = MlflowClient(), ["finetune", "ls", "selfkd", "tfreg", "cp"]
+    seeds, rule = GRID["seeds"], {"margins": margins(0.5), "level": 0.05}
+    steps = grid.steps(GRID | {"tasks": ["sst5"], "methods": methods}, {}, teacher_of)
+    cells = dict.fromkeys(step.cell[1:] for step in steps)
+
+    def study(name: str, plan: dict, reused: list[str]) -> str:
+        run = client.create_run("0", tags={tracking.KIND: "study", tracking.STUDY: name, tracking.PLAN: name})
+        client.log_dict(run.info.run_id, plan | {"reused": reused}, "plan.json")
+        return run.info.run_id
+
+    done = {}
+    for nth, method in enumerate(methods):
+        pair = [cell for cell in cells if cell[3] in ("finetune", method)]
+        above = study(method, make_plan(pair, seeds[:8], None, **rule, looks=[]), [])
+        for seed in seeds[:8]:
+            tags = {tracking.KIND: "student", tracking.PARENT: above, tracking.STUDY: method}
+            run = client.create_run("0", tags=tags).info.run_id
+            cell = {"task": "sst5", "model": "distilroberta", "init": "pretrained", "method": method, "seed": str(seed)}
+            score = 60 + seed % 3 + (3 + seed / 100 if nth else 0)
+            client.log_batch(run, [Metric("best/dev/score", score, 0, 1)], [Param(*item) for item in cell.items()])
+            client.set_terminated(run)
+            done[f"sst5 distilroberta pretrained {method} seed={seed}"] = run
+    plan = make_plan(cells, seeds, None, **rule, looks=LOOKS)
+    own = study("own", plan, list(done.values()))
+    interim.until_decided(steps, plan, rule_of(plan), lambda steps: done, own)
+    assert "look at 8 seeds: 0 decided, 4 undecided" in capsys.readouterr().out

@@ -46,7 +46,7 @@ def until_decided(
         due = [s for s in steps if s.kind == "student" and s.cell[1:] in going_on and s.given["seed"] in seeds]
         first = {name for step in due for name in step.needs}
         done = carry_out([s for s in steps if s.kind == "teacher" and s.name in first] + due)
-        told = decided(plan, rule, frame(done, study), look)
+        told = decided(plan, rule, frame(done, study), look, study)
         going_on = set()
         for cell, (word, at) in told.items():
             if word in OPEN:
@@ -59,14 +59,16 @@ def until_decided(
             break
 
 
-def decided(plan: dict, rule: Rule, runs: pd.DataFrame, look: int) -> dict[tuple, tuple[str, int | None]]:
-    """The verdict on each cell of a plan and the look at which it fell, with what the looks so far had to show."""
+def decided(plan: dict, rule: Rule, runs: pd.DataFrame, look: int, study: str) -> dict[tuple, tuple[str, int | None]]:
+    """The verdict on each cell of a study's plan and the look at which it fell, with what the looks so far had to
+    show. Its plan is the one that was logged, too: with the runs that it reuses, of which another's would decide."""
     seeds = {str(seed) for seed in plan["seeds"][:look]}
     runs = runs[runs["params.seed"].isin(seeds)] if len(runs) else runs
     paired = pairing.pair(runs, REFERENCE)
     predictions = predictions_of(runs, paired)
     paired = paired if predictions is None else marked(paired, predictions)
-    plans = [{"run_id": "", "plan": plan, "start": time.time()}, *plans_of(runs)]  # what was compared before counts too
+    logged = plans_of(runs, study)  # what was compared before counts too
+    plans = [{"run_id": "", "plan": plan, "start": time.time()}, *logged]
     judged = judge(paired, rule, plan["seeds"], held(plans, paired, runs))
     looks = [None if pd.isna(at) else int(at) for at in judged["look"]]
     names = judged[["task", "model", "init", "method"]].itertuples(index=False, name=None)
