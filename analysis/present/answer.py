@@ -222,7 +222,11 @@ def _verdicts(paired: Paired, judged: pd.DataFrame, rule: Rule, planned: Sequenc
     details = section("details", few=FEW)
     return [
         section("verdicts", sentences),
-        section("brief", wording.p_lines(judged, "p"), _brief(paired, table, judged)),
+        section(
+            "brief",
+            [*wording.p_lines(judged, "p"), *wording.mean_lines(table, judged)],
+            _brief(paired, table, judged),
+        ),
         section("notes", notes),
         section("deciding", [*again, *(f"to decide {line}" for line in decide)]),
         means,

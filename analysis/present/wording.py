@@ -290,6 +290,16 @@ def p_lines(judged: pd.DataFrame, column: str) -> list[str]:
     return [f"{column} is Holm's: where equivalent, of that; elsewhere of a difference"]
 
 
+def mean_lines(scores: pd.DataFrame, judged: pd.DataFrame) -> list[str]:
+    """That a difference is not that of the means beside it, where the reference has seeds that the method lacks."""
+    cell = WHO[:3]
+    means = scores[scores["method"].isin(judged["reference"])].groupby(cell)["mean"].agg(list)
+    rows = judged[judged["n"] > 0][[*cell, "mean_reference", "reference"]].itertuples(index=False, name=None)
+    apart = [reference for *place, mean, reference in rows if not np.isclose(means[tuple(place)], mean).any()]
+    told = "the mean of {} is of all of its seeds, a difference of the n that both sides have"
+    return [told.format(apart[0])] if apart else []
+
+
 def headlines(judged: pd.DataFrame) -> list[str]:
     """How often each verdict fell, for each start of the models."""
     lines = []

@@ -161,6 +161,15 @@ def test_the_table_in_short_is_that_of_the_verdicts():
     assert frame["interval"].tolist() == ["", "[+2.10, +2.60]", "[-2.00, +3.00]"]
 
 
+def test_a_mean_of_more_seeds_than_the_difference_beside_it_is_named():
+    """Of five seeds ls is a point better, and its mean is below that of all eight of finetune."""
+    few = students({"ls": [1.0, 1.1, 1.2, 1.3, 1.4], "kd": UP})
+    short = named(answer(Evidence(few), pair(few), rule()))["brief"]
+    assert short.frame["mean"].tolist()[1] < short.frame["mean"].tolist()[0] and short.frame["difference"][1] > 0
+    told = "the mean of finetune is of all of its seeds, a difference of the n that both sides have"
+    assert short.text == (told,) and named(answered({"ls": UP, "kd": UP}))["brief"].text == ()
+
+
 def test_the_p_beside_a_verdict_is_the_one_that_decided_it():
     found = answered({"ls": UP, "kd": NONE, "akd": WIDE})
     judged, brief = found.judged.set_index("method"), named(found)["brief"].frame.set_index("method")
