@@ -330,12 +330,14 @@ def decimals(margin: float) -> int:
 
 
 def number(value: float, digits: int = 2, sign: bool = False) -> str:
-    """A number as people round it, by its shortest decimals: 92.205 is 92.21, although its float is a little less."""
+    """A number as people round it, by its shortest decimals: 92.205 is 92.21, although its float is a little less, and
+    so is a mean that is a little less than that."""
     if not math.isfinite(value):
         return f"{value:+f}" if sign else f"{value:f}"
     if abs(value) >= 1e15:  # a float has no decimals there
         return f"{value:{'+' * sign}.3g}"
-    rounded = Decimal(repr(float(value))).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
+    clean = round(float(value), max(DECIMALS, digits))
+    rounded = Decimal(repr(clean)).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
     return f"{rounded + 0:+}" if sign else f"{rounded + 0}"
 
 

@@ -41,6 +41,7 @@ pytestmark = pytest.mark.filterwarnings("error")
         (1234567.891, "1234567.89"),
         (5e14, "500000000000000.00"),
         (np.float64(92.205), "92.21"),
+        (np.mean([68.44, 67.58, 64.21, 62.59]), "65.71"),  # 65.705, computed as 65.70499999999998
         (np.float32(0.5), "0.50"),
         (math.inf, "inf"),
         (-math.inf, "-inf"),
