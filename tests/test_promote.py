@@ -15,7 +15,10 @@ from conftest import FILLERS, WORDS
 from running import call, refused, run_of, runs, succeed
 from stores import generate
 
-from labelreg.answers import promoting
+from analysis.judge import Rule, judge
+from analysis.margins import margins
+from analysis.pairing import pair
+from labelreg.answers import card, promoting
 from labelreg.settings import named
 
 pytest_plugins = ["running"]
@@ -191,6 +194,22 @@ def test_of_equal_dev_scores_the_first_seed_is_taken_and_that_is_said(scores, se
     found = SimpleNamespace(runs=runs, paired=SimpleNamespace(not_learnt={}))
     run_id, why = promoting._median(found, list("afedcb"), "finetune")
     assert run_id == "fedcba"[int(seed)] and why.startswith(f"seed {seed}: ") and words in why
+
+
+def test_the_scores_of_a_card_have_the_decimals_of_the_answer():
+    """Losses of 0.31 and 0.31, where the verdict is of thousandths."""
+    cell = {"params.task": "rte", "params.model": "bert", "params.init": "random"}
+    rows = [
+        cell
+        | {"run_id": f"{method}{seed}", "status": "FINISHED", "tags.labelreg.kind": "student", "params.seed": str(seed)}
+        | {"params.method": method, "metrics.nll": 0.31 + gain + seed / 1000}
+        for method, gain in (("finetune", 0), ("ls", -0.004))
+        for seed in range(8)
+    ]
+    paired = pair(pd.DataFrame(rows), metric="nll")
+    found = SimpleNamespace(paired=paired, judged=judge(paired, Rule(margins("0.005"))))
+    told = card._scores(found, {"task": "rte", "model": "bert", "init": "random"})
+    assert "| finetune | nll | 0.3135 | 0.0024 | 8 |" in told and "| ls | nll | 0.3095 | 0.0024 | 8 |" in told
 
 
 def test_worse_calibration_is_refused_unless_it_is_asked_for(generated):

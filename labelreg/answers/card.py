@@ -9,7 +9,7 @@ import yaml
 
 from analysis.present import wording
 from analysis.present.answer import Answer, scores
-from analysis.present.render import signed
+from analysis.present.render import decimals, number, signed
 from labelreg.data.tasks import TASKS
 from labelreg.models.registry import MODELS, vision
 from labelreg.settings import FULL, of_a_run
@@ -99,11 +99,12 @@ def _table(rows: dict[str, Any]) -> str:
 
 
 def _scores(found: Answer, params: dict[str, str]) -> str:
-    table = scores(found.paired)
+    table, digits = scores(found.paired), decimals(found.judged["margin"].min())
     for name in ("task", "model", "init"):
         table = table[table[name] == params[name]]
     lines = [
-        f"| {wording.label(row)} | {row['metric']} | {row['mean']:.2f} | {row['std']:.2f} | {row['n']} |"
+        f"| {wording.label(row)} | {row['metric']} | {number(row['mean'], digits)} | {number(row['std'], digits)} "
+        f"| {row['n']} |"
         for row in table.to_dict("records")
     ]
     return "\n".join(["| method | score | mean | sd | seeds |", "|---|---|---|---|---|", *lines])
