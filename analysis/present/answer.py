@@ -209,13 +209,14 @@ def _verdicts(paired: Paired, judged: pd.DataFrame, rule: Rule, planned: Sequenc
     sentences = [f"{wording.family_name(rows[0])}: {wording.sentence(rows)}" for rows in wording.families(judged)]
     left = paired.left_out[paired.left_out["reason"].str.startswith(UNEXPECTED)]
     counted = {(*where[:3], name) for plan in planned for where, methods in plan.families.items() for name in methods}
-    notes = [*wording.never_lines(paired), *wording.clause_lines(judged)]
-    notes += direction.lines(zip(judged["metric"], judged["negated"], strict=True))
-    notes += [
+    notes = [  # in short, the first are shown
         *wording.unit_lines(judged),
         *wording.apart_lines(paired),
         *wording.not_compared_lines(paired, judged, counted),
         *wording.left_out_lines(left),
+        *wording.never_lines(paired),
+        *wording.clause_lines(judged),
+        *direction.lines(zip(judged["metric"], judged["negated"], strict=True)),
     ]
     decide = wording.deciding_lines(judged, rule.looks)
     again = [wording.TWICE] if decide and not rule.looks else []

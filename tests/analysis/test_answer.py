@@ -563,6 +563,17 @@ def test_a_method_of_which_no_run_is_compared_is_named():
     assert told.startswith("kd (rte, bert, random) is not compared: 8 runs are left out here: ")
 
 
+def test_in_short_what_is_missing_is_not_among_the_lines_that_are_cut():
+    """Eight tasks, each with a teacher of its own, are more lines than a screen takes."""
+    frame = pd.concat([students({"kd": UP, "ls": UP}, **{"params.task": f"t{nth}"}) for nth in range(8)])
+    frame["run_id"] = frame["params.task"] + frame["run_id"]
+    kd = frame["params.method"] == "kd"
+    frame["params.teacher_run_id"] = frame["params.task"].mul(8).where(kd)
+    frame.loc[frame["params.method"] == "ls", "params.seed"] = [str(seed) for seed in range(100, 164)]
+    told = as_text(answer(Evidence(frame, []), pair(frame)).sections, verbose=False)
+    assert "ls (t0, bert, random) is not compared" in told and "more lines like these" in told
+
+
 def test_tasks_in_percent_and_in_fractions_have_no_mean():
     frame = students({"ls": UP}, metric="score")
     other = frame.assign(
