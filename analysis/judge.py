@@ -15,7 +15,7 @@ from analysis.power import more_seeds, robust_sd, seeds_needed
 from labelreg.methods import METHODS, parted
 
 COLUMNS = [
-    *(*WHO, "reference", "metric", "n", "test"),
+    *(*WHO, "reference", "metric", "negated", "n", "test"),
     *("mean_method", "std_method", "mean_reference", "mean_difference", "std_difference"),
     *("estimate", "low", "high", "level", "p_value", "p_holm", "min_p_value"),
     *("p_equivalence", "p_equivalence_holm", "margin", "verdict", "negligible", "decidable"),
@@ -23,7 +23,7 @@ COLUMNS = [
     *("not_learnt", "not_learnt_reference", "failed", "failed_reference", "p_failures", "examples", "teachers"),
 ]
 EXTRA = [
-    *("negated", "n_nonzero", "protocol", "reason", "margin_why", "p_verdict", "estimate_failures"),
+    *("n_nonzero", "protocol", "reason", "margin_why", "p_verdict", "estimate_failures"),
     *("seeds", "scores", "differences"),
 ]
 NUMBERS = ("mean_method", "std_method", "mean_reference", "mean_difference", "std_difference", "mean_corrected")
@@ -69,7 +69,8 @@ def judge(
 ) -> pd.DataFrame:
     """One row per comparison: COLUMNS, and EXTRA with the reason.
 
-    Differences, estimate, interval and margin are in units of the metric (points). test: rank-sum up to hypothesis.FEW
+    Differences, estimate, interval and margin are in units of the metric (points); negated: lower is better, and the
+    sign of the former three is turned. test: rank-sum up to hypothesis.FEW
     seeds, signed-rank above. family_size: the methods that Holm corrects for. more_seeds: of the undecided, the seeds
     beside these with which a verdict falls nine times in ten (missing: more than power.MOST); seeds_for_margin: seeds
     in all for an effect of the margin (both missing where looks are planned: none beyond them). not_learnt,

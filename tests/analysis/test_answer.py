@@ -574,6 +574,15 @@ def test_in_short_what_is_missing_is_not_among_the_lines_that_are_cut():
     assert "ls (t0, bert, random) is not compared" in told and "more lines like these" in told
 
 
+@pytest.mark.parametrize(("metric", "turned"), [("best/test/nll", True), ("best/test/score", False)])
+def test_the_table_says_where_the_sign_is_turned(metric, turned):
+    frame = students({"ls": UP}, metric)
+    table = files(answer(Evidence(frame), pair(frame, metric=metric), rule(0.5)))["significance.csv"]
+    head, row = (line.split(",") for line in table.splitlines())
+    assert row[head.index("negated")] == str(turned)
+    assert (float(row[head.index("mean_difference")]) < 0) == turned
+
+
 def test_tasks_in_percent_and_in_fractions_have_no_mean():
     frame = students({"ls": UP}, metric="score")
     other = frame.assign(
