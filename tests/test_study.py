@@ -30,6 +30,7 @@ from running import (
 from labelreg import training
 from labelreg.errors import UserError
 from labelreg.models.registry import teacher_of
+from labelreg.store import tracking
 from labelreg.studies import grid
 from labelreg.workers import executors
 
@@ -324,11 +325,32 @@ def test_a_run_is_tried_twice_however_often_it_is_asked_for(monkeypatch):
             yield executors.Event(step, "failed", reason="it diverged")
 
     monkeypatch.setattr(_Work, "_execute", fail)
-    work = _Work(Any(name="s", jobs=1), Any(metrics=lambda *_: None, held=()), Any(finished={}))
+    monkeypatch.setattr("labelreg.store.tracking.end_left", lambda study: None)
+    work = _Work(Any(name="s", jobs=1), Any(metrics=lambda *_: None, held=(), run_id=""), Any(finished={}))
     first, later = grid.Step("first", {}), grid.Step("later", {})
     work.carry_out([first])
     work.carry_out([first, later])
     assert begun == ["first", "first", "later", "later"] and set(work.failed) == {"first", "later"}
+
+
+def test_a_run_whose_worker_was_killed_has_failed(small, monkeypatch):
+    """As by the system, which has no memory left: nobody else ends it, and its seed counts as one that failed."""
+
+    def dying(steps, job, *others):
+        for step in steps:
+            yield executors.Event(step, "running")
+            if step.given["method"] == "ls":
+                tracking.create("ls", job.keywords["parent"], job.keywords["experiment"], {tracking.KIND: "student"})
+                yield executors.Event(step, "failed", reason="its worker process ended (exit status -9)")
+            else:
+                yield from in_this_process([step], job)
+
+    monkeypatch.setattr(executors, "execute", dying)
+    given = small | {"methods": "finetune,ls", "seeds": 1}
+    refused(call("main", **given, jobs=1), "1 of 2 runs did not finish", "its worker process ended", status=4)
+    finished, *killed = runs("student")
+    assert [run.info.status for run in (finished, *killed)] == ["FINISHED", "FAILED", "FAILED"]
+    assert {run.data.tags["mlflow.note.content"] for run in killed} == {"its worker process ended"}
 
 
 def test_methods_in_another_order_are_the_same_study():

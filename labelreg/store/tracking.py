@@ -354,6 +354,14 @@ def end_run(run_id: str, status: str) -> None:
     patiently(MlflowClient.set_terminated, run_id, status)
 
 
+def end_left(study: str) -> None:
+    """Runs of a study none of whose workers is at work have failed: whoever was killed at one could not end it, and its
+    seed was tried."""
+    for run in search(f"{tagged({PARENT: study})} and attributes.status = 'RUNNING'"):
+        Run(run.info.run_id).note("its worker process ended")
+        end_run(run.info.run_id, "FAILED")
+
+
 def delete(run_id: str) -> None:
     """Take a run out of what is read (`mlflow runs restore` brings it back)."""
     patiently(MlflowClient.delete_run, run_id)

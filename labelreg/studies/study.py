@@ -147,6 +147,8 @@ class _Work:
             with closing(self._execute(left)) as events, closing(progress.follow(events, *seen)) as shown:
                 for event in shown:
                     self._take(event)
+        if self.failed:
+            tracking.end_left(self.opened.run_id)
         return self.done
 
     def _take(self, event: Event) -> None:
