@@ -517,6 +517,13 @@ def test_columns_that_nothing_is_read_from_are_named(prepare, tmp_path):
     assert said("wide", **{f"c{n}": f"c{n}" for n in range(20)})[0].endswith("c6, c7 and 12 more")
 
 
+def test_an_index_that_pandas_stored_is_a_column(tmp_path):
+    frame = pd.DataFrame({"id": ["a", "b"], "text": ["one", "two"], "label": ["x", "y"]})
+    for name, stored in {"named": frame.set_index("id"), "plain": frame, "both": frame.rename_axis("id")}.items():
+        stored.to_parquet(tmp_path / f"{name}.parquet")
+        assert files.read(tmp_path / f"{name}.parquet", "label").frame["id"].tolist() == ["a", "b"]
+
+
 def test_labels_that_a_gap_made_floats_are_called_by_their_classes(prepare, tmp_path):
     frame = pd.DataFrame({"text": [f"film {n}" for n in range(60)], "label": [n % 3 - 1.0 for n in range(60)]})
     path = tmp_path / "film.parquet"

@@ -122,6 +122,8 @@ def _parquet(path: Path) -> Table:
             f"{there / 2**30:.0f}: give a file with fewer"
         )
     frame = pd.read_parquet(path)
+    if not {None, *frame.columns} & {*frame.index.names}:  # what pandas had as its index stands in the file as a column
+        frame = frame.reset_index()
     about = (pq.read_schema(path).metadata or {}).get(b"huggingface")
     features = json.loads(about).get("info", {}).get("features", {}) if about else {}
     for column, feature in features.items():
