@@ -193,6 +193,7 @@ def test_a_study_leaves_cells_out():
     for bad, said in (({"task": "sst-5"}, "task in without 'sst-5'; did"), ({"model": "y"}, "model in without")):
         with pytest.raises(UserError, match=f"unknown {said}"):
             recipes.without(lists | {"without": bad})
+    assert recipes.without(lists | {"without": {"task": "rte"}}, {"tasks": ["cola", "rte"]}) == [{"task": ["rte"]}]
     with pytest.raises(UserError, match="tasks=None: allowed is text"):
         recipes.without(lists | {"without": {"task": None}})
 

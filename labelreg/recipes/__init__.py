@@ -145,11 +145,11 @@ def own(name: str) -> list[str]:
     return names
 
 
-def without(recipe: dict[str, Any]) -> list[dict[str, list]]:
+def without(recipe: dict[str, Any], given: Mapping[str, Value] = {}) -> list[dict[str, list]]:
     """The cells that a study leaves out: each by the values of some of task, model, init, method.
 
     Raises:
-        UserError: not a list of such mappings, or a name that is not among the study's own.
+        UserError: not a list of such mappings, or a name that is neither among the recipe's own nor `given`.
     """
     listed = recipe.get("without") or []
     cells = listed if isinstance(listed, list) else [listed]
@@ -165,8 +165,9 @@ def without(recipe: dict[str, Any]) -> list[dict[str, list]]:
     found = [{axis: convert(AXES[axis], LISTS[AXES[axis]], values) for axis, values in cell.items()} for cell in cells]
     for axis in ("task", "model"):  # which may be your own: a name that no list has would leave nothing out
         listed = convert(AXES[axis], LISTS[AXES[axis]], recipe.get(AXES[axis]) or [])
-        if strange := [value for cell in found for value in cell.get(axis, ()) if listed and value not in listed]:
-            raise unknown(f"{axis} in without", strange[0], listed)
+        known = [*listed, *(given.get(AXES[axis]) or [])] if listed else []  # the command may name more than the recipe
+        if strange := [value for cell in found for value in cell.get(axis, ()) if known and value not in known]:
+            raise unknown(f"{axis} in without", strange[0], known)
     return found
 
 

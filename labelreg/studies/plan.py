@@ -63,7 +63,7 @@ def design_of(given: dict[str, Value]) -> Design:
     looks = _looks(given, lists)
     _check_own_teacher(given, lists)
     teachers = grid.teacher_seeds(str(given.get("teacher_seeds") or "one"), lists["seeds"])
-    steps = grid.steps(lists, _common(given, recipe), registry.teacher_of, recipes.without(recipe), teachers)
+    steps = grid.steps(lists, _common(given, recipe), registry.teacher_of, recipes.without(recipe, given), teachers)
     _check(steps)
     margins(given.get("margin")).check({step.cell[1] for step in steps if step.kind == "student"})
     students = [step for step in steps if step.kind == "student"]
