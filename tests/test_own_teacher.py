@@ -511,6 +511,9 @@ def test_a_method_without_a_teacher_says_that_it_reads_none(taught):
         settings = job.settings_of(given)
         assert settings.teacher_column is None and settings.teacher_values is None
         assert job.ignored(settings, given) == [f"teacher_column is ignored: {why}"]
+    fewrel = {"task": "fewrel", "method": "kd", "teacher_seed": 7, "teacher_run_id": "0123"}
+    (line,) = job.ignored(job.settings_of(fewrel), fewrel)  # for two reasons, told once
+    assert line == "teacher_seed is ignored: teacher_run_id names the teacher"
     given = with_defaults("train_student", {"task": "sst5", "model": "bert-small", "method": "kd"})
     assert job.ignored(job.settings_of(given), given) == []
     assert recipes.resolve(given).teacher_values is None

@@ -275,14 +275,15 @@ def unread(run: Mapping[str, Value], data: str, role: str = "student") -> dict[s
     taught, twin = method.needs == "teacher", method.needs == "finetune"
     no_teacher = set() if taught else named if twin else {*named, *files, "teacher_run_id"}
     task = str(run.get("task"))  # a recipe that names none is told of it later
-    anew = taught and drawn_anew(task, run.get("train_file"))
+    by_id = taught and run.get("teacher_run_id")
+    anew = taught and not by_id and drawn_anew(task, run.get("train_file"))
     found = {
         f"method {name} has none": {*own_parameters()} - {*method.parameters} | no_teacher,
         f"method {name} learns from its own fine-tuned twin": files if twin else (),
         f"{own} is the teacher": named if taught and own else (),
         "no teacher of your own is given (teacher_file, teacher_column)": files if taught and not own else (),
         f"the task is made of {data}": {key for kind, keys in OF_DATA.items() if kind != data for key in keys},
-        "teacher_run_id names the teacher": named if taught and run.get("teacher_run_id") else (),
+        "teacher_run_id names the teacher": named if by_id else (),
         f"task {task} is drawn anew for each seed, and its teacher has that seed": seed if anew else (),
         f"average {average} has none": {*of(Averaged)} - averaged,
         f"tuning {tuning} has none": () if data == "images" or tuning == LORA else of(Lora),
