@@ -488,6 +488,10 @@ def test_what_is_printed_uses_what_was_found(tuned, shown, tmp_path):
     assert study.endswith(f"{lists} -P teacher_model=bert-large")
     one, _ = search_report.commands(GIVEN | {"train_file": str(own)}, searches, tuned)
     assert one.endswith(f"-P train_file={own}")
+    for given in ({"teacher_run_id": "0123"}, {"teacher_seed": 9}):
+        one, *study = search_report.commands(GIVEN | {"task": "sst5"} | given, searches, tuned)
+        assert one.endswith("-P {}={}".format(*next(iter(given.items()))))
+        assert len(study) == (tuned != ["kd"]), "the teacher of main is another"
 
 
 @pytest.mark.parametrize("epochs, phase1", [(20, 13), (24, 16)])

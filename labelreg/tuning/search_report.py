@@ -13,7 +13,7 @@ import yaml
 
 from labelreg import recipes
 from labelreg.errors import UserError
-from labelreg.methods import label, own_file, own_parameters
+from labelreg.methods import METHODS, label, own_file, own_parameters
 from labelreg.methods.paper import with_phase1
 from labelreg.models import registry
 from labelreg.parameter import NEVER, Value
@@ -57,7 +57,7 @@ def settings(given: Mapping[str, Value], chosen: Mapping[str | None, Mapping[str
 
 def commands(given: dict[str, Value], searches: Mapping[str, search.Search], methods: Sequence[str]) -> list[str]:
     """How a run and a study take the settings: with all that was searched with and that no settings file may name.
-    `methods`: those that the settings were found for."""
+    `methods`: those that the settings were found for. A study takes no teacher by its run or seed."""
     method, first = next(iter(searches.items()))
     run = recipes.resolve(given | {"method": method} | {name: values[0] for name, values in first.space.items()})
     more = {
@@ -77,6 +77,8 @@ def commands(given: dict[str, Value], searches: Mapping[str, search.Search], met
         lists["methods"] = [*dict.fromkeys(["finetune", *shown])]
     more = {"method": own_methods.get(method, method)} | more
     asked_of = {"train_student": {"recipe": "FILE"} | more, "main": {"settings": "FILE"} | lists | more}
+    if {"teacher_run_id", "teacher_seed"} & {*more} and any(METHODS[each].needs for each in searches):
+        del asked_of["main"]  # a study has teachers of its own: it would compare what another one teaches
     return [
         " ".join(
             [each, *(f"-P {shlex.quote(f'{n}={logged.plain(v)}')}" for n, v in asked.items() if n in parameters(each))]
