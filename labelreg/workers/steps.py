@@ -9,7 +9,7 @@ from labelreg.methods import label
 from labelreg.parameter import Value
 from labelreg.recipes import AXES
 
-ATTEMPTS = 2  # of a student: one that failed is tried once more
+ATTEMPTS = 2  # of a step, of a study or a cross-check: one that failed is tried once more
 
 
 @dataclass(frozen=True)
