@@ -246,7 +246,9 @@ def verdicts(
     found = {}
     for i, (method, both) in enumerate(families.items()):
         word = _word(p_holm[i], q_holm[i], tests[method].estimate, level)
-        rule = _Rule(margin, level, 1 - wide, len(families) + absent, best[i] <= level, best_nonzero[i] <= level)
+        rule = _Rule(
+            margin, (1 - wide) * (1 + 1e-9), len(families) + absent, best[i] <= level, best_nonzero[i] <= level
+        )
         negligible = word in ("better", "worse") and q_holm[i] <= level
         reason = _reason(word, negligible, both.differences, tests[method], q_holm[i], rule)
         of_both = p_holm[i], p_equivalence[method], q_holm[i]
@@ -257,8 +259,7 @@ def verdicts(
 @dataclass(frozen=True)
 class _Rule:
     margin: float
-    level: float
-    of_interval: float  # at planned looks the level of one of them
+    level: float  # of the interval, and what 1 - (1 - p) is off; at planned looks that of one of them
     k: int
     decidable: bool
     zeros_decidable: bool
@@ -303,7 +304,7 @@ def _why_undecided(test: Test, rule: _Rule) -> str:
 
 
 def _flags(d: np.ndarray, test: Test, rule: _Rule) -> list[str]:
-    flags, level, shown, mean = [], rule.of_interval * (1 + 1e-9), interval(test, rule.margin), float(d.mean())
+    flags, level, shown, mean = [], rule.level, interval(test, rule.margin), float(d.mean())
     if test.n_nonzero == 0:
         flags.append("all differences are zero")
     elif test.n_nonzero < test.n:

@@ -75,6 +75,7 @@ def test_an_interval_of_a_look_is_held_against_the_level_of_a_look():
     found = looked({"m": d}, 10, 14, 20)["m"]
     assert joint((10, 14, 20)).level(0.05) < found.test.p_value < 0.05 and found.word == "undecided"
     assert found.test.low < 0 < found.test.high and "(ties)" not in found.reason
+    assert "reaches 0.05" not in found.reason
 
 
 def test_the_interval_of_a_look_has_its_level_where_scores_attain_it():
