@@ -19,6 +19,7 @@ import optuna
 import sqlalchemy
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.storages._rdb.models import BaseModel
 from optuna.trial import FrozenTrial, TrialState
 
@@ -261,8 +262,8 @@ class _Away(Exception):
 
 
 def _objective(search: Search, train: Train, begun: list, lost: list, heard: Heard, trial: optuna.Trial) -> float:
-    # before its thread does: what has begun and has no heartbeat yet would be waited for for ever
-    trial.study._storage.record_heartbeat(trial._trial_id)  # type: ignore[attr-defined]  # of every RDBStorage
+    if isinstance(storage := trial.study._storage, BaseHeartbeat):  # a database: before the thread that does it, as
+        storage.record_heartbeat(trial._trial_id)  # what has begun and has no heartbeat would be waited for for ever
     trial.set_user_attr(BEGUN, trial.number)
     number = _number(trial)
     trial.study.sampler = _sampler(search, number)
