@@ -352,7 +352,7 @@ def test_a_search_draws_an_adapters_rank(tiny, tmp_path):
     succeed("tune", **given, method="finetune", space=space, tuning="lora", jobs=1, sampler="random")
     assert {run.data.params["lora_r"] for run in runs("trial")} <= {"2", "4"}
     refused = call("tune", **given, method="finetune", space=space, jobs=1)
-    assert refused.status == 2 and "no parameter that method finetune has" in refused.err
+    assert refused.status == 2 and "lora_r, lora_dropout: runs with tuning=full have none" in refused.err
 
 
 # what is refused
