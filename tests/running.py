@@ -87,7 +87,7 @@ def call(entry_point: str, **parameters) -> Ended:
 
 
 def _warn(message, category, filename, line, file=None, text=None) -> None:
-    if category not in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+    if not issubclass(category, DeprecationWarning | PendingDeprecationWarning | ImportWarning | ResourceWarning):
         sys.stderr.write(warnings.formatwarning(message, category, filename, line, text))
 
 
