@@ -298,13 +298,14 @@ def _why_undecided(test: Test, rule: _Rule) -> str:
     if not rule.zeros_decidable and test.n_nonzero < test.n:
         return f"only {test.n_nonzero} differences are not zero, too few to reach {rule.level:.4g}"
     if test.low < -rule.margin or test.high > rule.margin:
-        held = interval(test, rule.margin)
+        held = interval(test.low, test.high, rule.margin)
         return f"the interval {held} still holds effects beyond the margin of {rule.margin:g}"
     return f"neither a difference nor equivalence reaches {rule.level:.4g} after Holm"
 
 
 def _flags(d: np.ndarray, test: Test, rule: _Rule) -> list[str]:
-    flags, level, shown, mean = [], rule.level, interval(test, rule.margin), float(d.mean())
+    flags, level, mean = [], rule.level, float(d.mean())
+    shown = interval(test.low, test.high, rule.margin)
     if test.n_nonzero == 0:
         flags.append("all differences are zero")
     elif test.n_nonzero < test.n:
@@ -342,8 +343,10 @@ def number(value: float, digits: int = 2, sign: bool = False) -> str:
     return f"{rounded + 0:+}" if sign else f"{rounded + 0}"
 
 
-def interval(test: Test, margin: float) -> str:
-    return f"[{number(test.low, decimals(margin))}, {number(test.high, decimals(margin))}]"
+def interval(low: float, high: float, margin: float) -> str:
+    """The interval of a difference, with the decimals that its margin asks for."""
+    ends = [number(end, decimals(margin), sign=True) for end in (low, high)]
+    return f"[{', '.join(ends)}]"
 
 
 def check_margin(margin: float) -> None:

@@ -7,6 +7,7 @@ before pytest does: PYTEST_DONT_REWRITE.)
 import contextlib
 import importlib
 import io
+import itertools
 import json
 import os
 import shutil
@@ -89,6 +90,22 @@ def call(entry_point: str, **parameters) -> Ended:
 def _warn(message, category, filename, line, file=None, text=None) -> None:
     if not issubclass(category, DeprecationWarning | PendingDeprecationWarning | ImportWarning | ResourceWarning):
         sys.stderr.write(warnings.formatwarning(message, category, filename, line, text))
+
+
+@contextlib.contextmanager
+def interrupted(nth: int) -> Iterator[None]:
+    """Ctrl-C comes, as the terminal sends it, at the nth evaluation of this process."""
+    from labelreg import metrics
+
+    real, calls = metrics.evaluate, itertools.count(1)
+
+    def evaluate(*args):
+        if next(calls) == nth:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*args)
+
+    with mock.patch.object(metrics, "evaluate", evaluate):
+        yield
 
 
 def succeed(entry_point: str, **parameters) -> Ended:

@@ -297,27 +297,18 @@ def test_later_rules_win_and_a_users_value_over_all(written):
     assert resolve(own, "ls")["lr"] == 2e-3
 
 
-def test_a_condition_is_read_as_what_is_given(tmp_path, monkeypatch):
+@pytest.mark.parametrize("sets", [False, True], ids=["given", "set by the recipe"])
+def test_a_condition_is_read_as_a_task_and_a_model_are(sets, tmp_path, monkeypatch):
     path = tmp_path / "own.yaml"
     path.write_text(
-        "kind: settings\nextends: default\nrules:\n- when: {task: 2024}\n  set: {epochs: 7}\n"
-        "- when: {model: ~/models/x}\n  set: {lr: 0.5}\n"
+        "kind: settings\nextends: default\nrules:\n"
+        + "- set: {task: 2024, model: ~/models/x}\n" * sets
+        + "- when: {task: 2024}\n  set: {epochs: 7}\n- when: {model: ~/models/x}\n  set: {lr: 0.5}\n"
     )
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "2024.csv").touch()
-    given = {"recipe": str(path), "train_file": str(tmp_path / "2024.csv"), "model": str(tmp_path / "models" / "x")}
-    found = recipes.resolve(given)
-    assert (found.epochs, found.lr) == (7, 0.5)
-
-
-def test_what_a_recipe_sets_is_read_as_its_conditions_are(tmp_path, monkeypatch):
-    path = tmp_path / "own.yaml"
-    path.write_text(
-        "kind: settings\nextends: default\nrules:\n- set: {task: 2024, model: ~/models/x}\n"
-        "- when: {task: 2024}\n  set: {epochs: 7}\n- when: {model: ~/models/x}\n  set: {lr: 0.5}\n"
-    )
-    monkeypatch.setenv("HOME", str(tmp_path))
-    found = recipes.resolve({"recipe": str(path)})
+    given = {"train_file": str(tmp_path / "2024.csv"), "model": str(tmp_path / "models" / "x")}
+    found = recipes.resolve({"recipe": str(path)} | ({} if sets else given))
     assert (found.task, found.model) == ("2024", str(tmp_path / "models" / "x"))
     assert (found.epochs, found.lr) == (7, 0.5)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from running import artifacts, call, in_this_process, measured, run_of, runs, succeed
+from running import artifacts, call, in_this_process, interrupted, measured, run_of, runs, succeed
 
 from labelreg import metrics
 from labelreg.data import prepared, splits
@@ -214,19 +214,9 @@ def test_the_weights_that_are_kept_are_evaluated_and_no_others(cut, selection, m
     assert differs, "no seed of twelve has a best epoch before its last"
 
 
-def test_a_run_that_is_gone_on_with_without_it_does_not_say_that_it_has_it(cut, monkeypatch):
+def test_a_run_that_is_gone_on_with_without_it_does_not_say_that_it_has_it(cut):
     """A study with `rest` would take it for done, and compare all runs on the smaller test set."""
-    real, count = metrics.evaluate, 0
-
-    def interrupting(*args):
-        nonlocal count
-        count += 1
-        if count == 2:
-            raise KeyboardInterrupt
-        return real(*args)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(metrics, "evaluate", interrupting)
+    with interrupted(2):
         assert call("train_student", **cut).status == 130
     succeed("train_student", **cut, rest="off")
     (run,) = runs("student")

@@ -1,7 +1,6 @@
 """The grid as a graph, and whole studies: order, failures, signals, repetition."""
 
 import contextlib
-import itertools
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from running import (
     call,
     ended,
     in_this_process,
+    interrupted,
     measured,
     new_store,
     python,
@@ -27,7 +27,6 @@ from running import (
     wait_for,
 )
 
-from labelreg import training
 from labelreg.errors import UserError
 from labelreg.models.registry import teacher_of
 from labelreg.store import tracking
@@ -135,19 +134,11 @@ def test_a_study_with_a_teacher_for_each_seed(tiny, tmp_path, monkeypatch):
     assert "4 students, 2 teachers, 6 reused" in plan
 
 
-def test_a_teacher_that_ends_later_changes_no_study_though_it_began_first(tiny, monkeypatch):
+def test_a_teacher_that_ends_later_changes_no_study_though_it_began_first(tiny):
     """It was interrupted, and gone on with: students of two teachers would be in conflict, seed by seed."""
     teacher = {name: tiny[name] for name in ("train_file", "model", "model_root", "max_length")} | {"threads": 2}
     kd = tiny | {"method": "kd", "teacher_model": "bert-small"}
-    real, count = training.score, itertools.count()
-
-    def interrupting(*args):
-        if next(count):
-            raise KeyboardInterrupt
-        return real(*args)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(training, "score", interrupting)
+    with interrupted(2):
         assert call("train_teacher", **teacher).status == 130
     succeed("train_student", **kd, seed=1)
     succeed("train_teacher", **teacher)

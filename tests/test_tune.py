@@ -18,6 +18,7 @@ from running import (
     call,
     finish,
     in_this_process,
+    interrupted,
     measured,
     python,
     refused,
@@ -138,17 +139,7 @@ def test_a_search_for_kd(small, tmp_path, monkeypatch):
 
 
 def test_an_interrupted_search_goes_on_with_the_same_command(small, tmp_path, monkeypatch):
-    real, count = metrics.evaluate, 0
-
-    def interrupting(*args):
-        nonlocal count
-        count += 1
-        if count == 3:  # at the end of the first trial's third epoch
-            os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C, as the terminal sends it
-        return real(*args)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(metrics, "evaluate", interrupting)
+    with interrupted(3):  # at the end of the first trial's third epoch
         assert call("tune", **small).status == 130
     (tune,) = runs("tune")
     stopped = runs("trial")[-1]
@@ -234,17 +225,7 @@ def test_another_teacher_is_another_search(small, space, settings_file):
 def test_what_a_search_learns_from_goes_on(small, settings_file, monkeypatch):
     settings = settings_file(teacher={"epochs": 4})
     small |= {"method": "kd", "teacher_model": "bert-small", "recipe": settings, "trials": 1}
-    real, count = metrics.evaluate, 0
-
-    def interrupting(*args):
-        nonlocal count
-        count += 1
-        if count == 3:
-            raise KeyboardInterrupt
-        return real(*args)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(metrics, "evaluate", interrupting)
+    with interrupted(3):
         assert call("tune", **small).status == 130
     (stopped,) = runs("teacher")
     assert stopped.info.status == "KILLED" and steps_of(stopped, "dev/score") == [1, 2]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import calibration, direction, examples, exported, interaction, over_tasks, pairing, trend
-from analysis.hypothesis import FEW
+from analysis.hypothesis import FEW, interval
 from analysis.judge import COLUMNS, Planned, Rule, by_who, judge, of_seeds
 from analysis.pairing import DEV, LAST_DEV, TEST, WHO, Comparison, Paired, in_order, method_rank
 from analysis.plan_check import follows, held, mark_tuned
@@ -250,7 +250,7 @@ def _brief(paired: Paired, table: pd.DataFrame, judged: pd.DataFrame) -> pd.Data
     rows = both.to_dict("records")
     both["method"] = [wording.label(row) for row in rows]
     ends = both[["low", "high", "margin"]].to_numpy(dtype=float)
-    both["interval"] = [render.interval(*row) if np.isfinite(row[0]) else "" for row in ends]
+    both["interval"] = [interval(*row) if np.isfinite(row[0]) else "" for row in ends]
     shown = {"mean_method": "mean", "std_method": "sd", "n": "n", "mean_difference": "difference"}
     shown |= {"interval": "interval", "p_verdict": "p", "verdict": "verdict"}
     apart = [name for name in ("task", "model", "init") if both[name].nunique() > 1]

@@ -127,10 +127,6 @@ def signed(value: float, margin: float = 0.0) -> str:
     return number(value, decimals(margin), sign=True)
 
 
-def interval(low: float, high: float, margin: float) -> str:
-    return f"[{signed(low, margin)}, {signed(high, margin)}]"
-
-
 def p_text(p: float) -> str:
     """A p-value for people: 0.31, 0.0078, 1.9e-06."""
     return f"{p:.2f}" if p >= 0.1 else f"{p:.4f}" if p >= 0.0001 else f"{p:.1e}"

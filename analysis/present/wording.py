@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 
 from analysis.calibration import TESTED
-from analysis.hypothesis import FEW, RANK_SUM, decimals, n_seeds
+from analysis.hypothesis import FEW, RANK_SUM, decimals, interval, n_seeds
 from analysis.interim import NOT_LEARNT
 from analysis.judge import Rule, neither
 from analysis.margins import IN_POINTS, fractions, too_large
 from analysis.over_tasks import units_differ
 from analysis.pairing import DEV, WHO, Paired, method_rank
 from analysis.power import MOST, SURE
-from analysis.present.render import filled, interval, join, number, p_text, signed
+from analysis.present.render import filled, join, number, p_text, signed
 from analysis.students import seed_name
 
 GLYPHS = {"better": "▲", "worse": "▼", "equivalent": "=", "undecided": "?", NOT_LEARNT: "∅"}

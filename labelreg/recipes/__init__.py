@@ -164,9 +164,9 @@ def without(recipe: dict[str, Any], given: Mapping[str, Value] = {}) -> list[dic
                 raise unknown("method in without", str(method), METHODS)
     found = [{axis: convert(AXES[axis], LISTS[AXES[axis]], values) for axis, values in cell.items()} for cell in cells]
     for axis in ("task", "model"):  # which may be your own: a name that no list has would leave nothing out
-        listed = convert(AXES[axis], LISTS[AXES[axis]], recipe.get(AXES[axis]) or [])
-        known = [*listed, *(given.get(AXES[axis]) or [])] if listed else []  # the command may name more than the recipe
-        if strange := [value for cell in found for value in cell.get(axis, ()) if known and value not in known]:
+        own = convert(AXES[axis], LISTS[AXES[axis]], recipe.get(AXES[axis]) or [])
+        known = [*own, *(given.get(AXES[axis]) or [])]  # the command may name more than the recipe
+        if own and (strange := [value for cell in found for value in cell.get(axis, ()) if value not in known]):
             raise unknown(f"{axis} in without", strange[0], known)
     return found
 

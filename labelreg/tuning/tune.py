@@ -8,7 +8,7 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -380,7 +380,6 @@ def _cross_check(
     Raises:
         DivergedError: no setting could be run with every method.
     """
-
     ((tuned, best_of),) = searches.items()
     chosen = [trial.params for trial in search.best(search.open_study(best_of), count)]
     taken = {method: _alike(given, method, tuned, chosen[0]) for method in methods}
@@ -398,22 +397,12 @@ def _cross_check(
     print(f"cross-check: {len(chosen)} settings with {len(methods)} methods, {len(steps)} students", flush=True)
     task = partial(work, searches={"": best_of}, parent=run.run_id, experiment=tracking.current_experiment())
     scores = pd.DataFrame(index=range(len(chosen)), columns=methods, dtype=float)
+    done: dict[str, float] = {}
     for _ in range(ATTEMPTS):  # as in a study: a killed worker, or a full disk, must not choose the setting
-        done = set[str]()
-        with contextlib.closing(executors.execute(steps, task, given["threads"], workers)) as events:
-            for event in events:
-                if event.state in ("failed", "skipped"):
-                    print(f"{event.step.name}: {event.state}: {event.reason}", flush=True)
-                elif event.state == "done":
-                    found = tracking.get(event.result.run_id).data
-                    score = found.metrics[f"{found.params['selection']}/dev/score"]
-                    scores.loc[int(event.step.name.split()[1]) - 1, event.step.given["method"]] = score
-                    flaw = event.result.flaw()
-                    print(f"{event.step.name}: dev score {score:.2f}{flaw} ({event.seconds:.0f} s)", flush=True)
-                    done.add(event.step.name)
-        steps = [replace(step, needs=tuple({*step.needs} - done)) for step in steps if step.name not in done]
-        if not steps:
-            break
+        left = [replace(step, needs=tuple({*step.needs} - {*done})) for step in steps if step.name not in done]
+        done |= _students(left, task, given["threads"], workers) if left else {}
+    for step in steps:
+        scores.loc[int(step.name.split()[1]) - 1, step.given["method"]] = done.get(step.name, float("nan"))
     if scores.isna().any(axis=1).all():
         raise DivergedError("cross_check: no setting could be run with every method")
     kept, settings, differs = search_report.cross_check(chosen, scores)
@@ -426,6 +415,20 @@ def _cross_check(
     common = set(best_of.space).intersection(*taken.values())
     parts: dict[str | None, set[str]] = {None: common} | {method: names - common for method, names in taken.items()}
     return {method: {n: v for n, v in chosen[kept].items() if n in names} for method, names in parts.items() if names}
+
+
+def _students(steps: list[Step], task: Callable[[Step], Any], threads: int, workers: Workers) -> dict[str, float]:
+    """Train students, a line for each; the dev scores of those that ended, by the names of their steps."""
+    scores = {}
+    with contextlib.closing(executors.execute(steps, task, threads, workers)) as events:
+        for event in events:
+            if event.state in ("failed", "skipped"):
+                print(f"{event.step.name}: {event.state}: {event.reason}", flush=True)
+            elif event.state == "done":
+                found, flaw = tracking.get(event.result.run_id).data, event.result.flaw()
+                score = scores[event.step.name] = found.metrics[f"{found.params['selection']}/dev/score"]
+                print(f"{event.step.name}: dev score {score:.2f}{flaw} ({event.seconds:.0f} s)", flush=True)
+    return scores
 
 
 def _alike(given: dict[str, Value], method: str, tuned: str, params: Mapping[str, Value]) -> set[str]:

@@ -451,7 +451,7 @@ def test_a_line_on_an_undecided_method():
         "ls vs finetune (rotten_tomatoes, minilm-3l, pretrained, best/test/score): undecided; "
         "mean difference +0.50 (sd 2.85) over n = 8 seeds, "
         "signed-rank p = 0.64 (smallest possible: 0.0078), alone in its family; "
-        "the interval [-2.00, 3.00] still holds effects beyond the margin of 0.5"
+        "the interval [-2.00, +3.00] still holds effects beyond the margin of 0.5"
     )
 
 
